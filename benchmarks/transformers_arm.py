@@ -1,0 +1,66 @@
+"""Hugging Face transformers on the same weights: plain ``generate`` and assisted generation across vocabularies.
+
+Assisted generation with two tokenizers is the library's own form of speculative decoding for different vocabularies
+(https://huggingface.co/docs/transformers/generation_strategies, "Universal assisted decoding").
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from language_models.quiet import quiet
+from language_models.tokenizer import TextTokenizer
+from language_models.weights import resolve
+from speculation.messages import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Text and seconds of one request, prefill included."""
+
+    data: bytes
+    token_ids: list[int]
+    seconds: float
+
+
+class TransformersPair:
+    """Target and assistant in bfloat16 with the library's defaults, greedy."""
+
+    def __init__(self, target: str, assistant: str, *, threads: int) -> None:
+        torch.set_num_threads(threads)
+        target_files, assistant_files = resolve(target), resolve(assistant)
+        with quiet():
+            self._target = AutoModelForCausalLM.from_pretrained(target_files.source, dtype=torch.bfloat16).eval()
+            self._assistant = AutoModelForCausalLM.from_pretrained(assistant_files.source, dtype=torch.bfloat16).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(target_files.source)
+            self._assistant_tokenizer = AutoTokenizer.from_pretrained(assistant_files.source)
+        self._prompts = TextTokenizer.from_pretrained(target_files, self._target.config.vocab_size)
+
+    @torch.inference_mode()
+    def generate(self, prompt: Prompt, *, max_tokens: int, assisted: bool) -> Answer:
+        """``assisted``: with the assistant model."""
+        ids = torch.tensor([self._prompts.prompt_ids(prompt)])
+        assistance = {
+            "assistant_model": self._assistant,
+            "tokenizer": self._tokenizer,
+            "assistant_tokenizer": self._assistant_tokenizer,
+        }
+        started = time.perf_counter()
+        with quiet():
+            output = self._target.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                repetition_penalty=1.0,  # the model's own file sets another
+                **(assistance if assisted else {}),
+            )
+        seconds = time.perf_counter() - started
+        token_ids = output[0, ids.shape[1] :].tolist()
+        end_ids = self._prompts.vocab.end_ids
+        token_ids = [token for token in token_ids if token not in end_ids]
+        return Answer(self._prompts.vocab.text(token_ids), token_ids, seconds)

@@ -1,0 +1,212 @@
+"""Edge and cloud, emulated on one machine: the target alone on core 0, the drafter on core 1, a distance between them.
+
+For every round trip, prompt and drafter: the target alone, synchronous speculation with the best fixed width, and the
+adaptive plan, in turn prompt by prompt. What counts are the ratios to the target alone. ``--replay`` takes recorded
+models of any speed instead of real ones (``benchmarks/replay.py``).
+
+    python -m benchmarks.wide_area --prompts prompts.jsonl --round-trip 0 --round-trip 40 --output wide_area.json
+    python -m benchmarks.wide_area --replay recording.json --step 0.025 --token 0.003 --output wide_area_fast.json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.fault_proxy import FaultProxy, LinkConditions
+from benchmarks.prompts import load_prompts
+from benchmarks.recording import load
+from dragoman.client import Client, Completion
+from dragoman.demo import title
+from dragoman.processes import child
+from protos.transport import Address
+from speculation.messages import Prompt
+
+ALONE, ADAPTIVE = "target_alone", "adaptive"
+#: Widths of synchronous speculation that are tried; the best of them counts.
+SYNCHRONOUS_WIDTHS = (2, 4, 8)
+#: Longer than any draft takes: the target waits for it.
+SYNCHRONOUS_PATIENCE_MS = 5000
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured on what."""
+
+    target: str
+    drafter: str
+    replay: Path | None
+    step: float
+    token: float
+    max_tokens: int
+    cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0)))[:2])
+
+    def verifier(self, *plan: str) -> tuple[list[str], tuple[str, ...]]:
+        """Arguments and module of the process. ``plan``: options of the verifier."""
+        if self.replay is not None:
+            options = [f"--recording={self.replay}", f"--step={self.step}"]
+            return ["verifier", *options, *plan], ("benchmarks.replay",)
+        options = [f"--model={self.target}", "--listen=127.0.0.1:0", "--threads=1"]
+        return ["verifier", *options, *plan], ("dragoman", "--ready-json")
+
+    def drafting(self, address: str) -> tuple[list[str], tuple[str, ...]]:
+        wrong = self.drafter == "wrong"
+        if self.replay is not None or wrong:
+            options = [f"--recording={self.replay}", f"--token={self.token}", *(["--wrong"] if wrong else [])]
+            return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
+        options = [f"--model={self.drafter}", f"--verifier={address}", "--threads=1"]
+        return ["drafter", *options], ("dragoman", "--ready-json")
+
+
+def plan_options(arm: str) -> list[str]:
+    if arm == ADAPTIVE:
+        return ["--adaptive"]
+    width = int(arm.removeprefix("synchronous_"))
+    waits = [f"--patience={SYNCHRONOUS_PATIENCE_MS}", "--stop-threshold=0.0"]
+    return ["--no-adaptive", f"--width={width}", f"--lookahead={width}", f"--span-tokens={width}", *waits]
+
+
+@dataclass
+class Arm:
+    """One plan: a verifier, a drafter behind the proxy, and a client."""
+
+    client: Client
+    proxy: FaultProxy
+
+
+@contextlib.asynccontextmanager
+async def arm_of(setup: Setup, arm: str) -> AsyncIterator[Arm]:
+    async with contextlib.AsyncExitStack() as stack:
+        arguments, module = setup.verifier(*plan_options(arm))
+        target = child("verifier", arguments, module=module, cpus=setup.cores[:1])
+        address = (await (await stack.enter_async_context(target)).ready())["address"]
+        upstream = Address.parse(address, field="verifier")
+        proxy = await stack.enter_async_context(
+            FaultProxy(upstream.host, upstream.port, LinkConditions(0.0, 0.0, None))
+        )
+        arguments, module = setup.drafting(proxy.address)
+        drafter = child("drafter", arguments, module=module, cpus=setup.cores[1:])
+        await (await stack.enter_async_context(drafter)).ready()
+        yield Arm(await stack.enter_async_context(Client(address)), proxy)
+
+
+def figures(completion: Completion) -> dict[str, Any]:
+    """Of one text, from the first token on: prefill is the same for all arms."""
+    stats = completion.stats
+    return {
+        "output_tokens": completion.completion_tokens,
+        "tpot_ms": (completion.tpot or 0.0) * 1000,
+        "mean_acceptance_length": completion.tokens_per_step,
+        "acceptance_rate": completion.acceptance_rate,
+        "wasted_draft_share": 1 - stats.accepted_tokens / stats.draft_tokens if stats.draft_tokens else None,
+        "accepted_tokens_per_pos": list(stats.accepted_tokens_per_pos),
+        "steps": stats.steps,
+        "bytes_per_token": (stats.bytes_up + stats.bytes_down) / max(1, completion.completion_tokens),
+        "stale_spans": stats.stale_spans,
+    }
+
+
+async def measure(
+    setup: Setup, prompts: list[Prompt], round_trips: list[float], arms: list[str], console: Console
+) -> list[dict[str, Any]]:
+    """All cells. Prompt by prompt the arms take turns; the target alone is measured with every round trip anew."""
+    cells = []
+    async with contextlib.AsyncExitStack() as stack:
+        running = {arm: await stack.enter_async_context(arm_of(setup, arm)) for arm in arms}
+        alone_on = running[arms[0]].client
+        warm_up = prompts[0]
+        for arm in running.values():
+            await arm.client.complete(warm_up, max_tokens=8)
+        for round_trip in round_trips:
+            for arm in running.values():
+                arm.proxy.set(LinkConditions(round_trip / 2, 0.0, None))
+            for number, prompt in enumerate(prompts):
+                cell: dict[str, Any] = {"round_trip_ms": round_trip * 1000, "prompt": title(prompt)}
+                alone = await alone_on.complete(prompt, max_tokens=setup.max_tokens, draft=False)
+                cell[ALONE] = figures(alone)
+                order = arms[number % len(arms) :] + arms[: number % len(arms)]
+                texts = {ALONE: alone.data}
+                for name in order:
+                    completion = await running[name].client.complete(prompt, max_tokens=setup.max_tokens)
+                    cell[name], texts[name] = figures(completion), completion.data
+                    cell[name]["speed_up"] = cell[ALONE]["tpot_ms"] / cell[name]["tpot_ms"]
+                cell["identical"] = len(set(texts.values())) == 1
+                cells.append(cell)
+                ups = {name: round(cell[name]["speed_up"], 2) for name in arms}
+                console.print(f"{round_trip * 1000:.0f} ms, {title(prompt)[:32]}: {ups}", highlight=False)
+    return cells
+
+
+def summary(cells: list[dict[str, Any]], arms: list[str]) -> list[dict[str, Any]]:
+    """Medians over the prompts, per round trip."""
+    rows = []
+    for round_trip in sorted({cell["round_trip_ms"] for cell in cells}):
+        of_trip = [cell for cell in cells if cell["round_trip_ms"] == round_trip]
+        row: dict[str, Any] = {"round_trip_ms": round_trip}
+        for arm in arms:
+            row[arm] = statistics.median(cell[arm]["speed_up"] for cell in of_trip)
+        synchronous = [row[arm] for arm in arms if arm.startswith("synchronous_")]
+        row["synchronous"] = max(synchronous) if synchronous else None
+        row["worst"] = min(cell[ADAPTIVE]["speed_up"] for cell in of_trip) if ADAPTIVE in arms else None
+        row["bytes_per_token"] = statistics.median(cell[arms[-1]]["bytes_per_token"] for cell in of_trip)
+        row["identical"] = all(cell["identical"] for cell in of_trip)
+        rows.append(row)
+    return rows
+
+
+def show(rows: list[dict[str, Any]], arms: list[str], console: Console) -> None:
+    table = Table("round trip", *arms, "worst", "bytes/token", "same text")
+    for row in rows:
+        ups = [f"{row[arm]:.2f}x" for arm in arms]
+        worst = "-" if row["worst"] is None else f"{row['worst']:.2f}x"
+        same = "yes" if row["identical"] else "NO"
+        table.add_row(f"{row['round_trip_ms']:.0f} ms", *ups, worst, f"{row['bytes_per_token']:.0f}", same)
+    console.print(table)
+
+
+def main(
+    target: str = "qwen2.5-coder-1.5b",
+    drafter: Annotated[str, typer.Option(help="A model, lookup, or wrong (with --replay)")] = "smollm2-135m",
+    prompts: Annotated[Path | None, typer.Option(help="JSONL with prompt or messages in each line")] = None,
+    task: str = "",
+    limit: int = 4,
+    max_tokens: int = 64,
+    round_trip: Annotated[list[int] | None, typer.Option(help="Milliseconds; may be repeated")] = None,
+    synchronous: Annotated[bool, typer.Option(help="The synchronous arms as well")] = True,
+    replay: Annotated[Path | None, typer.Option(help="A recording, in place of the models")] = None,
+    step: float = 0.025,
+    token: float = 0.003,
+    output: Annotated[Path | None, typer.Option(help="Where the JSON goes  [default: standard output]")] = None,
+) -> None:
+    """Sweep."""
+    console = Console(stderr=True)
+    setup = Setup(target, drafter, replay, step, token, max_tokens)
+    arms = [*(f"synchronous_{width}" for width in SYNCHRONOUS_WIDTHS if synchronous), ADAPTIVE]
+    if replay is None:
+        asked = load_prompts(prompts, limit=limit, task=task)
+    else:
+        asked = [Prompt(text=str(number)) for number in range(min(limit, len(load(replay))))]
+    trips = [trip / 1000 for trip in round_trip or (0, 10, 40, 80, 160)]
+    cells = asyncio.run(measure(setup, asked, trips, arms, console))
+    rows = summary(cells, arms)
+    show(rows, arms, console)
+    text = json.dumps({"setup": asdict(setup), "summary": rows, "cells": cells}, default=str, indent=1)
+    if output is None:
+        print(text)
+    else:
+        output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Drafters: with a model or by lookup, and the client that dials a verifier."""

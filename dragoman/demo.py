@@ -1,0 +1,203 @@
+"""`dragoman demo`: a target and a drafter as processes on loopback, the same prompts with and without the drafter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dragoman.client import Client, Completion
+from dragoman.loading import LOOKUP, show_licence
+from dragoman.processes import child
+from dragoman.prompts import PROMPTS
+from dragoman.terminal import err, progress_bar
+from language_models.weights import resolve
+from speculation.messages import ChatMessage, Prompt
+from speculation.sampling import SamplingParams
+
+#: Plan of a target that shares the processors of one machine with its drafter: one works while the other waits.
+TAKING_TURNS = ("--no-adaptive", "--width=8", "--lookahead=8", "--span-tokens=8", "--patience=400")
+HEADINGS = ("alone\ntokens/s", "drafted\ntokens/s", "ratio", "tokens\nper step", "accepted", "same\ntext")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """What to compare. ``target_threads`` and ``drafter_threads``: CPU threads of the two processes."""
+
+    target: str
+    drafter: str
+    max_tokens: int
+    temperature: float
+    seed: int
+    device: str
+    target_dtype: str
+    drafter_dtype: str
+    target_threads: int
+    drafter_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One prompt, answered by the target alone and with the drafter."""
+
+    prompt: Prompt
+    alone: Completion
+    drafted: Completion
+
+    @property
+    def identical(self) -> bool:
+        return self.alone.data == self.drafted.data and self.alone.token_ids == self.drafted.token_ids
+
+    @property
+    def ratio(self) -> float | None:
+        """Decoding speed with the drafter over that without."""
+        if self.alone.tpot is None or not self.drafted.tpot:
+            return None
+        return self.alone.tpot / self.drafted.tpot
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt": title(self.prompt),
+            "identical": self.identical,
+            "ratio": self.ratio,
+            "alone": self.alone.to_json(),
+            "drafted": self.drafted.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """All prompts; totals weigh each token alike."""
+
+    comparisons: list[Comparison]
+
+    @property
+    def identical(self) -> bool:
+        return all(comparison.identical for comparison in self.comparisons)
+
+    @property
+    def speed_up(self) -> float | None:
+        """Decoding time of all prompts alone over that with the drafter."""
+        alone = sum(c.alone.e2el - c.alone.ttft for c in self.comparisons)
+        drafted = sum(c.drafted.e2el - c.drafted.ttft for c in self.comparisons)
+        return alone / drafted if drafted else None
+
+    def to_json(self) -> dict[str, Any]:
+        ratios = [c.ratio for c in self.comparisons if c.ratio is not None]
+        return {
+            "identical": self.identical,
+            "speed_up": self.speed_up,
+            "median_ratio": statistics.median(ratios) if ratios else None,
+            "prompts": [comparison.to_json() for comparison in self.comparisons],
+        }
+
+
+def title(prompt: Prompt) -> str:
+    """The first line of what is asked."""
+    text = prompt.text if prompt.text is not None else prompt.messages[-1].content
+    return text.strip().splitlines()[0]
+
+
+def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
+    """Run and show it; returns whether every text was identical. Raises DragomanError."""
+    for model in (config.target, config.drafter):
+        if model != LOOKUP:
+            show_licence(model)
+            with progress_bar() as progress:  # converting is slow and belongs on this terminal, not a child's
+                resolve(model, progress=progress)
+    result = asyncio.run(_compare(config, quiet=as_json))
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        show(result, Console())
+    return result.identical
+
+
+async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
+    async with contextlib.AsyncExitStack() as stack:
+        note = (lambda words: None) if quiet else stack.enter_context(err.status("")).update
+        note(f"starting the target, {config.target}")
+        verifier = await stack.enter_async_context(child("verifier", _verifier_arguments(config)))
+        address = (await verifier.ready())["address"]
+        note(f"starting the drafter, {config.drafter}")
+        drafter = await stack.enter_async_context(child("drafter", _drafter_arguments(config, address)))
+        await drafter.ready()
+        client = await stack.enter_async_context(Client(address))
+        sampling = SamplingParams(temperature=config.temperature, seed=config.seed)
+        note("warming up")
+        await client.complete(Prompt(messages=(ChatMessage("user", "Count to ten."),)), max_tokens=12)
+        comparisons = []
+        for number, prompt in enumerate(PROMPTS):
+            answers: dict[bool, Completion] = {}
+            # In turn, so that a machine that gets slower or faster is fair to both.
+            for draft in (False, True) if number % 2 else (True, False):
+                arm = "with the drafter" if draft else "target alone"
+                note(f"prompt {number + 1} of {len(PROMPTS)}, {arm}: {title(prompt)}")
+                answers[draft] = await client.complete(
+                    prompt, sampling=sampling, max_tokens=config.max_tokens, draft=draft
+                )
+            comparisons.append(Comparison(prompt, alone=answers[False], drafted=answers[True]))
+        return DemoResult(comparisons)
+
+
+def _verifier_arguments(config: DemoConfig) -> list[str]:
+    return [
+        "verifier",
+        f"--model={config.target}",
+        "--listen=127.0.0.1:0",
+        f"--device={config.device}",
+        f"--dtype={config.target_dtype}",
+        f"--threads={config.target_threads}",
+        *TAKING_TURNS,
+    ]
+
+
+def _drafter_arguments(config: DemoConfig, address: str) -> list[str]:
+    return [
+        "drafter",
+        f"--model={config.drafter}",
+        f"--verifier={address}",
+        f"--device={config.device}",
+        f"--dtype={config.drafter_dtype}",
+        f"--threads={config.drafter_threads}",
+    ]
+
+
+def show(result: DemoResult, console: Console) -> None:
+    """A table and a last line."""
+    table = Table(title="The same text, target alone and with the drafter", title_justify="left", box=SIMPLE_HEAD)
+    table.width = min(console.width, 110)
+    table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1)
+    for heading in HEADINGS:
+        # On a narrow terminal only the prompt is cut.
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.splitlines())))
+    for comparison in result.comparisons:
+        drafted = comparison.drafted
+        table.add_row(
+            title(comparison.prompt),
+            _number(comparison.alone.tokens_per_second, ".1f"),
+            _number(drafted.tokens_per_second, ".1f"),
+            _number(comparison.ratio, ".2f", "x"),
+            _number(drafted.tokens_per_step, ".2f"),
+            _number(drafted.acceptance_rate, ".0%"),
+            _yes(comparison.identical),
+        )
+    console.print(table)
+    line = Text.assemble("speed-up ", (_number(result.speed_up, ".2f", "x"), "bold"), ", identical: ")
+    console.print(line + _yes(result.identical))
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+def _yes(value: bool) -> Text:
+    return Text("yes", style="green") if value else Text("NO", style="bold red")

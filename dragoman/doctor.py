@@ -1,0 +1,147 @@
+"""`dragoman doctor`: will this target and this drafter work together, and how well?
+
+Looks at tokenizers only; no weights are loaded.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dragoman.loading import LOOKUP, show_licence
+from dragoman.terminal import progress_bar
+from language_models.config import ModelConfig
+from language_models.tokenizer import TextTokenizer
+from language_models.weights import resolve
+from speculation.byte_vocab import intersection
+
+#: Of the drafter's tokens: with less in common, drafts are often cut differently from the target's own tokens.
+GOOD_SHARE = 0.5
+
+
+class Verdict(enum.Enum):
+    GOOD = "good pair"
+    WORKS = "works, but"
+    CANNOT = "cannot work"
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One model's tokenizer and configuration."""
+
+    name: str
+    config: ModelConfig
+    tokenizer: TextTokenizer
+    problems: list[str]
+
+    @classmethod
+    def of(cls, model: str) -> Examined:
+        """Raises ModelError."""
+        show_licence(model)
+        with progress_bar() as progress:
+            files = resolve(model, progress=progress)
+        config = ModelConfig.read(files)
+        tokenizer = TextTokenizer.from_pretrained(files, config.vocab_size)
+        return cls(files.name, config, tokenizer, tokenizer.self_test())
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """What was found. ``common``: tokens of equal bytes; None without a drafter vocabulary."""
+
+    target: Examined
+    drafter: Examined | None
+    common: int | None = None
+    cannot: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.CANNOT if self.cannot else Verdict.WORKS if self.remarks else Verdict.GOOD
+
+
+def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
+    """Examine both. Raises ModelError if one cannot be examined at all."""
+    target = Examined.of(target_name)
+    drafter = None if drafter_name == LOOKUP else Examined.of(drafter_name)
+    found = Diagnosis(target, drafter)
+    if target.config.cannot_roll_back:
+        found.cannot.append(f"the target has {target.config.cannot_roll_back} layers, which cannot be rolled back")
+    if not target.tokenizer.vocab.end_ids:
+        found.remarks.append("the target has no end token: texts run to max_tokens")
+    for role, examined in (("target", target), ("drafter", drafter)):
+        if examined is not None and examined.problems:
+            found.remarks.append(f"the {role}'s tokenizer changes {len(examined.problems)} of the test texts")
+    if not target.tokenizer.has_chat_template:
+        found.remarks.append("the target has no chat template: messages become a plain transcript")
+    if drafter is not None:
+        _compare(target, drafter, found)
+    return found
+
+
+def _compare(target: Examined, drafter: Examined, found: Diagnosis) -> None:
+    vocab = drafter.tokenizer.vocab
+    found.common = len(intersection(target.tokenizer.vocab, vocab))
+    texts = sum(1 for data in vocab.token_bytes if data)
+    if drafter.config.cannot_roll_back:
+        found.cannot.append(f"the drafter has {drafter.config.cannot_roll_back} layers, which cannot be rolled back")
+    if found.common == 0:
+        found.cannot.append("the vocabularies have not one token in common")
+    elif found.common < GOOD_SHARE * texts:
+        found.remarks.append(f"only {found.common / texts:.0%} of the drafter's tokens are also the target's")
+    if target.tokenizer.has_chat_template and not drafter.tokenizer.has_chat_template:
+        found.remarks.append("the drafter has no chat template: for messages it drafts less well")
+    if drafter.config.context_length < target.config.context_length:
+        found.remarks.append(
+            f"the drafter's context ends at {drafter.config.context_length} tokens: longer texts go on without drafts"
+        )
+
+
+def show(found: Diagnosis, console: Console) -> None:
+    """A table side by side, the remarks, the verdict."""
+    table = Table(show_header=True, title="Target and drafter", title_justify="left")
+    table.add_column("")
+    table.add_column(f"target\n{found.target.name}")
+    table.add_column(f"drafter\n{found.drafter.name if found.drafter else LOOKUP}")
+    rows = [_column(found.target), _column(found.drafter) if found.drafter else ["-"] * len(_LABELS)]
+    for label, *cells in zip(_LABELS, *rows, strict=True):
+        table.add_row(label, *cells)
+    if found.common is not None and found.drafter is not None:
+        table.add_section()
+        table.add_row(
+            "tokens of equal bytes",
+            _share(found.common, found.target.tokenizer),
+            _share(found.common, found.drafter.tokenizer),
+        )
+    console.print(table)
+    for examined in (found.target, found.drafter):
+        for problem in examined.problems if examined else ():
+            console.print(f"  {examined.name if examined else ''}: {problem}", highlight=False)
+    colour = {Verdict.GOOD: "green", Verdict.WORKS: "yellow", Verdict.CANNOT: "red"}[found.verdict]
+    words = found.cannot or found.remarks
+    ending = (": " if found.cannot else " ") + "; ".join(words) if words else ""
+    console.print(Text.assemble((found.verdict.value, f"bold {colour}"), ending), soft_wrap=True)
+
+
+_LABELS = ("vocabulary", "kind of model", "context", "bytes come back exactly", "chat template", "end tokens")
+
+
+def _column(examined: Examined) -> list[str]:
+    vocab = examined.tokenizer.vocab
+    return [
+        f"{vocab.size:,} ids, {len(vocab.special):,} special, {len(vocab.padding_ids):,} padding",
+        examined.config.model_type,
+        f"{examined.config.context_length:,} tokens",
+        "yes" if not examined.problems else f"no, {len(examined.problems)} texts change",
+        "yes" if examined.tokenizer.has_chat_template else "no",
+        " ".join(vocab.special[token] for token in vocab.end_ids) or "none",
+    ]
+
+
+def _share(common: int, tokenizer: TextTokenizer) -> str:
+    texts = sum(1 for data in tokenizer.vocab.token_bytes if data)
+    return f"{common:,} ({common / texts:.0%})"

@@ -1,0 +1,107 @@
+"""`dragoman generate`: one prompt, one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from dragoman.client import Client, Completion
+from dragoman.terminal import LiveText, summary
+from speculation.errors import InputError
+from speculation.messages import ChatMessage, Prompt
+from speculation.sampling import Rule, SamplingParams
+
+
+def read_prompt(prompt: str | None, prompt_file: Path | None, messages: str | None) -> Prompt:
+    """The prompt from whichever option was given. Raises InputError naming the option."""
+    given = [name for name, value in _named(prompt, prompt_file, messages) if value is not None]
+    if len(given) != 1:
+        raise InputError(
+            "prompt", " ".join(given), "give exactly one", remedy="--prompt TEXT, --prompt-file FILE or --messages JSON"
+        )
+    if prompt is not None:
+        return Prompt(text=prompt)
+    if prompt_file is not None:
+        return Prompt(text=_read(prompt_file, field="prompt-file"))
+    assert messages is not None
+    return _parse_messages(messages)
+
+
+def _named(
+    prompt: str | None, prompt_file: Path | None, messages: str | None
+) -> tuple[tuple[str, str | Path | None], ...]:
+    return ("--prompt", prompt), ("--prompt-file", prompt_file), ("--messages", messages)
+
+
+def _read(path: Path, *, field: str) -> str:
+    """A file, or standard input for ``-``."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise InputError(field, str(path), f"cannot be read: {error.strerror}", remedy="check the path") from error
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            field, str(path), f"is not UTF-8: {error.reason} at byte {error.start}", remedy="save it as UTF-8"
+        ) from error
+    if not text:
+        raise InputError(field, str(path), "is empty", remedy="give at least one character")
+    return text
+
+
+def _parse_messages(messages: str) -> Prompt:
+    inline = messages.lstrip().startswith("[")
+    text = messages if inline else _read(Path(messages), field="messages")
+    remedy = 'write [{"role": "user", "content": "..."}]'
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise InputError("messages", messages, f"is not JSON: {error}", remedy=remedy) from error
+    try:
+        turns = tuple(ChatMessage(entry["role"], entry["content"]) for entry in entries)
+    except (TypeError, KeyError, IndexError) as error:
+        raise InputError("messages", messages, "is no list of {role, content}", remedy=remedy) from error
+    if not all(isinstance(turn.role, str) and isinstance(turn.content, str) for turn in turns):
+        raise InputError("messages", messages, "has a role or content that is no string", remedy=remedy)
+    return Prompt(messages=turns)
+
+
+def run_generate(
+    verifier: str,
+    prompt: Prompt,
+    sampling: SamplingParams,
+    *,
+    max_tokens: int,
+    stop: tuple[str, ...],
+    rule: Rule,
+    draft: bool,
+    as_json: bool,
+) -> None:
+    """Ask, and show the text live, or one JSON object at the end."""
+    if max_tokens < 0:
+        raise InputError("max-tokens", max_tokens, "must not be negative", remedy="0: as far as the context reaches")
+    live = LiveText(Console())
+
+    async def ask() -> Completion:
+        async with Client(verifier) as client:
+            return await client.complete(
+                prompt,
+                sampling=sampling,
+                max_tokens=max_tokens,
+                stop=stop,
+                rule=rule,
+                draft=draft,
+                on_chunk=(lambda chunk: None) if as_json else live.show,
+            )
+
+    completion = asyncio.run(ask())
+    if as_json:
+        print(json.dumps(completion.to_json()))
+        return
+    live.end()
+    Console(stderr=True).print(summary(completion), soft_wrap=True)

@@ -1,0 +1,107 @@
+"""`dragoman verifier` and `dragoman drafter`: load, serve until a signal, say when ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+from typing import Any
+
+from drafter_service.draft_source import Drafter
+from dragoman.terminal import err
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import Address
+from speculation.errors import InputError
+from speculation.messages import SpeculationPlan
+from verifier_service.engine import Engine
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Warnings, or with ``verbose`` what happens, on standard error."""
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def listen_address(listen: str, *, allow_plaintext: bool) -> Address:
+    """Raises InputError for an address that others can reach, unless that is asked for."""
+    address = Address.parse(listen, field="listen", allow_port_zero=True)
+    if not address.loopback and not allow_plaintext:
+        raise InputError(
+            "listen",
+            listen,
+            "can be reached by other machines, and the connection is not encrypted",
+            remedy="listen on 127.0.0.1, or add --allow-plaintext if the network is trusted",
+        )
+    return address
+
+
+def _say_ready(words: str, ready_json: bool, **facts: Any) -> None:
+    if ready_json:
+        print(json.dumps({"ready": True, **facts}), flush=True)
+    else:
+        err.print(words, highlight=False, soft_wrap=True)
+
+
+def serve_verifier(
+    engine: Engine,
+    address: Address,
+    plan: SpeculationPlan,
+    *,
+    adaptive: bool = True,
+    max_sessions: int = 64,
+    ready_json: bool = False,
+) -> None:
+    """Serve until SIGINT or SIGTERM. ``adaptive``: ``plan`` is where to begin, else it stands."""
+    from verifier_service.server import serve_until_signal
+    from verifier_service.verifier import Verifier
+
+    verifier = Verifier(engine, plan=plan, adaptive=adaptive, max_sessions=max_sessions)
+
+    def on_ready(bound: Address) -> None:
+        words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
+        _say_ready(words, ready_json, address=str(bound))
+
+    asyncio.run(serve_until_signal(verifier, address, on_ready=on_ready))
+
+
+def serve_drafter(
+    drafter: Drafter,
+    verifier: Address,
+    *,
+    name: str | None = None,
+    max_sessions: int = 4,
+    ready_json: bool = False,
+) -> None:
+    """Draft until SIGINT or SIGTERM; dials again whenever the link ends."""
+    from drafter_service.client import DrafterClient
+
+    seconds_per_token = drafter.measure()
+
+    def on_connected(welcome: pb.Welcome) -> None:
+        words = (
+            f"drafting for {welcome.model} at {verifier} with {drafter.model_name}"
+            f" ({seconds_per_token * 1000:.1f} ms a token)"
+        )
+        _say_ready(words, ready_json, verifier=str(verifier), seconds_per_token=seconds_per_token)
+
+    client = DrafterClient(
+        drafter,
+        verifier,
+        name=name or f"{socket.gethostname()}/{drafter.model_name}"[:200],
+        max_sessions=max_sessions,
+        seconds_per_token=seconds_per_token,
+        on_connected=on_connected,
+    )
+
+    async def until_signal() -> None:
+        running = asyncio.create_task(client.run())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        try:
+            await running
+        except asyncio.CancelledError:
+            return
+
+    asyncio.run(until_signal())

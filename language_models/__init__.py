@@ -1,0 +1,1 @@
+"""Weights on disk, tokenizers, and causal language models with KV caches; shared by both services."""

@@ -1,0 +1,185 @@
+"""A causal language model, loaded: tokens and a KV cache in, float32 logits out.
+
+Row invariance: on a CPU in bfloat16 the logits of a token are the same bits whatever number of tokens is run with
+it, so greedy and seeded text does not depend on the speculation length. Two things bring it about (measured:
+README, "Numbers"): a step never has a single row, which the matrix library would give to another kernel, and
+attention is the plain matrix product, whose sums do not depend on the number of queries.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from language_models.kv_cache import KVCache, layer_windows
+from language_models.quiet import quiet
+from language_models.tokenizer import TextTokenizer
+from language_models.weights import ModelFiles, resolve
+from speculation.errors import InputError, ModelError
+
+Progress = Callable[[str, int, int], None]
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+#: Rows per prefill pass: bounds the memory of attention scores.
+PREFILL_CHUNK = 512
+
+
+class CausalLM:
+    """See the module. Never changed after loading; sessions differ in their caches only."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, name: str, dtype_name: str) -> None:
+        config = model.config.get_text_config(decoder=True)
+        self.name = name
+        self.tokenizer = tokenizer
+        self.vocab_size: int = config.vocab_size
+        self.context_length: int = config.max_position_embeddings
+        self.dtype_name = dtype_name
+        self.device: torch.device = model.device
+        self.parameter_bytes = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+        self._model = model
+        self._config = model.config
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> CausalLM:
+        """Load ``model``: an embedded name, a folder, a .gguf file or a hub id.
+
+        ``dtype``: auto, float32, bfloat16, float16, or int8 (CPU; linear layers quantised, meant for drafters).
+        ``threads``: CPU threads for torch, of the whole process. Raises InputError, ModelError.
+        """
+        target_device = _device(device)
+        target_dtype, int8 = _dtype(dtype, target_device)
+        if threads is not None:
+            if threads < 1:
+                raise InputError("threads", threads, "must be at least 1")
+            torch.set_num_threads(threads)
+        files = resolve(model, progress=progress)
+        loaded = _load(files, target_dtype, target_device)
+        layer_windows(loaded.config)
+        vocab_size = loaded.config.get_text_config(decoder=True).vocab_size
+        tokenizer = TextTokenizer.from_pretrained(files, vocab_size)
+        dtype_name = "int8" if int8 else str(target_dtype).removeprefix("torch.")
+        return cls(_quantise(loaded) if int8 else loaded, tokenizer, name=files.name, dtype_name=dtype_name)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(self._config)
+
+    @torch.inference_mode()
+    def prefill(self, tokens: Sequence[int], cache: KVCache) -> None:
+        """Run ``tokens`` for their keys and values only."""
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            self._run(tokens[start : start + PREFILL_CHUNK], cache, logits_to_keep=1)
+
+    @torch.inference_mode()
+    def forward(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
+        """Run ``tokens`` after what ``cache`` holds. Returns logits [len(tokens), V] in float32.
+
+        Raises InputError if they do not fit the context.
+        """
+        return self._run(tokens, cache, logits_to_keep=0)
+
+    @torch.inference_mode()
+    def forward_tree(
+        self, tokens: Sequence[int], cache: KVCache, *, base: int, visible: Tensor, depths: Tensor
+    ) -> Tensor:
+        """Run tokens of a tree of continuations, whose root stands at token ``base``; logits [len(tokens), V].
+
+        ``visible``: see ``KVCache.tree_mask``. ``depths`` [length - base + len(tokens)]: distance from the root of
+        every token after ``base``, those of ``tokens`` last.
+        """
+        positions = base + depths
+        masks = cache.tree_mask(base, visible, positions)
+        output = self._model(
+            input_ids=torch.tensor([list(tokens)], device=self.device),
+            position_ids=positions[None, -len(tokens) :].to(self.device),
+            attention_mask=masks if len(set(layer_windows(self._config))) > 1 else next(iter(masks.values())),
+            past_key_values=cache.cache,
+            use_cache=True,
+        )
+        return output.logits[0].float()
+
+    def _run(self, tokens: Sequence[int], cache: KVCache, *, logits_to_keep: int) -> Tensor:
+        if cache.length + len(tokens) > self.context_length:
+            raise InputError(
+                "tokens",
+                f"{cache.length + len(tokens)} tokens",
+                f"exceed the context of {self.name}, {self.context_length} tokens",
+                remedy="shorten the prompt",
+            )
+        # One row alone would go to a kernel of its own, with other bits: a second row is run and forgotten.
+        padding = 1 if len(tokens) == 1 else 0
+        ids = torch.tensor([[*tokens, *tokens[:padding]]], device=self.device)
+        output = self._model(
+            input_ids=ids, past_key_values=cache.cache, use_cache=True, logits_to_keep=logits_to_keep and 1 + padding
+        )
+        cache.rollback(padding)
+        cache.settle()
+        logits = output.logits[0]
+        return logits[: logits.shape[0] - padding].float()
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("device", device, f"cannot be used: {reason}", remedy="use auto, cpu or cuda") from error
+    return chosen
+
+
+def _dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, bool]:
+    """(the dtype to load in, whether to quantise to int8 afterwards)."""
+    if dtype == "int8":
+        if device.type != "cpu":
+            raise InputError("dtype", dtype, f"works on the CPU only, not on {device}", remedy="use bfloat16")
+        return torch.float32, True
+    if dtype == "auto":
+        fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return (torch.bfloat16 if fast else torch.float32), False
+    if dtype not in DTYPES:
+        raise InputError("dtype", dtype, "is not known", remedy=f"use one of auto, int8, {', '.join(DTYPES)}")
+    return DTYPES[dtype], False
+
+
+def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    # On a CPU the plain product (see the module); elsewhere the fused kernels are worth more than bits.
+    attention = "eager" if device.type == "cpu" else "sdpa"
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                files.source, dtype=dtype, attn_implementation=attention, local_files_only=files.local
+            )
+        return model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{files.name} does not fit the memory of {device}", remedy="use a smaller dtype") from error
+    except Exception as error:  # the readers of config, weights and quantisers raise what they like
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{files.name} cannot be loaded: {reason}") from error
+
+
+def _quantise(model: PreTrainedModel) -> PreTrainedModel:
+    """Linear layers in int8 with a scale per tensor, activations quantised on the fly. For drafters: not exact."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated in favour of a package of its own, but here and quick
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)

@@ -1,0 +1,39 @@
+"""What a model's configuration says, without its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import AutoConfig
+
+from language_models.kv_cache import layer_windows
+from language_models.quiet import quiet
+from language_models.weights import ModelFiles
+from speculation.errors import ModelError, UnsupportedModelError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none."""
+
+    model_type: str
+    vocab_size: int
+    context_length: int
+    cannot_roll_back: str = ""
+
+    @classmethod
+    def read(cls, files: ModelFiles) -> ModelConfig:
+        """Raises ModelError."""
+        try:
+            with quiet():
+                config = AutoConfig.from_pretrained(files.source, local_files_only=files.local)
+        except (OSError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or ["unreadable"])[0]
+            raise ModelError(f"the configuration of {files.name} cannot be loaded: {reason}") from error
+        text = config.get_text_config(decoder=True)
+        try:
+            layer_windows(config)
+            problem = ""
+        except UnsupportedModelError:
+            problem = ", ".join(sorted(set(text.layer_types) - {"full_attention", "sliding_attention"}))
+        return cls(config.model_type, text.vocab_size, text.max_position_embeddings, problem)

@@ -1,0 +1,205 @@
+"""A KV cache that rolls back in O(1), for full and for sliding-window attention.
+
+transformers' own dynamic cache copies everything at each step, and can undo at most the last step of a sliding
+window. Here every layer writes into a buffer that doubles when full, and rollback shortens a length. A sliding-window
+layer forgets only what lies at least ``SLACK`` tokens before its window, so it can be rolled back that far.
+
+Invariant: all layers hold the keys and values of the same ``length`` tokens, less what sliding layers forgot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin
+
+from speculation.errors import UnsupportedModelError
+
+#: Tokens before its window that a sliding layer keeps for rollbacks.
+SLACK = 1024
+_FIRST_CAPACITY = 256
+
+
+class _Layer(CacheLayerMixin):
+    """Keys and values [1, heads, capacity, head_dim], of which ``_used`` are in use, from token ``_start`` on."""
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self, window: int | None = None) -> None:
+        super().__init__()
+        self.is_sliding = window is not None
+        self._window = window
+        self._start = 0
+        self._used = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys = self._buffer(key_states, _FIRST_CAPACITY)
+        self.values = self._buffer(value_states, _FIRST_CAPACITY)
+        self.is_initialized = True
+
+    @staticmethod
+    def _buffer(like: Tensor, capacity: int) -> Tensor:
+        return like.new_zeros((*like.shape[:2], capacity, like.shape[3]))
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append the new tokens' keys and values; returns all that are held."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = key_states.shape[-2]
+        self._make_room(new)
+        end = self._used + new
+        self.keys[:, :, self._used : end] = key_states
+        self.values[:, :, self._used : end] = value_states
+        self._used = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def forget_old(self) -> None:
+        """Between steps: drop what no query and no rollback within the slack can need any more."""
+        if self._window is None or self._used <= self._window + 2 * SLACK:
+            return
+        kept = self._window + SLACK
+        for buffer in (self.keys, self.values):
+            buffer[:, :, :kept] = buffer[:, :, self._used - kept : self._used].clone()
+        self._start += self._used - kept
+        self._used = kept
+
+    def _make_room(self, new: int) -> None:
+        capacity = self.keys.shape[-2]
+        if self._used + new <= capacity:
+            return
+        while capacity < self._used + new:
+            capacity *= 2
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            grown = self._buffer(old, capacity)
+            grown[:, :, : self._used] = old[:, :, : self._used]
+            setattr(self, name, grown)
+
+    def rollback(self, tokens: int) -> None:
+        self._used -= tokens
+
+    def keep_rows(self, base: int, rows: Tensor) -> None:
+        """Of what was added from token ``base`` on, keep ``rows`` (counted from there), in that order."""
+        base -= self._start
+        for buffer in (self.keys, self.values):
+            buffer[:, :, base : base + len(rows)] = buffer[:, :, base + rows.to(buffer.device)]
+        self._used = base + len(rows)
+
+    def tree_mask(self, base: int, visible: Tensor, positions: Tensor) -> Tensor:
+        """See ``KVCache.tree_mask``."""
+        rows = visible.shape[0]
+        seen = torch.cat([torch.ones(rows, base - self._start, dtype=torch.bool), visible], dim=1)
+        if self._window is not None:
+            keys = torch.cat([torch.arange(self._start, base), positions])
+            seen &= positions[-rows:, None] - keys[None] < self._window
+        mask = torch.zeros(seen.shape, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
+        return mask[None, None].to(self.device)
+
+    @property
+    def max_rollback(self) -> int:
+        """How many tokens can be undone."""
+        if self._start == 0:
+            return self._used
+        assert self._window is not None
+        return self._used - self._window
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
+
+    def get_seq_length(self) -> int:
+        return self._start + self._used
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(keys in the coming step, position of the first of them)."""
+        return self._used + query_length, self._start
+
+    def get_max_length(self) -> int:
+        return -1
+
+    # transformers 5.17 asks for the same under its older name.
+    def get_max_cache_shape(self) -> int:
+        return -1
+
+
+class KVCache:
+    """The cache of one session of one model."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        self._layers = [_Layer(window) for window in layer_windows(config)]
+        self.cache = Cache(layers=list(self._layers))
+
+    @property
+    def length(self) -> int:
+        """Tokens that went in and were not rolled back."""
+        return self._layers[0].get_seq_length()
+
+    @property
+    def max_rollback(self) -> int:
+        """How many tokens can be rolled back now."""
+        return min(layer.max_rollback for layer in self._layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by keys and values, in bytes."""
+        return sum(layer.nbytes for layer in self._layers)
+
+    def rollback(self, tokens: int) -> None:
+        """Forget the last ``tokens`` tokens. Raises ValueError beyond ``max_rollback``."""
+        if not 0 <= tokens <= self.max_rollback:
+            raise ValueError(f"cannot roll back {tokens} tokens; at most {self.max_rollback}")
+        for layer in self._layers:
+            layer.rollback(tokens)
+
+    @torch.inference_mode()
+    def keep_rows(self, base: int, rows: Sequence[int]) -> None:
+        """Of what was added from token ``base`` on, keep ``rows`` (counted from there), in that order."""
+        if list(rows) == list(range(len(rows))):
+            self.rollback(self.length - base - len(rows))
+            return
+        index = torch.tensor(rows)
+        for layer in self._layers:
+            layer.keep_rows(base, index)
+
+    def tree_mask(self, base: int, visible: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        """Additive attention masks [1, 1, T, keys] for T new tokens of a tree, by layer type.
+
+        ``visible`` [T, length - base + T]: which tokens from ``base`` on each sees; all before ``base`` are seen.
+        ``positions`` [length - base + T]: places in the text of the tokens from ``base`` on, the new ones last.
+        """
+        masks = {}
+        for layer in self._layers:
+            kind = "sliding_attention" if layer.is_sliding else "full_attention"
+            if kind not in masks:
+                masks[kind] = layer.tree_mask(base, visible, positions)
+        return masks
+
+    def settle(self) -> None:
+        """After a forward pass: let sliding layers forget what is far behind them."""
+        for layer in self._layers:
+            layer.forget_old()
+
+
+def layer_windows(config: PretrainedConfig) -> list[int | None]:
+    """Per layer its sliding window in tokens, None for full attention.
+
+    Raises UnsupportedModelError for layers that keep anything else than keys and values: they cannot be rolled back.
+    """
+    config = config.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None)
+    if types is None:
+        types = ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
+    for kind in types:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise UnsupportedModelError(
+                f"{config.model_type} has {kind} layers, whose state cannot be rolled back",
+                remedy="use a model whose layers are all full or sliding-window attention",
+            )
+    return [window if kind == "sliding_attention" else None for kind in types]

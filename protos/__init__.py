@@ -1,0 +1,1 @@
+"""The wire of Dragoman: one .proto file, and the Python stubs that protos/generate.sh makes of it."""

@@ -1,0 +1,205 @@
+"""Between wire messages and the core's values, both ways.
+
+Decoding validates: what comes out of ``*_from_wire`` satisfies the core's types, or InputError / ProtocolError was
+raised. Unset optional numbers mean the field's neutral value.
+"""
+
+from __future__ import annotations
+
+import math
+
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import PROTOCOL_VERSION, WireLimits
+from speculation.errors import InputError, LimitExceededError, ProtocolError, VersionMismatchError
+from speculation.messages import ChatMessage, Prompt, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.sampling import Rule, SamplingParams
+
+_RULES = {Rule.RACE: pb.RULE_RACE, Rule.EXACT: pb.RULE_EXACT}
+_RULES_BACK = {value: rule for rule, value in _RULES.items()}
+
+
+def check_version(theirs: int, *, who: str) -> None:
+    """Raises VersionMismatchError unless ``who`` speaks this protocol version."""
+    if theirs != PROTOCOL_VERSION:
+        raise VersionMismatchError(
+            f"{who} speaks protocol version {theirs}, this side {PROTOCOL_VERSION}",
+            remedy="install the same release of dragoman on both sides",
+        )
+
+
+# ---- prompts and sampling ---------------------------------------------------------------------------------------
+
+
+def prompt_to_wire(prompt: Prompt) -> pb.Prompt:
+    messages = [pb.ChatMessage(role=m.role, content=m.content) for m in prompt.messages]
+    return pb.Prompt(text=(prompt.text or "").encode(), messages=messages)
+
+
+def prompt_from_wire(prompt: pb.Prompt) -> Prompt:
+    try:
+        text = prompt.text.decode() if prompt.text else None
+    except UnicodeDecodeError as error:
+        raise InputError("prompt", prompt.text, f"is not UTF-8: {error.reason} at byte {error.start}") from None
+    return Prompt(text, tuple(ChatMessage(m.role, m.content) for m in prompt.messages))
+
+
+def sampling_to_wire(params: SamplingParams) -> pb.SamplingParams:
+    return pb.SamplingParams(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        logit_bias=dict(params.logit_bias),
+        seed=params.seed,
+    )
+
+
+def sampling_from_wire(params: pb.SamplingParams) -> SamplingParams:
+    return SamplingParams(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p if params.HasField("top_p") else 1.0,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty if params.HasField("repetition_penalty") else 1.0,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        logit_bias=dict(params.logit_bias),
+        seed=params.seed,
+    )
+
+
+def rule_to_wire(rule: Rule) -> pb.Rule:
+    return _RULES[rule]
+
+
+def rule_from_wire(rule: pb.Rule) -> Rule:
+    if rule == pb.RULE_UNSPECIFIED:
+        return Rule.RACE
+    if rule not in _RULES_BACK:
+        raise InputError("rule", int(rule), "is not known here", remedy=f"use one of {', '.join(Rule)}")
+    return _RULES_BACK[rule]
+
+
+# ---- plans, offers, spans, verdicts ------------------------------------------------------------------------------
+
+
+def plan_to_wire(plan: SpeculationPlan) -> pb.SpeculationPlan:
+    return pb.SpeculationPlan(
+        width=plan.width,
+        lookahead=plan.lookahead,
+        stop_threshold=plan.stop_threshold,
+        span_tokens=plan.span_tokens,
+        patience=plan.patience,
+        alternatives=plan.alternatives,
+        alternative_threshold=plan.alternative_threshold,
+    )
+
+
+def plan_from_wire(plan: pb.SpeculationPlan) -> SpeculationPlan:
+    return SpeculationPlan(
+        plan.width,
+        plan.lookahead,
+        plan.stop_threshold,
+        plan.span_tokens,
+        plan.patience,
+        plan.alternatives,
+        plan.alternative_threshold,
+    )
+
+
+def offer_to_wire(offer: SessionOffer) -> pb.SessionOffer:
+    return pb.SessionOffer(
+        session=offer.session,
+        prompt=prompt_to_wire(offer.prompt),
+        sampling=sampling_to_wire(offer.sampling),
+        rule=rule_to_wire(offer.rule),
+        committed=offer.committed,
+        zero_width=offer.zero_width,
+        plan=plan_to_wire(offer.plan),
+    )
+
+
+def offer_from_wire(offer: pb.SessionOffer) -> SessionOffer:
+    return SessionOffer(
+        offer.session,
+        prompt_from_wire(offer.prompt),
+        sampling_from_wire(offer.sampling),
+        rule_from_wire(offer.rule),
+        offer.committed,
+        offer.zero_width,
+        plan_from_wire(offer.plan),
+    )
+
+
+def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
+    return pb.DraftSpan(
+        session=session,
+        base_offset=span.base_offset,
+        base_digest=span.base_digest,
+        text=span.text,
+        ends=span.ends,
+        tokens=span.tokens,
+        alternative=span.alternative,
+        rests=span.rests,
+    )
+
+
+def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int) -> Span:
+    """A drafter's span, checked. ``committed``: bytes of text committed so far in its session.
+
+    Raises LimitExceededError for oversized text, ProtocolError for an offset that no honest drafter can name.
+    """
+    if len(span.text) > limits.span_bytes:
+        raise LimitExceededError(f"a span of {len(span.text)} bytes; the limit is {limits.span_bytes}")
+    if span.base_offset > committed + limits.pool_bytes:
+        raise ProtocolError(
+            f"a span at offset {span.base_offset}; {committed} bytes are committed and {limits.pool_bytes} may be ahead"
+        )
+    return Span(span.base_offset, span.base_digest, span.text, span.ends, span.tokens, span.alternative, span.rests)
+
+
+def verdict_to_wire(session: str, verdict: Verdict) -> pb.Verdict:
+    return pb.Verdict(
+        session=session,
+        base_offset=verdict.base_offset,
+        text=verdict.text,
+        digest=verdict.digest,
+        zero_width=verdict.zero_width,
+        draft_tokens=verdict.draft_tokens,
+        accepted_tokens=verdict.accepted_tokens,
+        plan=plan_to_wire(verdict.plan) if verdict.plan is not None else None,
+    )
+
+
+def verdict_from_wire(verdict: pb.Verdict) -> Verdict:
+    return Verdict(
+        verdict.base_offset,
+        verdict.text,
+        verdict.digest,
+        verdict.zero_width,
+        verdict.draft_tokens,
+        verdict.accepted_tokens,
+        plan_from_wire(verdict.plan) if verdict.HasField("plan") else None,
+    )
+
+
+def limits_to_wire(limits: WireLimits) -> pb.Limits:
+    return pb.Limits(
+        span_bytes=limits.span_bytes,
+        pool_bytes=limits.pool_bytes,
+        malformed_messages=limits.malformed_messages,
+    )
+
+
+def check_hello(hello: pb.Hello) -> None:
+    """Raises VersionMismatchError or InputError for a drafter that cannot be worked with."""
+    check_version(hello.protocol_version, who=f"drafter {hello.name!r}")
+    if not hello.name or len(hello.name) > 200:
+        raise InputError("hello.name", hello.name, "must have 1..200 characters")
+    if hello.max_sessions < 1:
+        raise InputError("hello.max_sessions", hello.max_sessions, "must be at least 1")
+    if not (math.isfinite(hello.seconds_per_token) and hello.seconds_per_token >= 0):
+        raise InputError("hello.seconds_per_token", hello.seconds_per_token, "must be finite and not negative")

@@ -1,0 +1,414 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Rule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RULE_UNSPECIFIED: _ClassVar[Rule]
+    RULE_RACE: _ClassVar[Rule]
+    RULE_EXACT: _ClassVar[Rule]
+
+class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
+    FINISH_REASON_STOP: _ClassVar[FinishReason]
+    FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+RULE_UNSPECIFIED: Rule
+RULE_RACE: Rule
+RULE_EXACT: Rule
+FINISH_REASON_UNSPECIFIED: FinishReason
+FINISH_REASON_STOP: FinishReason
+FINISH_REASON_LENGTH: FinishReason
+
+class ChatMessage(_message.Message):
+    __slots__ = ("role", "content")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    content: str
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+
+class Prompt(_message.Message):
+    __slots__ = ("text", "messages")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    text: bytes
+    messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
+    def __init__(self, text: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ...) -> None: ...
+
+class SamplingParams(_message.Message):
+    __slots__ = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "seed")
+    class LogitBiasEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: float
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[float] = ...) -> None: ...
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: _containers.ScalarMap[int, float]
+    seed: int
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("protocol_version",)
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    def __init__(self, protocol_version: _Optional[int] = ...) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("protocol_version", "version", "model", "vocab_size", "vocab_hash", "context_length", "dtype", "device", "drafters", "sessions", "kv_cache_bytes", "parameter_bytes")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    version: str
+    model: str
+    vocab_size: int
+    vocab_hash: str
+    context_length: int
+    dtype: str
+    device: str
+    drafters: _containers.RepeatedCompositeFieldContainer[DrafterStatus]
+    sessions: int
+    kv_cache_bytes: int
+    parameter_bytes: int
+    def __init__(self, protocol_version: _Optional[int] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., context_length: _Optional[int] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., drafters: _Optional[_Iterable[_Union[DrafterStatus, _Mapping]]] = ..., sessions: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., parameter_bytes: _Optional[int] = ...) -> None: ...
+
+class DrafterStatus(_message.Message):
+    __slots__ = ("name", "model", "vocab_size", "vocab_hash", "sessions", "spans", "stale_spans", "rejected_messages", "round_trip", "seconds_per_token")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    STALE_SPANS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model: str
+    vocab_size: int
+    vocab_hash: str
+    sessions: int
+    spans: int
+    stale_spans: int
+    rejected_messages: int
+    round_trip: float
+    seconds_per_token: float
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., sessions: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    NO_DRAFT_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_END_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    prompt: Prompt
+    sampling: SamplingParams
+    max_tokens: int
+    stop: _containers.RepeatedScalarFieldContainer[bytes]
+    rule: Rule
+    no_draft: bool
+    ignore_end: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("started", "chunk", "finished")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    started: GenerateStarted
+    chunk: TextChunk
+    finished: GenerateFinished
+    def __init__(self, started: _Optional[_Union[GenerateStarted, _Mapping]] = ..., chunk: _Optional[_Union[TextChunk, _Mapping]] = ..., finished: _Optional[_Union[GenerateFinished, _Mapping]] = ...) -> None: ...
+
+class GenerateStarted(_message.Message):
+    __slots__ = ("session", "prompt_tokens", "drafters")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    prompt_tokens: int
+    drafters: int
+    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ...) -> None: ...
+
+class TextChunk(_message.Message):
+    __slots__ = ("runs", "token_ids")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[TextRun]
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, runs: _Optional[_Iterable[_Union[TextRun, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TextRun(_message.Message):
+    __slots__ = ("text", "drafted")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_FIELD_NUMBER: _ClassVar[int]
+    text: bytes
+    drafted: bool
+    def __init__(self, text: _Optional[bytes] = ..., drafted: bool = ...) -> None: ...
+
+class GenerateFinished(_message.Message):
+    __slots__ = ("finish_reason", "prompt_tokens", "completion_tokens", "speculation")
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    speculation: SpeculationStats
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ...) -> None: ...
+
+class SpeculationStats(_message.Message):
+    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    STALE_SPANS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_PER_POS_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    OVERHEAD_P50_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    draft_tokens: int
+    accepted_tokens: int
+    spans: int
+    stale_spans: int
+    bytes_up: int
+    bytes_down: int
+    accepted_tokens_per_pos: _containers.RepeatedScalarFieldContainer[int]
+    verify_seconds: float
+    overhead_p50_seconds: float
+    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ...) -> None: ...
+
+class AssistRequest(_message.Message):
+    __slots__ = ("hello", "span", "resync", "decline", "pong")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
+    RESYNC_FIELD_NUMBER: _ClassVar[int]
+    DECLINE_FIELD_NUMBER: _ClassVar[int]
+    PONG_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    span: DraftSpan
+    resync: Resync
+    decline: Decline
+    pong: Pong
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., span: _Optional[_Union[DraftSpan, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol_version", "name", "model", "vocab_size", "vocab_hash", "max_sessions", "seconds_per_token", "version")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    name: str
+    model: str
+    vocab_size: int
+    vocab_hash: str
+    max_sessions: int
+    seconds_per_token: float
+    version: str
+    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ...) -> None: ...
+
+class DraftSpan(_message.Message):
+    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
+    RESTS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    base_offset: int
+    base_digest: int
+    text: bytes
+    ends: bool
+    tokens: int
+    alternative: int
+    rests: bool
+    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ...) -> None: ...
+
+class Resync(_message.Message):
+    __slots__ = ("session", "offset")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    offset: int
+    def __init__(self, session: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Decline(_message.Message):
+    __slots__ = ("session", "reason")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    reason: str
+    def __init__(self, session: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Pong(_message.Message):
+    __slots__ = ("number", "seconds_per_token")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    seconds_per_token: float
+    def __init__(self, number: _Optional[int] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
+
+class AssistResponse(_message.Message):
+    __slots__ = ("welcome", "offer", "verdict", "closed", "drain", "ping")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    offer: SessionOffer
+    verdict: Verdict
+    closed: SessionClosed
+    drain: Drain
+    ping: Ping
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[SessionOffer, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("protocol_version", "model", "vocab_size", "vocab_hash", "limits")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    model: str
+    vocab_size: int
+    vocab_hash: str
+    limits: Limits
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("span_bytes", "pool_bytes", "malformed_messages")
+    SPAN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    POOL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MALFORMED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    span_bytes: int
+    pool_bytes: int
+    malformed_messages: int
+    def __init__(self, span_bytes: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., malformed_messages: _Optional[int] = ...) -> None: ...
+
+class SpeculationPlan(_message.Message):
+    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
+    STOP_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SPAN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    lookahead: int
+    stop_threshold: float
+    span_tokens: int
+    patience: float
+    alternatives: int
+    alternative_threshold: float
+    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ...) -> None: ...
+
+class SessionOffer(_message.Message):
+    __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    ZERO_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    prompt: Prompt
+    sampling: SamplingParams
+    rule: Rule
+    committed: bytes
+    zero_width: int
+    plan: SpeculationPlan
+    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., committed: _Optional[bytes] = ..., zero_width: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("session", "base_offset", "text", "digest", "zero_width", "draft_tokens", "accepted_tokens", "plan")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ZERO_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    base_offset: int
+    text: bytes
+    digest: int
+    zero_width: int
+    draft_tokens: int
+    accepted_tokens: int
+    plan: SpeculationPlan
+    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., text: _Optional[bytes] = ..., digest: _Optional[int] = ..., zero_width: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
+
+class SessionClosed(_message.Message):
+    __slots__ = ("session", "reason")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    reason: str
+    def __init__(self, session: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ("reconnect_after_ms",)
+    RECONNECT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    reconnect_after_ms: int
+    def __init__(self, reconnect_after_ms: _Optional[int] = ...) -> None: ...

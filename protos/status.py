@@ -1,0 +1,55 @@
+"""How our errors travel as gRPC status, and how a status becomes one of our errors again."""
+
+from __future__ import annotations
+
+import grpc
+
+from speculation.errors import (
+    ConnectionFailedError,
+    DragomanError,
+    InputError,
+    LimitExceededError,
+    ModelError,
+    ProtocolError,
+    SessionError,
+    VersionMismatchError,
+)
+
+_CODES: tuple[tuple[type[DragomanError], grpc.StatusCode], ...] = (
+    (InputError, grpc.StatusCode.INVALID_ARGUMENT),
+    (VersionMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (LimitExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (ProtocolError, grpc.StatusCode.INVALID_ARGUMENT),
+    (ModelError, grpc.StatusCode.INTERNAL),
+    (SessionError, grpc.StatusCode.ABORTED),
+    (DragomanError, grpc.StatusCode.INTERNAL),
+)
+
+
+def status_of(error: DragomanError) -> tuple[grpc.StatusCode, str]:
+    """The status code and details for ``error``, the first fitting row of the table."""
+    code = next(code for kind, code in _CODES if isinstance(error, kind))
+    return code, str(error)
+
+
+def error_of(error: grpc.RpcError, address: object) -> DragomanError:
+    """The error of ours that a failed call to ``address`` stands for."""
+    # Both kinds of grpc errors carry code() and details(), but RpcError itself promises neither.
+    code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
+    details = (error.details() if hasattr(error, "details") else "") or code.name
+    match code:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ConnectionFailedError(
+                f"no verifier answers at {address}: {details}",
+                remedy="start one with `dragoman verifier`, or check the address",
+            )
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InputError.relayed(details)
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return VersionMismatchError(details)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return LimitExceededError(details)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return ProtocolError(f"what listens at {address} is no Dragoman verifier: {details}")
+        case _:
+            return SessionError(f"the verifier at {address} gave up: {details}")

@@ -1,0 +1,98 @@
+"""What both ends of the wire must agree on: protocol version, channel and server settings, limits.
+
+Keepalive is on from both sides: without it a client behind a link that went silent notices only after half a
+minute, with it after ``keepalive_timeout`` (gRPC sets TCP_USER_TIMEOUT to it). The server must allow the clients'
+ping rate, or it answers with GOAWAY too_many_pings.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from speculation.errors import InputError
+
+#: Raised when a change is made that an older peer would misunderstand.
+PROTOCOL_VERSION = 1
+
+#: A message holds at most a prompt; spans and verdicts are under a kilobyte.
+MAX_MESSAGE_BYTES = 4 << 20
+
+KEEPALIVE_TIME_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 4_000
+
+DEFAULT_PORT = 50061
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """What one drafter may send. ``span_bytes`` and ``pool_bytes`` are of text, ``pool_bytes`` a session's."""
+
+    span_bytes: int = 1024
+    pool_bytes: int = 4096
+    malformed_messages: int = 100
+
+
+def channel_options() -> list[tuple[str, int]]:
+    """For every client channel: prompt reconnects, and a dead link noticed within seconds."""
+    return [
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]
+
+
+def server_options() -> list[tuple[str, int]]:
+    """For the server: the same keepalive, and no penalty for the clients' pings."""
+    return [
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Two servers silently sharing a port would each get half of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``host:port``; IPv6 hosts in brackets."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, field: str, allow_port_zero: bool = False) -> Address:
+        """Raises InputError, which names ``field``."""
+        host, colon, port = text.strip().rpartition(":")
+        if not colon:
+            host, port = port, str(DEFAULT_PORT)
+        host = host.removeprefix("[").removesuffix("]")
+        remedy = f"write host:port, for example 127.0.0.1:{DEFAULT_PORT}"
+        if not host or "/" in host or any(c.isspace() for c in host):
+            raise InputError(field, text, "is not an address", remedy=remedy)
+        if not port.isdecimal() or not (0 if allow_port_zero else 1) <= int(port) <= 65535:
+            raise InputError(field, text, "has no valid port", remedy=remedy)
+        return cls(host, int(port))
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

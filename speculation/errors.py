@@ -1,0 +1,101 @@
+"""Every exception of the project, in one tree.
+
+    DragomanError                     exit 1   anything of ours; shown as one line of cause and one of remedy
+    |- InputError                     exit 2   a field the user gave is wrong
+    |- ModelError                     exit 3   a model cannot be used
+    |  |- UnknownModelError           exit 3   no such hub id, folder, file or embedded name
+    |  |- WeightsError                exit 3   weights missing, corrupt, or of another digest
+    |  '- UnsupportedModelError       exit 3   loads, but cannot be served (no tokenizer, recurrent state, ...)
+    |- ConnectionFailedError          exit 4   the other side cannot be reached, or the port is taken
+    |- ProtocolError                  exit 5   the other side broke the protocol
+    |  |- VersionMismatchError        exit 5   it speaks another protocol version
+    |  '- LimitExceededError          exit 5   it sent more than the limits allow
+    '- SessionError                   exit 6   the session ended without its text
+
+``exit_code`` is what the command line returns; the gRPC status that each kind travels as stands in
+``protos/status.py``, so that both ends agree.
+"""
+
+from __future__ import annotations
+
+
+class DragomanError(Exception):
+    """Base of the tree: ``message`` says what is wrong, ``remedy`` what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class InputError(DragomanError):
+    """A value that a person or a request gave cannot be used; names the field and the value."""
+
+    field: str
+    value: object
+
+    exit_code = 2
+
+    def __init__(self, field: str, value: object, problem: str, *, remedy: str = "") -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(f"{field}={shown}: {problem}", remedy=remedy)
+        self.field = field
+        self.value = value
+
+    @classmethod
+    def relayed(cls, message: str) -> InputError:
+        """The error that another process raised, from its text."""
+        error = cls.__new__(cls)
+        DragomanError.__init__(error, message)
+        error.field, error.value = message.partition("=")[0], None
+        return error
+
+
+class ModelError(DragomanError):
+    """A model cannot be used."""
+
+    exit_code = 3
+
+
+class UnknownModelError(ModelError):
+    """No model of that name, folder or file."""
+
+
+class WeightsError(ModelError):
+    """Weights are missing, corrupt, or not the ones that were promised (sha256)."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model loads but cannot serve here (no byte-exact vocabulary, no rollback, ...)."""
+
+
+class ConnectionFailedError(DragomanError):
+    """The other side cannot be reached, or an address cannot be bound."""
+
+    exit_code = 4
+
+
+class ProtocolError(DragomanError):
+    """The other side sent something the protocol does not allow."""
+
+    exit_code = 5
+
+
+class VersionMismatchError(ProtocolError):
+    """The other side speaks another protocol version."""
+
+
+class LimitExceededError(ProtocolError):
+    """The other side sent more than this side's limits allow."""
+
+
+class SessionError(DragomanError):
+    """A session ended without giving its text."""
+
+    exit_code = 6

@@ -1,0 +1,76 @@
+"""From committed bytes to what a client may see.
+
+Three things stand between the two: a stop string ends the text before its first byte (wherever in a block it is
+completed, also across blocks), a possible beginning of a stop string is held back, and so is an unfinished UTF-8
+character. Bytes keep the mark of who wrote them, the target or a drafter.
+
+Invariant: what ``push`` and ``flush`` returned, joined, is the generated text up to the stop string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from speculation.errors import InputError
+from speculation.retokenize import complete_utf8_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """Bytes written by one side: ``drafted`` if a drafter's guess was accepted, else the target's own."""
+
+    text: bytes
+    drafted: bool
+
+
+class TextStream:
+    """Feed tokens' bytes, get text to show. ``stops`` are byte strings, none of them empty."""
+
+    MAX_STOP_BYTES = 1024
+
+    def __init__(self, stops: Sequence[bytes] = ()) -> None:
+        for stop in stops:
+            if not 0 < len(stop) <= self.MAX_STOP_BYTES:
+                raise InputError("stop", stop, f"must have 1..{self.MAX_STOP_BYTES} bytes", remedy="leave it out")
+        self._stops = tuple(stops)
+        self._held = bytearray()
+        self._marks = bytearray()
+        self.stopped = False
+
+    def push(self, text: bytes, *, drafted: bool) -> tuple[TextRun, ...]:
+        """Add one token's bytes; returns what may be shown now. Sets ``stopped`` once a stop string is complete."""
+        if self.stopped:
+            return ()
+        # Only text held back can have begun a stop string: everything before was released because it cannot.
+        self._held += text
+        self._marks += bytes((drafted,)) * len(text)
+        ends = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if ends:
+            self.stopped = True
+            return self._release(min(ends))
+        safe = len(self._held) - self._possible_stop()
+        return self._release(complete_utf8_prefix(bytes(self._held[:safe])))
+
+    def flush(self) -> tuple[TextRun, ...]:
+        """The end of the text without a stop string: release what was held back."""
+        return () if self.stopped else self._release(len(self._held))
+
+    def _possible_stop(self) -> int:
+        """Length of the longest suffix of the held text that begins a stop string."""
+        return max(
+            (n for stop in self._stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])),
+            default=0,
+        )
+
+    def _release(self, length: int) -> tuple[TextRun, ...]:
+        runs: list[TextRun] = []
+        start = 0
+        while start < length:
+            end = start + 1
+            while end < length and self._marks[end] == self._marks[start]:
+                end += 1
+            runs.append(TextRun(bytes(self._held[start:end]), bool(self._marks[start])))
+            start = end
+        del self._held[:length], self._marks[:length]
+        return tuple(runs)

@@ -1,0 +1,95 @@
+"""Verifiers and drafters over real gRPC on loopback, for tests; and what every fault test must end in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+
+from drafter_service.client import Backoff, DrafterClient
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
+from protos.transport import PROTOCOL_VERSION, Address, channel_options
+from speculation.messages import Prompt
+from speculation.sampling import Rule, SamplingParams
+from tests.text_engine import TextDrafter, TextEngine
+from verifier_service.engine import Engine
+from verifier_service.server import VerifierServer
+from verifier_service.verifier import Verifier
+
+LOOPBACK = Address("127.0.0.1", 0)
+QUICK = Backoff(shortest=0.02, longest=0.1)
+
+
+@contextlib.asynccontextmanager
+async def serving(engine: Engine, *, listen: Address = LOOPBACK, **kwargs) -> AsyncIterator[tuple[Verifier, Address]]:
+    verifier = Verifier(engine, **kwargs)
+    server = VerifierServer(verifier)
+    bound = await server.start(listen)
+    try:
+        yield verifier, bound
+    finally:
+        await server.stop(grace=0.1)
+
+
+@contextlib.asynccontextmanager
+async def drafting(address: Address, drafter=None, **kwargs) -> AsyncIterator[DrafterClient]:
+    client = DrafterClient(drafter or TextDrafter(), address, name="d", backoff=QUICK, **kwargs)
+    task = asyncio.create_task(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def stub_to(address: Address) -> AsyncIterator[pb_grpc.VerifierServiceStub]:
+    async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+        yield pb_grpc.VerifierServiceStub(channel)
+
+
+def request(sampling: SamplingParams, *, max_tokens: int = 60, rule: Rule = Rule.RACE, **kwargs) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        protocol_version=PROTOCOL_VERSION,
+        prompt=codec.prompt_to_wire(Prompt(text="a story: ")),
+        sampling=codec.sampling_to_wire(sampling),
+        rule=codec.rule_to_wire(rule),
+        max_tokens=max_tokens,
+        **kwargs,
+    )
+
+
+async def text_of(address: Address, req: pb.GenerateRequest, on_chunk=None) -> tuple[bytes, pb.GenerateFinished]:
+    text, finished = b"", None
+    async with stub_to(address) as stub:
+        async for response in stub.Generate(req):
+            if response.HasField("chunk"):
+                text += b"".join(run.text for run in response.chunk.runs)
+                if on_chunk is not None:
+                    await on_chunk(text)
+            elif response.HasField("finished"):
+                finished = response.finished
+    assert finished is not None
+    return text, finished
+
+
+async def eventually(condition, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def baseline(verifier: Verifier, engine: TextEngine) -> None:
+    """No session left, no KV memory held."""
+    await eventually(lambda: verifier.describe().sessions == 0)
+    assert engine.open_slots == 0
+    assert verifier.describe().kv_cache_bytes == 0
+
+
+async def drafters(verifier: Verifier, count: int) -> None:
+    await eventually(lambda: len(verifier.describe().drafters) == count)

@@ -1,0 +1,121 @@
+"""Drivers for the two session state machines: the model and the cache count that a service would put behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from speculation.drafter_session import DrafterSession, DraftToken, Move
+from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.race import RaceNoise
+from speculation.sampler import TokenSampler
+from speculation.sampling import Rule, SamplingParams
+from speculation.target_session import Emit, Finish, Rollback, SendVerdict, SessionRequest, TargetSession
+from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
+
+TARGET = TextModel(TARGET_VOCAB, salt=1)
+DRAFTER = TextModel(DRAFTER_VOCAB, salt=2)
+NOISE = RaceNoise(TARGET_VOCAB)
+PROMPT_IDS = (0,)
+
+
+def request(sampling: SamplingParams, *, max_tokens: int = 40, **kwargs) -> SessionRequest:
+    return SessionRequest(PROMPT_IDS, sampling, max_tokens, 4096, **kwargs)
+
+
+def plain_text(sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE) -> list[int]:
+    """The reference: one token after another, no session and no draft anywhere."""
+    stream = "race" if rule is Rule.RACE else "target"
+    sampler = TokenSampler(sampling, TARGET_VOCAB, NOISE, prompt_ids=PROMPT_IDS, stream=stream)
+    ids: list[int] = []
+    while len(ids) < max_tokens:
+        token = sampler.draw(TARGET.logits(ids))
+        sampler.advance(token)
+        ids.append(token)
+        if token in TARGET_VOCAB.end_ids:
+            break
+    return ids
+
+
+class Target:
+    """A target session with the model and a cache count behind it, checking the cache invariant at every step."""
+
+    def __init__(self, req: SessionRequest, plan: SpeculationPlan) -> None:
+        self.session = TargetSession(req, TARGET_VOCAB, longest_words(TARGET_VOCAB), NOISE, plan=plan)
+        self.cached = len(PROMPT_IDS) - 1
+        self.shown = b""
+        self.drafted_bytes = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.session.finish_reason is not None
+
+    def step(self) -> list[Verdict]:
+        before = list(self.session.token_ids)
+        step = self.session.next_step()
+        rows = [TARGET.logits(before + list(step.candidates[:i])) for i in range(len(step.tokens))]
+        self.cached += len(step.tokens)
+        verdicts = []
+        for instruction in self.session.on_logits(torch.stack(rows)):
+            match instruction:
+                case Rollback(tokens):
+                    self.cached -= tokens
+                case Emit(runs, _):
+                    self.shown += b"".join(run.text for run in runs)
+                    self.drafted_bytes += sum(len(run.text) for run in runs if run.drafted)
+                case SendVerdict(verdict):
+                    verdicts.append(verdict)
+                case Finish(reason):
+                    assert reason is self.session.finish_reason
+        if not self.finished:
+            assert self.cached == len(PROMPT_IDS) + len(self.session.token_ids) - 1
+        return verdicts
+
+    def offer(self, sampling: SamplingParams, rule: Rule) -> SessionOffer:
+        s = self.session
+        return SessionOffer("s", Prompt(text="x"), sampling, rule, s.committed, s.zero_width, s.plan)
+
+
+class Drafter:
+    """A drafter session with its source, corrections carried out at once."""
+
+    def __init__(self, offer: SessionOffer) -> None:
+        self.session = DrafterSession(offer)
+        self.source = TextModelSource(DRAFTER, offer)
+
+    def draft(self) -> list[Span | Resync]:
+        """Draft one batch; ``ask`` and ``answer`` are its two halves."""
+        return self.answer(self.ask()) if self.session.wants_draft() else []
+
+    def ask(self) -> list[tuple[int, list[DraftToken]]]:
+        zero_width = self.session.next_zero_width()
+        expansions = self.session.next_expansions()
+        choices = 1 + self.session.plan.alternatives
+        paths = [expansion.path for expansion in expansions]
+        drafted = self.source.expand(paths, zero_width=zero_width, choices=choices)
+        return [(expansion.number, tokens) for expansion, tokens in zip(expansions, drafted, strict=True)]
+
+    def answer(self, draft: list[tuple[int, list[DraftToken]]]) -> list[Span | Resync]:
+        return [
+            message for number, tokens in draft for message in self.carry_out(self.session.on_choices(number, tokens))
+        ]
+
+    def on_verdict(self, verdict: Verdict) -> list[Span | Resync]:
+        return self.carry_out(self.session.on_verdict(verdict))
+
+    def carry_out(self, instructions: Iterable) -> list[Span | Resync]:
+        messages = []
+        for instruction in instructions:
+            if isinstance(instruction, Move):
+                self.source.move(instruction.path, instruction.keep, instruction.text)
+            else:
+                messages.append(instruction)
+        return messages
+
+
+SAMPLINGS = [
+    SamplingParams(),
+    SamplingParams(temperature=0.8, seed=7),
+    SamplingParams(temperature=1.3, top_p=0.9, presence_penalty=0.5, repetition_penalty=1.1, seed=11),
+]

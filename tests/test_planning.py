@@ -1,0 +1,121 @@
+"""How a session plans for itself: from measured costs, with probes after giving up, and under a coordinator's orders."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.errors import ProtocolError
+from speculation.messages import SpeculationPlan
+from speculation.telemetry import LinearFit
+from verifier_service.drafter_link import DrafterLink
+from verifier_service.planning import ORDER_SECONDS, PROBE, PROBE_EVERY, PROBE_STEPS, REPLAN_SECONDS, SessionPlanner
+
+START = SpeculationPlan(width=5, lookahead=5)
+
+
+def link(*, round_trip: float = 0.04, draft_token: float = 0.003) -> DrafterLink:
+    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    made.round_trip.observe(round_trip)
+    made._draft_token.observe(draft_token)
+    return made
+
+
+class Clock:
+    """A session that steps every 25 ms; ``accepts`` of each step's draft tokens agree."""
+
+    def __init__(self, planner: SessionPlanner, links: list[DrafterLink]) -> None:
+        self.now = 0.0
+        self._planner = planner
+        self._links = links
+
+    def run(self, steps: int, *, accepts: int, seconds: float = 0.025) -> list[int]:
+        """The widths of the plans, step by step."""
+        widths = []
+        for _ in range(steps):
+            self.now += seconds
+            width = self._planner.plan.width
+            self._planner.observe_step(width, min(accepts, width), seconds)
+            self._planner.replan(self.now, self._links)
+            widths.append(self._planner.plan.width)
+        return widths
+
+
+def test_without_measurements_the_start_stands():
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    assert not planner.replan(100.0, [])
+    unmeasured = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    assert not planner.replan(200.0, [unmeasured]) and planner.plan == START
+
+
+def test_a_plan_that_loses_against_the_target_alone_is_left():
+    """Hysteresis protects a plan from a slightly better one, not from the truth."""
+    waiting = SpeculationPlan(width=5, lookahead=5, patience=0.1)
+    planner = SessionPlanner(waiting, LinearFit(), adaptive=True)
+    Clock(planner, [link(round_trip=0.002)]).run(600, accepts=0)
+    assert planner.plan.width == 0 or planner.plan.patience == 0
+
+
+def test_a_session_without_speculation_tries_again_now_and_then():
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    widths = Clock(planner, [link(draft_token=0.5)]).run(1500, accepts=0)
+    assert PROBE.width in widths
+    assert widths.count(0) / len(widths) > 1 - 2.5 * (PROBE_STEPS + 10) / PROBE_EVERY
+
+
+def test_a_drafter_that_becomes_good_is_used_again():
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    assert Clock(planner, [link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width
+
+
+def test_fixed_plans_stay():
+    planner = SessionPlanner(START, LinearFit(), adaptive=False)
+    assert set(Clock(planner, [link()]).run(200, accepts=0)) == {START.width}
+
+
+def test_plans_change_at_most_so_often():
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    clock = Clock(planner, [link()])
+    clock.run(20, accepts=3)
+    planned_at = clock.now
+    assert planner.replan(planned_at + REPLAN_SECONDS, [link()]) in (True, False)
+    assert not planner.replan(planned_at + REPLAN_SECONDS * 1.01, [link(round_trip=1.0)])
+
+
+def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    clock = Clock(planner, [link()])
+    clock.run(100, accepts=5)
+    ordered = SpeculationPlan(width=1, lookahead=1)
+    planner.order(ordered, clock.now)
+    assert set(clock.run(int(ORDER_SECONDS / 0.025) - 2, accepts=5)) == {1}
+    assert clock.run(100, accepts=5)[-1] > 1
+
+
+def test_links_measure_themselves_and_refuse_nonsense():
+    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    made.ping()
+    number = made._outbox.get_nowait().ping.number
+    made.on_pong(pb.Pong(number=number, seconds_per_token=0.02))
+    assert made.round_trip.mean is not None and made.round_trip.mean >= 0
+    assert made.seconds_per_token == 0.02
+    made.sessions |= {"a", "b"}
+    assert made.seconds_per_token == 0.04
+    for pong in (pb.Pong(number=number), pb.Pong(number=10**9)):
+        with pytest.raises(ProtocolError, match="no ping"):
+            made.on_pong(pong)
+    for speed in (math.nan, -1.0, math.inf):
+        made.ping()
+        number = made._outbox.get_nowait().ping.number
+        with pytest.raises(ProtocolError, match="seconds_per_token"):
+            made.on_pong(pb.Pong(number=number, seconds_per_token=speed))
+    assert made.seconds_per_token == 0.04
+
+
+def test_pings_without_answers_are_forgotten_in_the_end():
+    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    for _ in range(10 * DrafterLink.PINGS_OUT):
+        made.ping()
+    assert len(made._pings) == DrafterLink.PINGS_OUT

@@ -1,0 +1,1 @@
+"""The target: an engine, sessions, and the gRPC server that clients and drafters dial."""

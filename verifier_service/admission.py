@@ -1,0 +1,41 @@
+"""From a client's request to a session: everything that can be wrong with a request is found here."""
+
+from __future__ import annotations
+
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import WireLimits
+from speculation.errors import InputError
+from speculation.messages import Prompt, SpeculationPlan
+from speculation.race import RaceNoise
+from speculation.target_session import SessionRequest, TargetSession
+from verifier_service.engine import Engine
+
+
+def admit(
+    request: pb.GenerateRequest, engine: Engine, noise: RaceNoise, *, plan: SpeculationPlan, limits: WireLimits
+) -> tuple[Prompt, TargetSession]:
+    """Raises InputError or VersionMismatchError."""
+    codec.check_version(request.protocol_version, who="the client")
+    prompt = codec.prompt_from_wire(request.prompt)
+    sampling = codec.sampling_from_wire(request.sampling)
+    wild = [token for token in sampling.logit_bias if token >= engine.vocab_size]
+    if wild:
+        raise InputError("logit_bias", wild[0], f"is no token id; the vocabulary has {engine.vocab_size}")
+    session = TargetSession(
+        SessionRequest(
+            tuple(engine.tokenizer.prompt_ids(prompt)),
+            sampling,
+            request.max_tokens or engine.context_length,
+            engine.context_length,
+            tuple(request.stop),
+            codec.rule_from_wire(request.rule),
+            request.ignore_end,
+        ),
+        engine.tokenizer.vocab,
+        engine.tokenizer.encode,
+        noise,
+        plan=plan,
+        pool_bytes=limits.pool_bytes,
+    )
+    return prompt, session

@@ -1,0 +1,94 @@
+"""A drafter that dialled in, as the verifier sees it: who it is, what waits to be sent to it, what it sent."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from dataclasses import dataclass, field
+
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.errors import ProtocolError
+from speculation.telemetry import Smoothed
+
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True, eq=False)
+class DrafterLink:
+    """One open ``Assist`` stream. Names need not be unique; links are told apart by identity."""
+
+    #: Messages that may wait for a slow drafter. The oldest are dropped beyond it: verdicts carry offsets, so the
+    #: drafter notices the gap and resyncs.
+    OUTBOX_MESSAGES = 256
+    #: Pings without an answer that are remembered.
+    PINGS_OUT = 64
+
+    hello: pb.Hello
+    number: int = field(default_factory=lambda: next(_numbers))
+    sessions: set[str] = field(default_factory=set)
+    spans: int = 0
+    stale_spans: int = 0
+    rejected_messages: int = 0
+    round_trip: Smoothed = field(default_factory=Smoothed)
+    _draft_token: Smoothed = field(default_factory=Smoothed)
+    _pings: dict[int, float] = field(default_factory=dict)
+    _outbox: asyncio.Queue[pb.AssistResponse] = field(default_factory=asyncio.Queue)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes one more session."""
+        return len(self.sessions) < self.hello.max_sessions
+
+    def send(self, message: pb.AssistResponse) -> None:
+        """Queue a message; never waits, so that no drafter can hold a session up."""
+        if self._outbox.qsize() >= self.OUTBOX_MESSAGES:
+            self._outbox.get_nowait()
+        self._outbox.put_nowait(message)
+
+    async def next_message(self) -> pb.AssistResponse:
+        return await self._outbox.get()
+
+    def ping(self) -> None:
+        """Ask for a sign of life, and note when."""
+        number = next(_numbers)
+        if len(self._pings) >= self.PINGS_OUT:
+            self._pings.pop(next(iter(self._pings)))
+        self._pings[number] = time.monotonic()
+        self.send(pb.AssistResponse(ping=pb.Ping(number=number)))
+
+    def on_pong(self, pong: pb.Pong) -> None:
+        """Measure the link. Raises ProtocolError for an answer to nothing, or a speed that cannot be."""
+        asked = self._pings.pop(pong.number, None)
+        if asked is None:
+            raise ProtocolError(f"a pong to no ping, {pong.number}")
+        self.round_trip.observe(time.monotonic() - asked)
+        if not (math.isfinite(pong.seconds_per_token) and pong.seconds_per_token >= 0):
+            raise ProtocolError(f"seconds_per_token={pong.seconds_per_token} in a pong")
+        if pong.seconds_per_token:
+            self._draft_token.observe(pong.seconds_per_token)
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """What one of its sessions waits for a draft token, the turns of the others included."""
+        seconds = self._draft_token.mean
+        return None if seconds is None else seconds * max(1, len(self.sessions))
+
+    def seconds_to_first_span(self) -> float:
+        """From a verdict to a short span that follows it. Measured links only."""
+        return (self.round_trip.mean or 0.0) + 4 * (self.seconds_per_token or 0.0)
+
+    def status(self) -> pb.DrafterStatus:
+        return pb.DrafterStatus(
+            name=self.hello.name,
+            model=self.hello.model,
+            vocab_size=self.hello.vocab_size,
+            vocab_hash=self.hello.vocab_hash,
+            sessions=len(self.sessions),
+            spans=self.spans,
+            stale_spans=self.stale_spans,
+            rejected_messages=self.rejected_messages,
+            round_trip=self.round_trip.mean or 0.0,
+            seconds_per_token=self._draft_token.mean or 0.0,
+        )

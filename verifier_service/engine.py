@@ -1,0 +1,72 @@
+"""What the verifier needs of a model: prefill, a step on several tokens, roll back, close.
+
+An engine is used from one thread at a time. Invariant of a slot: its KV cache holds exactly the tokens given to
+``open`` and ``step`` less those rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from speculation.byte_vocab import ByteVocab
+from speculation.messages import Prompt
+
+
+class Slot(Protocol):
+    """One session's place in the engine."""
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """Run ``tokens`` after what the cache holds; logits [len(tokens), V] float32 on the engine's device."""
+        ...
+
+    def rollback(self, tokens: int) -> None:
+        """Drop the last ``tokens`` entries of the cache."""
+        ...
+
+    def close(self) -> None:
+        """Free the cache."""
+        ...
+
+    @property
+    def kv_cache_bytes(self) -> int: ...
+
+
+class Tokenizer(Protocol):
+    """The target's tokenizer."""
+
+    @property
+    def vocab(self) -> ByteVocab: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary text, special-token parsing off, nothing added."""
+        ...
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """A request's prompt, raw or through the model's own chat template. Raises InputError."""
+        ...
+
+
+class Engine(Protocol):
+    """A target model, loaded."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def dtype_name(self) -> str: ...
+    @property
+    def device_name(self) -> str: ...
+    @property
+    def parameter_bytes(self) -> int: ...
+
+    def open(self, prompt_ids: Sequence[int]) -> Slot:
+        """Prefill all of the prompt but its last token, which the first step takes."""
+        ...

@@ -1,0 +1,236 @@
+"""A session that is being served: the sans-IO ``TargetSession`` with a slot in the engine and an inbox.
+
+``step`` and ``close`` run in the engine's thread; the event loop only appends to the inbox (a deque, whose append and
+popleft are atomic) and reads what ``step`` returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import statistics
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.draft_trie import SpanFate
+from speculation.messages import Prompt, Resync, SessionOffer, Span, Verdict
+from speculation.patience import Patience
+from speculation.target_session import (
+    Emit,
+    Finish,
+    FinishReason,
+    Instruction,
+    Rollback,
+    SendVerdict,
+    TargetSession,
+)
+from speculation.text_stream import TextRun
+from verifier_service.drafter_link import DrafterLink
+from verifier_service.engine import Engine, Slot
+from verifier_service.planning import SessionPlanner
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A drafter is to be offered the session as it stands."""
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What one step brought: text for the client, messages for drafters (None: for all attached)."""
+
+    runs: tuple[TextRun, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    messages: list[tuple[DrafterLink | None, pb.AssistResponse]] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+class OpenSession:
+    """See the module."""
+
+    #: Events that may wait for the next step; the oldest are dropped beyond it.
+    INBOX_EVENTS = 1024
+
+    def __init__(
+        self,
+        name: str,
+        prompt: Prompt,
+        session: TargetSession,
+        engine: Engine,
+        planner: SessionPlanner,
+        patience: Patience,
+        *,
+        assisted: bool,
+    ) -> None:
+        self.name = name
+        self.assisted = assisted
+        self.session = session
+        self.links: set[DrafterLink] = set()
+        self._inbox: deque[tuple[DrafterLink, Span | Resync | Join]] = deque(maxlen=self.INBOX_EVENTS)
+        self.planner = planner
+        self._patience = patience
+        self._draft_came = asyncio.Event()
+        self._waiting = False
+        self._held = 0.0  # seconds that the coming step was held back
+        self._unanswered = False
+        self._plan_is_new = False
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.verify_seconds = 0.0
+        self._prompt = prompt
+        self._engine = engine
+        self._slot: Slot | None = None
+        self._forward_ended: float | None = None
+        self._forward_seconds = 0.0
+        self._step_ended: float | None = None
+        self._overheads: list[float] = []
+
+    # ---- in the event loop ------------------------------------------------------------------------------------
+
+    def put(self, link: DrafterLink, event: Span | Resync | Join) -> None:
+        """A drafter's event, for the next step to take in."""
+        self._inbox.append((link, event))
+        if self._waiting and isinstance(event, Span) and self.session.answers(event):
+            self._draft_came.set()
+
+    def replan(self) -> None:
+        """Between steps: take the planner's newest plan; the coming verdict carries it to the drafters."""
+        if self.planner.replan(time.monotonic(), self.links):
+            self.session.plan = self.planner.plan
+            self._plan_is_new = True
+
+    async def wait_for_draft(self) -> None:
+        """Hold the coming step back for a draft on its way, if the plan has patience and that pays."""
+        self._held, self._unanswered = 0.0, False
+        patience = self._patience.hold(self.session.plan.patience) if self.links and self.session.plan.width else 0.0
+        spans = [event for _, event in self._inbox if isinstance(event, Span)]
+        if not patience or self.session.has_draft or any(self.session.answers(span) for span in spans):
+            return
+        started = time.perf_counter()
+        # No step of this session runs now, so its pool may be read from here.
+        self._draft_came.clear()
+        self._waiting = True
+        try:
+            await asyncio.wait_for(self._draft_came.wait(), patience)
+        except TimeoutError:
+            self._unanswered = True
+        finally:
+            self._waiting = False
+        self._held = time.perf_counter() - started
+
+    # ---- in the engine's thread -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self) -> StepReport:
+        """Take in what drafters sent, run the target once on the best candidates, commit."""
+        report = StepReport()
+        self._read_inbox(report)
+        step = self.session.next_step()
+        logits = self._forward(step.tokens)
+        accepted = self.session.stats.accepted_tokens
+        self._carry_out(self.session.on_logits(logits), report)
+        accepted = self.session.stats.accepted_tokens - accepted
+        self.planner.observe_step(len(step.candidates), accepted, self._forward_seconds)
+        now = time.perf_counter()
+        if self._step_ended is not None and self.links:
+            tokens = len(report.token_ids)
+            self._patience.observe(
+                seconds=now - self._step_ended,
+                tokens=tokens,
+                planned=self.session.plan.patience,
+                unanswered=self._unanswered,
+            )
+        self._step_ended = now
+        return report
+
+    def close(self) -> None:
+        """Free the KV cache. May be called before the first step, and twice."""
+        if self._slot is not None:
+            self._slot.close()
+            self._slot = None
+
+    def _forward(self, tokens: Sequence[int]) -> torch.Tensor:
+        if self._slot is None:
+            self._slot = self._engine.open(self.session.request.prompt_ids)
+        started = time.perf_counter()
+        if self._forward_ended is not None:
+            self._overheads.append(started - self._forward_ended - self._held)
+        logits = self._slot.step(tokens)
+        self._forward_ended = time.perf_counter()
+        self._forward_seconds = self._forward_ended - started
+        self.verify_seconds += self._forward_seconds
+        return logits
+
+    def _read_inbox(self, report: StepReport) -> None:
+        while self._inbox:
+            link, event = self._inbox.popleft()
+            match event:
+                case Span():
+                    link.stale_spans += self.session.on_span(event) is SpanFate.STALE
+                case Resync():
+                    verdict = self.session.on_resync(event)
+                    if verdict is None:
+                        link.rejected_messages += 1
+                    else:
+                        report.messages.append((link, self._verdict(verdict)))
+                case Join():
+                    report.messages.append((link, self._offer()))
+
+    def _carry_out(self, instructions: list[Instruction], report: StepReport) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Rollback(tokens):
+                    assert self._slot is not None
+                    self._slot.rollback(tokens)
+                case Emit(runs, token_ids):
+                    report.runs, report.token_ids = runs, token_ids
+                case SendVerdict(verdict):
+                    if self._plan_is_new:
+                        verdict = dataclasses.replace(verdict, plan=self.session.plan)
+                        self._plan_is_new = False
+                    report.messages.append((None, self._verdict(verdict)))
+                case Finish(reason):
+                    report.finish_reason = reason
+
+    def _verdict(self, verdict: Verdict) -> pb.AssistResponse:
+        return pb.AssistResponse(verdict=codec.verdict_to_wire(self.name, verdict))
+
+    def _offer(self) -> pb.AssistResponse:
+        request = self.session.request
+        offer = SessionOffer(
+            self.name,
+            self._prompt,
+            request.sampling,
+            request.rule,
+            self.session.committed,
+            self.session.zero_width,
+            self.session.plan,
+        )
+        return pb.AssistResponse(offer=codec.offer_to_wire(offer))
+
+    # ---- figures ----------------------------------------------------------------------------------------------
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        return self._slot.kv_cache_bytes if self._slot is not None else 0
+
+    def stats(self) -> pb.SpeculationStats:
+        stats = self.session.stats
+        return pb.SpeculationStats(
+            steps=stats.steps,
+            draft_tokens=stats.draft_tokens,
+            accepted_tokens=stats.accepted_tokens,
+            spans=stats.spans,
+            stale_spans=stats.stale_spans,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
+            accepted_tokens_per_pos=stats.accepted_per_pos,
+            verify_seconds=self.verify_seconds,
+            overhead_p50_seconds=statistics.median(self._overheads) if self._overheads else 0.0,
+        )

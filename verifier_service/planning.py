@@ -1,0 +1,107 @@
+"""How far to speculate in one session: its plan, chosen anew a few times a second from what was measured.
+
+What a step costs is the verifier's to know, the drafter's speed and distance belong to its link, and how often its
+drafts agree to the session. ``speculation/cost_model.py`` does the choosing; a coordinator may overrule it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from speculation.cost_model import PairCosts, best_plan, predict
+from speculation.messages import SpeculationPlan
+from speculation.telemetry import AcceptanceByPosition, LinearFit
+from verifier_service.drafter_link import DrafterLink
+
+#: Seconds between two plans of a session.
+REPLAN_SECONDS = 0.25
+#: A session that speculates no more tries again after so many steps, for so many, this far.
+PROBE_EVERY, PROBE_STEPS = 64, 8
+PROBE = SpeculationPlan(width=2, lookahead=4, span_tokens=2)
+#: Acceptance rates told apart, by position since the last miss.
+POSITIONS = 4
+#: An order of the coordinator stands for so long; then the verifier plans by itself again.
+ORDER_SECONDS = 5.0
+
+
+class SessionPlanner:
+    """``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it."""
+
+    def __init__(self, start: SpeculationPlan, step_fit: LinearFit, *, adaptive: bool) -> None:
+        self.plan = start
+        self._start = start
+        self._step_fit = step_fit
+        self._adaptive = adaptive
+        self._acceptance = AcceptanceByPosition()
+        self._planned_at = 0.0
+        self._planned_for: PairCosts | None = None
+        self._steps_off = 0
+        self._ordered_until = 0.0
+
+    def observe_step(self, draft_tokens: int, accepted: int, seconds: float) -> None:
+        """A step ended: so many draft tokens verified, the first so many of them accepted."""
+        self._step_fit.observe(draft_tokens, seconds)
+        self._acceptance.observe_step(draft_tokens, accepted)
+        self._steps_off = self._steps_off + 1 if self.plan.width == 0 else 0
+
+    def order(self, plan: SpeculationPlan, now: float) -> None:
+        """The coordinator decides."""
+        if self._adaptive:
+            self.plan = plan
+            self._ordered_until = now + ORDER_SECONDS
+
+    def replan(self, now: float, links: Iterable[DrafterLink]) -> bool:
+        """Choose anew if it is time; whether the plan changed. ``now`` in seconds of any steady clock."""
+        if not self._adaptive or now < self._planned_at + REPLAN_SECONDS or now < self._ordered_until:
+            return False
+        before = self.plan
+        if before.width == 0 and self._steps_off >= PROBE_EVERY:
+            self.plan = PROBE
+            self._steps_off = -PROBE_STEPS
+            self._planned_for = None
+        elif before == PROBE and self._steps_off < 0:
+            return False
+        else:
+            costs = self.costs(links)
+            if costs is None:
+                return False
+            costs = coarse(costs)
+            if costs == self._planned_for:  # choosing takes some milliseconds of processor time
+                return False
+            self._planned_for = costs
+            # No loyalty to a probe, or to a plan that loses against the target alone.
+            loyal = before != PROBE and predict(costs, before).speed_up >= 1
+            self.plan = best_plan(costs, current=before if loyal else None)
+        self._planned_at = now
+        return self.plan != before
+
+    def costs(self, links: Iterable[DrafterLink]) -> PairCosts | None:
+        """What is known of the session and its quickest drafter; None if too little."""
+        measured = [link for link in links if link.seconds_per_token is not None and link.round_trip.mean is not None]
+        if not measured or not self._step_fit.seen:
+            return None
+        quickest = min(measured, key=DrafterLink.seconds_to_first_span)
+        assert quickest.seconds_per_token is not None and quickest.round_trip.mean is not None
+        return PairCosts(
+            step=self._step_fit.intercept,
+            step_per_token=self._step_fit.slope,
+            draft_token=quickest.seconds_per_token,
+            round_trip=quickest.round_trip.mean,
+            acceptance=self._acceptance.rates(POSITIONS),
+        )
+
+
+def coarse(costs: PairCosts) -> PairCosts:
+    """Times to some 10 %, shares to 0.05: what differs by less needs no new plan."""
+
+    def rounded(seconds: float) -> float:
+        return math.exp(round(math.log(seconds) * 10) / 10) if seconds > 1e-6 else 0.0
+
+    return PairCosts(
+        step=rounded(costs.step),
+        step_per_token=rounded(costs.step_per_token),
+        draft_token=rounded(costs.draft_token),
+        round_trip=rounded(costs.round_trip),
+        acceptance=tuple(round(rate * 20) / 20 for rate in costs.acceptance),
+    )

@@ -1,0 +1,55 @@
+"""The engine on Hugging Face transformers: any decoder-only causal language model that ``CausalLM`` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from language_models.causal_lm import CausalLM
+from language_models.kv_cache import KVCache
+
+
+class TransformersSlot:
+    """A ``CausalLM`` with a KV cache of its own."""
+
+    def __init__(self, model: CausalLM, prompt_ids: Sequence[int]) -> None:
+        self._model = model
+        self._cache: KVCache | None = model.new_cache()
+        if len(prompt_ids) > 1:
+            model.prefill(prompt_ids[:-1], self._cache)
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        return self._model.forward(tokens, self._open_cache())
+
+    def rollback(self, tokens: int) -> None:
+        if tokens:
+            self._open_cache().rollback(tokens)
+
+    def close(self) -> None:
+        self._cache = None
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        return self._cache.nbytes if self._cache is not None else 0
+
+    def _open_cache(self) -> KVCache:
+        assert self._cache is not None, "the slot is closed"
+        return self._cache
+
+
+class TransformersEngine:
+    """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step."""
+
+    def __init__(self, model: CausalLM) -> None:
+        self._model = model
+        self.name = model.name
+        self.tokenizer = model.tokenizer
+        self.vocab_size = model.vocab_size
+        self.context_length = model.context_length
+        self.dtype_name = model.dtype_name
+        self.device_name = str(model.device)
+        self.parameter_bytes = model.parameter_bytes
+
+    def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
+        return TransformersSlot(self._model, prompt_ids)
