@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.client import Client
+from dragoman.demo import TAKING_TURNS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import DragomanError
 
@@ -43,7 +44,7 @@ class Pair:
         self.address = self._runner.run(self._start(target, drafter))
 
     async def _start(self, target: Path, drafter: Path) -> str:
-        verifier = await self._enter("verifier", f"--model={target}", "--listen=127.0.0.1:0", "--patience=200")
+        verifier = await self._enter("verifier", f"--model={target}", "--listen=127.0.0.1:0", *TAKING_TURNS)
         address = (await verifier.ready())["address"]
         drafting = await self._enter("drafter", f"--model={drafter}", f"--verifier={address}")
         await drafting.ready()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.client import Chunk, Client, Completion
+from dragoman.demo import TAKING_TURNS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import ConnectionFailedError, SessionError
 from speculation.messages import Prompt
@@ -51,8 +52,8 @@ async def service(name: str, *arguments: str) -> AsyncIterator[tuple[ChildProces
 
 
 def verifying(model: Path, listen: str = "127.0.0.1:0") -> contextlib.AbstractAsyncContextManager:
-    # Patience, so that on few cores the drafter gets its turn: only the speed depends on it.
-    return service("verifier", f"--model={model}", f"--listen={listen}", "--patience=100")
+    # In turns, so that on few cores the drafter gets its own: only the speed depends on it.
+    return service("verifier", f"--model={model}", f"--listen={listen}", *TAKING_TURNS)
 
 
 def drafting(model: Path, address: object) -> contextlib.AbstractAsyncContextManager:

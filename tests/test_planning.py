@@ -1,4 +1,4 @@
-"""How a session plans for itself: from measured costs, with probes after giving up, and under a coordinator's orders."""
+"""How a session plans for itself: from measured costs, with probes after giving up, and under orders."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import contextlib
 import pytest
 
 from dragoman.client import Client, Completion
+from dragoman.demo import TAKING_TURNS
 from dragoman.processes import child
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import SamplingParams
@@ -37,7 +38,7 @@ async def texts(client: Client, *, draft: bool) -> list[Completion]:
 @pytest.mark.parametrize("target, drafter", [("gemma3-270m", "smollm2-135m"), ("smollm2-135m", "gemma3-270m")])
 async def test_same_bytes_whoever_drafts(target: str, drafter: str):
     async with contextlib.AsyncExitStack() as stack:
-        options = [f"--model={target}", "--dtype=float32", "--listen=127.0.0.1:0", "--patience=500"]
+        options = [f"--model={target}", "--dtype=float32", "--listen=127.0.0.1:0", *TAKING_TURNS]
         verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
         address = (await verifier.ready())["address"]
         client = await stack.enter_async_context(Client(address))

@@ -77,7 +77,7 @@ async def test_sequences_through_the_whole_stack_are_the_targets(tiny_qwen2: Pat
     drafter = ModelDrafter(CausalLM.load(str(tiny_llama), dtype="float32", threads=1))
     plan = SpeculationPlan(stop_threshold=0.0, patience=0.2)
     async with (
-        serving(TransformersEngine(target), plan=plan) as (verifier, address),
+        serving(TransformersEngine(target), plan=plan, adaptive=False) as (verifier, address),
         drafting(address, drafter, max_sessions=AT_ONCE),
     ):
         await drafters(verifier, 1)
