@@ -234,7 +234,7 @@ class AssistRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., span: _Optional[_Union[DraftSpan, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "name", "model", "vocab_size", "vocab_hash", "max_sessions", "seconds_per_token", "version")
+    __slots__ = ("protocol_version", "name", "model", "vocab_size", "vocab_hash", "max_sessions", "seconds_per_token", "version", "instance")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +243,7 @@ class Hello(_message.Message):
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     name: str
     model: str
@@ -251,7 +252,8 @@ class Hello(_message.Message):
     max_sessions: int
     seconds_per_token: float
     version: str
-    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ...) -> None: ...
+    instance: str
+    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class DraftSpan(_message.Message):
     __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests")
@@ -412,3 +414,283 @@ class Drain(_message.Message):
     RECONNECT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     reconnect_after_ms: int
     def __init__(self, reconnect_after_ms: _Optional[int] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("registration", "verifier", "drafter", "leave")
+    REGISTRATION_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_FIELD_NUMBER: _ClassVar[int]
+    DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    registration: Registration
+    verifier: VerifierReport
+    drafter: DrafterReport
+    leave: Leave
+    def __init__(self, registration: _Optional[_Union[Registration, _Mapping]] = ..., verifier: _Optional[_Union[VerifierReport, _Mapping]] = ..., drafter: _Optional[_Union[DrafterReport, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+
+class Registration(_message.Message):
+    __slots__ = ("protocol_version", "instance", "name", "version", "model", "vocab_size", "vocab_hash", "max_sessions", "verifier", "drafter")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_FIELD_NUMBER: _ClassVar[int]
+    DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    instance: str
+    name: str
+    version: str
+    model: str
+    vocab_size: int
+    vocab_hash: str
+    max_sessions: int
+    verifier: VerifierKind
+    drafter: DrafterKind
+    def __init__(self, protocol_version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., verifier: _Optional[_Union[VerifierKind, _Mapping]] = ..., drafter: _Optional[_Union[DrafterKind, _Mapping]] = ...) -> None: ...
+
+class VerifierKind(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
+class DrafterKind(_message.Message):
+    __slots__ = ("seconds_per_token",)
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    seconds_per_token: float
+    def __init__(self, seconds_per_token: _Optional[float] = ...) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VerifierReport(_message.Message):
+    __slots__ = ("links", "sessions", "committed_tokens", "kv_cache_bytes")
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedCompositeFieldContainer[LinkReport]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionReport]
+    committed_tokens: int
+    kv_cache_bytes: int
+    def __init__(self, links: _Optional[_Iterable[_Union[LinkReport, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionReport, _Mapping]]] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ...) -> None: ...
+
+class LinkReport(_message.Message):
+    __slots__ = ("link", "instance", "name", "model", "max_sessions", "sessions", "round_trip", "seconds_per_token", "spans", "stale_spans", "rejected_messages")
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    STALE_SPANS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    link: int
+    instance: str
+    name: str
+    model: str
+    max_sessions: int
+    sessions: int
+    round_trip: float
+    seconds_per_token: float
+    spans: int
+    stale_spans: int
+    rejected_messages: int
+    def __init__(self, link: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., max_sessions: _Optional[int] = ..., sessions: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ...) -> None: ...
+
+class SessionReport(_message.Message):
+    __slots__ = ("session", "links", "declined_links", "no_draft", "committed_tokens", "steps", "draft_tokens", "accepted_tokens", "plan", "costs", "rule")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    DECLINED_LINKS_FIELD_NUMBER: _ClassVar[int]
+    NO_DRAFT_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    links: _containers.RepeatedScalarFieldContainer[int]
+    declined_links: _containers.RepeatedScalarFieldContainer[int]
+    no_draft: bool
+    committed_tokens: int
+    steps: int
+    draft_tokens: int
+    accepted_tokens: int
+    plan: SpeculationPlan
+    costs: StepCosts
+    rule: Rule
+    def __init__(self, session: _Optional[str] = ..., links: _Optional[_Iterable[int]] = ..., declined_links: _Optional[_Iterable[int]] = ..., no_draft: bool = ..., committed_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., costs: _Optional[_Union[StepCosts, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ...) -> None: ...
+
+class StepCosts(_message.Message):
+    __slots__ = ("step", "step_per_token", "acceptance", "drafted_steps")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    step: float
+    step_per_token: float
+    acceptance: _containers.RepeatedScalarFieldContainer[float]
+    drafted_steps: int
+    def __init__(self, step: _Optional[float] = ..., step_per_token: _Optional[float] = ..., acceptance: _Optional[_Iterable[float]] = ..., drafted_steps: _Optional[int] = ...) -> None: ...
+
+class DrafterReport(_message.Message):
+    __slots__ = ("sessions", "seconds_per_token", "attached_to")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_TO_FIELD_NUMBER: _ClassVar[int]
+    sessions: int
+    seconds_per_token: float
+    attached_to: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., attached_to: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("joined", "placement", "plan", "attach")
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    joined: Joined
+    placement: PlacementOrder
+    plan: PlanOrder
+    attach: AttachOrder
+    def __init__(self, joined: _Optional[_Union[Joined, _Mapping]] = ..., placement: _Optional[_Union[PlacementOrder, _Mapping]] = ..., plan: _Optional[_Union[PlanOrder, _Mapping]] = ..., attach: _Optional[_Union[AttachOrder, _Mapping]] = ...) -> None: ...
+
+class Joined(_message.Message):
+    __slots__ = ("protocol_version", "report_seconds", "version")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPORT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    report_seconds: float
+    version: str
+    def __init__(self, protocol_version: _Optional[int] = ..., report_seconds: _Optional[float] = ..., version: _Optional[str] = ...) -> None: ...
+
+class PlacementOrder(_message.Message):
+    __slots__ = ("session", "links")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    links: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, session: _Optional[str] = ..., links: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PlanOrder(_message.Message):
+    __slots__ = ("session", "plan")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    plan: SpeculationPlan
+    def __init__(self, session: _Optional[str] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
+
+class AttachOrder(_message.Message):
+    __slots__ = ("verifiers",)
+    VERIFIERS_FIELD_NUMBER: _ClassVar[int]
+    verifiers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, verifiers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ("protocol_version",)
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    def __init__(self, protocol_version: _Optional[int] = ...) -> None: ...
+
+class StatusResponse(_message.Message):
+    __slots__ = ("protocol_version", "version", "uptime_seconds", "members", "sessions")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    version: str
+    uptime_seconds: float
+    members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionStatus]
+    def __init__(self, protocol_version: _Optional[int] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
+
+class MemberStatus(_message.Message):
+    __slots__ = ("instance", "name", "model", "sessions", "max_sessions", "uptime_seconds", "silent_seconds", "rejected_reports", "verifier", "drafter")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_REPORTS_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_FIELD_NUMBER: _ClassVar[int]
+    DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    name: str
+    model: str
+    sessions: int
+    max_sessions: int
+    uptime_seconds: float
+    silent_seconds: float
+    rejected_reports: int
+    verifier: VerifierStatus
+    drafter: FleetDrafterStatus
+    def __init__(self, instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., silent_seconds: _Optional[float] = ..., rejected_reports: _Optional[int] = ..., verifier: _Optional[_Union[VerifierStatus, _Mapping]] = ..., drafter: _Optional[_Union[FleetDrafterStatus, _Mapping]] = ...) -> None: ...
+
+class VerifierStatus(_message.Message):
+    __slots__ = ("address", "tokens_per_second", "committed_tokens", "kv_cache_bytes")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    tokens_per_second: float
+    committed_tokens: int
+    kv_cache_bytes: int
+    def __init__(self, address: _Optional[str] = ..., tokens_per_second: _Optional[float] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ...) -> None: ...
+
+class FleetDrafterStatus(_message.Message):
+    __slots__ = ("seconds_per_token", "attached_to", "round_trip", "acceptance_rate", "spans", "stale_spans")
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_TO_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_RATE_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    STALE_SPANS_FIELD_NUMBER: _ClassVar[int]
+    seconds_per_token: float
+    attached_to: _containers.RepeatedScalarFieldContainer[str]
+    round_trip: float
+    acceptance_rate: float
+    spans: int
+    stale_spans: int
+    def __init__(self, seconds_per_token: _Optional[float] = ..., attached_to: _Optional[_Iterable[str]] = ..., round_trip: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ...) -> None: ...
+
+class SessionStatus(_message.Message):
+    __slots__ = ("session", "verifier", "drafters", "committed_tokens", "tokens_per_second", "tokens_per_step", "acceptance_rate", "acceptance_history", "round_trip", "plan", "expected_speed_up")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_FIELD_NUMBER: _ClassVar[int]
+    DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_STEP_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_RATE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SPEED_UP_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    verifier: str
+    drafters: _containers.RepeatedScalarFieldContainer[str]
+    committed_tokens: int
+    tokens_per_second: float
+    tokens_per_step: float
+    acceptance_rate: float
+    acceptance_history: _containers.RepeatedScalarFieldContainer[float]
+    round_trip: float
+    plan: SpeculationPlan
+    expected_speed_up: float
+    def __init__(self, session: _Optional[str] = ..., verifier: _Optional[str] = ..., drafters: _Optional[_Iterable[str]] = ..., committed_tokens: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., tokens_per_step: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., acceptance_history: _Optional[_Iterable[float]] = ..., round_trip: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., expected_speed_up: _Optional[float] = ...) -> None: ...

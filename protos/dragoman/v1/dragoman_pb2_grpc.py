@@ -187,3 +187,126 @@ class VerifierService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class CoordinatorServiceStub(object):
+    """The fleet's control room. Verifiers and drafters join it (they dial out), report, and take orders; no draft and no
+    text travels here. Everything goes on without it: a verifier then plans and places by itself.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Join = channel.stream_stream(
+                '/dragoman.v1.CoordinatorService/Join',
+                request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.JoinRequest.SerializeToString,
+                response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.JoinResponse.FromString,
+                _registered_method=True)
+        self.Status = channel.unary_unary(
+                '/dragoman.v1.CoordinatorService/Status',
+                request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusRequest.SerializeToString,
+                response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusResponse.FromString,
+                _registered_method=True)
+
+
+class CoordinatorServiceServicer(object):
+    """The fleet's control room. Verifiers and drafters join it (they dial out), report, and take orders; no draft and no
+    text travels here. Everything goes on without it: a verifier then plans and places by itself.
+    """
+
+    def Join(self, request_iterator, context):
+        """A member's first message is its registration; then it reports several times a second, and orders come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Status(self, request, context):
+        """The fleet as it stands, for people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CoordinatorServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Join': grpc.stream_stream_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.JoinRequest.FromString,
+                    response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.JoinResponse.SerializeToString,
+            ),
+            'Status': grpc.unary_unary_rpc_method_handler(
+                    servicer.Status,
+                    request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusRequest.FromString,
+                    response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dragoman.v1.CoordinatorService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dragoman.v1.CoordinatorService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CoordinatorService(object):
+    """The fleet's control room. Verifiers and drafters join it (they dial out), report, and take orders; no draft and no
+    text travels here. Everything goes on without it: a verifier then plans and places by itself.
+    """
+
+    @staticmethod
+    def Join(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dragoman.v1.CoordinatorService/Join',
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.JoinRequest.SerializeToString,
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Status(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.CoordinatorService/Status',
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusRequest.SerializeToString,
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
