@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import grpc
 
@@ -23,7 +21,7 @@ from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
-from protos.transport import PROTOCOL_VERSION, Address, channel_options
+from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
 from speculation.messages import Span
 
@@ -33,18 +31,6 @@ log = logging.getLogger(__name__)
 _SMOOTHING = 0.1
 #: The verifier pings: a link that is silent for so long, in seconds, is dead, though TCP would wait for minutes.
 SILENCE_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Seconds to wait before dialling again: grows by ``factor`` up to ``longest``, with 20 % jitter."""
-
-    shortest: float = 0.2
-    longest: float = 0.6
-    factor: float = 1.3
-
-    def delay(self, failures: int) -> float:
-        return min(self.longest, self.shortest * self.factor**failures) * random.uniform(0.8, 1.2)
 
 
 class DrafterClient:

@@ -32,16 +32,16 @@ def status_of(error: DragomanError) -> tuple[grpc.StatusCode, str]:
     return code, str(error)
 
 
-def error_of(error: grpc.RpcError, address: object) -> DragomanError:
-    """The error of ours that a failed call to ``address`` stands for."""
+def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") -> DragomanError:
+    """The error of ours that a failed call to ``address``, where a ``who`` should listen, stands for."""
     # Both kinds of grpc errors carry code() and details(), but RpcError itself promises neither.
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
     details = (error.details() if hasattr(error, "details") else "") or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
             return ConnectionFailedError(
-                f"no verifier answers at {address}: {details}",
-                remedy="start one with `dragoman verifier`, or check the address",
+                f"no {who} answers at {address}: {details}",
+                remedy=f"start one with `dragoman {who}`, or check the address",
             )
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InputError.relayed(details)
@@ -50,6 +50,6 @@ def error_of(error: grpc.RpcError, address: object) -> DragomanError:
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return LimitExceededError(details)
         case grpc.StatusCode.UNIMPLEMENTED:
-            return ProtocolError(f"what listens at {address} is no Dragoman verifier: {details}")
+            return ProtocolError(f"what listens at {address} is no Dragoman {who}: {details}")
         case _:
-            return SessionError(f"the verifier at {address} gave up: {details}")
+            return SessionError(f"the {who} at {address} gave up: {details}")

@@ -8,6 +8,7 @@ ping rate, or it answers with GOAWAY too_many_pings.
 from __future__ import annotations
 
 import ipaddress
+import random
 from dataclasses import dataclass
 
 from speculation.errors import InputError
@@ -22,6 +23,7 @@ KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 4_000
 
 DEFAULT_PORT = 50061
+COORDINATOR_PORT = 50060
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,18 @@ def server_options() -> list[tuple[str, int]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds to wait before dialling again: grows by ``factor`` up to ``longest``, with 20 % jitter."""
+
+    shortest: float = 0.2
+    longest: float = 0.6
+    factor: float = 1.3
+
+    def delay(self, failures: int) -> float:
+        return min(self.longest, self.shortest * self.factor**failures) * random.uniform(0.8, 1.2)
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """``host:port``; IPv6 hosts in brackets."""
 
@@ -72,13 +86,15 @@ class Address:
     port: int
 
     @classmethod
-    def parse(cls, text: str, *, field: str, allow_port_zero: bool = False) -> Address:
+    def parse(
+        cls, text: str, *, field: str, allow_port_zero: bool = False, default_port: int = DEFAULT_PORT
+    ) -> Address:
         """Raises InputError, which names ``field``."""
         host, colon, port = text.strip().rpartition(":")
         if not colon:
-            host, port = port, str(DEFAULT_PORT)
+            host, port = port, str(default_port)
         host = host.removeprefix("[").removesuffix("]")
-        remedy = f"write host:port, for example 127.0.0.1:{DEFAULT_PORT}"
+        remedy = f"write host:port, for example 127.0.0.1:{default_port}"
         if not host or "/" in host or any(c.isspace() for c in host):
             raise InputError(field, text, "is not an address", remedy=remedy)
         if not port.isdecimal() or not (0 if allow_port_zero else 1) <= int(port) <= 65535:

@@ -1,0 +1,169 @@
+"""How a verifier or a drafter belongs to a coordinator: it dials out, registers, reports, and takes orders.
+
+The coordinator is a convenience, never a need: whatever becomes of it, the service that joined goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+
+import grpc
+
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
+from protos.status import error_of
+from protos.transport import Address, Backoff, channel_options
+from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
+
+log = logging.getLogger(__name__)
+
+#: The coordinator says something every second: one that is silent for so long, in seconds, is dead or frozen.
+SILENCE_SECONDS = 4.0
+#: Whatever the coordinator asks for, reports are this far apart, in seconds.
+SHORTEST_REPORT, LONGEST_REPORT = 0.05, 2.0
+#: Seconds that a goodbye may take.
+LEAVE_SECONDS = 0.5
+
+
+class CoordinatorLink:
+    """One member's place in the fleet.
+
+    ``registration`` is sent first on every connection. ``report`` makes the message that is due, a VerifierReport or
+    a DrafterReport; ``on_order`` is given placement, plan and attach orders. Both are called in the event loop, must
+    not wait, and may raise DragomanError, which is logged. ``on_joined`` is called once per connection.
+    """
+
+    def __init__(
+        self,
+        coordinator: Address,
+        registration: pb.Registration,
+        report: Callable[[], pb.JoinRequest],
+        on_order: Callable[[pb.JoinResponse], None],
+        *,
+        on_joined: Callable[[pb.Joined], None] = lambda joined: None,
+        backoff: Backoff | None = None,
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        self.joined = False
+        self._coordinator = coordinator
+        self._registration = registration
+        self._report = report
+        self._on_order = on_order
+        self._on_joined = on_joined
+        self._backoff = backoff or Backoff(longest=2.0)
+        self._silence_seconds = silence_seconds
+        self._report_seconds = SHORTEST_REPORT
+        self._may_report = asyncio.Event()
+        self._failures = 0
+        self._complaint = ""
+
+    async def run(self) -> None:
+        """Join, and again whenever the link ends, until cancelled; then it takes leave.
+
+        Returns if the coordinator refuses this member, because asking again cannot help. That is logged as an error.
+        """
+        while True:
+            try:
+                await self._join_once()
+                log.info("the coordinator at %s ended the stream; joining again", self._coordinator)
+            except (VersionMismatchError, InputError) as error:
+                log.error("the coordinator at %s refuses: %s; going on without it", self._coordinator, error)
+                return
+            except DragomanError as error:
+                # Said once per outage, not once per attempt.
+                log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; trying again", error)
+            await asyncio.sleep(self._backoff.delay(self._failures))
+            self._failures += 1
+
+    async def _join_once(self) -> None:
+        self._may_report.clear()
+        async with grpc.aio.insecure_channel(str(self._coordinator), options=channel_options()) as channel:
+            call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()
+            reader = asyncio.create_task(self._read(call))
+            writer = asyncio.create_task(self._write(call))
+            try:
+                await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+                if writer.done() and not reader.done():
+                    # A write that failed only says that the stream is over; reading says why.
+                    await asyncio.wait((reader,), timeout=LEAVE_SECONDS)
+                for task in (reader, writer):
+                    if task.done():
+                        task.result()
+            except asyncio.CancelledError:
+                await self._leave(call, reader, writer)
+                raise
+            except grpc.RpcError as error:
+                raise error_of(error, self._coordinator, who="coordinator") from error
+            finally:
+                self.joined = False
+                reader.cancel()
+                writer.cancel()
+                call.cancel()
+                await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_seconds):
+                    message = await call.read()
+            except TimeoutError as error:
+                raise ConnectionFailedError(
+                    f"the coordinator at {self._coordinator} has been silent for {self._silence_seconds:g} s"
+                ) from error
+            if message is grpc.aio.EOF:
+                return
+            if message.WhichOneof("message") == "joined":
+                self._take_in(message.joined)
+            else:
+                try:
+                    self._on_order(message)
+                except DragomanError as error:
+                    self._complain("an order of the coordinator cannot be obeyed", error)
+
+    def _take_in(self, joined: pb.Joined) -> None:
+        codec.check_version(joined.protocol_version, who=f"the coordinator at {self._coordinator}")
+        asked = joined.report_seconds if math.isfinite(joined.report_seconds) else LONGEST_REPORT
+        self._report_seconds = min(max(asked, SHORTEST_REPORT), LONGEST_REPORT)
+        if not self.joined:
+            self.joined = True
+            self._failures = 0
+            self._may_report.set()
+            log.info("joined the coordinator at %s", self._coordinator)
+            self._on_joined(joined)
+
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        try:
+            await call.write(pb.JoinRequest(registration=self._registration))
+            await self._may_report.wait()
+            while True:
+                try:
+                    request = self._report()
+                except DragomanError as error:
+                    self._complain("nothing to report to the coordinator", error)
+                else:
+                    await call.write(request)
+                await asyncio.sleep(self._report_seconds)
+        except asyncio.InvalidStateError:
+            return  # the call is over, and the reader knows why
+
+    async def _leave(
+        self, call: grpc.aio.StreamStreamCall, reader: asyncio.Task[None], writer: asyncio.Task[None]
+    ) -> None:
+        """Say goodbye, and give the coordinator the time to hear it."""
+        writer.cancel()
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await call.write(pb.JoinRequest(leave=pb.Leave()))
+                await call.done_writing()
+                await asyncio.wait((reader,))
+
+    def _complain(self, what: str, error: DragomanError) -> None:
+        """Warn, but not four times a second about the same."""
+        level = logging.DEBUG if str(error) == self._complaint else logging.WARNING
+        self._complaint = str(error)
+        log.log(level, "%s: %s", what, error)
