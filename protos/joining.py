@@ -115,8 +115,8 @@ class CoordinatorLink:
                 raise ConnectionFailedError(
                     f"the coordinator at {self._coordinator} has been silent for {self._silence_seconds:g} s"
                 ) from error
-            if message is grpc.aio.EOF:
-                return
+            if not isinstance(message, pb.JoinResponse):
+                return  # the end of the stream
             if message.WhichOneof("message") == "joined":
                 self._take_in(message.joined)
             else:
