@@ -24,29 +24,29 @@ class _Settings(BaseModel):
 
 
 class PlacementSettings(_Settings):
-    drafters_per_session: int = Field(1, ge=1, le=8)
+    drafters_per_session: int = Field(default=1, ge=1, le=8)
     margin: Share = 0.15
-    dwell_seconds: float = Field(3.0, ge=0, le=3600, allow_inf_nan=False)
+    dwell_seconds: float = Field(default=3.0, ge=0, le=3600, allow_inf_nan=False)
 
 
 class PlanSettings(_Settings):
-    max_width: int = Field(16, ge=1, le=SpeculationPlan.MAX_TOKENS)
-    max_lookahead: int = Field(32, ge=1, le=SpeculationPlan.MAX_TOKENS)
-    max_alternatives: int = Field(2, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
+    max_width: int = Field(default=16, ge=1, le=SpeculationPlan.MAX_TOKENS)
+    max_lookahead: int = Field(default=32, ge=1, le=SpeculationPlan.MAX_TOKENS)
+    max_alternatives: int = Field(default=2, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
     margin: Share = 0.03
 
 
 class HistorySettings(_Settings):
-    samples: int = Field(30, ge=1, le=1000)
+    samples: int = Field(default=30, ge=1, le=1000)
     seconds: Seconds = 1.0
 
 
 class CoordinatorConfig(_Settings):
     listen: str = f"127.0.0.1:{COORDINATOR_PORT}"
-    report_seconds: float = Field(0.25, ge=0.05, le=2, allow_inf_nan=False)
-    plan_seconds: float = Field(0.25, ge=0.05, le=2, allow_inf_nan=False)
-    missed_reports: int = Field(12, ge=2, le=10_000)
-    max_members: int = Field(1000, ge=1, le=100_000)
+    report_seconds: float = Field(default=0.25, ge=0.05, le=2, allow_inf_nan=False)
+    plan_seconds: float = Field(default=0.25, ge=0.05, le=2, allow_inf_nan=False)
+    missed_reports: int = Field(default=12, ge=2, le=10_000)
+    max_members: int = Field(default=1000, ge=1, le=100_000)
     placement: PlacementSettings = PlacementSettings()
     plan: PlanSettings = PlanSettings()
     history: HistorySettings = HistorySettings()
@@ -92,6 +92,8 @@ def read_config(path: Path) -> CoordinatorConfig:
 def _problem(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "no such setting"
+    if kind == "model_type":
+        return "has settings of its own, a line each below it"
     return message[:1].lower() + message[1:]
 
 

@@ -1,0 +1,205 @@
+"""What verifiers and drafters report, checked: from the wire to plain values.
+
+Nothing here raises. A part that cannot be true (NaN, negative, absurd, a link that does not exist) is left out, and
+said so in ``problems``; what remains of the report is used. Times in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import Message
+
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import Address
+from speculation.errors import InputError
+from speculation.messages import SpeculationPlan
+
+#: Beyond these no figure is believed: counts, seconds, entries of one report, characters of a name.
+MOST: Final = 10**15
+LONGEST_SECONDS: Final = 3600.0
+ENTRIES: Final = 4096
+NAME_LENGTH: Final = 200
+_POSITIONS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """A drafter's stream, as its verifier sees it. ``seconds_per_token`` is the drafter's own word; None: not known."""
+
+    number: int
+    instance: str
+    name: str
+    model: str
+    max_sessions: int
+    round_trip: float | None
+    seconds_per_token: float | None
+    spans: int = 0
+    stale_spans: int = 0
+    rejected_messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What the steps of a session cost, and how often drafts agree by position since the last miss."""
+
+    step: float
+    step_per_token: float
+    acceptance: tuple[float, ...]
+    drafted_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """A session, with totals since it began. ``costs``, ``plan``: None if not known."""
+
+    name: str
+    links: tuple[int, ...]
+    declined: frozenset[int] = frozenset()
+    no_draft: bool = False
+    committed: int = 0
+    steps: int = 0
+    draft_tokens: int = 0
+    accepted: int = 0
+    plan: SpeculationPlan | None = None
+    costs: StepFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierFacts:
+    links: dict[int, LinkFacts]
+    sessions: dict[str, SessionFacts]
+    committed: int = 0
+    kv_cache_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DrafterFacts:
+    sessions: int = 0
+    seconds_per_token: float | None = None
+    attached_to: tuple[str, ...] = ()
+
+
+def read_verifier_report(report: pb.VerifierReport) -> tuple[VerifierFacts, list[str]]:
+    """The facts, and what was wrong with the rest."""
+    problems: list[str] = []
+    links: dict[int, LinkFacts] = {}
+    for link in report.links[:ENTRIES]:
+        if link.link in links:
+            problems.append(f"two links of number {link.link}")
+        elif wrong := _too_much(link, ("sessions", "spans", "stale_spans", "rejected_messages")) or _too_long(link):
+            problems.append(f"link {link.link}: {wrong}")
+        else:
+            links[link.link] = _link(link, problems)
+    sessions: dict[str, SessionFacts] = {}
+    for session in report.sessions[:ENTRIES]:
+        if not session.session or len(session.session) > NAME_LENGTH or session.session in sessions:
+            problems.append(f"session {session.session[:NAME_LENGTH]!r} has no name of its own")
+        elif wrong := _wrong_session(session):
+            problems.append(f"session {session.session!r}: {wrong}")
+        else:
+            sessions[session.session] = _session(session, links, problems)
+    if len(report.links) > ENTRIES or len(report.sessions) > ENTRIES:
+        problems.append(f"more than {ENTRIES} entries")
+    if wrong := _too_much(report, ("committed_tokens", "kv_cache_bytes")):
+        problems.append(wrong)
+    return (
+        VerifierFacts(links, sessions, min(report.committed_tokens, MOST), min(report.kv_cache_bytes, MOST)),
+        problems,
+    )
+
+
+def read_drafter_report(report: pb.DrafterReport) -> tuple[DrafterFacts, list[str]]:
+    """The facts, and what was wrong with the rest."""
+    problems: list[str] = []
+    addresses = []
+    for text in report.attached_to[:ENTRIES]:
+        try:
+            addresses.append(str(Address.parse(text[:NAME_LENGTH], field="attached_to")))
+        except InputError as error:
+            problems.append(error.message)
+    speed = believable_seconds(report.seconds_per_token)
+    if speed is None:
+        problems.append(f"seconds_per_token={report.seconds_per_token}")
+    return DrafterFacts(min(report.sessions, ENTRIES), speed or None, tuple(sorted(set(addresses)))), problems
+
+
+def believable_seconds(value: float) -> float | None:
+    """The value if a measurement can have it."""
+    return value if math.isfinite(value) and 0 <= value <= LONGEST_SECONDS else None
+
+
+def _link(link: pb.LinkReport, problems: list[str]) -> LinkFacts:
+    figures: dict[str, float | None] = {}
+    for name in ("round_trip", "seconds_per_token"):
+        figures[name] = believable_seconds(getattr(link, name)) if link.HasField(name) else None
+        if link.HasField(name) and figures[name] is None:
+            problems.append(f"link {link.link}: {name}={getattr(link, name)}")
+    return LinkFacts(
+        number=link.link,
+        instance=link.instance,
+        name=link.name,
+        model=link.model,
+        max_sessions=link.max_sessions,
+        round_trip=figures["round_trip"],
+        seconds_per_token=figures["seconds_per_token"] or None,  # 0 is what a drafter says that does not know
+        spans=link.spans,
+        stale_spans=link.stale_spans,
+        rejected_messages=link.rejected_messages,
+    )
+
+
+def _session(session: pb.SessionReport, links: dict[int, LinkFacts], problems: list[str]) -> SessionFacts:
+    known = tuple(sorted({number for number in session.links if number in links}))
+    if len(known) < len(session.links):
+        problems.append(f"session {session.session!r}: links that do not exist, or twice the same")
+    plan = None
+    if session.HasField("plan"):
+        try:
+            plan = codec.plan_from_wire(session.plan)
+        except InputError as error:
+            problems.append(f"session {session.session!r}: plan.{error.message}")
+    costs = _costs(session.costs) if session.HasField("costs") else None
+    if session.HasField("costs") and costs is None:
+        problems.append(f"session {session.session!r}: costs that cannot be")
+    return SessionFacts(
+        name=session.session,
+        links=known,
+        declined=frozenset(session.declined_links[:ENTRIES]),
+        no_draft=session.no_draft,
+        committed=session.committed_tokens,
+        steps=session.steps,
+        draft_tokens=session.draft_tokens,
+        accepted=session.accepted_tokens,
+        plan=plan,
+        costs=costs,
+    )
+
+
+def _wrong_session(session: pb.SessionReport) -> str:
+    if wrong := _too_much(session, ("committed_tokens", "steps", "draft_tokens", "accepted_tokens")):
+        return wrong
+    if session.accepted_tokens > session.draft_tokens:
+        return f"{session.accepted_tokens} of {session.draft_tokens} draft tokens accepted"
+    return ""
+
+
+def _costs(costs: pb.StepCosts) -> StepFacts | None:
+    step, per_token = believable_seconds(costs.step), believable_seconds(costs.step_per_token)
+    rates = tuple(costs.acceptance[:_POSITIONS])
+    if not step or per_token is None or not rates or not all(0 <= rate <= 1 for rate in rates):
+        return None
+    return StepFacts(step, per_token, rates, min(costs.drafted_steps, MOST))
+
+
+def _too_much(message: Message, names: Iterable[str]) -> str:
+    return next((f"{name}={value}" for name in names if (value := getattr(message, name)) > MOST), "")
+
+
+def _too_long(link: pb.LinkReport) -> str:
+    names = (link.instance, link.name, link.model)
+    return "a name that is too long" if any(len(name) > NAME_LENGTH for name in names) else ""
