@@ -1,0 +1,125 @@
+"""Who belongs to the fleet: verifiers and drafters, by instance.
+
+Only this process's steady clock counts (``now``, in seconds): what time a member thinks it is matters to nobody.
+A stream that broke makes no member leave, because it may be back in a second; silence does, and a goodbye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from coordinator.reports import NAME_LENGTH, DrafterFacts, VerifierFacts, believable_seconds
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import Address
+from speculation.errors import InputError, LimitExceededError
+
+
+class Kind(Enum):
+    VERIFIER = "verifier"
+    DRAFTER = "drafter"
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One registration: a process that registers again is a new member in the place of the old one."""
+
+    kind: Kind
+    instance: str
+    name: str
+    model: str
+    max_sessions: int
+    registered_at: float
+    reported_at: float
+    #: Of a verifier: where it is reached. Of a drafter: empty.
+    address: str = ""
+    #: Of a drafter, when it was idle. None: not known.
+    seconds_per_token: float | None = None
+    rejected_reports: int = 0
+    verifier_facts: VerifierFacts = field(default_factory=lambda: VerifierFacts({}, {}))
+    drafter_facts: DrafterFacts = DrafterFacts()
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.name!r} ({self.instance})"
+
+
+def read_registration(registration: pb.Registration, now: float) -> Member:
+    """Raises VersionMismatchError, or InputError with the field that is wrong."""
+    codec.check_version(registration.protocol_version, who=f"member {registration.name[:NAME_LENGTH]!r}")
+    for name in ("instance", "name", "model", "version", "vocab_hash"):
+        value = getattr(registration, name)
+        if len(value) > NAME_LENGTH or (not value and name in ("instance", "name", "model")):
+            raise InputError(f"registration.{name}", value, f"must have 1..{NAME_LENGTH} characters")
+    if registration.max_sessions < 1:
+        raise InputError("registration.max_sessions", registration.max_sessions, "must be at least 1")
+    member = Member(
+        kind=Kind.DRAFTER,
+        instance=registration.instance,
+        name=registration.name,
+        model=registration.model,
+        max_sessions=registration.max_sessions,
+        registered_at=now,
+        reported_at=now,
+    )
+    match registration.WhichOneof("kind"):
+        case "verifier":
+            member.kind = Kind.VERIFIER
+            field_name = "registration.verifier.address"
+            member.address = str(Address.parse(registration.verifier.address[:NAME_LENGTH], field=field_name))
+        case "drafter":
+            speed = believable_seconds(registration.drafter.seconds_per_token)
+            if speed is None:
+                told = registration.drafter.seconds_per_token
+                raise InputError("registration.drafter.seconds_per_token", told, "must be finite and not negative")
+            member.seconds_per_token = speed or None
+        case _:
+            raise InputError("registration.kind", None, "is missing", remedy="register as verifier or as drafter")
+    return member
+
+
+class Registry:
+    """The members there are. ``dead_after``: seconds of silence that end a membership."""
+
+    def __init__(self, *, dead_after: float, max_members: int) -> None:
+        self._dead_after = dead_after
+        self._max_members = max_members
+        self._members: dict[str, Member] = {}
+
+    def __contains__(self, member: Member) -> bool:
+        """Whether this registration still stands."""
+        return self._members.get(member.instance) is member
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self._members.values()))
+
+    def get(self, instance: str) -> Member | None:
+        return self._members.get(instance)
+
+    @property
+    def verifiers(self) -> list[Member]:
+        return [member for member in self if member.kind is Kind.VERIFIER]
+
+    @property
+    def drafters(self) -> list[Member]:
+        return [member for member in self if member.kind is Kind.DRAFTER]
+
+    def add(self, member: Member) -> Member | None:
+        """Take in a member; returns the one that it replaces. Raises LimitExceededError."""
+        replaced = self._members.get(member.instance)
+        if replaced is None and len(self._members) >= self._max_members:
+            raise LimitExceededError(f"the fleet has {self._max_members} members already", remedy="raise max_members")
+        self._members[member.instance] = member
+        return replaced
+
+    def remove(self, member: Member) -> None:
+        if member in self:
+            del self._members[member.instance]
+
+    def expire(self, now: float) -> list[Member]:
+        """Remove those that have been silent for too long, and return them."""
+        dead = [member for member in self if now - member.reported_at > self._dead_after]
+        for member in dead:
+            self.remove(member)
+        return dead
