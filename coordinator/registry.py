@@ -39,7 +39,7 @@ class Member:
     seconds_per_token: float | None = None
     rejected_reports: int = 0
     verifier_facts: VerifierFacts = field(default_factory=lambda: VerifierFacts({}, {}))
-    drafter_facts: DrafterFacts = DrafterFacts()
+    drafter_facts: DrafterFacts = field(default_factory=DrafterFacts)
 
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name!r} ({self.instance})"

@@ -18,10 +18,12 @@ PRIOR_ACCEPTANCE: Final = 0.6
 #: Drafted steps after which a session's own acceptance counts more than that of its models.
 ENOUGH_STEPS: Final = 16
 #: Per drafted step, of the figure of a pair of models; per step, of a drafter's credit.
-_PAIR_DECAY, _CREDIT_DECAY = 0.99, 0.98
+_PAIR_DECAY, _CREDIT_DECAY = 0.99, 0.99
 #: Steps' worth of good faith that a drafter begins with, and seconds in which half of its record is forgotten.
-_GOOD_FAITH: Final = 16.0
+_GOOD_FAITH: Final = 8.0
 _HALF_LIFE: Final = 60.0
+#: Pairs of models remembered. Names are told by members, so there is a bound.
+_PAIRS: Final = 1024
 #: The cost model may promise a quarter too much before a drafter is blamed.
 _TOLERANCE: Final = 1.25
 
@@ -116,6 +118,8 @@ class PairAcceptance:
     def observe(self, drafter: str, target: str, rate: float, steps: int) -> None:
         """``steps`` more steps with drafts, in a session where now ``rate`` of the tokens agree."""
         before = self._rates.get((drafter, target), PRIOR_ACCEPTANCE)
+        if len(self._rates) >= _PAIRS and (drafter, target) not in self._rates:
+            del self._rates[next(iter(self._rates))]
         self._rates[drafter, target] = rate + _PAIR_DECAY**steps * (before - rate)
 
     def rate(self, drafter: str, target: str) -> float:
