@@ -17,6 +17,7 @@ from speculation.sampling import SamplingParams
 PROMPTS = (
     Prompt(text='def is_even(number: int) -> bool:\n    """Whether the number is even."""\n'),
     Prompt(text="Translate to French.\nEnglish: The cat 🐱 sleeps. 猫は寝ています。\nFrench:"),
+    Prompt(text="The river flows to the sea.\n" * 5 + "The river"),  # something to look up
     Prompt(messages=(ChatMessage("user", "Say the alphabet: a b c d e f g h i j k l m n o p q r s t, again:"),)),
 )
 SAMPLINGS = (SamplingParams(), SamplingParams(temperature=0.8, seed=3))
