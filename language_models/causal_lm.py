@@ -2,8 +2,8 @@
 
 Row invariance: on a CPU in bfloat16 the logits of a token are the same bits whatever number of tokens is run with
 it, so greedy and seeded text does not depend on the speculation length. Two things bring it about (measured:
-README, "Numbers"): a step never has a single row, which the matrix library would give to another kernel, and
-attention is the plain matrix product, whose sums do not depend on the number of queries.
+README, "Figures"): a step never has a single row, which the matrix library would give to another kernel, and
+attention sums in an order that cannot be seen (``language_models/attention.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from language_models.attention import ROW_INVARIANT
 from language_models.kv_cache import KVCache, layer_windows
 from language_models.quiet import quiet
 from language_models.tokenizer import TextTokenizer
@@ -163,13 +164,16 @@ def _dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, bool]:
 
 
 def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    # On a CPU the plain product (see the module); elsewhere the fused kernels are worth more than bits.
+    # On a CPU one that keeps bits (see the module); elsewhere the fused kernels are worth more than bits.
     attention = "eager" if device.type == "cpu" else "sdpa"
     try:
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(
                 files.source, dtype=dtype, attn_implementation=attention, local_files_only=files.local
             )
+        # Attention sinks enter the softmax in ways of their own.
+        if attention == "eager" and not any(hasattr(module, "sinks") for module in model.modules()):
+            model.set_attn_implementation(ROW_INVARIANT)
         return model.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{files.name} does not fit the memory of {device}", remedy="use a smaller dtype") from error

@@ -1,0 +1,52 @@
+"""Attention whose result for a token does not depend on the tokens that run with it, to the bit, in bfloat16.
+
+The queries' and keys' products sum over the size of a head, which never changes. The weighted sum of values runs over
+the keys, and how many columns there are depends on the tokens run together (those a token must not see count zero);
+a matrix library groups its sums by that number. In float64 the grouping changes bits that the rounding to bfloat16
+never looks at. The values of one step are few, so the wider type costs little.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+ROW_INVARIANT = "dragoman_row_invariant"
+#: More queries than a step ever has are a prefill, where the wider type would cost, and no bit is compared.
+_MOST_QUERIES = 64
+
+
+def row_invariant_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query [B, heads, Q, D], key and value [B, key heads, K, D], mask added to the scores -> [B, Q, heads, D]."""
+    batch, heads, queries, size = query.shape
+    key_heads, keys = key.shape[1], key.shape[2]
+    scores = torch.matmul(query, key.repeat_interleave(heads // key_heads, dim=1).transpose(2, 3))
+    scores = scores * (size**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    narrow = query.dtype in (torch.bfloat16, torch.float16)
+    wide = torch.float64 if narrow and queries <= _MOST_QUERIES else query.dtype
+    grouped = weights.reshape(batch, key_heads, heads // key_heads * queries, keys)
+    output = torch.matmul(grouped.to(wide), value.to(wide)).to(query.dtype)
+    return output.view(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ROW_INVARIANT, row_invariant_attention)
+AttentionMaskInterface.register(ROW_INVARIANT, eager_mask)
