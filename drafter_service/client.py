@@ -44,9 +44,12 @@ class DrafterClient:
         name: str,
         max_sessions: int = 4,
         seconds_per_token: float = 0.0,
+        instance: str = "",
+        thread: ThreadPoolExecutor | None = None,
         backoff: Backoff | None = None,
         on_connected: Callable[[pb.Welcome], None] = lambda welcome: None,
     ) -> None:
+        self.attached = False
         self._drafter = drafter
         self._verifier = verifier
         self._backoff = backoff or Backoff()
@@ -60,11 +63,24 @@ class DrafterClient:
             max_sessions=max_sessions,
             seconds_per_token=seconds_per_token,
             version=importlib.metadata.version("dragoman"),
+            instance=instance,
         )
         self._failures = 0
         self._pause = 0.0
+        self._link: _Link | None = None
         # One thread: a drafter is used from one thread at a time, over all connections.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
+        self._own_thread = thread is None
+        self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that it drafts for now."""
+        return self._link.sessions if self._link is not None else 0
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Time per drafted token as of now."""
+        return self._link.seconds_per_token if self._link is not None else self._hello.seconds_per_token
 
     async def run(self) -> None:
         """Dial, assist, dial again. Returns only by cancellation.
@@ -85,7 +101,8 @@ class DrafterClient:
                 self._failures += 1
                 self._pause = 0.0
         finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            if self._own_thread:
+                self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _assist_once(self) -> None:
         async with grpc.aio.insecure_channel(str(self._verifier), options=channel_options()) as channel:
@@ -94,6 +111,7 @@ class DrafterClient:
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))
             call = stub.Assist(_drain(outbox))
             link = _Link(self._drafter, outbox, self._thread, self._hello.seconds_per_token)
+            self._link = link
             worker = asyncio.create_task(link.work())
             reader = asyncio.create_task(self._read(call, link))
             try:
@@ -103,6 +121,7 @@ class DrafterClient:
             except grpc.RpcError as error:
                 raise error_of(error, self._verifier) from error
             finally:
+                self.attached, self._link = False, None
                 worker.cancel()
                 reader.cancel()
                 call.cancel()
@@ -125,6 +144,7 @@ class DrafterClient:
                 case "welcome":
                     codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
                     self._failures = 0
+                    self.attached = True
                     log.info("assisting %s at %s", message.welcome.model, self._verifier)
                     self._on_connected(message.welcome)
                 case "drain":
@@ -147,7 +167,11 @@ class _Link:
         self._outbox = outbox
         self._thread = thread
         self._work = asyncio.Event()
-        self._seconds_per_token = seconds_per_token
+        self.seconds_per_token = seconds_per_token
+
+    @property
+    def sessions(self) -> int:
+        return len(self._desk)
 
     def receive(self, message: pb.AssistResponse) -> None:
         match message.WhichOneof("message"):
@@ -164,7 +188,7 @@ class _Link:
                 if session is not None:
                     self._send(session.name, session.on_verdict(codec.verdict_from_wire(message.verdict)))
             case "ping":
-                pong = pb.Pong(number=message.ping.number, seconds_per_token=self._seconds_per_token)
+                pong = pb.Pong(number=message.ping.number, seconds_per_token=self.seconds_per_token)
                 self._outbox.put_nowait(pb.AssistRequest(pong=pong))
                 return
             case "closed":
@@ -185,7 +209,7 @@ class _Link:
             try:
                 started = time.perf_counter()
                 draft = await loop.run_in_executor(self._thread, session.prepare())
-                self._seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self._seconds_per_token)
+                self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
                 self._desk.close(session.name)
                 self._decline(session.name, error)

@@ -60,7 +60,7 @@ async def test_malformed_spans_are_refused_and_the_session_goes_on(fields: dict)
         engine.gate.clear()
         task = asyncio.create_task(text_of(address, request(SamplingParams())))
         await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
-        (session,) = verifier._links[0].sessions
+        (session,) = verifier.roster.links[0].sessions
         await raw.span(**({"session": session, "text": b"x", "base_digest": 1} | fields))
         await eventually(lambda: verifier.describe().drafters[0].rejected_messages == 1)
         engine.gate.set()
@@ -77,7 +77,7 @@ async def test_wrong_digest_is_stale_not_an_error():
         engine.gate.clear()
         task = asyncio.create_task(text_of(address, request(SamplingParams())))
         await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
-        (session,) = verifier._links[0].sessions
+        (session,) = verifier.roster.links[0].sessions
         await raw.span(session=session, base_digest=12345, text=b"the cat")
         await eventually(lambda: verifier.describe().drafters[0].spans == 1)
         engine.gate.set()

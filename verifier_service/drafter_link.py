@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -24,10 +25,13 @@ class DrafterLink:
     OUTBOX_MESSAGES = 256
     #: Pings without an answer that are remembered.
     PINGS_OUT = 64
+    #: Sessions that it took part in and no longer does: spans for them may still be on their way.
+    FORMER_SESSIONS = 256
 
     hello: pb.Hello
     number: int = field(default_factory=lambda: next(_numbers))
     sessions: set[str] = field(default_factory=set)
+    former: deque[str] = field(default_factory=lambda: deque(maxlen=DrafterLink.FORMER_SESSIONS))
     spans: int = 0
     stale_spans: int = 0
     rejected_messages: int = 0
@@ -68,6 +72,11 @@ class DrafterLink:
             raise ProtocolError(f"seconds_per_token={pong.seconds_per_token} in a pong")
         if pong.seconds_per_token:
             self._draft_token.observe(pong.seconds_per_token)
+
+    @property
+    def seconds_per_token_alone(self) -> float | None:
+        """What a session would wait for a draft token if it were the only one."""
+        return self._draft_token.mean
 
     @property
     def seconds_per_token(self) -> float | None:

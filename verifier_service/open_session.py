@@ -72,6 +72,8 @@ class OpenSession:
         self.assisted = assisted
         self.session = session
         self.links: set[DrafterLink] = set()
+        self.declined: set[DrafterLink] = set()
+        self.placed_until = 0.0  # till then, by the steady clock, its drafters are those of the coordinator's order
         self._inbox: deque[tuple[DrafterLink, Span | Resync | Join]] = deque(maxlen=self.INBOX_EVENTS)
         self.planner = planner
         self._patience = patience
@@ -101,7 +103,8 @@ class OpenSession:
 
     def replan(self) -> None:
         """Between steps: take the planner's newest plan; the coming verdict carries it to the drafters."""
-        if self.planner.replan(time.monotonic(), self.links):
+        self.planner.replan(time.monotonic(), self.links)
+        if self.session.plan != self.planner.plan:
             self.session.plan = self.planner.plan
             self._plan_is_new = True
 

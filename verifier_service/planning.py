@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.cost_model import PairCosts, best_plan, predict
 from speculation.messages import SpeculationPlan
 from speculation.telemetry import AcceptanceByPosition, LinearFit
@@ -37,12 +38,25 @@ class SessionPlanner:
         self._planned_at = 0.0
         self._planned_for: PairCosts | None = None
         self._steps_off = 0
+        self._drafted_steps = 0
         self._ordered_until = 0.0
+
+    def step_costs(self) -> pb.StepCosts | None:
+        """For the coordinator; None before the first step."""
+        if not self._step_fit.seen:
+            return None
+        return pb.StepCosts(
+            step=self._step_fit.intercept,
+            step_per_token=self._step_fit.slope,
+            acceptance=self._acceptance.rates(POSITIONS),
+            drafted_steps=self._drafted_steps,
+        )
 
     def observe_step(self, draft_tokens: int, accepted: int, seconds: float) -> None:
         """A step ended: so many draft tokens verified, the first so many of them accepted."""
         self._step_fit.observe(draft_tokens, seconds)
         self._acceptance.observe_step(draft_tokens, accepted)
+        self._drafted_steps += draft_tokens > 0
         self._steps_off = self._steps_off + 1 if self.plan.width == 0 else 0
 
     def order(self, plan: SpeculationPlan, now: float) -> None:

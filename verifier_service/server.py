@@ -51,13 +51,13 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             first = await anext(requests, None)
             if first is None or not first.HasField("hello"):
                 raise ProtocolError("a drafter's first message must be a hello")
-            link = self._verifier.attach(first.hello)
+            link = self._verifier.roster.attach(first.hello)
         except DragomanError as error:
             log.warning("refused a drafter: %s", error)
             await context.abort(*status_of(error))
             return
         reader = asyncio.create_task(self._read(link, requests))
-        measuring = asyncio.create_task(self._verifier.keep_measuring(link))
+        measuring = asyncio.create_task(self._verifier.roster.keep_measuring(link))
         try:
             while True:
                 sender = asyncio.ensure_future(link.next_message())
@@ -72,11 +72,11 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         finally:
             reader.cancel()
             measuring.cancel()
-            self._verifier.detach(link)
+            self._verifier.roster.detach(link)
 
     async def _read(self, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
         async for message in requests:
-            self._verifier.receive(link, message)
+            self._verifier.roster.receive(link, message)
 
 
 class VerifierServer:
@@ -106,7 +106,7 @@ class VerifierServer:
     async def stop(self, grace: float = 2.0) -> None:
         """Not serving any more, drafters told to dial again, running texts given ``grace`` seconds."""
         await self._health.enter_graceful_shutdown()
-        await self.verifier.drain(reconnect_after_ms=1000)
+        await self.verifier.roster.drain(reconnect_after_ms=1000)
         await self._server.stop(grace)
         self.verifier.shutdown()
 

@@ -1,0 +1,106 @@
+"""A drafter as a member of a fleet: it assists whichever verifiers the coordinator names, over one stream each."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from drafter_service.client import DrafterClient
+from drafter_service.draft_source import Drafter
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.joining import CoordinatorLink
+from protos.transport import PROTOCOL_VERSION, Address, Backoff
+from speculation.errors import DragomanError
+
+log = logging.getLogger(__name__)
+
+
+class DrafterMember:
+    """Use from one event loop. If the coordinator goes away, the drafter goes on assisting whom it assists."""
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        coordinator: Address,
+        *,
+        instance: str,
+        name: str,
+        max_sessions: int = 4,
+        seconds_per_token: float = 0.0,
+        backoff: Backoff | None = None,
+        on_joined: Callable[[pb.Joined], None] = lambda joined: None,
+    ) -> None:
+        self._drafter = drafter
+        self._instance = instance
+        self._name = name
+        self._max_sessions = max_sessions
+        self._seconds_per_token = seconds_per_token
+        self._backoff = backoff
+        self._clients: dict[str, tuple[DrafterClient, asyncio.Task[None]]] = {}
+        # All streams draft in one thread: a drafter is used from one thread at a time.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
+        registration = pb.Registration(
+            protocol_version=PROTOCOL_VERSION,
+            instance=instance,
+            name=name,
+            version=importlib.metadata.version("dragoman"),
+            model=drafter.model_name,
+            vocab_size=drafter.vocab_size,
+            vocab_hash=drafter.vocab_hash,
+            max_sessions=max_sessions,
+            drafter=pb.DrafterKind(seconds_per_token=seconds_per_token),
+        )
+        self._link = CoordinatorLink(
+            coordinator, registration, self.report, self.obey, on_joined=on_joined, backoff=backoff
+        )
+
+    async def run(self) -> None:
+        """Assist as ordered until cancelled."""
+        try:
+            await self._link.run()
+            await asyncio.Event().wait()  # refused by the coordinator: whom it assists already, it goes on assisting
+        finally:
+            tasks = [task for _, task in self._clients.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def report(self) -> pb.JoinRequest:
+        clients = {address: client for address, (client, _) in self._clients.items()}
+        measured = [client.seconds_per_token for client in clients.values() if client.sessions]
+        report = pb.DrafterReport(
+            sessions=sum(client.sessions for client in clients.values()),
+            seconds_per_token=sum(measured) / len(measured) if measured else self._seconds_per_token,
+            attached_to=sorted(address for address, client in clients.items() if client.attached),
+        )
+        return pb.JoinRequest(drafter=report)
+
+    def obey(self, order: pb.JoinResponse) -> None:
+        """Assist exactly the verifiers named. Raises InputError for something that is no address."""
+        if order.WhichOneof("message") != "attach":
+            return
+        wanted = {str(Address.parse(verifier, field="verifiers")) for verifier in order.attach.verifiers}
+        for address in self._clients.keys() - wanted:
+            self._clients.pop(address)[1].cancel()
+        for address in sorted(wanted - self._clients.keys()):
+            client = DrafterClient(
+                self._drafter,
+                Address.parse(address, field="verifiers"),
+                name=self._name,
+                instance=self._instance,
+                max_sessions=self._max_sessions,
+                seconds_per_token=self._seconds_per_token,
+                backoff=self._backoff,
+                thread=self._thread,
+            )
+            self._clients[address] = (client, asyncio.create_task(self._assist(client, address)))
+
+    async def _assist(self, client: DrafterClient, address: str) -> None:
+        try:
+            await client.run()
+        except DragomanError as error:  # it stays listed, so that the same order does not make it dial again
+            log.error("the verifier at %s refuses this drafter: %s", address, error)

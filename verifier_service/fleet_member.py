@@ -1,0 +1,93 @@
+"""The verifier as a member of a fleet: what it reports to the coordinator, and how it obeys.
+
+Orders change who drafts and how far, never a text. Without the coordinator the verifier places and plans by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.joining import CoordinatorLink
+from protos.transport import PROTOCOL_VERSION, Address
+from verifier_service.drafter_link import DrafterLink
+from verifier_service.open_session import OpenSession
+from verifier_service.verifier import Verifier
+
+
+class VerifierMember:
+    """``advertised``: where drafters and clients reach the verifier."""
+
+    def __init__(self, verifier: Verifier, coordinator: Address, *, instance: str, name: str, advertised: str) -> None:
+        self._verifier = verifier
+        engine = verifier.engine
+        registration = pb.Registration(
+            protocol_version=PROTOCOL_VERSION,
+            instance=instance,
+            name=name,
+            version=importlib.metadata.version("dragoman"),
+            model=engine.name,
+            vocab_size=engine.vocab_size,
+            vocab_hash=engine.tokenizer.vocab.content_hash,
+            max_sessions=verifier.max_sessions,
+            verifier=pb.VerifierKind(address=advertised),
+        )
+        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey)
+
+    async def run(self) -> None:
+        """Report and obey until cancelled, or until the coordinator refuses this verifier."""
+        await self._link.run()
+
+    def report(self) -> pb.JoinRequest:
+        verifier = self._verifier
+        report = pb.VerifierReport(
+            links=[link_report(link) for link in verifier.roster.links],
+            sessions=[session_report(opened) for opened in verifier.sessions],
+            committed_tokens=verifier.committed_tokens,
+            kv_cache_bytes=sum(opened.kv_cache_bytes for opened in verifier.sessions),
+        )
+        return pb.JoinRequest(verifier=report)
+
+    def obey(self, order: pb.JoinResponse) -> None:
+        """Carry out an order; one for a session that is over is ignored. Raises InputError for a plan out of range."""
+        match order.WhichOneof("message"):
+            case "placement":
+                self._verifier.roster.place(order.placement.session, frozenset(order.placement.links))
+            case "plan":
+                plan = codec.plan_from_wire(order.plan.plan)
+                self._verifier.order_plan(order.plan.session, plan, time.monotonic())
+
+
+def link_report(link: DrafterLink) -> pb.LinkReport:
+    return pb.LinkReport(
+        link=link.number,
+        instance=link.hello.instance,
+        name=link.hello.name,
+        model=link.hello.model,
+        max_sessions=link.hello.max_sessions,
+        sessions=len(link.sessions),
+        round_trip=link.round_trip.mean,
+        seconds_per_token=link.seconds_per_token_alone,
+        spans=link.spans,
+        stale_spans=link.stale_spans,
+        rejected_messages=link.rejected_messages,
+    )
+
+
+def session_report(opened: OpenSession) -> pb.SessionReport:
+    stats = opened.session.stats
+    return pb.SessionReport(
+        session=opened.name,
+        links=[link.number for link in opened.links],
+        declined_links=[link.number for link in opened.declined],
+        no_draft=not opened.assisted,
+        committed_tokens=len(opened.session.token_ids),
+        steps=stats.steps,
+        draft_tokens=stats.draft_tokens,
+        accepted_tokens=stats.accepted_tokens,
+        plan=codec.plan_to_wire(opened.session.plan),
+        costs=opened.planner.step_costs(),
+        rule=codec.rule_to_wire(opened.session.request.rule),
+    )

@@ -1,0 +1,178 @@
+"""The drafters that dialled in, and which of them draft for which session.
+
+By itself the verifier offers every session to every drafter with room. A coordinator's order says who drafts for a
+session, and stands for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import PROTOCOL_VERSION, WireLimits
+from speculation.errors import DragomanError, LimitExceededError, ProtocolError
+from speculation.messages import Resync
+from verifier_service.drafter_link import DrafterLink
+from verifier_service.engine import Engine
+from verifier_service.open_session import Join, OpenSession, StepReport
+from verifier_service.planning import ORDER_SECONDS
+
+log = logging.getLogger(__name__)
+
+#: Between two pings of a link that has sessions, and of one that has none.
+PING_SECONDS, IDLE_PING_SECONDS = 0.25, 1.0
+
+
+class Roster:
+    """See the module. ``sessions``: those that are open, by name; the verifier keeps the mapping up to date."""
+
+    #: Closed sessions remembered, so that a span that crossed the end of its session is not held against anyone.
+    REMEMBERED_SESSIONS = 1024
+
+    def __init__(self, engine: Engine, limits: WireLimits, sessions: Mapping[str, OpenSession]) -> None:
+        self.links: list[DrafterLink] = []
+        self._engine = engine
+        self._limits = limits
+        self._sessions = sessions
+        self._closed: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)
+
+    def attach(self, hello: pb.Hello) -> DrafterLink:
+        """A drafter dialled in. Raises VersionMismatchError or InputError for one that cannot be worked with."""
+        codec.check_hello(hello)
+        link = DrafterLink(hello)
+        tokenizer = self._engine.tokenizer
+        welcome = pb.Welcome(
+            protocol_version=PROTOCOL_VERSION,
+            model=self._engine.name,
+            vocab_size=self._engine.vocab_size,
+            vocab_hash=tokenizer.vocab.content_hash,
+            limits=codec.limits_to_wire(self._limits),
+        )
+        link.send(pb.AssistResponse(welcome=welcome))
+        self.links.append(link)
+        for opened in self._sessions.values():
+            self.find_drafters(opened)
+        log.info("drafter %s (%s) joined", hello.name, hello.model)
+        return link
+
+    def detach(self, link: DrafterLink) -> None:
+        """The drafter's stream ended. Its spans stay in the pools: they are as good as before."""
+        self.links.remove(link)
+        for name in tuple(link.sessions):
+            self._leave(self._sessions[name], link)
+        log.info("drafter %s left", link.hello.name)
+
+    async def keep_measuring(self, link: DrafterLink) -> None:
+        """Ping the drafter: to know how far away it is, and to let it know that the link is alive."""
+        while True:
+            link.ping()
+            await asyncio.sleep(PING_SECONDS if link.sessions else IDLE_PING_SECONDS)
+
+    def receive(self, link: DrafterLink, message: pb.AssistRequest) -> None:
+        """Route a drafter's message. A malformed one is refused and counted, the session goes on.
+
+        Raises LimitExceededError when the drafter has sent more malformed messages than it may.
+        """
+        try:
+            self._route(link, message)
+        except DragomanError as error:
+            link.rejected_messages += 1
+            log.warning("drafter %s: refused %s", link.hello.name, error)
+            if link.rejected_messages > self._limits.malformed_messages:
+                raise LimitExceededError(
+                    f"drafter {link.hello.name!r} sent {link.rejected_messages} malformed messages; the last: {error}"
+                ) from error
+
+    def _route(self, link: DrafterLink, message: pb.AssistRequest) -> None:
+        match message.WhichOneof("message"):
+            case "span":
+                link.spans += 1
+                opened = self._offered(link, message.span.session)
+                if opened is not None:
+                    opened.bytes_up += message.ByteSize()
+                    committed = opened.session.committed_length
+                    opened.put(link, codec.span_from_wire(message.span, self._limits, committed=committed))
+            case "resync":
+                opened = self._offered(link, message.resync.session)
+                if opened is not None:
+                    opened.bytes_up += message.ByteSize()
+                    opened.put(link, Resync(message.resync.offset))
+            case "decline":
+                opened = self._offered(link, message.decline.session)
+                if opened is not None:
+                    log.info("drafter %s declines: %s", link.hello.name, message.decline.reason)
+                    opened.declined.add(link)
+                    self._leave(opened, link)
+            case "pong":
+                link.on_pong(message.pong)
+            case "hello":
+                raise ProtocolError("a second hello on one stream")
+            case _:
+                raise ProtocolError("an empty or unknown message")
+
+    def _offered(self, link: DrafterLink, name: str) -> OpenSession | None:
+        """The session if the drafter takes part in it, None if it is over, else ProtocolError."""
+        if name in link.sessions:
+            return self._sessions[name]
+        if name in self._closed or name in link.former:
+            return None
+        raise ProtocolError(f"session {name[:40]!r} is unknown or was not offered to this drafter")
+
+    def find_drafters(self, opened: OpenSession) -> None:
+        """Offer the session to every drafter with room, unless the coordinator has said who drafts for it."""
+        if time.monotonic() >= opened.placed_until:
+            for link in self.links:
+                self._join(opened, link)
+
+    def _join(self, opened: OpenSession, link: DrafterLink) -> None:
+        if opened.assisted and link.has_room and link not in opened.links and link not in opened.declined:
+            link.sessions.add(opened.name)
+            opened.links.add(link)
+            opened.put(link, Join())
+
+    def _leave(self, opened: OpenSession, link: DrafterLink) -> None:
+        link.sessions.discard(opened.name)
+        link.former.append(opened.name)
+        opened.links.discard(link)
+
+    def send(self, opened: OpenSession, report: StepReport) -> None:
+        for addressee, message in report.messages:
+            for link in (addressee,) if addressee is not None else tuple(opened.links):
+                if link in opened.links:
+                    opened.bytes_down += message.ByteSize()
+                    link.send(message)
+
+    async def drain(self, reconnect_after_ms: int) -> None:
+        """Tell the drafters to dial again later."""
+        for link in self.links:
+            link.send(pb.AssistResponse(drain=pb.Drain(reconnect_after_ms=reconnect_after_ms)))
+
+    def place(self, session: str, numbers: frozenset[int]) -> None:
+        """From now on these links draft for the session; the order stands for a while, then the verifier places."""
+        opened = self._sessions.get(session)
+        if opened is None or not opened.assisted:
+            return
+        opened.placed_until = time.monotonic() + ORDER_SECONDS
+        for link in tuple(opened.links):
+            if link.number not in numbers:
+                self._leave(opened, link)
+                link.send(pb.AssistResponse(closed=pb.SessionClosed(session=session, reason="placed elsewhere")))
+        for link in self.links:
+            if link.number in numbers:
+                self._join(opened, link)
+
+    def release(self, opened: OpenSession) -> None:
+        """The session ended: its drafters are told, and their places are free for those that had to do without."""
+        opened.assisted = False  # another session's end must not bring it new drafters
+        closed = pb.AssistResponse(closed=pb.SessionClosed(session=opened.name))
+        for link in tuple(opened.links):
+            self._leave(opened, link)
+            link.send(closed)
+        self._closed.append(opened.name)
+        for other in self._sessions.values():
+            self.find_drafters(other)
