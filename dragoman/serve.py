@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import signal
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from drafter_service.draft_source import Drafter
@@ -37,6 +39,42 @@ def listen_address(listen: str, *, allow_plaintext: bool) -> Address:
     return address
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Of a verifier in a fleet. ``name`` and ``advertise`` may be None: then they follow from what it serves."""
+
+    coordinator: Address
+    name: str | None
+    advertise: str | None
+
+
+def fleet_membership(
+    coordinator: str | None, name: str | None, listen: Address, advertise: str | None
+) -> Membership | None:
+    """Raises InputError if drafters could not find the verifier."""
+    if coordinator is None:
+        return None
+    if advertise is not None:
+        advertise = str(Address.parse(advertise, field="advertise"))
+    elif listen.host in ("0.0.0.0", "::", ""):
+        raise InputError(
+            "listen",
+            str(listen),
+            "is every address of this machine, so the fleet cannot dial it",
+            remedy="add --advertise host:port, as the drafters reach it",
+        )
+    return Membership(Address.parse(coordinator, field="coordinator"), name, advertise)
+
+
+def new_instance() -> str:
+    """Tells this process apart from others of its name."""
+    return secrets.token_hex(8)
+
+
+def default_name(model: str) -> str:
+    return f"{socket.gethostname()}/{model}"[:200]
+
+
 def _say_ready(words: str, ready_json: bool, **facts: Any) -> None:
     if ready_json:
         print(json.dumps({"ready": True, **facts}), flush=True)
@@ -51,9 +89,11 @@ def serve_verifier(
     *,
     adaptive: bool = True,
     max_sessions: int = 64,
+    membership: Membership | None = None,
     ready_json: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM. ``adaptive``: ``plan`` is where to begin, else it stands."""
+    from verifier_service.fleet_member import VerifierMember
     from verifier_service.server import serve_until_signal
     from verifier_service.verifier import Verifier
 
@@ -62,38 +102,77 @@ def serve_verifier(
     def on_ready(bound: Address) -> None:
         words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
         _say_ready(words, ready_json, address=str(bound))
+        if membership is not None:
+            member = VerifierMember(
+                verifier,
+                membership.coordinator,
+                instance=new_instance(),
+                name=membership.name or default_name(engine.name),
+                advertised=membership.advertise or str(bound),
+            )
+            joining.append(asyncio.get_running_loop().create_task(member.run()))
 
-    asyncio.run(serve_until_signal(verifier, address, on_ready=on_ready))
+    async def serve() -> None:
+        try:
+            await serve_until_signal(verifier, address, on_ready=on_ready)
+        finally:
+            for task in joining:
+                task.cancel()
+            await asyncio.gather(*joining, return_exceptions=True)
+
+    joining: list[asyncio.Task[None]] = []
+    asyncio.run(serve())
 
 
 def serve_drafter(
     drafter: Drafter,
-    verifier: Address,
+    dialled: Address,
     *,
+    fleet: bool = False,
     name: str | None = None,
     max_sessions: int = 4,
     ready_json: bool = False,
 ) -> None:
-    """Draft until SIGINT or SIGTERM; dials again whenever the link ends."""
+    """Draft until SIGINT or SIGTERM; dials again whenever the link ends.
+
+    ``dialled``: the verifier, or with ``fleet`` the coordinator, which names the verifiers.
+    """
     from drafter_service.client import DrafterClient
+    from drafter_service.fleet_member import DrafterMember
 
     seconds_per_token = drafter.measure()
+    name = name or default_name(drafter.model_name)
+    speed = f"with {drafter.model_name} ({seconds_per_token * 1000:.1f} ms a token)"
 
     def on_connected(welcome: pb.Welcome) -> None:
-        words = (
-            f"drafting for {welcome.model} at {verifier} with {drafter.model_name}"
-            f" ({seconds_per_token * 1000:.1f} ms a token)"
-        )
-        _say_ready(words, ready_json, verifier=str(verifier), seconds_per_token=seconds_per_token)
+        words = f"drafting for {welcome.model} at {dialled} {speed}"
+        _say_ready(words, ready_json, verifier=str(dialled), seconds_per_token=seconds_per_token)
 
-    client = DrafterClient(
-        drafter,
-        verifier,
-        name=name or f"{socket.gethostname()}/{drafter.model_name}"[:200],
-        max_sessions=max_sessions,
-        seconds_per_token=seconds_per_token,
-        on_connected=on_connected,
-    )
+    def on_joined(_: pb.Joined) -> None:
+        words = f"joined the fleet of the coordinator at {dialled} {speed}"
+        _say_ready(words, ready_json, coordinator=str(dialled), seconds_per_token=seconds_per_token)
+
+    client: DrafterClient | DrafterMember
+    if fleet:
+        client = DrafterMember(
+            drafter,
+            dialled,
+            name=name,
+            instance=new_instance(),
+            max_sessions=max_sessions,
+            seconds_per_token=seconds_per_token,
+            on_joined=on_joined,
+        )
+    else:
+        client = DrafterClient(
+            drafter,
+            dialled,
+            name=name,
+            instance=new_instance(),
+            max_sessions=max_sessions,
+            seconds_per_token=seconds_per_token,
+            on_connected=on_connected,
+        )
 
     async def until_signal() -> None:
         running = asyncio.create_task(client.run())
