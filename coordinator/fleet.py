@@ -183,7 +183,8 @@ class Fleet:
     def _plans(self, sessions: dict[SessionKey, FleetSession], now: float) -> Iterator[Order]:
         loads = self.loads()
         budget = Budget()
-        for key, session in sessions.items():
+        # Those that have waited longest come first, or the budget would always go to the same few.
+        for key, session in sorted(sessions.items(), key=lambda item: item[1].desk.chosen_at):
             if session.placeable:
                 plan = session.desk.order(
                     session.costs(loads),
