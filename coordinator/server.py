@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 #: Every member hears something that often: it takes a silent coordinator for a dead one.
 SIGN_OF_LIFE_SECONDS = 1.0
+#: Between two ticks, in seconds.
+SHORTEST_TICK = 0.05
 #: Seconds that a stranger may hold a stream without registering.
 REGISTRATION_SECONDS = 10.0
 
@@ -56,16 +58,17 @@ class Outbox:
     async def messages(self) -> AsyncIterator[pb.JoinResponse]:
         """Until the end. Raises the error that it ended with."""
         over = asyncio.create_task(self._over.wait())
+        message = asyncio.create_task(self._messages.get())
         try:
-            while not self._over.is_set():
-                message = asyncio.create_task(self._messages.get())
+            while True:
                 await asyncio.wait((message, over), return_when=asyncio.FIRST_COMPLETED)
-                if not message.done():
-                    message.cancel()
+                if over.done():
                     break
                 yield message.result()
+                message = asyncio.create_task(self._messages.get())
         finally:
             over.cancel()
+            message.cancel()
         if self._error is not None:
             raise self._error
 
@@ -131,18 +134,23 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
                 async with asyncio.timeout(self._config.plan_seconds):
                     await self._wake.wait()
             self._wake.clear()
-            for order in self.fleet.tick(self._clock()):
-                outbox = self._outboxes.get(order.member)
-                if outbox is None:
-                    continue
-                if isinstance(order, Dismissal):
-                    outbox.end(order.error)
-                else:
-                    outbox.send(order.message)
+            self._tick()
             if self._clock() >= alive_at + SIGN_OF_LIFE_SECONDS:
                 alive_at = self._clock()
                 for outbox in self._outboxes.values():
                     outbox.send(self._joined)
+            # However many things happen at once.
+            await asyncio.sleep(SHORTEST_TICK)
+
+    def _tick(self) -> None:
+        for order in self.fleet.tick(self._clock()):
+            outbox = self._outboxes.get(order.member)
+            if outbox is None:
+                continue
+            if isinstance(order, Dismissal):
+                outbox.end(order.error)
+            else:
+                outbox.send(order.message)
 
     def end_streams(self) -> None:
         """Members dial again, and find the next coordinator."""
@@ -168,7 +176,7 @@ class CoordinatorServer:
         self.servicer = CoordinatorServicer(config)
         self._server = grpc.aio.server(options=server_options())
         self._health = health.aio.HealthServicer()
-        self._steering: asyncio.Task[None] | None = None
+        self.steering: asyncio.Task[None] | None = None
         pb_grpc.add_CoordinatorServiceServicer_to_server(self.servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -186,7 +194,7 @@ class CoordinatorServer:
                 remedy="give another --listen, or stop what runs there",
             ) from error
         await self._server.start()
-        self._steering = asyncio.create_task(self.servicer.steer())
+        self.steering = asyncio.create_task(self.servicer.steer())
         for service in ("", SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return Address(listen.host, port)
@@ -196,10 +204,9 @@ class CoordinatorServer:
         await self._health.enter_graceful_shutdown()
         self.servicer.end_streams()
         await self._server.stop(grace)
-        if self._steering is not None:
-            self._steering.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._steering
+        if self.steering is not None:
+            self.steering.cancel()
+            await asyncio.gather(self.steering, return_exceptions=True)
 
 
 async def serve_until_signal(
@@ -214,6 +221,10 @@ async def serve_until_signal(
         loop.add_signal_handler(number, stop.set)
     on_ready(bound)
     try:
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        assert server.steering is not None
+        await asyncio.wait((stopping, server.steering), return_when=asyncio.FIRST_COMPLETED)
+        if server.steering.done():
+            server.steering.result()  # a coordinator that steers no more must not look alive
     finally:
         await server.stop()

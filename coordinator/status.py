@@ -25,18 +25,19 @@ def status_of_fleet(fleet: Fleet, now: float) -> pb.StatusResponse:
     for verifier, link in fleet.links():
         links[drafter_of(verifier, link)].append((verifier, link))
     loads = fleet.loads()
-    members = [_verifier(fleet, member, now) for member in fleet.registry.verifiers]
+    members: list[pb.MemberStatus] = [_verifier(fleet, member, now) for member in fleet.registry.verifiers]
     members += [
         _drafter(fleet, member, links.pop(member.instance, []), loads, now) for member in fleet.registry.drafters
     ]
     # Drafters that dialled a verifier without joining the coordinator draft all the same.
     members += [_stranger(fleet, instance, found, loads) for instance, found in links.items()]
     sessions = [_session(session, loads) for session in list(fleet.sessions.values())[:SESSIONS]]
+    members.sort(key=lambda member: (not member.HasField("verifier"), member.name))
     return pb.StatusResponse(
         protocol_version=PROTOCOL_VERSION,
         version=importlib.metadata.version("dragoman"),
         uptime_seconds=now - fleet.started_at,
-        members=sorted(members, key=lambda member: (member.WhichOneof("kind") != "verifier", member.name)),
+        members=members,
         sessions=sessions,
     )
 
