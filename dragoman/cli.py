@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.fleet_cli import add_fleet_commands
 from dragoman.plan import plan
 from speculation.errors import DragomanError
 
@@ -270,6 +271,9 @@ def models_convert(model: Annotated[str, typer.Argument(help="Embedded name or .
     from dragoman.models import convert_model
 
     convert_model(model)
+
+
+add_fleet_commands(app)
 
 
 def main() -> None:
