@@ -146,4 +146,4 @@ def _session(session: pb.SessionStatus) -> dict[str, Any]:
 
 
 def _optional(message: pb.FleetDrafterStatus | pb.SessionStatus, name: str) -> float | None:
-    return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
+    return getattr(message, name) if message.HasField(name) else None

@@ -33,9 +33,9 @@ def fleet_view(
     drafters = [member for member in members if member.HasField("drafter")]
     lines.append(_headline(status, len(verifiers), len(drafters)))
     if verifiers:
-        lines.append(_verifiers(verifiers))
+        lines.append(_verifiers(verifiers, width))
     if drafters:
-        lines.append(_drafters(drafters))
+        lines.append(_drafters(drafters, width))
     if not members:
         lines.append(Text("\nNobody has joined yet: start `dragoman verifier` and `dragoman drafter`.", style="dim"))
     sessions = list(status.sessions)
@@ -91,46 +91,55 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _table(*columns: str, texts: int) -> Table:
-    """The first ``texts`` columns hold words, which may be cut; the others figures, which may not."""
+def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """Columns of ``words`` share the room that ``figures`` leave, and are cut where it is too little."""
+    cells = [Text.assemble(cell).cell_len for row in rows for cell in row]
+    columns = len(words) + len(figures)
+    widest = [max([len(name), *cells[index::columns]]) for index, name in enumerate([*words, *figures])]
+    room = width - columns - sum(widest[len(words) :])
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, column in enumerate(columns):
-        if index < texts:
-            table.add_column(column, overflow="ellipsis", no_wrap=True, min_width=6)
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
+    for index, name in enumerate(words):
+        # The narrow ones first: what they leave is for the wide ones.
+        share = max(room // (len(words) - index), 4)
+        wide = min(widest[index], share)
+        room -= wide
+        table.add_column(name, overflow="ellipsis", no_wrap=True, width=wide)
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _verifiers(members: Iterable[pb.MemberStatus]) -> Table:
-    table = _table("verifier", "model", "address", "sessions", "tokens/s", "tokens", "KV cache", texts=3)
-    for member in members:
-        verifier = member.verifier
-        table.add_row(
-            _name(member),
+def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> Table:
+    rows = [
+        (
             member.model,
-            verifier.address,
-            f"{member.sessions}/{member.max_sessions}",
-            f"{verifier.tokens_per_second:.1f}",
-            str(verifier.committed_tokens),
-            f"{verifier.kv_cache_bytes / 2**20:.0f} MiB",
-        )
-    return table
-
-
-def _drafters(members: Iterable[pb.MemberStatus]) -> Table:
-    table = _table("drafter", "model", "sessions", "per token", "round trip", "accepted", texts=2)
-    for member in members:
-        drafter = member.drafter
-        table.add_row(
+            member.verifier.address,
             _name(member),
-            member.model,
             f"{member.sessions}/{member.max_sessions}",
-            show_duration(drafter.seconds_per_token) if drafter.seconds_per_token else "-",
-            show_duration(drafter.round_trip) if drafter.HasField("round_trip") else "-",
-            f"{drafter.acceptance_rate:.0%}" if drafter.HasField("acceptance_rate") else "-",
+            f"{member.verifier.tokens_per_second:.1f}",
+            str(member.verifier.committed_tokens),
+            f"{member.verifier.kv_cache_bytes / 2**20:.0f} MiB",
         )
-    return table
+        for member in members
+    ]
+    return _table(width, ("model", "address", "verifier"), ("sessions", "tokens/s", "tokens", "KV"), rows)
+
+
+def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
+    rows = [
+        (
+            member.model,
+            _name(member),
+            f"{member.sessions}/{member.max_sessions}",
+            show_duration(member.drafter.seconds_per_token) if member.drafter.seconds_per_token else "-",
+            show_duration(member.drafter.round_trip) if member.drafter.HasField("round_trip") else "-",
+            f"{member.drafter.acceptance_rate:.0%}" if member.drafter.HasField("acceptance_rate") else "-",
+        )
+        for member in members
+    ]
+    return _table(width, ("model", "drafter"), ("sessions", "per token", "round trip", "accepted"), rows)
 
 
 def _name(member: pb.MemberStatus) -> Text:
@@ -146,22 +155,23 @@ def _sessions(sessions: Iterable[pb.SessionStatus], members: Sequence[pb.MemberS
     names = {member.instance: member.name for member in members}
     several = sum(member.HasField("verifier") for member in members) > 1
     bars = 6 if width < 90 else 12 if width < 120 else 24
-    words = ["session", *(["verifier"] if several else []), "drafter"]
-    table = _table(*words, "tokens", "/s", "/step", "accepted", "rtt", "plan", "gain", texts=len(words))
+    rows = []
     for session in sessions:
         rate = f"{session.acceptance_rate:.0%}" if session.HasField("acceptance_rate") else "-"
-        # Ids are random: their beginning tells them apart.
-        verifier = [names.get(session.verifier, session.verifier)] if several else []
-        table.add_row(
-            session.session[:8],
-            *verifier,
-            ", ".join(names.get(drafter, drafter) for drafter in session.drafters) or Text("alone", style="dim"),
-            str(session.committed_tokens),
-            f"{session.tokens_per_second:.1f}",
-            f"{session.tokens_per_step:.2f}",
-            f"{sparkline(session.acceptance_history, bars)} {rate:>4}",
-            show_duration(session.round_trip).replace(" ", "") if session.HasField("round_trip") else "-",
-            show_plan(session.plan),
-            f"{session.expected_speed_up:.2f}×",
+        drafters = ", ".join(names.get(drafter, drafter) for drafter in session.drafters)
+        rows.append(
+            (
+                session.session[:8],  # ids are random: their beginning tells them apart
+                *([names.get(session.verifier, session.verifier)] if several else []),
+                drafters or Text("alone", style="dim"),
+                str(session.committed_tokens),
+                f"{session.tokens_per_second:.1f}",
+                f"{session.tokens_per_step:.2f}",
+                f"{sparkline(session.acceptance_history, bars)} {rate:>4}",
+                show_duration(session.round_trip).replace(" ", "") if session.HasField("round_trip") else "-",
+                show_plan(session.plan) if drafters else "-",
+                f"{session.expected_speed_up:.2f}×",
+            )
         )
-    return table
+    words = ("session", "verifier", "drafter") if several else ("session", "drafter")
+    return _table(width, words, ("tokens", "/s", "/step", "accepted", "rtt", "plan", "gain"), rows)
