@@ -33,18 +33,18 @@ def fleet_view(
     drafters = [member for member in members if member.HasField("drafter")]
     lines.append(_headline(status, len(verifiers), len(drafters)))
     if verifiers:
-        lines.append(_verifiers(verifiers, width))
+        lines.extend(["", _verifiers(verifiers, width)])
     if drafters:
-        lines.append(_drafters(drafters, width))
+        lines.extend(["", _drafters(drafters, width)])
     if not members:
         lines.append(Text("\nNobody has joined yet: start `dragoman verifier` and `dragoman drafter`.", style="dim"))
     sessions = list(status.sessions)
     if sessions:
         rows = len(sessions) if height is None else max(1, height - len(members) - _FURNITURE)
-        lines.append(_sessions(sessions[:rows], members, width))
+        lines.extend(["", _sessions(sessions[:rows], members, width)])
         if len(sessions) > rows:
             lines.append(Text(f"  ... and {len(sessions) - rows} more sessions", style="dim"))
-        lines.append(Text(_LEGEND, style="dim"))
+        lines.extend(["", Text(_LEGEND, style="dim")])
     return Group(*lines)
 
 
@@ -96,10 +96,11 @@ def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Seque
     cells = [Text.assemble(cell).cell_len for row in rows for cell in row]
     columns = len(words) + len(figures)
     widest = [max([len(name), *cells[index::columns]]) for index, name in enumerate([*words, *figures])]
-    room = width - columns - sum(widest[len(words) :])
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    gap = 1 if width < 100 else 2
+    room = width - gap * (columns - 1) - sum(widest[len(words) :])
+    table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for index, name in enumerate(words):
-        # The narrow ones first: what they leave is for the wide ones.
+        # What a short column leaves is for those after it.
         share = max(room // (len(words) - index), 4)
         wide = min(widest[index], share)
         room -= wide
