@@ -39,6 +39,7 @@ class PlanDesk:
 
     def __init__(self, settings: PlanSettings) -> None:
         self._settings = settings
+        self.chosen_at = 0.0
         self._forget()
 
     def _forget(self) -> None:
@@ -90,7 +91,7 @@ class PlanDesk:
         # No loyalty to a probe, or to a plan that loses against the target alone.
         loyal = self._probing is None and before is not None and predict(rounded, before).speed_up >= 1
         self.plan = _chosen(rounded, before if loyal else None, self._settings)
-        self._planned_for, self._probing = rounded, None
+        self._planned_for, self._probing, self.chosen_at = rounded, None, now
         if self.plan.width:
             self._off_since = None
 

@@ -37,9 +37,12 @@ class Member:
     address: str = ""
     #: Of a drafter, when it was idle. None: not known.
     seconds_per_token: float | None = None
+    reports: int = 0
     rejected_reports: int = 0
     verifier_facts: VerifierFacts = field(default_factory=lambda: VerifierFacts({}, {}))
     drafter_facts: DrafterFacts = field(default_factory=DrafterFacts)
+    #: Of a drafter: the verifiers that it was told to assist. None: nothing yet.
+    attach_order: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name!r} ({self.instance})"
@@ -117,9 +120,6 @@ class Registry:
         if member in self:
             del self._members[member.instance]
 
-    def expire(self, now: float) -> list[Member]:
-        """Remove those that have been silent for too long, and return them."""
-        dead = [member for member in self if now - member.reported_at > self._dead_after]
-        for member in dead:
-            self.remove(member)
-        return dead
+    def silent(self, now: float) -> list[Member]:
+        """Those that have said nothing for too long."""
+        return [member for member in self if now - member.reported_at > self._dead_after]

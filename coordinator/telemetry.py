@@ -93,9 +93,18 @@ class Trend:
         return self._difference("committed") / steps if steps else 0.0
 
     @property
+    def draft_tokens(self) -> int:
+        """Verified in the last seconds."""
+        return self._difference("draft_tokens")
+
+    @property
+    def accepted(self) -> int:
+        """Of ``draft_tokens``."""
+        return self._difference("accepted")
+
+    @property
     def acceptance_rate(self) -> float | None:
-        drafted = self._difference("draft_tokens")
-        return self._difference("accepted") / drafted if drafted else None
+        return self.accepted / self.draft_tokens if self.draft_tokens else None
 
     def _difference(self, name: str) -> int:
         if not self._recent:

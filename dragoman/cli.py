@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.fleet_cli import add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.plan import plan
 from speculation.errors import DragomanError, InputError
@@ -264,6 +265,9 @@ def doctor(
     show(found, Console())
     if found.verdict is Verdict.CANNOT:
         raise typer.Exit(3)
+
+
+add_fleet_commands(app)
 
 
 def main() -> None:

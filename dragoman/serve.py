@@ -1,4 +1,4 @@
-"""`dragoman verifier` and `dragoman drafter`: load, serve until a signal, say when ready."""
+"""`dragoman verifier`, `dragoman drafter` and `dragoman coordinator`: load, serve until a signal, say when ready."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import secrets
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drafter_service.draft_source import Drafter
 from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import Address
+from protos.transport import DEFAULT_PORT, Address
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
-from verifier_service.engine import Engine
+
+if TYPE_CHECKING:
+    from coordinator.config import CoordinatorConfig
+    from verifier_service.engine import Engine  # brings torch along, which a coordinator does without
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -26,9 +29,9 @@ def set_up_logging(verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def listen_address(listen: str, *, allow_plaintext: bool) -> Address:
+def listen_address(listen: str, *, allow_plaintext: bool, default_port: int = DEFAULT_PORT) -> Address:
     """Raises InputError for an address that others can reach, unless that is asked for."""
-    address = Address.parse(listen, field="listen", allow_port_zero=True)
+    address = Address.parse(listen, field="listen", allow_port_zero=True, default_port=default_port)
     if not address.loopback and not allow_plaintext:
         raise InputError(
             "listen",
@@ -184,3 +187,13 @@ def serve_drafter(
             return
 
     asyncio.run(until_signal())
+
+
+def serve_coordinator(config: CoordinatorConfig, address: Address, *, ready_json: bool = False) -> None:
+    """Steer the fleet until SIGINT or SIGTERM."""
+    from coordinator.server import serve_until_signal
+
+    def on_ready(bound: Address) -> None:
+        _say_ready(f"coordinator ready at {bound}", ready_json, address=str(bound))
+
+    asyncio.run(serve_until_signal(config, address, on_ready=on_ready))

@@ -59,11 +59,12 @@ class CoordinatorLink:
         self._silence_seconds = silence_seconds
         self._report_seconds = SHORTEST_REPORT
         self._may_report = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._failures = 0
         self._complaint = ""
 
     async def run(self) -> None:
-        """Join, and again whenever the link ends, until cancelled; then it takes leave.
+        """Join, and again whenever the link ends, until cancelled; then it takes leave, within half a second.
 
         Returns if the coordinator refuses this member, because asking again cannot help. That is logged as an error.
         """
@@ -82,6 +83,7 @@ class CoordinatorLink:
 
     async def _join_once(self) -> None:
         self._may_report.clear()
+        self._leaving.clear()
         async with grpc.aio.insecure_channel(str(self._coordinator), options=channel_options()) as channel:
             call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()
             reader = asyncio.create_task(self._read(call))
@@ -95,7 +97,8 @@ class CoordinatorLink:
                     if task.done():
                         task.result()
             except asyncio.CancelledError:
-                await self._leave(call, reader, writer)
+                self._leaving.set()
+                await asyncio.wait((reader, writer), timeout=LEAVE_SECONDS, return_when=asyncio.ALL_COMPLETED)
                 raise
             except grpc.RpcError as error:
                 raise error_of(error, self._coordinator, who="coordinator") from error
@@ -140,27 +143,21 @@ class CoordinatorLink:
         try:
             await call.write(pb.JoinRequest(registration=self._registration))
             await self._may_report.wait()
-            while True:
+            while not self._leaving.is_set():
                 try:
                     request = self._report()
                 except DragomanError as error:
                     self._complain("nothing to report to the coordinator", error)
                 else:
                     await call.write(request)
-                await asyncio.sleep(self._report_seconds)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._report_seconds):
+                        await self._leaving.wait()
+            # So that nobody has to wait for reports that will not come.
+            await call.write(pb.JoinRequest(leave=pb.Leave()))
+            await call.done_writing()
         except asyncio.InvalidStateError:
             return  # the call is over, and the reader knows why
-
-    async def _leave(
-        self, call: grpc.aio.StreamStreamCall, reader: asyncio.Task[None], writer: asyncio.Task[None]
-    ) -> None:
-        """Say goodbye, and give the coordinator the time to hear it."""
-        writer.cancel()
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await call.write(pb.JoinRequest(leave=pb.Leave()))
-                await call.done_writing()
-                await asyncio.wait((reader,))
 
     def _complain(self, what: str, error: DragomanError) -> None:
         """Warn, but not four times a second about the same."""

@@ -1,0 +1,230 @@
+"""The coordinator on the wire: a thin gRPC shell around ``Fleet``, with the standard health service."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from coordinator.config import CoordinatorConfig
+from coordinator.fleet import Dismissal, Fleet
+from coordinator.registry import Member
+from coordinator.status import status_of_fleet
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
+from protos.status import status_of
+from protos.transport import PROTOCOL_VERSION, Address, server_options
+from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError
+
+log = logging.getLogger(__name__)
+
+SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+#: Every member hears something that often: it takes a silent coordinator for a dead one.
+SIGN_OF_LIFE_SECONDS = 1.0
+#: Between two ticks, in seconds.
+SHORTEST_TICK = 0.05
+#: Seconds that a stranger may hold a stream without registering.
+REGISTRATION_SECONDS = 10.0
+
+
+class Outbox:
+    """What waits to be sent to a member; never waits for it."""
+
+    #: The oldest are dropped beyond it: orders are repeated.
+    MESSAGES = 1024
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[pb.JoinResponse] = asyncio.Queue()
+        self._over = asyncio.Event()
+        self._error: DragomanError | None = None
+
+    def send(self, message: pb.JoinResponse) -> None:
+        if self._messages.qsize() >= self.MESSAGES:
+            self._messages.get_nowait()
+        self._messages.put_nowait(message)
+
+    def end(self, error: DragomanError | None = None) -> None:
+        """The stream ends, with ``error`` if there is one; what waits is not sent any more."""
+        self._error = error
+        self._over.set()
+
+    async def messages(self) -> AsyncIterator[pb.JoinResponse]:
+        """Until the end. Raises the error that it ended with."""
+        over = asyncio.create_task(self._over.wait())
+        message = asyncio.create_task(self._messages.get())
+        try:
+            while True:
+                await asyncio.wait((message, over), return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    break
+                yield message.result()
+                message = asyncio.create_task(self._messages.get())
+        finally:
+            over.cancel()
+            message.cancel()
+        if self._error is not None:
+            raise self._error
+
+
+class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
+    """Messages in, messages out; every decision is the fleet's."""
+
+    def __init__(self, config: CoordinatorConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self.fleet = Fleet(config, clock())
+        self._outboxes: dict[Member, Outbox] = {}
+        self._wake = asyncio.Event()
+        self._joined = pb.JoinResponse(
+            joined=pb.Joined(
+                protocol_version=PROTOCOL_VERSION,
+                report_seconds=config.report_seconds,
+                version=importlib.metadata.version("dragoman"),
+            )
+        )
+
+    async def Status(self, request: pb.StatusRequest, context: grpc.aio.ServicerContext) -> pb.StatusResponse:
+        # No version check: a client of another release must be able to learn what it talks to.
+        return status_of_fleet(self.fleet, self._clock())
+
+    async def Join(
+        self, requests: AsyncIterator[pb.JoinRequest], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.JoinResponse]:
+        try:
+            member = self.fleet.join(await _registration(requests), self._clock())
+        except DragomanError as error:
+            log.warning("refused a member: %s", error)
+            await context.abort(*status_of(error))
+            return
+        outbox = self._outboxes[member] = Outbox()
+        outbox.send(self._joined)
+        self._wake.set()
+        reader = asyncio.create_task(self._read(member, requests, outbox))
+        try:
+            async for message in outbox.messages():
+                yield message
+        except DragomanError as error:
+            await context.abort(*status_of(error))
+        finally:
+            # The membership outlives the stream for a while: the member may be back at once.
+            reader.cancel()
+            del self._outboxes[member]
+
+    async def _read(self, member: Member, requests: AsyncIterator[pb.JoinRequest], outbox: Outbox) -> None:
+        try:
+            async for request in requests:
+                self.fleet.receive(member, request, self._clock())
+                if self.fleet.urgent:
+                    self._wake.set()
+        finally:
+            outbox.end()
+
+    async def steer(self) -> None:
+        """Tick until cancelled: every ``plan_seconds``, and at once when something happened."""
+        alive_at = self._clock()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._config.plan_seconds):
+                    await self._wake.wait()
+            self._wake.clear()
+            self._tick()
+            if self._clock() >= alive_at + SIGN_OF_LIFE_SECONDS:
+                alive_at = self._clock()
+                for outbox in self._outboxes.values():
+                    outbox.send(self._joined)
+            # However many things happen at once.
+            await asyncio.sleep(SHORTEST_TICK)
+
+    def _tick(self) -> None:
+        for order in self.fleet.tick(self._clock()):
+            outbox = self._outboxes.get(order.member)
+            if outbox is None:
+                continue
+            if isinstance(order, Dismissal):
+                outbox.end(order.error)
+            else:
+                outbox.send(order.message)
+
+    def end_streams(self) -> None:
+        """Members dial again, and find the next coordinator."""
+        for outbox in self._outboxes.values():
+            outbox.end()
+
+
+async def _registration(requests: AsyncIterator[pb.JoinRequest]) -> pb.Registration:
+    try:
+        async with asyncio.timeout(REGISTRATION_SECONDS):
+            first = await anext(requests, None)
+    except TimeoutError:
+        raise ProtocolError(f"no registration within {REGISTRATION_SECONDS:g} s") from None
+    if first is None or not first.HasField("registration"):
+        raise ProtocolError("a member's first message must be its registration")
+    return first.registration
+
+
+class CoordinatorServer:
+    """A gRPC server with the coordinator and the health service behind it."""
+
+    def __init__(self, config: CoordinatorConfig) -> None:
+        self.servicer = CoordinatorServicer(config)
+        self._server = grpc.aio.server(options=server_options())
+        self._health = health.aio.HealthServicer()
+        self.steering: asyncio.Task[None] | None = None
+        pb_grpc.add_CoordinatorServiceServicer_to_server(self.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.servicer.fleet
+
+    async def start(self, listen: Address) -> Address:
+        """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
+        try:
+            port = self._server.add_insecure_port(str(listen))
+        except RuntimeError as error:
+            raise ConnectionFailedError(
+                f"cannot listen at {listen}: the port is in use, or the address is not this machine's",
+                remedy="give another --listen, or stop what runs there",
+            ) from error
+        await self._server.start()
+        self.steering = asyncio.create_task(self.servicer.steer())
+        for service in ("", SERVICE):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return Address(listen.host, port)
+
+    async def stop(self, grace: float = 0.5) -> None:
+        """Not serving any more; members notice at once and go on by themselves."""
+        await self._health.enter_graceful_shutdown()
+        self.servicer.end_streams()
+        await self._server.stop(grace)
+        if self.steering is not None:
+            self.steering.cancel()
+            await asyncio.gather(self.steering, return_exceptions=True)
+
+
+async def serve_until_signal(
+    config: CoordinatorConfig, listen: Address, *, on_ready: Callable[[Address], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address."""
+    server = CoordinatorServer(config)
+    bound = await server.start(listen)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    on_ready(bound)
+    try:
+        stopping = asyncio.create_task(stop.wait())
+        assert server.steering is not None
+        await asyncio.wait((stopping, server.steering), return_when=asyncio.FIRST_COMPLETED)
+        if server.steering.done():
+            server.steering.result()  # a coordinator that steers no more must not look alive
+    finally:
+        await server.stop()

@@ -1,0 +1,149 @@
+"""The fleet as the coordinator tells of it: asked for once, or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any, Self
+
+import grpc
+from rich.console import Console
+from rich.live import Live
+
+from dragoman.fleet_view import away_line, fleet_view
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
+from protos.status import error_of
+from protos.transport import COORDINATOR_PORT, PROTOCOL_VERSION, Address, channel_options
+from speculation.errors import ConnectionFailedError, DragomanError
+
+#: Seconds that a coordinator may take to answer.
+TIMEOUT = 5.0
+
+
+class FleetClient:
+    """One channel to a coordinator; use as an async context manager."""
+
+    def __init__(self, coordinator: str) -> None:
+        self.address = Address.parse(coordinator, field="coordinator", default_port=COORDINATOR_PORT)
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(str(self.address), options=channel_options())
+        self._stub = pb_grpc.CoordinatorServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._channel.close()
+
+    async def status(self) -> pb.StatusResponse:
+        """Raises ConnectionFailedError if nobody answers, ProtocolError if it is no coordinator."""
+        try:
+            return await self._stub.Status(pb.StatusRequest(protocol_version=PROTOCOL_VERSION), timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self.address, who="coordinator") from error
+
+
+async def fetch_status(coordinator: str) -> pb.StatusResponse:
+    """Raises what ``FleetClient.status`` raises."""
+    async with FleetClient(coordinator) as client:
+        return await client.status()
+
+
+def run_status(coordinator: str, *, as_json: bool) -> None:
+    status = asyncio.run(fetch_status(coordinator))
+    if as_json:
+        print(json.dumps(status_as_dict(status)))
+    else:
+        console = Console()
+        console.print(fleet_view(status, width=console.width))
+
+
+def run_top(coordinator: str, *, once: bool, seconds: float) -> None:
+    """Draw until Ctrl-C, whatever becomes of the coordinator; ``once``: raises what ``FleetClient.status`` raises."""
+    console = Console()
+    if once:
+        console.print(fleet_view(asyncio.run(fetch_status(coordinator)), width=console.width))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_watch(coordinator, console, seconds))
+
+
+async def _watch(coordinator: str, console: Console, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    status: pb.StatusResponse | None = None
+    answered_at = loop.time()
+    # Elsewhere than on a terminal each state is printed below the one before.
+    live = Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else None
+    with live or contextlib.nullcontext():
+        async with FleetClient(coordinator) as client:
+            while True:
+                problem: DragomanError | None = None
+                try:
+                    status = await client.status()
+                    answered_at = loop.time()
+                except ConnectionFailedError as error:
+                    problem = error
+                away = away_line(client.address, loop.time() - answered_at) if problem is not None else None
+                view = fleet_view(status, width=console.width, height=console.height if live else None, away=away)
+                if live is not None:
+                    live.update(view, refresh=True)
+                else:
+                    console.print(view)
+                await asyncio.sleep(seconds)
+
+
+def status_as_dict(status: pb.StatusResponse) -> dict[str, Any]:
+    """For JSON: times in seconds, what is not known is null."""
+    return {
+        "version": status.version,
+        "uptime_seconds": status.uptime_seconds,
+        "verifiers": [
+            _member(member)
+            | {
+                "address": member.verifier.address,
+                "tokens_per_second": member.verifier.tokens_per_second,
+                "committed_tokens": member.verifier.committed_tokens,
+                "kv_cache_bytes": member.verifier.kv_cache_bytes,
+            }
+            for member in status.members
+            if member.HasField("verifier")
+        ],
+        "drafters": [
+            _member(member)
+            | {
+                "seconds_per_token": member.drafter.seconds_per_token or None,
+                "attached_to": list(member.drafter.attached_to),
+                "round_trip": _optional(member.drafter, "round_trip"),
+                "acceptance_rate": _optional(member.drafter, "acceptance_rate"),
+                "spans": member.drafter.spans,
+                "stale_spans": member.drafter.stale_spans,
+            }
+            for member in status.members
+            if member.HasField("drafter")
+        ],
+        "sessions": [_session(session) for session in status.sessions],
+    }
+
+
+def _member(member: pb.MemberStatus) -> dict[str, Any]:
+    names = ("instance", "name", "model", "sessions", "max_sessions", "uptime_seconds", "silent_seconds")
+    return {name: getattr(member, name) for name in (*names, "rejected_reports")}
+
+
+def _session(session: pb.SessionStatus) -> dict[str, Any]:
+    names = ("session", "verifier", "committed_tokens", "tokens_per_second", "tokens_per_step", "expected_speed_up")
+    plan = session.plan
+    return {name: getattr(session, name) for name in names} | {
+        "drafters": list(session.drafters),
+        "acceptance_rate": _optional(session, "acceptance_rate"),
+        "acceptance_history": list(session.acceptance_history),
+        "round_trip": _optional(session, "round_trip"),
+        "plan": {field.name: getattr(plan, field.name) for field in plan.DESCRIPTOR.fields}
+        if session.HasField("plan")
+        else None,
+    }
+
+
+def _optional(message: pb.FleetDrafterStatus | pb.SessionStatus, name: str) -> float | None:
+    return getattr(message, name) if message.HasField(name) else None

@@ -1,0 +1,61 @@
+"""`dragoman coordinator`, `dragoman status` and `dragoman top`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protos.transport import COORDINATOR_PORT
+
+LOCAL_COORDINATOR = f"127.0.0.1:{COORDINATOR_PORT}"
+Coordinator = Annotated[str, typer.Option(help="Address of the coordinator, host:port")]
+
+
+def coordinator(
+    listen: Annotated[
+        str | None,
+        typer.Option(help=f"Address to serve at; port 0 takes a free one  [default: {LOCAL_COORDINATOR}]"),
+    ] = None,
+    allow_plaintext: Annotated[bool, typer.Option(help="Serve other machines although nothing is encrypted")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings; coordinator/coordinator.yaml explains them")
+    ] = None,
+    ready_json: Annotated[bool, typer.Option("--ready-json", hidden=True)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")] = False,
+) -> None:
+    """Steer a fleet: which drafters draft for which sessions, and how far; verifiers and drafters dial in."""
+    from coordinator.config import CoordinatorConfig, read_config
+    from dragoman.serve import listen_address, serve_coordinator, set_up_logging
+
+    set_up_logging(verbose)
+    settings = CoordinatorConfig() if config is None else read_config(config)
+    address = listen_address(listen or settings.listen, allow_plaintext=allow_plaintext, default_port=COORDINATOR_PORT)
+    serve_coordinator(settings, address, ready_json=ready_json)
+
+
+def status(
+    coordinator: Coordinator = LOCAL_COORDINATOR,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output")] = False,
+) -> None:
+    """The fleet as it stands: verifiers, drafters, sessions."""
+    from dragoman.fleet import run_status
+
+    run_status(coordinator, as_json=as_json)
+
+
+def top(
+    coordinator: Coordinator = LOCAL_COORDINATOR,
+    once: Annotated[bool, typer.Option("--once", help="Draw once and leave")] = False,
+    seconds: Annotated[float, typer.Option(help="Between two drawings", min=0.1)] = 1.0,
+) -> None:
+    """Watch the fleet: who drafts for whom, how fast, how often it is right. Ctrl-C leaves."""
+    from dragoman.fleet import run_top
+
+    run_top(coordinator, once=once, seconds=seconds)
+
+
+def add_fleet_commands(app: typer.Typer) -> None:
+    for command in (coordinator, status, top):
+        app.command()(command)

@@ -1,0 +1,178 @@
+"""The fleet drawn for a terminal of any width: members, sessions, and how well they guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dragoman.durations import show_duration
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import Address
+
+_BARS = "▁▂▃▄▅▆▇█"
+#: Silence from which on a member is shown as missing, in seconds.
+_MISSING = 1.5
+#: Rows that anything but sessions takes, beside the rows of members.
+_FURNITURE = 16
+_LEGEND = "plan 8/24 ×2: 8 draft tokens a step, drafter up to 24 ahead, 2 alternatives; gain: over the target alone"
+
+
+def fleet_view(
+    status: pb.StatusResponse | None, *, width: int, height: int | None = None, away: Text | None = None
+) -> RenderableType:
+    """All of it. ``height``: rows to fit into. ``away``: what to say if ``status`` is old, or None."""
+    lines: list[RenderableType] = [away] if away is not None else []
+    if status is None:
+        return Group(*lines)
+    members = list(status.members)
+    verifiers = [member for member in members if member.HasField("verifier")]
+    drafters = [member for member in members if member.HasField("drafter")]
+    lines.append(_headline(status, len(verifiers), len(drafters)))
+    if verifiers:
+        lines.extend(["", _verifiers(verifiers, width)])
+    if drafters:
+        lines.extend(["", _drafters(drafters, width)])
+    if not members:
+        lines.append(Text("\nNobody has joined yet: start `dragoman verifier` and `dragoman drafter`.", style="dim"))
+    sessions = list(status.sessions)
+    if sessions:
+        rows = len(sessions) if height is None else max(1, height - len(members) - _FURNITURE)
+        lines.extend(["", _sessions(sessions[:rows], members, width)])
+        if len(sessions) > rows:
+            lines.append(Text(f"  ... and {len(sessions) - rows} more sessions", style="dim"))
+        lines.extend(["", Text(_LEGEND, style="dim")])
+    return Group(*lines)
+
+
+def away_line(coordinator: Address, seconds: float) -> Text:
+    return Text(
+        f"no coordinator answers at {coordinator} for {show_age(seconds)}; trying again. "
+        "Verifiers and drafters go on without it.",
+        style="bold red",
+    )
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The last ``width`` values, each in 0..1, as bars."""
+    return "".join(_BARS[min(max(int(value * len(_BARS)), 0), len(_BARS) - 1)] for value in values[-width:])
+
+
+def show_plan(plan: pb.SpeculationPlan) -> str:
+    """Width/lookahead, ×alternatives, w for one that waits."""
+    if not plan.width:
+        return "off"
+    more = f" ×{plan.alternatives}" if plan.alternatives else ""
+    return f"{plan.width}/{plan.lookahead}{more}{' w' if plan.patience else ''}"
+
+
+def show_age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def _headline(status: pb.StatusResponse, verifiers: int, drafters: int) -> Text:
+    speed = sum(member.verifier.tokens_per_second for member in status.members)
+    parts = [
+        _count(verifiers, "verifier"),
+        _count(drafters, "drafter"),
+        _count(len(status.sessions), "session"),
+        f"{speed:.1f} tokens/s",
+        f"up {show_age(status.uptime_seconds)}",
+    ]
+    return Text.assemble(("Fleet", "bold"), "  ", " · ".join(parts))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """Columns of ``words`` share the room that ``figures`` leave, and are cut where it is too little."""
+    cells = [Text.assemble(cell).cell_len for row in rows for cell in row]
+    columns = len(words) + len(figures)
+    widest = [max([len(name), *cells[index::columns]]) for index, name in enumerate([*words, *figures])]
+    gap = 1 if width < 100 else 2
+    room = width - gap * (columns - 1) - sum(widest[len(words) :])
+    table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    for index, name in enumerate(words):
+        # What a short column leaves is for those after it.
+        share = max(room // (len(words) - index), 4)
+        wide = min(widest[index], share)
+        room -= wide
+        table.add_column(name, overflow="ellipsis", no_wrap=True, width=wide)
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> Table:
+    rows = [
+        (
+            member.model,
+            member.verifier.address,
+            _name(member),
+            f"{member.sessions}/{member.max_sessions}",
+            f"{member.verifier.tokens_per_second:.1f}",
+            str(member.verifier.committed_tokens),
+            f"{member.verifier.kv_cache_bytes / 2**20:.0f} MiB",
+        )
+        for member in members
+    ]
+    return _table(width, ("model", "address", "verifier"), ("sessions", "tokens/s", "tokens", "KV"), rows)
+
+
+def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
+    rows = [
+        (
+            member.model,
+            _name(member),
+            f"{member.sessions}/{member.max_sessions}",
+            show_duration(member.drafter.seconds_per_token) if member.drafter.seconds_per_token else "-",
+            show_duration(member.drafter.round_trip) if member.drafter.HasField("round_trip") else "-",
+            f"{member.drafter.acceptance_rate:.0%}" if member.drafter.HasField("acceptance_rate") else "-",
+        )
+        for member in members
+    ]
+    return _table(width, ("model", "drafter"), ("sessions", "per token", "round trip", "accepted"), rows)
+
+
+def _name(member: pb.MemberStatus) -> Text:
+    name = Text(member.name)
+    if member.silent_seconds > _MISSING:
+        name = Text(f"{member.name} (silent for {show_age(member.silent_seconds)})", style="yellow")
+    if member.rejected_reports:
+        name.append(f" !{member.rejected_reports}", style="red")
+    return name
+
+
+def _sessions(sessions: Iterable[pb.SessionStatus], members: Sequence[pb.MemberStatus], width: int) -> Table:
+    names = {member.instance: member.name for member in members}
+    several = sum(member.HasField("verifier") for member in members) > 1
+    bars = 6 if width < 90 else 12 if width < 120 else 24
+    rows = []
+    for session in sessions:
+        rate = f"{session.acceptance_rate:.0%}" if session.HasField("acceptance_rate") else "-"
+        drafters = ", ".join(names.get(drafter, drafter) for drafter in session.drafters)
+        rows.append(
+            (
+                session.session[:8],  # ids are random: their beginning tells them apart
+                *([names.get(session.verifier, session.verifier)] if several else []),
+                drafters or Text("alone", style="dim"),
+                str(session.committed_tokens),
+                f"{session.tokens_per_second:.1f}",
+                f"{session.tokens_per_step:.2f}",
+                f"{sparkline(session.acceptance_history, bars)} {rate:>4}",
+                show_duration(session.round_trip).replace(" ", "") if session.HasField("round_trip") else "-",
+                show_plan(session.plan) if drafters else "-",
+                f"{session.expected_speed_up:.2f}×",
+            )
+        )
+    words = ("session", "verifier", "drafter") if several else ("session", "drafter")
+    return _table(width, words, ("tokens", "/s", "/step", "accepted", "rtt", "plan", "gain"), rows)
