@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from drafter_service.client import Backoff, DrafterClient
+from dragoman.client import Client
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
@@ -93,3 +94,18 @@ async def baseline(verifier: Verifier, engine: TextEngine) -> None:
 
 async def drafters(verifier: Verifier, count: int) -> None:
     await eventually(lambda: len(verifier.describe().drafters) == count)
+
+
+async def described(client: Client, **wanted: int) -> None:
+    """Until the verifier describes itself so."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = await client.describe()
+            found = {
+                "sessions": answer.sessions,
+                "kv_cache_bytes": answer.kv_cache_bytes,
+                "drafters": len(answer.drafters),
+            }
+            if all(found[name] == value for name, value in wanted.items()):
+                return
+            await asyncio.sleep(0.02)

@@ -20,6 +20,7 @@ from dragoman.processes import ChildProcess, child
 from speculation.errors import ConnectionFailedError, SessionError
 from speculation.messages import Prompt
 from speculation.sampling import SamplingParams
+from tests.service_drivers import described
 
 PROMPT = Prompt(text="The heron")
 SAMPLING = SamplingParams(temperature=0.7, seed=11)
@@ -92,21 +93,6 @@ class RunningText:
 
 async def alone(client: Client, tokens: int) -> Completion:
     return await client.complete(PROMPT, sampling=SAMPLING, max_tokens=tokens, ignore_end=True, draft=False)
-
-
-async def described(client: Client, **wanted: int) -> None:
-    """Until the verifier describes itself so."""
-    async with asyncio.timeout(30):
-        while True:
-            answer = await client.describe()
-            found = {
-                "sessions": answer.sessions,
-                "kv_cache_bytes": answer.kv_cache_bytes,
-                "drafters": len(answer.drafters),
-            }
-            if all(found[name] == value for name, value in wanted.items()):
-                return
-            await asyncio.sleep(0.02)
 
 
 async def test_a_killed_drafter_costs_no_byte_and_its_successor_takes_over(target: Path, drafter_model: Path):
