@@ -126,9 +126,9 @@ class _Board:
         return _Change(gain, seats)
 
     def _worth(self, keys: set[SessionKey]) -> float:
-        return sum(math.log(max(self._speed(key), 1e-3)) for key in sorted(keys))
+        return sum(math.log(max(self.speed(key), 1e-3)) for key in sorted(keys))
 
-    def _speed(self, key: SessionKey) -> float:
+    def speed(self, key: SessionKey) -> float:
         speeds = sorted((self._speed_at(key, seat) for seat in self.seats[key]), reverse=True)
         return (speeds[0] if speeds else 1.0) + SECOND_DRAFTER * sum(max(speed - 1, 0.0) for speed in speeds[1:])
 
@@ -158,8 +158,11 @@ def _first_drafter_changes(board: _Board, threshold: float) -> Iterator[_Change]
                         change = board.weigh({key: (seat,), other: _place_left(board, other, sitting)})
                         if change.gain > threshold:
                             yield change
-        if sitting:
-            change = board.weigh({key: ()})
+    for served in list(board.served.values()):
+        # One less may gain nothing where three less gain much, so all numbers are tried, the slowest first.
+        leaving = sorted((board.speed(key), key) for key in served if not board.applicants[key].pinned)
+        for count in range(1, len(leaving) + 1):
+            change = board.weigh({key: () for _, key in leaving[:count]})
             if change.gain > threshold:
                 yield change
 
