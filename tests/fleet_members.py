@@ -118,6 +118,10 @@ class FakeVerifier:
         return self.sessions[session].links
 
 
+def verifier(*sessions: str, instance: str = "v1", **kwargs) -> FakeVerifier:
+    return FakeVerifier(instance, sessions={name: FakeSession() for name in sessions}, **kwargs)
+
+
 @dataclass
 class FakeDrafter:
     instance: str = "d1"
