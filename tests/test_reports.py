@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.reports import ENTRIES, MOST, read_drafter_report, read_verifier_report
+from coordinator.reports import ENTRIES, MOST, SessionFacts, read_drafter_report, read_verifier_report
 from coordinator.status import status_of_fleet
 from coordinator.telemetry import PRIOR_ACCEPTANCE, Credit, PairAcceptance, Rate, Trend
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from tests.fleet_members import FakeDrafter, FakeSession, FleetDriver, plan, verifier
+from tests.fleet_members import FakeDrafter, FakeSession, FleetDriver, verifier
 
 WRONG_SECONDS = (math.nan, math.inf, -math.inf, -1.0, 1e9)
 
@@ -168,8 +168,6 @@ def test_rates_follow_totals_and_survive_a_new_beginning():
 
 
 def test_history_is_even_though_reports_are_not():
-    from coordinator.reports import SessionFacts
-
     trend = Trend(samples=4, seconds=1.0)
     for now, tokens in ((0.0, 0), (0.3, 10), (1.1, 20), (1.2, 30), (4.3, 40)):
         trend.observe(SessionFacts("s", (), draft_tokens=tokens, accepted=tokens // 2, steps=tokens), now)
@@ -196,4 +194,3 @@ def test_credit_falls_with_broken_promises_and_comes_back_with_time():
     assert credit.value(2.0) < 0.2
     assert credit.value(2.0) < credit.value(60.0) < credit.value(600.0)
     assert credit.value(3600.0) == 1
-    assert plan().width == 8
