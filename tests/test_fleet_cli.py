@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dragoman.fleet import status_as_dict
+from dragoman.fleet import FleetClient, status_as_dict, watch
 from dragoman.fleet_view import away_line, fleet_view, show_age, show_plan, sparkline
 from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -22,13 +23,20 @@ from protos.transport import Address
 from tests.fleet_members import FakeDrafter
 from tests.service_drivers import eventually
 from tests.test_cli import dragoman
-from tests.test_joining import joining, target
+from tests.test_joining import coordinating, joining, target
 
 
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+async def placed(coordinator: str) -> None:
+    """Until the coordinator was told that the first session has a drafter and a plan."""
+    async with asyncio.timeout(20), FleetClient(coordinator) as client:
+        while not any(session.drafters and session.plan.width for session in (await client.status()).sessions):
+            await asyncio.sleep(0.02)
 
 
 # ---- the commands -------------------------------------------------------------------------------------------------
@@ -42,8 +50,7 @@ async def test_status_and_top_show_the_fleet():
         empty = await asyncio.to_thread(dragoman, "status", f"--coordinator={address}")
         assert empty.returncode == 0 and "Nobody has joined yet" in empty.stdout, empty.stderr
         async with joining(where, made), joining(where, FakeDrafter()):
-            await eventually(lambda: made.links_of("s") == [1])
-            await asyncio.sleep(0.5)  # the report of it, at a quarter of a second each
+            await placed(address)
             asked = await asyncio.to_thread(dragoman, "status", f"--coordinator={address}", "--json")
             drawn = await asyncio.to_thread(dragoman, "top", "--once", f"--coordinator={address}", COLUMNS="80")
     assert asked.returncode == 0, asked.stderr
@@ -102,6 +109,17 @@ async def test_top_outlives_the_coordinator():
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_top_draws_on_a_whole_terminal():
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100, height=30, legacy_windows=False)
+    async with coordinating() as (_, address):
+        watching = asyncio.create_task(watch(str(address), console, 0.02))
+        await eventually(lambda: shown.getvalue().count("Nobody has joined yet") >= 3)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert shown.getvalue().startswith("\x1b[?1049h") and shown.getvalue().count("\x1b[?1049l") == 1
 
 
 BAD_INPUT = {
