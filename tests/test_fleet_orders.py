@@ -185,6 +185,14 @@ def test_drafters_are_told_of_all_verifiers_once_until_that_changes():
     assert list(drafter.orders[-1].attach.verifiers) == ["10.0.0.2:50061"]
 
 
+def test_a_verifier_dialled_by_another_name_is_not_dialled_twice():
+    target, drafter = verifier(), FakeDrafter("d1", attached_to=["gpu-box:50061"])
+    target.link(1, "d1")
+    driver = FleetDriver(target, drafter)
+    driver.run(2)
+    assert [list(order.attach.verifiers) for order in drafter.orders] == [["gpu-box:50061"]]
+
+
 def test_a_restarted_coordinator_leaves_everything_as_it_is():
     target = verifier(*"abc")
     for number in (1, 2):
