@@ -198,16 +198,15 @@ class Fleet:
                     yield Order(session.verifier, pb.JoinResponse(plan=order))
 
     def _attachments(self) -> Iterator[Order]:
+        live = {verifier.address for verifier in self.registry.verifiers}
         linked = {(link.instance, verifier.address) for verifier, link in self.links()}
         for drafter in self.registry.drafters:
-            attached = drafter.drafter_facts.attached_to
-            known = {*attached, *(drafter.attach_order or ())}
-            # One that has a stream to the verifier, but not to this address, dialled it by another name.
-            wanted = {
-                verifier.address
-                for verifier in self.registry.verifiers
-                if verifier.address in known or (drafter.instance, verifier.address) not in linked
-            }
+            attached = set(drafter.drafter_facts.attached_to)
+            wanted = live
+            if attached - live:
+                # Where it has a stream already, it may have dialled the verifier by another name.
+                known = attached.union(drafter.attach_order or ())
+                wanted = {address for address in live if address in known or (drafter.instance, address) not in linked}
             # A coordinator that was just restarted, or is cut off from a verifier, ends no stream that is open.
             addresses = tuple(sorted(wanted.union(attached)))
             if drafter.reports and addresses != drafter.attach_order:
