@@ -126,11 +126,14 @@ class _Board:
         return _Change(gain, seats)
 
     def _worth(self, keys: set[SessionKey]) -> float:
-        return sum(math.log(max(self.speed(key), 1e-3)) for key in sorted(keys))
+        return math.fsum(math.log(max(self.speed(key), 1e-3)) for key in keys)
 
     def speed(self, key: SessionKey) -> float:
-        speeds = sorted((self._speed_at(key, seat) for seat in self.seats[key]), reverse=True)
-        return (speeds[0] if speeds else 1.0) + SECOND_DRAFTER * sum(max(speed - 1, 0.0) for speed in speeds[1:])
+        seats = self.seats[key]
+        if len(seats) < 2:
+            return self._speed_at(key, seats[0]) if seats else 1.0
+        first, *others = sorted((self._speed_at(key, seat) for seat in seats), reverse=True)
+        return first + SECOND_DRAFTER * sum(max(speed - 1, 0.0) for speed in others)
 
     def _speed_at(self, key: SessionKey, seat: Seat) -> float:
         question = (key, seat, len(self.served[seat.drafter]))
