@@ -143,7 +143,9 @@ class Fleet:
         if self.urgent or now >= self._place_at:
             self.urgent = False
             self._place_at = now + PLACE_SECONDS
-            wanted = self._assign([sessions[key] for key in wanted], now)
+            before, wanted = wanted, self._assign([sessions[key] for key in wanted], now)
+            if wanted != before:
+                self._place_at = now  # only a few change at once; the others follow in the next round
         for key, seats in wanted.items():
             session = sessions[key]
             if session.verifier.verifier_facts.links:
