@@ -149,7 +149,7 @@ async def test_a_silent_member_is_dismissed_and_comes_back():
         return made.report()
 
     async with coordinating(config=config) as (server, address):
-        joined: list[pb.Joined] = []
+        joined = []
         link = CoordinatorLink(address, made.registration(), report, made.obey, backoff=QUICK, on_joined=joined.append)
         running = asyncio.create_task(link.run())
         await eventually(lambda: len(joined) >= 2)
