@@ -230,3 +230,8 @@ async def test_health_and_a_port_in_use():
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(ConnectionFailedError, match="in use"):
             await CoordinatorServer(CONFIG).start(address)
+
+
+def test_the_longest_outage_is_waited_out():
+    for failures in (0, 10, 10_000, 10**9):
+        assert 0 < Backoff().delay(failures) <= 0.6 * 1.2
