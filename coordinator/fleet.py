@@ -143,7 +143,9 @@ class Fleet:
         if self.urgent or now >= self._place_at:
             self.urgent = False
             self._place_at = now + PLACE_SECONDS
-            wanted = self._assign([sessions[key] for key in wanted], now)
+            before, wanted = wanted, self._assign([sessions[key] for key in wanted], now)
+            if wanted != before:
+                self._place_at = now  # only a few change at once; the others follow in the next round
         for key, seats in wanted.items():
             session = sessions[key]
             if session.verifier.verifier_facts.links:
@@ -199,9 +201,16 @@ class Fleet:
 
     def _attachments(self) -> Iterator[Order]:
         live = {verifier.address for verifier in self.registry.verifiers}
+        linked = {(link.instance, verifier.address) for verifier, link in self.links()}
         for drafter in self.registry.drafters:
+            attached = set(drafter.drafter_facts.attached_to)
+            wanted = live
+            if attached - live:
+                # Where it has a stream already, it may have dialled the verifier by another name.
+                known = attached.union(drafter.attach_order or ())
+                wanted = {address for address in live if address in known or (drafter.instance, address) not in linked}
             # A coordinator that was just restarted, or is cut off from a verifier, ends no stream that is open.
-            addresses = tuple(sorted(live.union(drafter.drafter_facts.attached_to)))
+            addresses = tuple(sorted(wanted.union(attached)))
             if drafter.reports and addresses != drafter.attach_order:
                 drafter.attach_order = addresses
                 yield Order(drafter, pb.JoinResponse(attach=pb.AttachOrder(verifiers=addresses)))

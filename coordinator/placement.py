@@ -126,11 +126,14 @@ class _Board:
         return _Change(gain, seats)
 
     def _worth(self, keys: set[SessionKey]) -> float:
-        return sum(math.log(max(self._speed(key), 1e-3)) for key in sorted(keys))
+        return math.fsum(math.log(max(self.speed(key), 1e-3)) for key in keys)
 
-    def _speed(self, key: SessionKey) -> float:
-        speeds = sorted((self._speed_at(key, seat) for seat in self.seats[key]), reverse=True)
-        return (speeds[0] if speeds else 1.0) + SECOND_DRAFTER * sum(max(speed - 1, 0.0) for speed in speeds[1:])
+    def speed(self, key: SessionKey) -> float:
+        seats = self.seats[key]
+        if len(seats) < 2:
+            return self._speed_at(key, seats[0]) if seats else 1.0
+        first, *others = sorted((self._speed_at(key, seat) for seat in seats), reverse=True)
+        return first + SECOND_DRAFTER * sum(max(speed - 1, 0.0) for speed in others)
 
     def _speed_at(self, key: SessionKey, seat: Seat) -> float:
         question = (key, seat, len(self.served[seat.drafter]))
@@ -158,8 +161,11 @@ def _first_drafter_changes(board: _Board, threshold: float) -> Iterator[_Change]
                         change = board.weigh({key: (seat,), other: _place_left(board, other, sitting)})
                         if change.gain > threshold:
                             yield change
-        if sitting:
-            change = board.weigh({key: ()})
+    for served in list(board.served.values()):
+        # One less may gain nothing where three less gain much, so all numbers are tried, the slowest first.
+        leaving = sorted((board.speed(key), key) for key in served if not board.applicants[key].pinned)
+        for count in range(1, len(leaving) + 1):
+            change = board.weigh({key: () for _, key in leaving[:count]})
             if change.gain > threshold:
                 yield change
 

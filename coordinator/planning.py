@@ -19,6 +19,8 @@ from verifier_service.planning import PROBE, PROBE_EVERY, PROBE_STEPS, coarse
 RESEND_SECONDS: Final = 1.0
 #: Plans chosen per round, for all sessions together.
 CHOICES: Final = 8
+#: Speed-up from which on a plan is worth its drafter's time.
+_GAIN: Final = 1.01
 #: A probe that brought no steps for so long, in seconds, is over all the same.
 PROBE_SECONDS: Final = 5.0
 
@@ -88,8 +90,8 @@ class PlanDesk:
             return
         if before is None and running is not None and self._allowed(running):
             before = running
-        # No loyalty to a probe, or to a plan that loses against the target alone.
-        loyal = self._probing is None and before is not None and predict(rounded, before).speed_up >= 1
+        # No loyalty to a probe, or to a plan that gains nothing over the target alone: it keeps a drafter busy.
+        loyal = self._probing is None and before is not None and predict(rounded, before).speed_up >= _GAIN
         self.plan = _chosen(rounded, before if loyal else None, self._settings)
         self._planned_for, self._probing, self.chosen_at = rounded, None, now
         if self.plan.width:

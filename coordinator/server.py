@@ -21,7 +21,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import status_of
 from protos.transport import PROTOCOL_VERSION, Address, server_options
-from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError
+from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError, SessionError
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,8 @@ async def _registration(requests: AsyncIterator[pb.JoinRequest]) -> pb.Registrat
         async with asyncio.timeout(REGISTRATION_SECONDS):
             first = await anext(requests, None)
     except TimeoutError:
-        raise ProtocolError(f"no registration within {REGISTRATION_SECONDS:g} s") from None
+        # Not the error of a refusal: a member that was held up may try again.
+        raise SessionError(f"no registration within {REGISTRATION_SECONDS:g} s") from None
     if first is None or not first.HasField("registration"):
         raise ProtocolError("a member's first message must be its registration")
     return first.registration

@@ -66,10 +66,11 @@ def run_top(coordinator: str, *, once: bool, seconds: float) -> None:
         console.print(fleet_view(asyncio.run(fetch_status(coordinator)), width=console.width))
         return
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_watch(coordinator, console, seconds))
+        asyncio.run(watch(coordinator, console, seconds))
 
 
-async def _watch(coordinator: str, console: Console, seconds: float) -> None:
+async def watch(coordinator: str, console: Console, seconds: float) -> None:
+    """Draw the fleet every so many seconds, until cancelled."""
     loop = asyncio.get_running_loop()
     status: pb.StatusResponse | None = None
     answered_at = loop.time()

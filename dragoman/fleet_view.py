@@ -18,7 +18,9 @@ _BARS = "▁▂▃▄▅▆▇█"
 _MISSING = 1.5
 #: Rows that anything but sessions takes, beside the rows of members.
 _FURNITURE = 16
-_LEGEND = "plan 8/24 ×2: 8 draft tokens a step, drafter up to 24 ahead, 2 alternatives; gain: over the target alone"
+_LEGEND = (
+    "plan 8/24 ×2: 8 draft tokens a step, drafter up to 24 ahead, 2 alternatives; gain: expected, over the target alone"
+)
 
 
 def fleet_view(
@@ -99,12 +101,13 @@ def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Seque
     gap = 1 if width < 100 else 2
     room = width - gap * (columns - 1) - sum(widest[len(words) :])
     table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    widths = dict(enumerate(widest[: len(words)]))
+    for done, index in enumerate(sorted(widths, key=lambda index: widest[index])):
+        # From the narrowest on: what one leaves of its share is for the wider ones.
+        widths[index] = min(widest[index], max(room // (len(words) - done), 4))
+        room -= widths[index]
     for index, name in enumerate(words):
-        # What a short column leaves is for those after it.
-        share = max(room // (len(words) - index), 4)
-        wide = min(widest[index], share)
-        room -= wide
-        table.add_column(name, overflow="ellipsis", no_wrap=True, width=wide)
+        table.add_column(name, overflow="ellipsis", no_wrap=True, width=widths[index])
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -115,9 +118,9 @@ def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Seque
 def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> Table:
     rows = [
         (
+            _name(member),
             member.model,
             member.verifier.address,
-            _name(member),
             f"{member.sessions}/{member.max_sessions}",
             f"{member.verifier.tokens_per_second:.1f}",
             str(member.verifier.committed_tokens),
@@ -125,14 +128,14 @@ def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> Table:
         )
         for member in members
     ]
-    return _table(width, ("model", "address", "verifier"), ("sessions", "tokens/s", "tokens", "KV"), rows)
+    return _table(width, ("verifier", "model", "address"), ("sessions", "tokens/s", "tokens", "KV"), rows)
 
 
 def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
     rows = [
         (
-            member.model,
             _name(member),
+            member.model,
             f"{member.sessions}/{member.max_sessions}",
             show_duration(member.drafter.seconds_per_token) if member.drafter.seconds_per_token else "-",
             show_duration(member.drafter.round_trip) if member.drafter.HasField("round_trip") else "-",
@@ -140,7 +143,7 @@ def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
         )
         for member in members
     ]
-    return _table(width, ("model", "drafter"), ("sessions", "per token", "round trip", "accepted"), rows)
+    return _table(width, ("drafter", "model"), ("sessions", "per token", "round trip", "accepted"), rows)
 
 
 def _name(member: pb.MemberStatus) -> Text:

@@ -98,7 +98,8 @@ class CoordinatorLink:
                         task.result()
             except asyncio.CancelledError:
                 self._leaving.set()
-                await asyncio.wait((reader, writer), timeout=LEAVE_SECONDS, return_when=asyncio.ALL_COMPLETED)
+                if self.joined:
+                    await asyncio.wait((reader, writer), timeout=LEAVE_SECONDS)
                 raise
             except grpc.RpcError as error:
                 raise error_of(error, self._coordinator, who="coordinator") from error

@@ -75,7 +75,8 @@ class Backoff:
     factor: float = 1.3
 
     def delay(self, failures: int) -> float:
-        return min(self.longest, self.shortest * self.factor**failures) * random.uniform(0.8, 1.2)
+        # An outage of an hour is thousands of failures: more than a power of a float can stand.
+        return min(self.longest, self.shortest * self.factor ** min(failures, 64)) * random.uniform(0.8, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
