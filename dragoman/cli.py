@@ -174,13 +174,14 @@ def drafter(
     """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
     from dragoman.loading import load_drafter
     from dragoman.serve import serve_drafter, set_up_logging
-    from protos.transport import Address
+    from protos.transport import COORDINATOR_PORT, DEFAULT_PORT, Address
 
     set_up_logging(verbose)
     if verifier is not None and coordinator is not None:
         raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
     field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
-    dialled = Address.parse(address, field=field)
+    port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
+    dialled = Address.parse(address, field=field, default_port=port)
     loaded = load_drafter(model, device=device, dtype=dtype, threads=threads)
     serve_drafter(
         loaded, dialled, fleet=coordinator is not None, name=name, max_sessions=max_sessions, ready_json=ready_json

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from drafter_service.draft_source import Drafter
 from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import DEFAULT_PORT, Address
+from protos.transport import COORDINATOR_PORT, DEFAULT_PORT, Address
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
 
@@ -66,7 +66,7 @@ def fleet_membership(
             "is every address of this machine, so the fleet cannot dial it",
             remedy="add --advertise host:port, as the drafters reach it",
         )
-    return Membership(Address.parse(coordinator, field="coordinator"), name, advertise)
+    return Membership(Address.parse(coordinator, field="coordinator", default_port=COORDINATOR_PORT), name, advertise)
 
 
 def new_instance() -> str:

@@ -68,7 +68,7 @@ def status(server: CoordinatorServer) -> pb.StatusResponse:
     return status_of_fleet(server.fleet, asyncio.get_running_loop().time())
 
 
-async def test_members_find_each_other_and_the_coordinator_sees_the_text():
+async def test_members_find_each_other_and_the_coordinator_sees_the_text() -> None:
     engine = TextEngine(step_seconds=0.02)
     async with coordinating() as (server, at), fleet(at, engine) as (verifier, address):
         seen: list[pb.SessionStatus] = []
@@ -129,7 +129,7 @@ async def test_drafters_of_one_name_are_told_apart_and_share_the_sessions():
         await baseline(verifier, engine)
 
 
-async def test_a_session_moves_from_drafter_to_drafter_in_mid_text():
+async def test_a_session_moves_from_drafter_to_drafter_in_mid_text() -> None:
     engine = TextEngine(step_seconds=0.01)
     async with serving(engine) as (verifier, address), drafting(address), drafting(address):
         await drafters(verifier, 2)

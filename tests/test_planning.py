@@ -65,6 +65,12 @@ def test_a_session_without_speculation_tries_again_now_and_then():
     assert widths.count(0) / len(widths) > 1 - 2.5 * (PROBE_STEPS + 10) / PROBE_EVERY
 
 
+def test_a_probe_lasts_long_enough_to_see_something_of_slow_steps():
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    widths = Clock(planner, [link(draft_token=0.5)]).run(PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4)
+    assert widths.count(PROBE.width) == PROBE_STEPS
+
+
 def test_a_drafter_that_becomes_good_is_used_again():
     planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
     assert Clock(planner, [link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width

@@ -20,6 +20,8 @@ REPLAN_SECONDS = 0.25
 #: A session that speculates no more tries again after so many steps, for so many, this far.
 PROBE_EVERY, PROBE_STEPS = 64, 8
 PROBE = SpeculationPlan(width=2, lookahead=4, span_tokens=2)
+#: A plan that is expected to gain less keeps a drafter busy for nothing.
+WORTHWHILE = 1.01
 #: Acceptance rates told apart, by position since the last miss.
 POSITIONS = 4
 #: An order of the coordinator stands for so long; then the verifier plans by itself again.
@@ -57,7 +59,8 @@ class SessionPlanner:
         self._step_fit.observe(draft_tokens, seconds)
         self._acceptance.observe_step(draft_tokens, accepted)
         self._drafted_steps += draft_tokens > 0
-        self._steps_off = self._steps_off + 1 if self.plan.width == 0 else 0
+        probing = self._steps_off < 0
+        self._steps_off = self._steps_off + 1 if self.plan.width == 0 or probing else 0
 
     def order(self, plan: SpeculationPlan, now: float) -> None:
         """The coordinator decides."""
@@ -84,8 +87,8 @@ class SessionPlanner:
             if costs == self._planned_for:  # choosing takes some milliseconds of processor time
                 return False
             self._planned_for = costs
-            # No loyalty to a probe, or to a plan that loses against the target alone.
-            loyal = before != PROBE and predict(costs, before).speed_up >= 1
+            # No loyalty to a probe, or to a plan that gains nothing over the target alone.
+            loyal = before != PROBE and predict(costs, before).speed_up >= WORTHWHILE
             self.plan = best_plan(costs, current=before if loyal else None)
         self._planned_at = now
         return self.plan != before
