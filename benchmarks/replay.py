@@ -117,11 +117,10 @@ class ReplayDrafter:
     vocab_size = 0
     vocab_hash = ""
 
-    def __init__(self, texts: list[RecordedText], *, token: float, row: float, wrong: bool = False) -> None:
+    def __init__(self, texts: list[RecordedText], *, token: float, row: float) -> None:
         self.texts = texts
         self.token_seconds = token
         self.row_share = row
-        self.wrong = wrong
 
     def open(self, offer: SessionOffer) -> ReplayDraftSource:
         return ReplayDraftSource(self, self.texts[number_of(offer.prompt, self.texts)], offer.committed)
@@ -153,8 +152,6 @@ class ReplayDraftSource:
         return [self._choices(path)[:choices] for path in paths]
 
     def _choices(self, path: draft_source.Path) -> list[DraftToken]:
-        if self._drafter.wrong:
-            return [self._draft_token("\x00wrong", 0.99)]
         # The longest known text that this place continues with tokens drafted from there.
         for back in range(len(path) + 1):
             known = self._drafts.get(self._at(path[: len(path) - back]))
@@ -174,6 +171,41 @@ class ReplayDraftSource:
 
     def close(self) -> None:
         self._drafts.clear()
+
+
+class WrongDrafter:
+    """Is sure of itself and never right, for any target."""
+
+    model_name = "wrong"
+    vocab_size = 0
+    vocab_hash = ""
+
+    def __init__(self, *, token: float, row: float) -> None:
+        self.token_seconds = token
+        self.row_share = row
+
+    def open(self, offer: SessionOffer) -> WrongDraftSource:
+        return WrongDraftSource(self)
+
+    def measure(self) -> float:
+        return self.token_seconds
+
+
+class WrongDraftSource:
+    """Drafts one word that no one says."""
+
+    def __init__(self, drafter: WrongDrafter) -> None:
+        self._drafter = drafter
+
+    def move(self, path: draft_source.Path, keep: int, text: bytes | None) -> None:
+        pass
+
+    def expand(self, paths: Sequence[draft_source.Path], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
+        time.sleep(self._drafter.token_seconds * (1 + self._drafter.row_share * (len(paths) - 1)))
+        return [[DraftToken(b"\x00wrong", 0.99)] for _ in paths]
+
+    def close(self) -> None:
+        pass
 
 
 app = typer.Typer(add_completion=False)
@@ -207,14 +239,17 @@ def verifier(
 
 @app.command()
 def drafter(
-    recording: Recording,
     verifier: Annotated[str, typer.Option(help="Address of the verifier, host:port")],
+    recording: Annotated[Path | None, typer.Option(help="Without one: a drafter that is never right")] = None,
     token: float = 0.003,
     row: float = 0.15,
-    wrong: Annotated[bool, typer.Option(help="Draft what is never right")] = False,
 ) -> None:
     """A drafter of the given speed. Says ready in JSON."""
-    replaying = ReplayDrafter(load(recording), token=token, row=row, wrong=wrong)
+    replaying: ReplayDrafter | WrongDrafter
+    if recording is None:
+        replaying = WrongDrafter(token=token, row=row)
+    else:
+        replaying = ReplayDrafter(load(recording), token=token, row=row)
     serve_drafter(replaying, Address.parse(verifier, field="verifier"), ready_json=True)
 
 

@@ -1,8 +1,9 @@
 """Edge and cloud, emulated on one machine: the target alone on core 0, the drafter on core 1, a distance between them.
 
-For every round trip, prompt and drafter: the target alone, synchronous speculation with the best fixed width, and the
-adaptive plan, in turn prompt by prompt. What counts are the ratios to the target alone. ``--replay`` takes recorded
-models of any speed instead of real ones (``benchmarks/replay.py``).
+For every round trip and prompt: the target alone, synchronous speculation of some fixed widths, overlapped speculation
+with some fixed plans, and the adaptive plan, in turn prompt by prompt. What counts are the ratios to the target alone.
+``--replay`` takes recorded models of any speed instead of real ones (``benchmarks/replay.py``). Every arm has a target
+and a drafter of its own, so choose arms (``--arm``) by the memory there is. ``benchmarks/wide_area_figures.py`` draws.
 
     python -m benchmarks.wide_area --prompts prompts.jsonl --round-trip 0 --round-trip 40 --output wide_area.json
     python -m benchmarks.wide_area --replay recording.json --step 0.025 --token 0.003 --output wide_area_fast.json
@@ -31,11 +32,19 @@ from dragoman.client import Client, Completion
 from dragoman.demo import title
 from dragoman.processes import child
 from protos.transport import Address
+from speculation.errors import InputError
 from speculation.messages import Prompt
 
 ALONE, ADAPTIVE = "target_alone", "adaptive"
 #: Widths of synchronous speculation that are tried; the best of them counts.
 SYNCHRONOUS_WIDTHS = (2, 4, 8)
+#: Overlapped speculation with a plan that stays: width, lookahead, alternatives.
+FIXED_PLANS = ((4, 8, 0), (8, 16, 0), (8, 16, 1), (8, 32, 2))
+ARMS = (
+    *(f"synchronous_{width}" for width in SYNCHRONOUS_WIDTHS),
+    *("fixed_{}_{}_{}".format(*plan) for plan in FIXED_PLANS),
+    ADAPTIVE,
+)
 #: Longer than any draft takes: the target waits for it.
 SYNCHRONOUS_PATIENCE_MS = 5000
 
@@ -49,13 +58,14 @@ class Setup:
     replay: Path | None
     step: float
     token: float
+    step_per_token: float
     max_tokens: int
     cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0)))[:2])
 
     def verifier(self, *plan: str) -> tuple[list[str], tuple[str, ...]]:
         """Arguments and module of the process. ``plan``: options of the verifier."""
         if self.replay is not None:
-            options = [f"--recording={self.replay}", f"--step={self.step}"]
+            options = [f"--recording={self.replay}", f"--step={self.step}", f"--step-per-token={self.step_per_token}"]
             return ["verifier", *options, *plan], ("benchmarks.replay",)
         options = [f"--model={self.target}", "--listen=127.0.0.1:0", "--threads=1"]
         return ["verifier", *options, *plan], ("dragoman", "--ready-json")
@@ -63,7 +73,7 @@ class Setup:
     def drafting(self, address: str) -> tuple[list[str], tuple[str, ...]]:
         wrong = self.drafter == "wrong"
         if self.replay is not None or wrong:
-            options = [f"--recording={self.replay}", f"--token={self.token}", *(["--wrong"] if wrong else [])]
+            options = [f"--token={self.token}", *([] if wrong else [f"--recording={self.replay}"])]
             return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
         options = [f"--model={self.drafter}", f"--verifier={address}", "--threads=1"]
         return ["drafter", *options], ("dragoman", "--ready-json")
@@ -72,7 +82,12 @@ class Setup:
 def plan_options(arm: str) -> list[str]:
     if arm == ADAPTIVE:
         return ["--adaptive"]
-    width = int(arm.removeprefix("synchronous_"))
+    kind, *numbers = arm.split("_")
+    if kind == "fixed":
+        width, lookahead, alternatives = numbers
+        ahead = [f"--width={width}", f"--lookahead={lookahead}", f"--alternatives={alternatives}"]
+        return ["--no-adaptive", *ahead, "--span-tokens=2", "--stop-threshold=0.02"]
+    (width,) = numbers
     waits = [f"--patience={SYNCHRONOUS_PATIENCE_MS}", "--stop-threshold=0.0"]
     return ["--no-adaptive", f"--width={width}", f"--lookahead={width}", f"--span-tokens={width}", *waits]
 
@@ -114,6 +129,10 @@ def figures(completion: Completion) -> dict[str, Any]:
         "steps": stats.steps,
         "bytes_per_token": (stats.bytes_up + stats.bytes_down) / max(1, completion.completion_tokens),
         "stale_spans": stats.stale_spans,
+        "plans": [
+            [change.seconds, change.plan.width, change.plan.lookahead, change.plan.alternatives]
+            for change in stats.plans
+        ],
     }
 
 
@@ -158,6 +177,8 @@ def summary(cells: list[dict[str, Any]], arms: list[str]) -> list[dict[str, Any]
             row[arm] = statistics.median(cell[arm]["speed_up"] for cell in of_trip)
         synchronous = [row[arm] for arm in arms if arm.startswith("synchronous_")]
         row["synchronous"] = max(synchronous) if synchronous else None
+        fixed = [row[arm] for arm in arms if arm.startswith("fixed_")]
+        row["fixed"] = max(fixed) if fixed else None
         row["worst"] = min(cell[ADAPTIVE]["speed_up"] for cell in of_trip) if ADAPTIVE in arms else None
         row["bytes_per_token"] = statistics.median(cell[arms[-1]]["bytes_per_token"] for cell in of_trip)
         row["identical"] = all(cell["identical"] for cell in of_trip)
@@ -177,22 +198,27 @@ def show(rows: list[dict[str, Any]], arms: list[str], console: Console) -> None:
 
 def main(
     target: str = "qwen2.5-coder-1.5b",
-    drafter: Annotated[str, typer.Option(help="A model, lookup, or wrong (with --replay)")] = "smollm2-135m",
+    drafter: Annotated[str, typer.Option(help="A model, lookup, or wrong: one that never agrees")] = "smollm2-135m",
     prompts: Annotated[Path | None, typer.Option(help="JSONL with prompt or messages in each line")] = None,
     task: str = "",
     limit: int = 4,
     max_tokens: int = 64,
     round_trip: Annotated[list[int] | None, typer.Option(help="Milliseconds; may be repeated")] = None,
-    synchronous: Annotated[bool, typer.Option(help="The synchronous arms as well")] = True,
+    arm: Annotated[
+        list[str] | None, typer.Option(help=f"May be repeated; of {', '.join(ARMS)}  [default: all]")
+    ] = None,
     replay: Annotated[Path | None, typer.Option(help="A recording, in place of the models")] = None,
     step: float = 0.025,
-    token: float = 0.003,
+    token: Annotated[float, typer.Option(help="Seconds a draft token; of real models for the figures only")] = 0.003,
+    step_per_token: Annotated[float, typer.Option(help="Seconds that one adds to a step; as before")] = 0.0002,
     output: Annotated[Path | None, typer.Option(help="Where the JSON goes  [default: standard output]")] = None,
 ) -> None:
     """Sweep."""
     console = Console(stderr=True)
-    setup = Setup(target, drafter, replay, step, token, max_tokens)
-    arms = [*(f"synchronous_{width}" for width in SYNCHRONOUS_WIDTHS if synchronous), ADAPTIVE]
+    setup = Setup(target, drafter, replay, step, token, step_per_token, max_tokens)
+    arms = list(arm or ARMS)
+    for name in set(arms) - set(ARMS):
+        raise InputError("arm", name, "is not known", remedy=f"use one of {', '.join(ARMS)}")
     if replay is None:
         asked = load_prompts(prompts, limit=limit, task=task)
     else:

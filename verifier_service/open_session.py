@@ -56,6 +56,8 @@ class OpenSession:
 
     #: Events that may wait for the next step; the oldest are dropped beyond it.
     INBOX_EVENTS = 1024
+    #: Changes of the plan that are remembered for the statistics.
+    PLAN_CHANGES = 500
 
     def __init__(
         self,
@@ -82,6 +84,8 @@ class OpenSession:
         self._held = 0.0  # seconds that the coming step was held back
         self._unanswered = False
         self._plan_is_new = False
+        self._opened_at = time.monotonic()
+        self._plans = [pb.PlanChange(plan=codec.plan_to_wire(planner.plan))]
         self.bytes_up = 0
         self.bytes_down = 0
         self.verify_seconds = 0.0
@@ -107,6 +111,10 @@ class OpenSession:
         if self.session.plan != self.planner.plan:
             self.session.plan = self.planner.plan
             self._plan_is_new = True
+            if len(self._plans) < self.PLAN_CHANGES:
+                committed, seconds = len(self.session.token_ids), time.monotonic() - self._opened_at
+                plan = codec.plan_to_wire(self.planner.plan)
+                self._plans.append(pb.PlanChange(committed_tokens=committed, seconds=seconds, plan=plan))
 
     async def wait_for_draft(self) -> None:
         """Hold the coming step back for a draft on its way, if the plan has patience and that pays."""
@@ -236,4 +244,5 @@ class OpenSession:
             accepted_tokens_per_pos=stats.accepted_per_pos,
             verify_seconds=self.verify_seconds,
             overhead_p50_seconds=statistics.median(self._overheads) if self._overheads else 0.0,
+            plans=self._plans,
         )

@@ -196,7 +196,7 @@ class GenerateFinished(_message.Message):
     def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ...) -> None: ...
 
 class SpeculationStats(_message.Message):
-    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds")
+    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +207,7 @@ class SpeculationStats(_message.Message):
     ACCEPTED_TOKENS_PER_POS_FIELD_NUMBER: _ClassVar[int]
     VERIFY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OVERHEAD_P50_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PLANS_FIELD_NUMBER: _ClassVar[int]
     steps: int
     draft_tokens: int
     accepted_tokens: int
@@ -217,7 +218,18 @@ class SpeculationStats(_message.Message):
     accepted_tokens_per_pos: _containers.RepeatedScalarFieldContainer[int]
     verify_seconds: float
     overhead_p50_seconds: float
-    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ...) -> None: ...
+    plans: _containers.RepeatedCompositeFieldContainer[PlanChange]
+    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ..., plans: _Optional[_Iterable[_Union[PlanChange, _Mapping]]] = ...) -> None: ...
+
+class PlanChange(_message.Message):
+    __slots__ = ("committed_tokens", "seconds", "plan")
+    COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    committed_tokens: int
+    seconds: float
+    plan: SpeculationPlan
+    def __init__(self, committed_tokens: _Optional[int] = ..., seconds: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
 
 class AssistRequest(_message.Message):
     __slots__ = ("hello", "span", "resync", "decline", "pong")
