@@ -72,6 +72,26 @@ check-protos: $(PROTOS_VENV)/.installed-$(GRPCIO_TOOLS) ## Fail if the committed
 bench-local-pair: venv ## Measure the embedded drafter and target against the target alone
 	$(BIN)/python -m benchmarks.local_pair $(ARGS)
 
+# Four prompts of each kind; PROMPTS=file.jsonl TASK=humaneval takes others.
+PROMPTS ?= benchmarks/prompts.jsonl
+TASK ?= code
+TRIPS ?= 0 10 40 80 160
+BENCH := build/wide_area
+WIDE_AREA = $(BIN)/python -m benchmarks.wide_area $(TRIPS:%=--round-trip=%)
+
+.PHONY: bench-wide-area
+bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (an hour)
+	mkdir -p $(BENCH)
+	$(BIN)/python -m benchmarks.recording --prompts $(PROMPTS) --task '$(TASK)' --output $(BENCH)/recording.json
+	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 8 --output $(BENCH)/fast.json
+	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 4 --drafter wrong --arm adaptive --output $(BENCH)/fast_wrong.json
+	$(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/fast.json --output $(BENCH)/fast.png
+	for drafter in smollm2-135m lookup wrong; do \
+	  $(WIDE_AREA) --prompts $(PROMPTS) --task '$(TASK)' --drafter $$drafter --token 0.059 --step-per-token 0.008 \
+	    --arm synchronous_4 --arm synchronous_8 --arm adaptive --output $(BENCH)/$$drafter.json; \
+	  $(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/$$drafter.json --output $(BENCH)/$$drafter.png; \
+	done
+
 .PHONY: clean
 clean: ## Remove the virtual environments, build results and caches of tools
 	rm -rf $(VENV) $(PROTOS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
