@@ -88,13 +88,15 @@ async def test_top_outlives_the_coordinator():
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "dragoman", "top", f"--coordinator=127.0.0.1:{port}", "--seconds=0.1",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "COLUMNS": "120"},
+        # Jobs in the background of a shell are born deaf to SIGINT, and so would be this child of theirs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
 
     async def until(words: str) -> None:
         async with asyncio.timeout(60):
-            while words not in (await process.stdout.readline()).decode():
-                pass
+            while words not in (line := (await process.stdout.readline()).decode()):
+                assert line, "it ended"
 
     try:
         await until("no coordinator answers")
@@ -103,7 +105,7 @@ async def test_top_outlives_the_coordinator():
             await until("0 verifiers")
         await until("no coordinator answers")
         process.send_signal(signal.SIGINT)
-        _, errors = await process.communicate()
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0 and not errors, errors
     finally:
         if process.returncode is None:
