@@ -3,6 +3,9 @@
 Spans of one drafter, of several, and alternatives all land in the one trie; shared beginnings are stored once.
 Ranks order the branches: a drafter's first choice before its alternatives, earlier spans before later ones.
 
+Under a rejection rule a node also holds the draft token that was drawn there, with its distribution: the first that
+came, and only until the place is decided (see ``speculation/rejection.py``). Its bytes are in the trie like any text.
+
 Invariants: every node's digest is that of committed text + its path; ``size`` counts the nodes below the root
 and never exceeds ``capacity``; after ``advance`` only text that follows the new committed end is left.
 """
@@ -10,9 +13,11 @@ and never exceeds ``capacity``; after ``advance`` only text that follows the new
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from speculation.messages import Span
+from speculation.proposal import Proposal
 from speculation.text_digest import DigestedText, extend_digest
 
 _NEVER = (1 << 30, 1 << 62)
@@ -36,13 +41,18 @@ class DraftPath:
 
 
 class _Node:
-    __slots__ = ("children", "digest", "ends_rank", "rank")
+    __slots__ = ("children", "digest", "ends_rank", "proposal", "rank")
 
     def __init__(self, digest: int, rank: tuple[int, int]) -> None:
         self.children: dict[int, _Node] = {}
         self.digest = digest
         self.rank = rank
         self.ends_rank = _NEVER
+        self.proposal: tuple[Proposal, bytes] | None = None  # and its token's bytes
+
+
+#: A place in the trie, good until its next change.
+Place = _Node
 
 
 class DraftTrie:
@@ -51,6 +61,7 @@ class DraftTrie:
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
         self.size = 0
+        self._zero_width = 0
         self._arrivals = 0
         self._committed = DigestedText()
         self._root = _Node(self._committed.digest, (0, 0))
@@ -62,8 +73,8 @@ class DraftTrie:
         """The committed text that the trie hangs on. Grow it through ``advance`` only."""
         return self._committed
 
-    def add(self, span: Span) -> SpanFate:
-        """Merge a span into the pool.
+    def add(self, span: Span, pieces: Sequence[bytes] = ()) -> SpanFate:
+        """Merge a span into the pool. ``pieces``: the bytes of its proposals' tokens, which its text begins with.
 
         A late span (its base lies before the committed end) is used from the middle, if the text committed since
         agrees with it. One that starts ahead must continue a branch that the pool holds.
@@ -85,7 +96,37 @@ class DraftTrie:
                 return SpanFate.STALE
             node, offset = found, span.base_offset
         self._arrivals += 1
-        return self._insert(node, offset, text, span.ends, (span.alternative, self._arrivals))
+        rank = (span.alternative, self._arrivals)
+        return self._insert_drawn(node, offset, text, span, pieces, rank)
+
+    def _insert_drawn(
+        self, node: _Node, offset: int, text: bytes, span: Span, pieces: Sequence[bytes], rank: tuple[int, int]
+    ) -> SpanFate:
+        """Drawn tokens to the nodes where they begin, and all the text below ``node``."""
+        fates = [SpanFate.KNOWN]
+        start = span.base_offset
+        for proposal, piece in zip(span.proposals, pieces, strict=True):
+            lead, text = text[: max(0, start - offset)], text[max(0, start - offset) :]
+            if start >= offset:
+                found = self._insert(node, offset, lead, False, rank, fates)
+                if found is None:
+                    break
+                node, offset = found, start
+                if self._place_is_open(node, span, start):
+                    node.proposal = (proposal, piece)
+                    fates.append(SpanFate.USED)
+            start += len(piece)
+        else:
+            self._insert(node, offset, text, span.ends, rank, fates)
+        return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
+
+    def _place_is_open(self, node: _Node, span: Span, start: int) -> bool:
+        """Whether a token drawn at the node may be used: the first there, and nothing was decided there yet."""
+        if node.proposal is not None:
+            return False
+        if node is not self._root:
+            return True
+        return (span.zero_width if start == span.base_offset else 0) == self._zero_width
 
     def fits(self, span: Span) -> bool:
         """Whether the span follows a text that is still possible."""
@@ -95,29 +136,46 @@ class DraftTrie:
             return False
         return span.text.startswith(self._committed.since(span.base_offset))
 
-    def _insert(self, node: _Node, offset: int, text: bytes, ends: bool, rank: tuple[int, int]) -> SpanFate:
-        fate = SpanFate.KNOWN
+    def _insert(
+        self, node: _Node, offset: int, text: bytes, ends: bool, rank: tuple[int, int], fates: list[SpanFate]
+    ) -> _Node | None:
+        """All of ``text`` below ``node``; returns the last node, None if there was no room for it."""
         for byte in text:
             child = node.children.get(byte)
             offset += 1
             if child is None:
                 if self.size >= self.capacity:
-                    return SpanFate.FULL
+                    fates.append(SpanFate.FULL)
+                    return None
                 child = _Node(extend_digest(node.digest, bytes((byte,))), rank)
                 node.children[byte] = child
                 self._index[offset, child.digest] = child
                 self.size += 1
-                fate = SpanFate.USED
+                fates.append(SpanFate.USED)
             child.rank = min(child.rank, rank)
             node = child
         if ends and rank < node.ends_rank:
-            fate = SpanFate.USED if node.ends_rank == _NEVER else fate
+            if node.ends_rank == _NEVER:
+                fates.append(SpanFate.USED)
             node.ends_rank = rank
-        return fate
+        return node
 
-    def best_path(self, *, limit: int) -> DraftPath:
-        """The best-ranked branch, at most ``limit`` bytes of it."""
-        node = self._root
+    def drawn(self, *, limit: int) -> tuple[list[Proposal], Place | None]:
+        """The tokens drawn from the committed end on, each where the one before it ends; and the place after them."""
+        node: _Node | None = self._root
+        found: list[Proposal] = []
+        while node is not None and node.proposal is not None and len(found) < limit:
+            proposal, piece = node.proposal
+            found.append(proposal)
+            if not piece:
+                node = None
+            for byte in piece:
+                node = node.children.get(byte) if node is not None else None
+        return found, node
+
+    def best_path(self, *, limit: int, after: Place | None = None) -> DraftPath:
+        """The best-ranked branch after a place (None: the committed end), at most ``limit`` bytes of it."""
+        node = after or self._root
         path = bytearray()
         while True:
             byte, child = min(node.children.items(), key=lambda item: item[1].rank, default=(0, None))
@@ -128,8 +186,11 @@ class DraftTrie:
             path.append(byte)
             node = child
 
-    def advance(self, text: bytes) -> None:
-        """Commit ``text``: what agrees with it stays as draft, all else goes."""
+    def advance(self, text: bytes, *, zero_width: int = 0) -> None:
+        """Commit ``text``: what agrees with it stays as draft, all else goes.
+
+        ``zero_width``: tokens committed at its end that added no bytes.
+        """
         node: _Node | None = self._root
         for byte in text:
             node = node.children.get(byte) if node is not None else None
@@ -137,6 +198,9 @@ class DraftTrie:
         self._root = node if node is not None else _Node(self._committed.digest, (0, 0))
         if not text:  # a token without bytes: the target went on, so the guess that the text ends here was wrong
             self._root.ends_rank = _NEVER
+        if zero_width:  # the place of what was drawn here is decided
+            self._root.proposal = None
+        self._zero_width = zero_width
         self._reindex()
 
     def clear(self) -> None:

@@ -6,23 +6,26 @@ The shell (verifier_service) asks ``next_step`` what to run, runs the forward pa
 Invariants
   * The truth is ``token_ids``, the list of committed target ids. They are never re-encoded.
   * Between steps the KV cache holds prompt + all committed ids but the last one; ``Rollback`` keeps it so.
-  * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool.
+  * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool. (Under the rejection rules the
+    next token depends on the draft, and its distribution does not.)
   * End tokens, stop strings and ``max_tokens`` cut a block before anything of it is committed or shown.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from speculation.acceptance import Acceptance, accept_exact, accept_race
+from speculation.acceptance import Acceptance, accept, target_stream
 from speculation.byte_vocab import ByteVocab
-from speculation.draft_trie import DraftTrie, SpanFate
+from speculation.draft_trie import DraftTrie, Place, SpanFate
 from speculation.errors import InputError
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
+from speculation.proposal import Proposal
 from speculation.race import RaceNoise
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
@@ -68,13 +71,19 @@ class SessionRequest:
             )
         if self.max_tokens < 1:
             raise InputError("max_tokens", self.max_tokens, "must be at least 1")
+        if self.rule is Rule.AUTO:
+            raise InputError("rule", self.rule.value, "must be decided before the session starts")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run the target on ``tokens`` (the last committed id, then the candidates); logits [len(tokens), V] come back."""
+    """Run the target on ``tokens`` (the last committed id, then the candidates); logits [len(tokens), V] come back.
+
+    ``proposals``: what the candidates were drawn from, for those that came with it.
+    """
 
     tokens: tuple[int, ...]
+    proposals: tuple[Proposal | None, ...] = ()
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -151,9 +160,8 @@ class TargetSession:
         self.finish_reason: FinishReason | None = None
         self._vocab = vocab
         self._encode = encode
-        stream = "race" if request.rule is Rule.RACE else "target"
+        stream = target_stream(request.rule)
         self._sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
-        self._accept = accept_race if request.rule is Rule.RACE else accept_exact
         self._trie = DraftTrie(capacity=pool_bytes)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
@@ -181,7 +189,10 @@ class TargetSession:
     def on_span(self, span: Span) -> SpanFate:
         """A drafter's guess came. It may be used, known already, stale, or one too many; never harmful."""
         self.stats.spans += 1
-        fate = self._trie.add(span)
+        drawn = span.proposals if self.request.rule.proposes else ()
+        pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
+        span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
+        fate = self._trie.add(span, pieces)
         if fate is SpanFate.STALE:
             self.stats.stale_spans += 1
         return fate
@@ -193,7 +204,8 @@ class TargetSession:
 
     def answers(self, span: Span) -> bool:
         """Whether a span brings text for the coming step, or says that none will come."""
-        return self._trie.fits(span) and (span.rests or span.base_offset + len(span.text) > self.committed_length)
+        new = span.proposals or span.base_offset + len(span.text) > self.committed_length
+        return self._trie.fits(span) and (span.rests or bool(new))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
         """A drafter lost track: everything from its offset on, or None if it claims text that does not exist."""
@@ -203,19 +215,22 @@ class TargetSession:
         return Verdict(resync.offset, committed.since(resync.offset), committed.digest, self.zero_width)
 
     def next_step(self) -> Step:
-        """The last committed token and the candidates after it: the trie's best path in target tokens."""
-        self._pending = Step((self._last_token(), *self._candidates()))
+        """The last committed token and the candidates after it: the pool's best path in target tokens."""
+        candidates, proposals = self._candidates()
+        self._pending = Step((self._last_token(), *candidates), proposals)
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
         """Verify the pending step. ``logits``: [len(step.tokens), V] float32."""
         candidates = self._pending.candidates
-        acceptance = self._accept(logits, candidates, self._sampler, max_tokens=self._max_tokens - len(self.token_ids))
+        room = self._max_tokens - len(self.token_ids)
+        rule, proposals = self.request.rule, self._pending.proposals
+        acceptance = accept(rule, logits, candidates, proposals, self._sampler, max_tokens=room)
         token_ids, runs = self._commit(acceptance)
         accepted = min(acceptance.accepted, len(token_ids))
         self.stats.count_step(len(candidates), accepted)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
-        self._trie.advance(text)
+        self._trie.advance(text, zero_width=self.zero_width)
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
             Rollback(len(candidates) - accepted),
@@ -231,13 +246,24 @@ class TargetSession:
     def _last_token(self) -> int:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
-    def _candidates(self) -> list[int]:
-        """At most ``plan.width`` tokens, and never more than may still be committed beside the target's own."""
+    def _candidates(self) -> tuple[list[int], tuple[Proposal | None, ...]]:
+        """At most ``plan.width`` tokens, and never more than may still be committed beside the target's own.
+
+        First those that a drafter drew as target tokens, then others that spell the best text after them.
+        """
         limit = min(self.plan.width, self._max_tokens - len(self.token_ids) - 1)
         if limit <= 0:
-            return []
-        path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN)
-        candidates = retokenize(path.text, self._tail(), self._vocab, self._encode, limit=limit)
+            return [], ()
+        drawn, place = self._trie.drawn(limit=limit)
+        candidates = [proposal.token for proposal in drawn]
+        if place is not None and len(drawn) < limit:
+            candidates += self._spelled(place, candidates, limit - len(drawn))
+        return candidates, (*drawn, *[None] * (len(candidates) - len(drawn)))
+
+    def _spelled(self, place: Place, before: list[int], limit: int) -> list[int]:
+        path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN, after=place)
+        tail = [*self._tail(), *before]
+        candidates = retokenize(path.text, tail, self._vocab, self._encode, limit=limit)
         if path.ends and not self.request.ignore_end and len(candidates) < limit:
             complete = sum(len(self._vocab.bytes_of(token)) for token in candidates) == len(path.text)
             if complete and self._vocab.end_ids:
