@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from speculation.byte_vocab import ByteVocab
 from speculation.drafter_session import DraftToken
 from speculation.messages import SessionOffer
 
@@ -65,6 +64,6 @@ class LearnsVocabularies(Protocol):
         """Content hash of the target's vocabulary if it is needed to open this offer and not known yet, else ""."""
         ...
 
-    def learn_vocabulary(self, vocab: ByteVocab) -> None:
-        """A target's vocabulary came."""
+    def learn_vocabulary(self, content_hash: str, table: bytes) -> None:
+        """A target's vocabulary came. In the drafter's thread. Raises ProtocolError if it is not that one."""
         ...

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from drafter_service.draft_source import DraftSource, Path
+from drafter_service.draft_source import DraftSource
 from drafter_service.model_draft_source import ModelDraftSource
-from drafter_service.proposing_source import ProposingSource, TargetVocabularies
+from drafter_service.proposing_source import ProposingSource
+from drafter_service.target_vocabularies import TargetVocabularies
 from language_models.causal_lm import CausalLM
-from speculation.byte_vocab import ByteVocab
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.race import RaceNoise
 from speculation.sampling import Rule, SamplingParams
 
 
 class ModelDrafter:
-    """Drafts with any causal language model."""
+    """Drafts with any causal language model. ``vocabularies``: folder that keeps those of targets, None for none."""
 
-    def __init__(self, model: CausalLM) -> None:
+    def __init__(self, model: CausalLM, *, vocabularies: Path | None = None) -> None:
         self.model = model
         self.model_name = model.name
         self.vocab_size = model.vocab_size
         self.vocab_hash = model.tokenizer.vocab.content_hash
         self.noise = RaceNoise(model.tokenizer.vocab, device=str(model.device))
-        self.targets = TargetVocabularies(model.tokenizer.vocab)
+        self.targets = TargetVocabularies(model.tokenizer.vocab, vocabularies)
 
     def missing_vocabulary(self, offer: SessionOffer) -> str:
         return offer.vocab_hash if offer.rule.proposes and offer.vocab_hash not in self.targets else ""
 
-    def learn_vocabulary(self, vocab: ByteVocab) -> None:
-        self.targets.add(vocab)
+    def learn_vocabulary(self, content_hash: str, table: bytes) -> None:
+        self.targets.add(content_hash, table)
 
     def open(self, offer: SessionOffer) -> DraftSource:
         if offer.rule.proposes:
@@ -40,7 +41,7 @@ class ModelDrafter:
         prompt = Prompt(text="The quick brown fox jumps over the lazy dog.")
         offer = SessionOffer("measure", prompt, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan())
         source = self.open(offer)
-        path: Path = ()
+        path: tuple[int, ...] = ()
         tokens, started = 8, 0.0
         for number in range(tokens + 1):
             [[first]] = source.expand([path], zero_width=0, choices=1)

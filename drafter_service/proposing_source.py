@@ -14,8 +14,8 @@ from torch import Tensor
 
 from drafter_service.draft_source import Path
 from drafter_service.model_draft_source import LOOK_BACK_TOKENS, ModelDraftSource
+from drafter_service.target_vocabularies import TargetView
 from language_models.causal_lm import CausalLM
-from speculation.byte_vocab import ByteVocab
 from speculation.drafter_session import DraftToken
 from speculation.errors import SessionError
 from speculation.messages import SessionOffer
@@ -23,45 +23,11 @@ from speculation.proposal import Proposal, propose
 from speculation.race import RaceNoise, place_bits
 from speculation.rejection import draft_stream
 from speculation.sampling import Rule
-from speculation.string_rejection import DEPTH, FirstToken, check_enumeration, psi
-from speculation.vocab_alignment import Alignment
+from speculation.string_rejection import DEPTH, check_enumeration, psi
 
 #: How many of the likeliest tokens are drawn from, where the plan leaves it to the rule. Under string-rejection of the
 #: drafter's own tokens, at each of DEPTH levels.
 TOP_K: Mapping[Rule, int] = {Rule.REJECTION: 64, Rule.STRING_REJECTION: 8}
-
-
-class TargetView:
-    """A target's vocabulary, as a drafter of another vocabulary sees it."""
-
-    def __init__(self, drafter: ByteVocab, target: ByteVocab) -> None:
-        self.alignment = Alignment(drafter, target)
-        self.first = FirstToken(target)
-        special = [token for token, data in enumerate(drafter.token_bytes) if not data and token not in drafter.end_ids]
-        self.without_text = torch.tensor(special, dtype=torch.int64)
-
-
-class TargetVocabularies:
-    """The vocabularies of targets that a drafter knows, by content hash; its own is one of them."""
-
-    def __init__(self, own: ByteVocab) -> None:
-        self._own = own
-        self._known = {own.content_hash: own}
-        self._views: dict[str, TargetView] = {}
-
-    def __contains__(self, content_hash: str) -> bool:
-        return content_hash in self._known
-
-    def add(self, vocab: ByteVocab) -> None:
-        self._known[vocab.content_hash] = vocab
-
-    def get(self, content_hash: str) -> TargetView:
-        """Raises SessionError if nothing could be drafted for it."""
-        if content_hash not in self._known:
-            raise SessionError(f"the target's vocabulary {content_hash[:12]} is not known here")
-        if content_hash not in self._views:
-            self._views[content_hash] = TargetView(self._own, self._known[content_hash])
-        return self._views[content_hash]
 
 
 class ProposingSource(ModelDraftSource):

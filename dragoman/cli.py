@@ -34,6 +34,9 @@ app.command("plan")(plan)
 class RuleName(StrEnum):
     RACE = "race"
     EXACT = "exact"
+    REJECTION = "rejection"
+    STRING_REJECTION = "string-rejection"
+    AUTO = "auto"
 
 
 MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
@@ -47,7 +50,7 @@ Temperature = Annotated[float, typer.Option(help="0 is greedy")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
 TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
 MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
-Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none")]
+Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none (rules race, exact)")]
 RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
@@ -122,6 +125,7 @@ def verifier(
         int, typer.Option(help="Milliseconds that a step may wait for a draft; pays only where processors are shared")
     ] = 0,
     span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 4,
+    draft_top_k: Annotated[int, typer.Option(help="Probabilities sent with a draft token, if the rule needs any")] = 0,
     alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 0,
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
@@ -144,7 +148,7 @@ def verifier(
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
     plan = SpeculationPlan(
-        width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold
+        width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold, draft_top_k
     )
     engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
     serve_verifier(
@@ -206,6 +210,9 @@ def generate(
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End the text before this; may be repeated")] = None,
     rule: RuleOption = RuleName.RACE,
+    prediction_file: Annotated[
+        Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")
+    ] = None,
     no_draft: NoDraft = False,
     as_json: AsJson = False,
 ) -> None:
@@ -222,6 +229,7 @@ def generate(
         rule=Rule(rule.value),
         draft=not no_draft,
         as_json=as_json,
+        prediction_file=prediction_file,
     )
 
 

@@ -89,6 +89,7 @@ class Completion:
             "finish_reason": self.finish_reason,
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
             "speculation": {
+                "rule": codec.rule_from_wire(stats.rule).value,
                 "steps": stats.steps,
                 "draft_tokens": stats.draft_tokens,
                 "accepted_tokens": stats.accepted_tokens,
@@ -151,11 +152,13 @@ class Client:
         rule: Rule = Rule.RACE,
         draft: bool = True,
         ignore_end: bool = False,
+        prediction: str = "",
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
     ) -> Completion:
         """The answer to ``prompt``; ``on_chunk`` sees it grow. ``max_tokens`` 0: as far as the context reaches.
 
-        ``ignore_end``: go on after the end token, for measuring.
+        ``ignore_end``: go on after the end token, for measuring. ``prediction``: what the answer may turn out to be, or
+        be made of (an old version of it, say); it is verified like any draft.
         """
         request = pb.GenerateRequest(
             protocol_version=PROTOCOL_VERSION,
@@ -166,6 +169,7 @@ class Client:
             rule=codec.rule_to_wire(rule),
             no_draft=not draft,
             ignore_end=ignore_end,
+            prediction=prediction.encode(),
         )
         completion = Completion()
         started = time.perf_counter()

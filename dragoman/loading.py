@@ -8,6 +8,7 @@ from drafter_service.model_drafter import ModelDrafter
 from dragoman.terminal import err, progress_bar
 from language_models.causal_lm import CausalLM
 from language_models.embedded import EMBEDDED
+from language_models.weights import home
 
 LOOKUP = "lookup"
 
@@ -35,4 +36,5 @@ def load_drafter(model: str, *, device: str, dtype: str, threads: int | None) ->
 
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         dtype = "int8" if on_cpu and "fbgemm" in torch.backends.quantized.supported_engines else "auto"
-    return ModelDrafter(load_model(model, device=device, dtype=dtype, threads=threads))
+    loaded = load_model(model, device=device, dtype=dtype, threads=threads)
+    return ModelDrafter(loaded, vocabularies=home() / "vocabularies")

@@ -58,8 +58,12 @@ Place = _Node
 class DraftTrie:
     """See the module. ``capacity`` bounds the bytes held, whatever drafters send."""
 
+    #: Tokens in all distributions that the pool holds.
+    MAX_PAIRS = 1 << 16
+
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
+        self._pairs = 0
         self.size = 0
         self._zero_width = 0
         self._arrivals = 0
@@ -112,8 +116,9 @@ class DraftTrie:
                 if found is None:
                     break
                 node, offset = found, start
-                if self._place_is_open(node, span, start):
+                if self._place_is_open(node, span, start) and self._pairs < self.MAX_PAIRS:
                     node.proposal = (proposal, piece)
+                    self._pairs += len(proposal.ids)
                     fates.append(SpanFate.USED)
             start += len(piece)
         else:
@@ -217,3 +222,5 @@ class DraftTrie:
             level = [child for node in level for child in node.children.values()]
             offset += 1
         self.size = len(self._index) - 1
+        drawn = (node.proposal for node in self._index.values())
+        self._pairs = sum(len(proposal[0].ids) for proposal in drawn if proposal is not None)

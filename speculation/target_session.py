@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -25,11 +25,13 @@ from speculation.byte_vocab import ByteVocab
 from speculation.draft_trie import DraftTrie, Place, SpanFate
 from speculation.errors import InputError
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
+from speculation.prediction import Prediction
 from speculation.proposal import Proposal
 from speculation.race import RaceNoise
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
+from speculation.session_stats import SessionStats
 from speculation.text_stream import TextRun, TextStream
 
 #: Committed ids that retokenisation looks back on.
@@ -120,28 +122,11 @@ class Finish:
 Instruction = Rollback | Emit | SendVerdict | Finish
 
 
-@dataclass(slots=True)
-class SessionStats:
-    """Counts of one session, in vLLM's meanings: draft tokens are those that a step verified."""
-
-    steps: int = 0
-    draft_tokens: int = 0
-    accepted_tokens: int = 0
-    spans: int = 0
-    stale_spans: int = 0
-    accepted_per_pos: list[int] = field(default_factory=list)
-
-    def count_step(self, draft_tokens: int, accepted: int) -> None:
-        self.steps += 1
-        self.draft_tokens += draft_tokens
-        self.accepted_tokens += accepted
-        self.accepted_per_pos.extend([0] * (accepted - len(self.accepted_per_pos)))
-        for position in range(accepted):
-            self.accepted_per_pos[position] += 1
-
-
 class TargetSession:
-    """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off."""
+    """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off.
+
+    ``prediction``: the client's own draft.
+    """
 
     def __init__(
         self,
@@ -152,6 +137,7 @@ class TargetSession:
         *,
         plan: SpeculationPlan,
         pool_bytes: int = 4096,
+        prediction: bytes = b"",
     ) -> None:
         self.request = request
         self.plan = plan
@@ -163,6 +149,7 @@ class TargetSession:
         stream = target_stream(request.rule)
         self._sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
         self._trie = DraftTrie(capacity=pool_bytes)
+        self._prediction = Prediction(prediction)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
         self._pending = Step(())
@@ -231,6 +218,7 @@ class TargetSession:
         self.stats.count_step(len(candidates), accepted)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
         self._trie.advance(text, zero_width=self.zero_width)
+        self._prediction.advance(text)
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
             Rollback(len(candidates) - accepted),
@@ -254,6 +242,9 @@ class TargetSession:
         limit = min(self.plan.width, self._max_tokens - len(self.token_ids) - 1)
         if limit <= 0:
             return [], ()
+        if guess := self._prediction.ahead(limit * BYTES_PER_TOKEN):
+            end, rank = self._trie.committed, int(self._prediction.strayed)
+            self._trie.add(Span(len(end), end.digest, guess, alternative=rank))
         drawn, place = self._trie.drawn(limit=limit)
         candidates = [proposal.token for proposal in drawn]
         if place is not None and len(drawn) < limit:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import WireLimits
 from speculation.errors import InputError
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.race import RaceNoise
+from speculation.sampling import Rule
 from speculation.target_session import SessionRequest, TargetSession
 from verifier_service.engine import Engine
 
 
 def admit(
-    request: pb.GenerateRequest, engine: Engine, noise: RaceNoise, *, plan: SpeculationPlan, limits: WireLimits
+    request: pb.GenerateRequest,
+    engine: Engine,
+    noise: RaceNoise,
+    *,
+    plan: SpeculationPlan,
+    limits: WireLimits,
+    auto: Callable[[], Rule],
 ) -> tuple[Prompt, TargetSession]:
-    """Raises InputError or VersionMismatchError."""
+    """``auto`` says which rule to run where the request leaves it open. Raises InputError or VersionMismatchError."""
     codec.check_version(request.protocol_version, who="the client")
     prompt = codec.prompt_from_wire(request.prompt)
     sampling = codec.sampling_from_wire(request.sampling)
     wild = [token for token in sampling.logit_bias if token >= engine.vocab_size]
     if wild:
         raise InputError("logit_bias", wild[0], f"is no token id; the vocabulary has {engine.vocab_size}")
+    if len(request.prediction) > limits.prediction_bytes:
+        raise InputError(
+            "prediction",
+            f"{len(request.prediction)} bytes",
+            f"is too long; the limit is {limits.prediction_bytes}",
+            remedy="leave out what is unlikely to come",
+        )
+    rule = codec.rule_from_wire(request.rule)
     session = TargetSession(
         SessionRequest(
             tuple(engine.tokenizer.prompt_ids(prompt)),
@@ -29,7 +46,7 @@ def admit(
             request.max_tokens or engine.context_length,
             engine.context_length,
             tuple(request.stop),
-            codec.rule_from_wire(request.rule),
+            auto() if rule is Rule.AUTO else rule,
             request.ignore_end,
         ),
         engine.tokenizer.vocab,
@@ -37,5 +54,6 @@ def admit(
         noise,
         plan=plan,
         pool_bytes=limits.pool_bytes,
+        prediction=request.prediction,
     )
     return prompt, session

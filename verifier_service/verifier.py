@@ -30,6 +30,7 @@ from verifier_service.engine import Engine
 from verifier_service.open_session import OpenSession, StepReport
 from verifier_service.planning import SessionPlanner
 from verifier_service.roster import Roster
+from verifier_service.rule_choice import RuleChoice
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -60,6 +61,7 @@ class Verifier:
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
         self._sessions: dict[str, OpenSession] = {}
         self.roster = Roster(engine, self.limits, self._sessions)
+        self._rules = RuleChoice()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     @property
@@ -102,7 +104,14 @@ class Verifier:
             raise LimitExceededError(
                 f"{len(self._sessions)} sessions are open, which is the limit", remedy="try again later"
             )
-        prompt, session = admit(request, self.engine, self._noise, plan=self._plan, limits=self.limits)
+        prompt, session = admit(
+            request,
+            self.engine,
+            self._noise,
+            plan=self._plan,
+            limits=self.limits,
+            auto=lambda: self._rules.choose(self.roster.links),
+        )
         planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive)
         assisted = self._plan.width > 0 and not request.no_draft
         name = f"s-{secrets.token_hex(8)}"
@@ -134,6 +143,7 @@ class Verifier:
                 speculation=opened.stats(),
             )
             responses.put_nowait(pb.GenerateResponse(finished=finished))
+            self._rules.observe(opened)
         except Exception as error:
             log.exception("session %s failed", opened.name)
             responses.put_nowait(error)
