@@ -80,7 +80,7 @@ BENCH := build/wide_area
 WIDE_AREA = $(BIN)/python -m benchmarks.wide_area $(TRIPS:%=--round-trip=%)
 
 .PHONY: bench-wide-area
-bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (an hour)
+bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (two hours)
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.recording --prompts $(PROMPTS) --task '$(TASK)' --output $(BENCH)/recording.json
 	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 8 --output $(BENCH)/fast.json

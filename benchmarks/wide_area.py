@@ -26,27 +26,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
+from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.prompts import load_prompts
 from benchmarks.recording import load
 from dragoman.client import Client, Completion
 from dragoman.demo import title
 from dragoman.processes import child
 from protos.transport import Address
-from speculation.errors import InputError
 from speculation.messages import Prompt
-
-ALONE, ADAPTIVE = "target_alone", "adaptive"
-#: Widths of synchronous speculation that are tried; the best of them counts.
-SYNCHRONOUS_WIDTHS = (2, 4, 8)
-#: Overlapped speculation with a plan that stays: width, lookahead, alternatives.
-FIXED_PLANS = ((4, 8, 0), (8, 16, 0), (8, 16, 1), (8, 32, 2))
-ARMS = (
-    *(f"synchronous_{width}" for width in SYNCHRONOUS_WIDTHS),
-    *("fixed_{}_{}_{}".format(*plan) for plan in FIXED_PLANS),
-    ADAPTIVE,
-)
-#: Longer than any draft takes: the target waits for it.
-SYNCHRONOUS_PATIENCE_MS = 5000
 
 
 @dataclass(frozen=True)
@@ -77,19 +64,6 @@ class Setup:
             return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
         options = [f"--model={self.drafter}", f"--verifier={address}", "--threads=1"]
         return ["drafter", *options], ("dragoman", "--ready-json")
-
-
-def plan_options(arm: str) -> list[str]:
-    if arm == ADAPTIVE:
-        return ["--adaptive"]
-    kind, *numbers = arm.split("_")
-    if kind == "fixed":
-        width, lookahead, alternatives = numbers
-        ahead = [f"--width={width}", f"--lookahead={lookahead}", f"--alternatives={alternatives}"]
-        return ["--no-adaptive", *ahead, "--span-tokens=2", "--stop-threshold=0.02"]
-    (width,) = numbers
-    waits = [f"--patience={SYNCHRONOUS_PATIENCE_MS}", "--stop-threshold=0.0"]
-    return ["--no-adaptive", f"--width={width}", f"--lookahead={width}", f"--span-tokens={width}", *waits]
 
 
 @dataclass
@@ -217,8 +191,8 @@ def main(
     console = Console(stderr=True)
     setup = Setup(target, drafter, replay, step, token, step_per_token, max_tokens)
     arms = list(arm or ARMS)
-    for name in set(arms) - set(ARMS):
-        raise InputError("arm", name, "is not known", remedy=f"use one of {', '.join(ARMS)}")
+    for name in arms:
+        plan_of(name)
     if replay is None:
         asked = load_prompts(prompts, limit=limit, task=task)
     else:

@@ -115,16 +115,18 @@ def verifier(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
-    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 8,
-    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 8,
-    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.3,
+    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 16,
+    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 16,
+    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.001,
     patience: Annotated[
         int, typer.Option(help="Milliseconds that a step may wait for a draft; pays only where processors are shared")
     ] = 0,
-    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 4,
-    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 0,
+    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 1,
+    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 3,
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
+    verify_threshold: Annotated[float, typer.Option(help="Candidates less likely than this are not verified")] = 0.05,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
+    lookup: Annotated[bool, typer.Option(help="Beside the drafters, look up in prompt and text how it goes on")] = True,
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
@@ -144,7 +146,14 @@ def verifier(
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
     plan = SpeculationPlan(
-        width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold
+        width,
+        lookahead,
+        stop_threshold,
+        span_tokens,
+        patience / 1000,
+        alternatives,
+        alternative_threshold,
+        verify_threshold,
     )
     engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
     serve_verifier(
@@ -152,6 +161,7 @@ def verifier(
         address,
         plan,
         adaptive=adaptive,
+        lookup=lookup,
         max_sessions=max_sessions,
         membership=membership,
         ready_json=ready_json,

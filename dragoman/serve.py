@@ -91,6 +91,7 @@ def serve_verifier(
     plan: SpeculationPlan,
     *,
     adaptive: bool = True,
+    lookup: bool = True,
     max_sessions: int = 64,
     membership: Membership | None = None,
     ready_json: bool = False,
@@ -100,7 +101,7 @@ def serve_verifier(
     from verifier_service.server import serve_until_signal
     from verifier_service.verifier import Verifier
 
-    verifier = Verifier(engine, plan=plan, adaptive=adaptive, max_sessions=max_sessions)
+    verifier = Verifier(engine, plan=plan, adaptive=adaptive, lookup=lookup, max_sessions=max_sessions)
 
     def on_ready(bound: Address) -> None:
         words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"

@@ -251,7 +251,7 @@ def best_plan(
 
     ``current`` is kept unless the best plan is faster by more than the share ``margin``.
     """
-    threshold = _worth_verifying(costs, 1.0)
+    threshold = worth_verifying(costs.step, costs.step_per_token, 1.0)
     grid = [
         SpeculationPlan(width=width, lookahead=lookahead, stop_threshold=threshold, span_tokens=span)
         for width in _WIDTHS
@@ -263,7 +263,9 @@ def best_plan(
     speed, best = 1.0, _OFF
     if grid:
         ranked = _ranked(costs, grid)
-        threshold = _worth_verifying(costs, ranked[0][0])  # a faster pair has less time per token for verifying
+        threshold = worth_verifying(
+            costs.step, costs.step_per_token, ranked[0][0]
+        )  # a faster pair has less time per token for verifying
         shortlist = [replace(plan, stop_threshold=threshold) for _, plan in ranked[:4]]
         numbers = range(len(costs.recovery) + 1)
         _, best = _ranked(costs, [replace(plan, alternatives=n) for plan in shortlist for n in numbers])[0]
@@ -277,9 +279,9 @@ def best_plan(
     return best
 
 
-def _worth_verifying(costs: PairCosts, speed_up: float) -> float:
+def worth_verifying(step: float, step_per_token: float, speed_up: float = 2.0) -> float:
     """The chance of acceptance from which on a draft token earns the verify time that it costs. Rounded: stable."""
-    return round(min(max(costs.step_per_token / costs.step * speed_up, 0.01), 0.6), 2)
+    return round(min(max(step_per_token / max(step, 1e-9) * speed_up, 0.01), 0.6), 2)
 
 
 def _ranked(costs: PairCosts, plans: list[SpeculationPlan]) -> list[tuple[float, SpeculationPlan]]:
