@@ -32,6 +32,7 @@ def admit(
             tuple(request.stop),
             codec.rule_from_wire(request.rule),
             request.ignore_end,
+            request.received,
         ),
         engine.tokenizer.vocab,
         engine.tokenizer.encode,
