@@ -20,7 +20,9 @@ from tests.text_models import TARGET_VOCAB
 STOPS = [(), (b" on the",), ("猫".encode()[:2], b"dog"), (b"too.\nthe", b"zzz")]
 
 
-def written(sampling: SamplingParams, plan: SpeculationPlan | None = None, *, drafted: bool = False, **kwargs) -> Target:
+def written(
+    sampling: SamplingParams, plan: SpeculationPlan | None = None, *, drafted: bool = False, **kwargs
+) -> Target:
     """A session run to its end. ``drafted``: a drafter assists from where nothing is left to replay."""
     target = Target(request(sampling, **kwargs), plan or SpeculationPlan(width=0))
     drafter: Drafter | None = None
@@ -85,9 +87,7 @@ def test_a_long_text_is_replayed_in_wide_steps_beyond_the_pool():
     sampling = SamplingParams(temperature=0.8, seed=3)
     whole = written(sampling, max_tokens=2500, ignore_end=True)
     assert len(whole.shown) > 4096, "more than the pool holds"
-    target = Target(
-        request(sampling, max_tokens=2500, ignore_end=True, received=whole.shown), SpeculationPlan(width=0)
-    )
+    target = Target(request(sampling, max_tokens=2500, ignore_end=True, received=whole.shown), SpeculationPlan(width=0))
     steps = 0
     while not target.finished:
         before = len(target.session.token_ids)
