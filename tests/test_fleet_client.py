@@ -169,7 +169,7 @@ async def test_another_model_at_the_address_does_not_write_the_text_on():
         replacing: list[asyncio.Task[None]] = []
         _, watch = at_chunk(10, lambda: replacing.append(asyncio.create_task(replace())))
         async with Client(address) as client:
-            with pytest.raises(Exception, match="begun by.*float32") as caught:
+            with pytest.raises(Exception, match=r"begun by.*float32") as caught:
                 await client.complete(PROMPT, **ASK, on_chunk=watch, resume=True, patience=2)
         assert "bytes of text received" in str(caught.value)
         await replacing[0]
@@ -314,10 +314,9 @@ async def test_full_verifiers_are_waited_for():
 
 
 async def test_nobody_is_there():
-    async with coordinating() as (_, at):
-        async with FleetClient(at) as client:
-            with pytest.raises(NoVerifierError, match="no verifier is registered"):
-                await client.complete(PROMPT)
+    async with coordinating() as (_, at), FleetClient(at) as client:
+        with pytest.raises(NoVerifierError, match="no verifier is registered"):
+            await client.complete(PROMPT)
     async with FleetClient(at) as client:
         with pytest.raises(ConnectionFailedError, match="no coordinator answers"):
             await client.complete(PROMPT)
@@ -344,7 +343,10 @@ async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked
                     await others.enter_async_context(replica(at, "b", engine=other))
                     await a.stop()
 
-                chunks, watch = at_chunk(20, lambda: tasks.append(asyncio.create_task(replace())))
+                def replacing(do: Callable = replace, doing: list[asyncio.Task] = tasks) -> None:
+                    doing.append(asyncio.create_task(do()))
+
+                chunks, watch = at_chunk(20, replacing)
                 asking = client.complete(PROMPT, **ASK, on_chunk=watch, on_restart=chunks.clear if asked else None)
                 if asked:
                     text = await asking
