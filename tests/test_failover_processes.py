@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dragoman import Chunk, Client, Completion, FleetClient, Prompt, SamplingParams
 from dragoman.coordinator_client import CoordinatorClient
@@ -16,7 +17,7 @@ from tests.service_drivers import described
 from tests.test_cli import dragoman
 
 PROMPT = Prompt(text="The heron")
-ASK = {"max_tokens": 450, "ignore_end": True}
+ASK: dict[str, Any] = {"max_tokens": 450, "ignore_end": True}
 SEEDS = (4, 5, 6, 7)
 
 
@@ -95,7 +96,9 @@ async def texts_with(client: FleetClient, fault: Callable[[], Awaitable[None]]) 
     return texts
 
 
-async def test_texts_outlive_verifiers_that_are_drained_killed_and_stopped_and_the_coordinator(tiny_qwen2: Path):
+async def test_texts_outlive_drained_killed_and_stopped_verifiers_and_the_coordinator(
+    tiny_qwen2: Path,
+) -> None:
     async with contextlib.AsyncExitStack() as stack:
         fleet = Fleet(stack)
         await fleet.start(tiny_qwen2, verifiers=3)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
 
 PROMPT = Prompt(text="a story: ")
-ASK = {"sampling": SAMPLING, "max_tokens": 120, "ignore_end": True}
-SHORT = {**ASK, "max_tokens": 30}
+ASK: dict[str, Any] = {"sampling": SAMPLING, "max_tokens": 120, "ignore_end": True}
+SHORT: dict[str, Any] = {**ASK, "max_tokens": 30}
 
 
 class Replica:
@@ -94,10 +95,10 @@ def serving_now(*replicas: Replica) -> Replica:
 
 
 @pytest.mark.parametrize("stop", [(), ("dog",)])
-async def test_a_verifier_resumes_from_any_byte(stop: tuple[str, ...]):
+async def test_a_verifier_resumes_from_any_byte(stop: tuple[str, ...]) -> None:
     engine = TextEngine()
     async with serving(engine) as (verifier, address):
-        options = {"max_tokens": 60, "stop": [text.encode() for text in stop]}
+        options: dict[str, Any] = {"max_tokens": 60, "stop": [text.encode() for text in stop]}
         text, finished = await text_of(address, request(SAMPLING, **options))
         for cut in range(0, len(text) + 1, 3):
             rest, again = await text_of(address, request(SAMPLING, received=text[:cut], **options))
@@ -108,7 +109,7 @@ async def test_a_verifier_resumes_from_any_byte(stop: tuple[str, ...]):
         await baseline(verifier, engine)
 
 
-async def test_drafters_come_when_the_replay_is_over():
+async def test_drafters_come_when_the_replay_is_over() -> None:
     engine = TextEngine(step_seconds=0.02)
     async with serving(engine) as (verifier, address), drafting(address), drafting(address):
         await drafters(verifier, 2)
@@ -126,7 +127,7 @@ async def test_drafters_come_when_the_replay_is_over():
         await baseline(verifier, engine)
 
 
-async def test_bytes_of_another_text_are_refused_and_leave_nothing():
+async def test_bytes_of_another_text_are_refused_and_leave_nothing() -> None:
     engine = TextEngine()
     async with serving(engine) as (verifier, address), Client(address) as client:
         with pytest.raises(DivergedError, match="differs"):
@@ -135,7 +136,7 @@ async def test_bytes_of_another_text_are_refused_and_leave_nothing():
         await baseline(verifier, engine)
 
 
-async def test_a_client_resumes_at_a_restarted_verifier_if_asked():
+async def test_a_client_resumes_at_a_restarted_verifier_if_asked() -> None:
     whole = await expected()
     engine = TextEngine(step_seconds=0.01)
     async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as second:
@@ -156,7 +157,7 @@ async def test_a_client_resumes_at_a_restarted_verifier_if_asked():
     assert engine.open_slots == 0
 
 
-async def test_another_model_at_the_address_does_not_write_the_text_on():
+async def test_another_model_at_the_address_does_not_write_the_text_on() -> None:
     other = TextEngine(step_seconds=0.01)
     other.dtype_name = "bfloat16"
     async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as second:
@@ -176,7 +177,7 @@ async def test_another_model_at_the_address_does_not_write_the_text_on():
     assert other.open_slots == 0
 
 
-async def test_without_resume_a_stopping_verifier_says_so():
+async def test_without_resume_a_stopping_verifier_says_so() -> None:
     engine = TextEngine(step_seconds=0.01)
     verifier = Verifier(engine)
     server = VerifierServer(verifier)
@@ -192,7 +193,7 @@ async def test_without_resume_a_stopping_verifier_says_so():
     assert engine.open_slots == 0
 
 
-async def test_session_lines_carry_the_session(caplog: pytest.LogCaptureFixture):
+async def test_session_lines_carry_the_session(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "verifier_service")
     async with serving(TextEngine(step_seconds=0.01)) as (verifier, address), drafting(address):
         await drafters(verifier, 1)
@@ -214,7 +215,7 @@ async def test_session_lines_carry_the_session(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("how", ["stopped", "drained", "handed over"])
-async def test_a_text_outlives_its_verifier(how: str):
+async def test_a_text_outlives_its_verifier(how: str) -> None:
     whole = await expected()
     async with (
         coordinating() as (server, at),
@@ -249,7 +250,7 @@ async def test_a_text_outlives_its_verifier(how: str):
             await baseline(kept.verifier, kept.engine)
 
 
-async def test_the_coordinator_dies_and_then_the_verifier():
+async def test_the_coordinator_dies_and_then_the_verifier() -> None:
     whole = await expected()
     async with contextlib.AsyncExitStack() as steering:
         server, at = await steering.enter_async_context(coordinating())
@@ -269,7 +270,7 @@ async def test_the_coordinator_dies_and_then_the_verifier():
             assert (await client.complete(PROMPT, **ASK)).data == whole.data
 
 
-async def test_the_only_verifier_comes_back_in_time():
+async def test_the_only_verifier_comes_back_in_time() -> None:
     whole = await expected()
     async with coordinating() as (server, at), contextlib.AsyncExitStack() as later, FleetClient(at) as client:
         first = await later.enter_async_context(replica(at, "a"))
@@ -287,7 +288,7 @@ async def test_the_only_verifier_comes_back_in_time():
         await asyncio.gather(*tasks)
 
 
-async def test_patience_ends_with_what_happened():
+async def test_patience_ends_with_what_happened() -> None:
     async with coordinating() as (server, at), replica(at, "a") as a, FleetClient(at, patience=0.5) as client:
         await registered(server, 1)
         tasks: list[asyncio.Task[None]] = []
@@ -298,7 +299,7 @@ async def test_patience_ends_with_what_happened():
         assert a.engine.open_slots == 0
 
 
-async def test_full_verifiers_are_waited_for():
+async def test_full_verifiers_are_waited_for() -> None:
     async with coordinating() as (server, at), replica(at, "a", max_sessions=1) as a, FleetClient(at) as client:
         await registered(server, 1)
         texts = await asyncio.gather(*(client.complete(PROMPT, **SHORT) for _ in range(3)))
@@ -313,7 +314,7 @@ async def test_full_verifiers_are_waited_for():
             await running_text
 
 
-async def test_nobody_is_there():
+async def test_nobody_is_there() -> None:
     async with coordinating() as (_, at), FleetClient(at) as client:
         with pytest.raises(NoVerifierError, match="no verifier is registered"):
             await client.complete(PROMPT)
@@ -322,7 +323,7 @@ async def test_nobody_is_there():
             await client.complete(PROMPT)
 
 
-async def test_a_bad_request_is_not_taken_from_one_to_the_next():
+async def test_a_bad_request_is_not_taken_from_one_to_the_next() -> None:
     async with coordinating() as (server, at), replica(at, "a") as a, FleetClient(at) as client:
         await registered(server, 1)
         with pytest.raises(InputError, match="logit_bias"):
@@ -330,7 +331,7 @@ async def test_a_bad_request_is_not_taken_from_one_to_the_next():
         await baseline(a.verifier, a.engine)
 
 
-async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked():
+async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked() -> None:
     """The other replica says that it is the same and is not: a processor that rounds in another way."""
     async with coordinating() as (server, at), contextlib.AsyncExitStack() as others:
         for asked in (False, True):
@@ -360,7 +361,7 @@ async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked
             await eventually(lambda: not server.fleet.registry.verifiers)
 
 
-async def test_an_old_verifier_is_not_asked_to_resume():
+async def test_an_old_verifier_is_not_asked_to_resume() -> None:
     """One that does not know the field would send the text from its beginning."""
     from dragoman.transcript import Transcript, generate_request
 
