@@ -5,10 +5,10 @@ Speculative Inference", arXiv 2405.14105) is a renewal process. A cycle begins w
 the draft away, and ends with the step that commits the next token on which the two disagree. With L the length of
 the run of agreed tokens before it, tokens per second = E[L + 1] / E[duration of a cycle].
 
-What happens before the miss does not depend on where the miss lies, because nobody knows it yet. So one timeline,
-that of a run without end, gives the cycle of every L: a step that starts with c committed tokens and k draft tokens
-happens with probability P(L >= c), and is the last of its cycle if c <= L <= c + k. For a drafter that waits this
-comes to the tokens per step of Leviathan et al. 2023 (arXiv 2211.17192). Times are seconds.
+What happens before the miss does not depend on where the miss lies. So one timeline, that of a run without end, gives
+the cycle of every L: a step that starts with c committed tokens and k draft tokens happens with probability P(L >= c),
+and is the last of its cycle if c <= L <= c + k. For a drafter that waits this comes to Leviathan et al. 2023
+(arXiv 2211.17192). Times are seconds.
 """
 
 from __future__ import annotations
@@ -263,9 +263,8 @@ def best_plan(
     speed, best = 1.0, _OFF
     if grid:
         ranked = _ranked(costs, grid)
-        threshold = worth_verifying(
-            costs.step, costs.step_per_token, ranked[0][0]
-        )  # a faster pair has less time per token for verifying
+        # A faster pair has less time per token for verifying.
+        threshold = worth_verifying(costs.step, costs.step_per_token, ranked[0][0])
         shortlist = [replace(plan, stop_threshold=threshold) for _, plan in ranked[:4]]
         numbers = range(len(costs.recovery) + 1)
         _, best = _ranked(costs, [replace(plan, alternatives=n) for plan in shortlist for n in numbers])[0]

@@ -7,6 +7,7 @@ Invariants
   * The truth is ``token_ids``, the list of committed target ids. They are never re-encoded.
   * Between steps the KV cache holds prompt + all committed ids but the last one; ``Keep`` keeps it so.
   * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool.
+  * A text that is resumed is written again from its first token; only what follows ``received`` is shown.
   * End tokens, stop strings and ``max_tokens`` cut a block before anything of it is committed or shown.
 """
 
@@ -20,16 +21,18 @@ from torch import Tensor
 
 from speculation.acceptance import Acceptance, accept_exact, accept_race
 from speculation.byte_vocab import ByteVocab
-from speculation.candidates import CandidateBuilder, CandidateTree
+from speculation.candidates import BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
 from speculation.draft_tree import common_prefix
 from speculation.draft_trie import DraftTrie, SpanFate
-from speculation.errors import InputError
 from speculation.lookup import OwnLookup
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.race import RaceNoise
 from speculation.reliability import Reliability
+from speculation.replay import REPLAY_WIDTH, Replay
+from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
-from speculation.sampling import Rule, SamplingParams
+from speculation.sampling import Rule
+from speculation.session_request import SessionRequest
 from speculation.text_stream import TextRun, TextStream
 
 #: Candidates of a step while no drafter is asked, all of them looked up.
@@ -41,36 +44,6 @@ TAIL_TOKENS = 16
 class FinishReason(enum.StrEnum):
     STOP = "stop"
     LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """What the target is asked to write.
-
-    ``max_tokens`` and ``context_length`` count tokens; ``stop`` strings are bytes of UTF-8.
-    """
-
-    prompt_ids: tuple[int, ...]
-    sampling: SamplingParams
-    max_tokens: int
-    context_length: int
-    stop: tuple[bytes, ...] = ()
-    rule: Rule = Rule.RACE
-    ignore_end: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.prompt_ids:
-            raise InputError("prompt", "", "gives no tokens", remedy="give a longer prompt")
-        room = self.context_length - len(self.prompt_ids)
-        if room < 1:
-            raise InputError(
-                "prompt",
-                f"{len(self.prompt_ids)} tokens",
-                f"does not fit the context of {self.context_length} tokens with room for an answer",
-                remedy="shorten it",
-            )
-        if self.max_tokens < 1:
-            raise InputError("max_tokens", self.max_tokens, "must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +136,10 @@ class TargetSession:
         self.stats = SessionStats()
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.replayed_tokens = 0  # of token_ids: those of the replay
+        self._replay = Replay(request.received)
         self._vocab = vocab
+        self._encode = encode
         stream = "race" if request.rule is Rule.RACE else "target"
         self._sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
         self._accept = accept_race if request.rule is Rule.RACE else accept_exact
@@ -191,6 +167,11 @@ class TargetSession:
     def zero_width(self) -> int:
         """Tokens committed at the end of the text that added no bytes."""
         return self._sampler.zero_width
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the coming step goes over text that the client has already."""
+        return self.committed_length < len(self.request.received)
 
     # ---- events -----------------------------------------------------------------------------------------------
 
@@ -220,26 +201,23 @@ class TargetSession:
 
     def next_step(self) -> Step:
         """The last committed token and the likeliest candidates after it, in target tokens."""
-        width, threshold = self.plan.width, self.plan.verify_threshold
-        if self._lookup is not None:
-            width = width or LOOKUP_WIDTH
-            for span in self._lookup.spans(self._trie.committed):
-                self._trie.add(span)
-        # Never more than may still be committed beside the target's own.
-        width = min(width, self._max_tokens - len(self.token_ids) - 1)
-        guess, trust = self._trie.first_guess(), self._drafters.factor
-        self._drafters.guess(len(self._trie.committed), *guess)
-        candidates = self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
+        candidates = self._recorded() if self.replaying else self._candidates()
         self._pending = Step(self._last_token(), candidates)
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
-        """Verify the pending step. ``logits``: [1 + candidates, V] float32."""
-        candidates = self._pending.candidates
+        """Verify the pending step. ``logits``: [1 + candidates, V] float32.
+
+        Raises DivergedError if the text is not the one that was received.
+        """
+        candidates, replaying = self._pending.candidates, self.replaying
         acceptance = self._accept(logits, candidates, self._sampler, max_tokens=self._max_tokens - len(self.token_ids))
         token_ids, runs = self._commit(acceptance)
         path = acceptance.path[: len(token_ids)]
-        self.stats.count_step(candidates, path)
+        if replaying:  # was counted before, and says nothing about drafters
+            self.replayed_tokens = len(self.token_ids)
+        else:
+            self.stats.count_step(candidates, path)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
         self._drafters.settle(base, text)
         if self._lookup is not None:
@@ -259,6 +237,24 @@ class TargetSession:
 
     def _last_token(self) -> int:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
+
+    def _recorded(self) -> CandidateTree:
+        """What the client has of the text, as far as a step of a replay reaches."""
+        limit = min(REPLAY_WIDTH, self._max_tokens - len(self.token_ids) - 1)
+        recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
+        return CandidateTree.chain(retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit))
+
+    def _candidates(self) -> CandidateTree:
+        width, threshold = self.plan.width, self.plan.verify_threshold
+        if self._lookup is not None:
+            width = width or LOOKUP_WIDTH
+            for span in self._lookup.spans(self._trie.committed):
+                self._trie.add(span)
+        # Never more than may still be committed beside the target's own.
+        width = min(width, self._max_tokens - len(self.token_ids) - 1)
+        guess, trust = self._trie.first_guess(), self._drafters.factor
+        self._drafters.guess(len(self._trie.committed), *guess)
+        return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
 
     def _tail(self) -> list[int]:
         tail = self.token_ids[-TAIL_TOKENS:]
@@ -285,4 +281,5 @@ class TargetSession:
                 self.finish_reason = FinishReason.LENGTH
         if self.finish_reason is not None:
             runs += self._text.flush()
-        return tuple(self.token_ids[before:]), tuple(runs)
+        unseen = self._replay.unseen(runs, finished=self.finish_reason is not None)
+        return tuple(self.token_ids[before:]), unseen
