@@ -27,8 +27,7 @@ from speculation.messages import SpeculationPlan
 
 _HORIZON: Final = 64  # a timeline is followed for so many tokens, and some more; what comes later is extrapolated
 _ALIKE: Final = 1e-3  # between plans that differ by no more than this share, the one that costs less is taken
-_WIDTHS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
-_SPANS: Final = (8, 4, 2, 1)
+_WIDTHS, _SPANS = (1, 2, 3, 4, 6, 8, 12, 16), (8, 4, 2, 1)
 _OFF: Final = SpeculationPlan(width=0, lookahead=0)
 
 

@@ -43,8 +43,9 @@ def plain_text(sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE
 class Target:
     """A target session with the model and a cache count behind it, checking the cache invariant at every step."""
 
-    def __init__(self, req: SessionRequest, plan: SpeculationPlan) -> None:
-        self.session = TargetSession(req, TARGET_VOCAB, longest_words(TARGET_VOCAB), NOISE, plan=plan)
+    def __init__(self, req: SessionRequest, plan: SpeculationPlan, *, lookup: bool = False) -> None:
+        encode = longest_words(TARGET_VOCAB)
+        self.session = TargetSession(req, TARGET_VOCAB, encode, NOISE, plan=plan, lookup=lookup)
         self.cached = len(PROMPT_IDS) - 1
         self.shown = b""
         self.told: list[int] = []
