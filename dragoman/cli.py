@@ -7,7 +7,6 @@ Heavy modules are imported inside the commands, so that `dragoman --help` is qui
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +17,7 @@ import typer
 from dragoman.fleet_cli import add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.plan import plan
+from protos.version import VERSION
 from speculation.errors import DragomanError, InputError
 
 app = typer.Typer(
@@ -59,7 +59,7 @@ LOCAL_VERIFIER = "127.0.0.1:50061"
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"dragoman {importlib.metadata.version('dragoman')}")
+        print(f"dragoman {VERSION}")
         raise typer.Exit
 
 

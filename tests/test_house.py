@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from protos.version import VERSION
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Our packages, and those of ours that each may import besides itself.
@@ -178,6 +180,6 @@ def test_third_party_imports_are_declared() -> None:
 
 
 def test_version_is_the_one_of_pyproject() -> None:
-    """An installation older than the source shows a stale version everywhere."""
+    """In the source, which may run without being installed, and of an installation."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert importlib.metadata.version("dragoman") == project["version"]
+    assert VERSION == project["version"] == importlib.metadata.version("dragoman")

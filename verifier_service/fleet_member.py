@@ -5,13 +5,13 @@ Orders change who drafts and how far, never a text. Without the coordinator the 
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.joining import CoordinatorLink
-from protos.transport import PROTOCOL_VERSION, Address
+from protos.joining import CoordinatorLink, Whereabouts
+from protos.transport import PROTOCOL_VERSION
+from protos.version import VERSION
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
 from verifier_service.verifier import Verifier
@@ -20,14 +20,16 @@ from verifier_service.verifier import Verifier
 class VerifierMember:
     """``advertised``: where drafters and clients reach the verifier."""
 
-    def __init__(self, verifier: Verifier, coordinator: Address, *, instance: str, name: str, advertised: str) -> None:
+    def __init__(
+        self, verifier: Verifier, coordinator: Whereabouts, *, instance: str, name: str, advertised: str
+    ) -> None:
         self._verifier = verifier
         engine = verifier.engine
         registration = pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=instance,
             name=name,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=engine.name,
             vocab_size=engine.vocab_size,
             vocab_hash=engine.tokenizer.vocab.content_hash,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
@@ -19,6 +18,7 @@ from typing import TypeVar
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
+from protos.version import VERSION
 from speculation.errors import LimitExceededError
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
@@ -160,7 +160,7 @@ class Verifier:
         engine = self.engine
         return pb.DescribeResponse(
             protocol_version=PROTOCOL_VERSION,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=engine.name,
             vocab_size=engine.vocab_size,
             vocab_hash=engine.tokenizer.vocab.content_hash,
