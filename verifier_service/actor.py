@@ -1,0 +1,93 @@
+"""The verifier as an actor: a plain class, which whoever runs a cluster wraps; Ray is not imported here.
+
+The gRPC server runs inside it: text and drafts never travel as calls of the actor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from language_models.causal_lm import CausalLM
+from protos.hosting import SelfStarting
+from protos.joining import Whereabouts
+from protos.transport import Address
+from speculation.messages import SpeculationPlan
+from verifier_service.engine import Engine
+from verifier_service.fleet_member import VerifierMember
+from verifier_service.server import VerifierServer
+from verifier_service.transformers_engine import TransformersEngine
+from verifier_service.verifier import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierSettings:
+    """``port`` 0: a free one. ``threads`` None: what torch takes, which Ray sets to the actor's CPUs."""
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    port: int = 0
+    plan: SpeculationPlan = field(default_factory=SpeculationPlan)
+    adaptive: bool = True
+    max_sessions: int = 64
+
+
+class VerifierActor(SelfStarting):
+    """See the module. ``host``: asked for this machine's address, at which it listens and is reached."""
+
+    def __init__(
+        self, name: str, settings: VerifierSettings, *, host: Callable[[], str], coordinator: Whereabouts
+    ) -> None:
+        self.settings = settings
+        self._coordinator = coordinator
+        self._engine: Engine | None = None
+        self._server: VerifierServer | None = None
+        super().__init__(name, host)
+
+    async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
+        if self._engine is None:
+            self._engine = await asyncio.to_thread(self._load)
+        settings = self.settings
+        verifier = Verifier(
+            self._engine, plan=settings.plan, adaptive=settings.adaptive, max_sessions=settings.max_sessions
+        )
+        self._server = server = VerifierServer(verifier)
+        bound = await server.start(Address(host, settings.port))
+        try:
+            member = VerifierMember(
+                verifier,
+                self._coordinator,
+                instance=secrets.token_hex(8),
+                name=self.name,
+                advertised=str(bound),
+            )
+            serving(bound)
+            await member.run()
+            await asyncio.Event().wait()  # refused by the coordinator: it serves all the same
+        finally:
+            self._server = None
+            await asyncio.shield(server.stop(grace=0.5))
+
+    def _load(self) -> Engine:
+        settings = self.settings
+        return TransformersEngine(
+            CausalLM.load(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"kind": "verifier", "model": self.settings.model}
+        if self._server is not None:
+            verifier = self._server.verifier
+            facts |= {
+                "device": verifier.engine.device_name,
+                "dtype": verifier.engine.dtype_name,
+                "sessions": len(verifier.sessions),
+                "drafters": len(verifier.roster.links),
+                "kv_cache_bytes": sum(opened.kv_cache_bytes for opened in verifier.sessions),
+            }
+        return facts
