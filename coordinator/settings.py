@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,10 +14,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from speculation.errors import InputError
 
 
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Something wrong at a ``place`` of the file: names of settings, and indexes in lists."""
+
+    place: tuple[int | str, ...]
+    value: object
+    problem: str
+    remedy: str
+
+
 class Settings(BaseModel):
     """Base of every section of a file: unknown names are mistakes, and nothing is converted in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Of a whole file: what is wrong although each setting by itself is right."""
+        yield from ()
 
 
 _S = TypeVar("_S", bound=Settings)
@@ -46,18 +61,21 @@ def read_settings(path: Path, model: type[_S], *, field: str, remedy: str) -> _S
     if not isinstance(values, dict):
         raise InputError(field, str(path), "holds no settings", remedy="write `name: value` lines")
     try:
-        return model.model_validate(values)
+        settings = model.model_validate(values)
+        mistake = next(settings.mistakes(), None)
     except ValidationError as error:
-        raise _mistake(path, root, model, error, remedy) from None
+        mistake = _mistake(model, error, remedy)
+    if mistake is None:
+        return settings
+    name = ".".join(str(part) for part in mistake.place)
+    where = f"{path}, line {_line(root, mistake.place)}"
+    raise InputError(name, mistake.value, f"{where}: {mistake.problem}", remedy=mistake.remedy)
 
 
-def _mistake(
-    path: Path, root: yaml.Node | None, model: type[Settings], error: ValidationError, remedy: str
-) -> InputError:
-    """The first thing that is wrong."""
+def _mistake(model: type[Settings], error: ValidationError, remedy: str) -> Mistake:
+    """The first thing that pydantic finds wrong."""
     first = error.errors(include_url=False)[0]
-    place = list(first["loc"])
-    kind, value = first["type"], first["input"]
+    place, kind, value = first["loc"], first["type"], first["input"]
     problem = first["msg"].removeprefix("Value error, ")
     problem = problem[:1].lower() + problem[1:]
     if kind == "extra_forbidden":
@@ -67,8 +85,7 @@ def _mistake(
         problem = "has settings of its own, a line each below it"
     elif kind == "missing":
         problem, value = "is missing", None
-    name = ".".join(str(part) for part in place) or str(path.name)
-    return InputError(name, value, f"{path}, line {_line(root, place)}: {problem}", remedy=remedy)
+    return Mistake(place, value, problem, remedy)
 
 
 def _settings_at(model: type[Settings], place: Sequence[int | str]) -> type[Settings]:

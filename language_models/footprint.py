@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import huggingface_hub
+import psutil
 import torch
 
 from language_models.weights import ModelFiles
@@ -45,8 +46,8 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
-    limits = [_meminfo("MemAvailable"), _container_room()]
-    return min((limit for limit in limits if limit is not None), default=None)
+    free, room = psutil.virtual_memory().available, _container_room()
+    return free if room is None else min(free, room)
 
 
 def _folder(files: ModelFiles) -> Path:
@@ -68,14 +69,6 @@ def _shard_bytes(shard: Path, dtype: torch.dtype) -> int:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return shard.stat().st_size  # the loader will say what is wrong with it
-
-
-def _meminfo(name: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
 def _container_room() -> int | None:
