@@ -31,6 +31,10 @@ class PlanSettings(Settings):
     margin: Share = 0.03
 
 
+class RoutingSettings(Settings):
+    load_bound: float = Field(default=1.25, ge=1, le=100, allow_inf_nan=False)
+
+
 class HistorySettings(Settings):
     samples: int = Field(default=30, ge=1, le=1000)
     seconds: Seconds = 1.0
@@ -44,6 +48,7 @@ class CoordinatorConfig(Settings):
     max_members: int = Field(default=1000, ge=1, le=100_000)
     placement: PlacementSettings = PlacementSettings()
     plan: PlanSettings = PlanSettings()
+    routing: RoutingSettings = RoutingSettings()
     history: HistorySettings = HistorySettings()
 
     @property

@@ -94,6 +94,20 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
         # No version check: a client of another release must be able to learn what it talks to.
         return status_of_fleet(self.fleet, self._clock())
 
+    async def Route(self, request: pb.RouteRequest, context: grpc.aio.ServicerContext) -> pb.RouteResponse:
+        try:
+            return self.fleet.router.route(request, self._clock())
+        except DragomanError as error:
+            await context.abort(*status_of(error))
+
+    async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.DrainResponse:
+        try:
+            response = self.fleet.drains.decide(request)
+        except DragomanError as error:
+            await context.abort(*status_of(error))
+        self._wake.set()
+        return response
+
     async def Join(
         self, requests: AsyncIterator[pb.JoinRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.JoinResponse]:

@@ -65,6 +65,9 @@ def _verifier(fleet: Fleet, member: Member, now: float) -> pb.MemberStatus:
             tokens_per_second=rate.per_second if rate else 0.0,
             committed_tokens=member.verifier_facts.committed,
             kv_cache_bytes=member.verifier_facts.kv_cache_bytes,
+            draining=member.draining,
+            dtype=member.dtype,
+            vocab_hash=member.vocab_hash,
         )
     )
     return status

@@ -8,10 +8,13 @@
     |  |- ModelTooLargeError          exit 3   more than the memory that is free
     |  '- UnsupportedModelError       exit 3   loads, but cannot be served (no tokenizer, recurrent state, ...)
     |- ConnectionFailedError          exit 4   the other side cannot be reached, or the port is taken
+    |  '- NoVerifierError             exit 4   the fleet has no verifier that would do
     |- ProtocolError                  exit 5   the other side broke the protocol
     |  |- VersionMismatchError        exit 5   it speaks another protocol version
     |  '- LimitExceededError          exit 5   it sent more than the limits allow
     '- SessionError                   exit 6   the session ended without its text
+       |- DrainingError               exit 6   the verifier takes no sessions any more: resume elsewhere
+       '- DivergedError               exit 6   a resumed text is not the one that was begun
 
 ``exit_code`` is what the command line returns; the gRPC status that each kind travels as stands in
 ``protos/status.py``, so that both ends agree.
@@ -98,6 +101,10 @@ class ConnectionFailedError(DragomanError):
     exit_code = 4
 
 
+class NoVerifierError(ConnectionFailedError):
+    """No verifier of the fleet serves that model, as far as the coordinator knows."""
+
+
 class ProtocolError(DragomanError):
     """The other side sent something the protocol does not allow."""
 
@@ -116,3 +123,11 @@ class SessionError(DragomanError):
     """A session ended without giving its text."""
 
     exit_code = 6
+
+
+class DrainingError(SessionError):
+    """The verifier takes no more sessions, or hands over those that it has; another can resume the text."""
+
+
+class DivergedError(SessionError):
+    """The bytes that a client received do not begin the text that this target writes: it cannot be resumed here."""

@@ -7,6 +7,7 @@ Invariants
   * The truth is ``token_ids``, the list of committed target ids. They are never re-encoded.
   * Between steps the KV cache holds prompt + all committed ids but the last one; ``Rollback`` keeps it so.
   * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool.
+  * A text that is resumed is written again from its first token; only what follows ``received`` is shown.
   * End tokens, stop strings and ``max_tokens`` cut a block before anything of it is committed or shown.
 """
 
@@ -20,13 +21,14 @@ from torch import Tensor
 
 from speculation.acceptance import Acceptance, accept_exact, accept_race
 from speculation.byte_vocab import ByteVocab
-from speculation.draft_trie import DraftTrie, SpanFate
-from speculation.errors import InputError
+from speculation.draft_trie import DraftPath, DraftTrie, SpanFate
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.race import RaceNoise
+from speculation.replay import REPLAY_WIDTH, Replay
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
-from speculation.sampling import Rule, SamplingParams
+from speculation.sampling import Rule
+from speculation.session_request import SessionRequest
 from speculation.text_stream import TextRun, TextStream
 
 #: Committed ids that retokenisation looks back on.
@@ -38,36 +40,6 @@ BYTES_PER_TOKEN = 16
 class FinishReason(enum.StrEnum):
     STOP = "stop"
     LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """What the target is asked to write.
-
-    ``max_tokens`` and ``context_length`` count tokens; ``stop`` strings are bytes of UTF-8.
-    """
-
-    prompt_ids: tuple[int, ...]
-    sampling: SamplingParams
-    max_tokens: int
-    context_length: int
-    stop: tuple[bytes, ...] = ()
-    rule: Rule = Rule.RACE
-    ignore_end: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.prompt_ids:
-            raise InputError("prompt", "", "gives no tokens", remedy="give a longer prompt")
-        room = self.context_length - len(self.prompt_ids)
-        if room < 1:
-            raise InputError(
-                "prompt",
-                f"{len(self.prompt_ids)} tokens",
-                f"does not fit the context of {self.context_length} tokens with room for an answer",
-                remedy="shorten it",
-            )
-        if self.max_tokens < 1:
-            raise InputError("max_tokens", self.max_tokens, "must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +121,8 @@ class TargetSession:
         self.stats = SessionStats()
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.replayed_tokens = 0  # of token_ids: those of the replay
+        self._replay = Replay(request.received)
         self._vocab = vocab
         self._encode = encode
         stream = "race" if request.rule is Rule.RACE else "target"
@@ -175,6 +149,11 @@ class TargetSession:
     def zero_width(self) -> int:
         """Tokens committed at the end of the text that added no bytes."""
         return self._sampler.zero_width
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the coming step goes over text that the client has already."""
+        return self.committed_length < len(self.request.received)
 
     # ---- events -----------------------------------------------------------------------------------------------
 
@@ -208,12 +187,18 @@ class TargetSession:
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
-        """Verify the pending step. ``logits``: [len(step.tokens), V] float32."""
-        candidates = self._pending.candidates
+        """Verify the pending step. ``logits``: [len(step.tokens), V] float32.
+
+        Raises DivergedError if the text is not the one that was received.
+        """
+        candidates, replaying = self._pending.candidates, self.replaying
         acceptance = self._accept(logits, candidates, self._sampler, max_tokens=self._max_tokens - len(self.token_ids))
         token_ids, runs = self._commit(acceptance)
         accepted = min(acceptance.accepted, len(token_ids))
-        self.stats.count_step(len(candidates), accepted)
+        if replaying:  # was counted before, and says nothing about drafters
+            self.replayed_tokens = len(self.token_ids)
+        else:
+            self.stats.count_step(len(candidates), accepted)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
         self._trie.advance(text)
         digest = self._trie.committed.digest
@@ -232,11 +217,13 @@ class TargetSession:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
     def _candidates(self) -> list[int]:
-        """At most ``plan.width`` tokens, and never more than may still be committed beside the target's own."""
-        limit = min(self.plan.width, self._max_tokens - len(self.token_ids) - 1)
+        """As many as the plan or the replay takes, and never more than may still be committed beside the target's own."""
+        width = REPLAY_WIDTH if self.replaying else self.plan.width
+        limit = min(width, self._max_tokens - len(self.token_ids) - 1)
         if limit <= 0:
             return []
-        path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN)
+        recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
+        path = DraftPath(recorded, ends=False) if recorded else self._trie.best_path(limit=limit * BYTES_PER_TOKEN)
         candidates = retokenize(path.text, self._tail(), self._vocab, self._encode, limit=limit)
         if path.ends and not self.request.ignore_end and len(candidates) < limit:
             complete = sum(len(self._vocab.bytes_of(token)) for token in candidates) == len(path.text)
@@ -269,4 +256,5 @@ class TargetSession:
                 self.finish_reason = FinishReason.LENGTH
         if self.finish_reason is not None:
             runs += self._text.flush()
-        return tuple(self.token_ids[before:]), tuple(runs)
+        unseen = self._replay.unseen(runs, finished=self.finish_reason is not None)
+        return tuple(self.token_ids[before:]), unseen

@@ -11,7 +11,8 @@ from speculation.messages import Prompt, Resync, SessionOffer, Span, Speculation
 from speculation.race import RaceNoise
 from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
-from speculation.target_session import Emit, Finish, Rollback, SendVerdict, SessionRequest, TargetSession
+from speculation.session_request import SessionRequest
+from speculation.target_session import Emit, Finish, Rollback, SendVerdict, TargetSession
 from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
 
 TARGET = TextModel(TARGET_VOCAB, salt=1)
@@ -45,6 +46,7 @@ class Target:
         self.session = TargetSession(req, TARGET_VOCAB, longest_words(TARGET_VOCAB), NOISE, plan=plan)
         self.cached = len(PROMPT_IDS) - 1
         self.shown = b""
+        self.told: list[int] = []
         self.drafted_bytes = 0
 
     @property
@@ -61,7 +63,8 @@ class Target:
             match instruction:
                 case Rollback(tokens):
                     self.cached -= tokens
-                case Emit(runs, _):
+                case Emit(runs, token_ids):
+                    self.told += token_ids
                     self.shown += b"".join(run.text for run in runs)
                     self.drafted_bytes += sum(len(run.text) for run in runs if run.drafted)
                 case SendVerdict(verdict):

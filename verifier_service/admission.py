@@ -8,7 +8,8 @@ from protos.transport import WireLimits
 from speculation.errors import InputError
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.race import RaceNoise
-from speculation.target_session import SessionRequest, TargetSession
+from speculation.session_request import SessionRequest
+from speculation.target_session import TargetSession
 from verifier_service.engine import Engine
 
 
@@ -31,6 +32,7 @@ def admit(
             tuple(request.stop),
             codec.rule_from_wire(request.rule),
             request.ignore_end,
+            request.received,
         ),
         engine.tokenizer.vocab,
         engine.tokenizer.encode,

@@ -35,6 +35,7 @@ class VerifierMember:
             vocab_hash=engine.tokenizer.vocab.content_hash,
             max_sessions=verifier.max_sessions,
             verifier=pb.VerifierKind(address=advertised),
+            dtype=engine.dtype_name,
         )
         self._link = CoordinatorLink(coordinator, registration, self.report, self.obey)
 
@@ -49,6 +50,7 @@ class VerifierMember:
             sessions=[session_report(opened) for opened in verifier.sessions],
             committed_tokens=verifier.committed_tokens,
             kv_cache_bytes=sum(opened.kv_cache_bytes for opened in verifier.sessions),
+            draining=verifier.draining,
         )
         return pb.JoinRequest(verifier=report)
 
@@ -60,6 +62,10 @@ class VerifierMember:
             case "plan":
                 plan = codec.plan_from_wire(order.plan.plan)
                 self._verifier.order_plan(order.plan.session, plan, time.monotonic())
+            case "drain":
+                self._verifier.drain(order.drain.draining)
+                if order.drain.hand_over:
+                    self._verifier.hand_over()
 
 
 def link_report(link: DrafterLink) -> pb.LinkReport:
@@ -85,7 +91,7 @@ def session_report(opened: OpenSession) -> pb.SessionReport:
         links=[link.number for link in opened.links],
         declined_links=[link.number for link in opened.declined],
         no_draft=not opened.assisted,
-        committed_tokens=len(opened.session.token_ids),
+        committed_tokens=opened.new_tokens,
         steps=stats.steps,
         draft_tokens=stats.draft_tokens,
         accepted_tokens=stats.accepted_tokens,

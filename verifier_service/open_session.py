@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import statistics
 import time
 from collections import deque
@@ -34,6 +35,9 @@ from speculation.text_stream import TextRun
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
 from verifier_service.planning import SessionPlanner
+from verifier_service.session_log import SessionLog
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,10 @@ class OpenSession:
         assisted: bool,
     ) -> None:
         self.name = name
-        self.assisted = assisted
+        self.log = SessionLog(log, name)
+        #: Whether drafters may be offered it. They are of no use to a replay.
+        self.assisted = assisted and not session.replaying
+        self._assisted_later = assisted and session.replaying
         self.session = session
         self.links: set[DrafterLink] = set()
         self.declined: set[DrafterLink] = set()
@@ -104,6 +111,14 @@ class OpenSession:
         self._inbox.append((link, event))
         if self._waiting and isinstance(event, Span) and self.session.answers(event):
             self._draft_came.set()
+
+    def begin_drafting(self) -> bool:
+        """Between steps: whether the replay is over and drafters may be offered the session from now on."""
+        if not self._assisted_later or self.session.replaying:
+            return False
+        self._assisted_later = False
+        self.assisted = True
+        return True
 
     def replan(self) -> None:
         """Between steps: take the planner's newest plan; the coming verdict carries it to the drafters."""
@@ -144,8 +159,11 @@ class OpenSession:
         self._read_inbox(report)
         step = self.session.next_step()
         logits = self._forward(step.tokens)
-        accepted = self.session.stats.accepted_tokens
+        accepted, replayed = self.session.stats.accepted_tokens, self.session.replaying
         self._carry_out(self.session.on_logits(logits), report)
+        if replayed:  # a recorded draft says nothing about drafters, and its steps are wider than any plan's
+            self.verify_seconds, self._overheads = 0.0, []
+            return report
         accepted = self.session.stats.accepted_tokens - accepted
         self.planner.observe_step(len(step.candidates), accepted, self._forward_seconds)
         now = time.perf_counter()
@@ -230,6 +248,11 @@ class OpenSession:
     @property
     def kv_cache_bytes(self) -> int:
         return self._slot.kv_cache_bytes if self._slot is not None else 0
+
+    @property
+    def new_tokens(self) -> int:
+        """Committed tokens, without those of a replay."""
+        return len(self.session.token_ids) - self.session.replayed_tokens
 
     def stats(self) -> pb.SpeculationStats:
         stats = self.session.stats

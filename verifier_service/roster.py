@@ -105,7 +105,7 @@ class Roster:
             case "decline":
                 opened = self._offered(link, message.decline.session)
                 if opened is not None:
-                    log.info("drafter %s declines: %s", link.hello.name, message.decline.reason)
+                    opened.log.info("drafter %s declines: %s", link.hello.name, message.decline.reason)
                     opened.declined.add(link)
                     self._leave(opened, link)
             case "pong":
@@ -134,6 +134,7 @@ class Roster:
             link.sessions.add(opened.name)
             opened.links.add(link)
             opened.put(link, Join())
+            opened.log.debug("offered to drafter %s", link.hello.name)
 
     def _leave(self, opened: OpenSession, link: DrafterLink) -> None:
         link.sessions.discard(opened.name)

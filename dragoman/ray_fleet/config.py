@@ -53,7 +53,7 @@ class Group(Settings):
     replicas: int = Field(default=1, ge=0, le=1000)
     num_cpus: Cpus = 1
     num_gpus: Gpus = 0
-    labels: Labels = {}
+    labels: Labels = Field(default={})
 
 
 class Target(Group):
@@ -80,7 +80,7 @@ class Target(Group):
 class DrafterGroup(Group):
     """``model``: as everywhere, or ``lookup``."""
 
-    labels: Labels = {"role": "edge"}
+    labels: Labels = Field(default={"role": "edge"})
     max_sessions: int = Field(default=4, ge=1, le=100_000)
 
     def settings_of(self, number: int) -> DrafterSettings:
@@ -98,7 +98,7 @@ class CoordinatorSettings(Settings):
 
     port: Port = COORDINATOR_PORT
     num_cpus: Cpus = 0
-    labels: Labels = {}
+    labels: Labels = Field(default={})
     settings: CoordinatorConfig = CoordinatorConfig()
 
 
@@ -107,7 +107,7 @@ class FleetFile(Settings):
 
     coordinator: CoordinatorSettings = CoordinatorSettings()
     targets: list[Target] = Field(min_length=1)
-    drafters: list[DrafterGroup] = []
+    drafters: list[DrafterGroup] = Field(default=[])
     wait_seconds: Wait = 60
     start_seconds: Wait = 600
 

@@ -151,7 +151,7 @@ def _own_ip() -> str:
             return "127.0.0.1"
 
 
-def _start_node(arguments: list[str], mode: str, log: Path) -> _Process:
+def _start_node(arguments: list[str], log: Path) -> _Process:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *arguments]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
