@@ -38,7 +38,8 @@ class CoordinatorActor(SelfStarting):
             await asyncio.shield(server.stop())
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"kind": "coordinator"}
+        settings = {"port": self._port, **self._config.model_dump()}
+        facts: dict[str, Any] = {"kind": "coordinator", "settings": settings}
         if self._server is not None:
             registry = self._server.fleet.registry
             facts |= {"verifiers": len(registry.verifiers), "drafters": len(registry.drafters)}

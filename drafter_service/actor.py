@@ -6,6 +6,7 @@ It dials out like any other drafter: what it drafts never travels as a call of t
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any
 
 from drafter_service.draft_source import Drafter
 from drafter_service.fleet_member import DrafterMember
-from drafter_service.loading import load_drafter
 from protos.hosting import SelfStarting
 from protos.joining import Whereabouts
 from protos.transport import Address
@@ -61,12 +61,15 @@ class DrafterActor(SelfStarting):
             self._member = None
 
     def _load(self) -> tuple[Drafter, float]:
+        # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
+        from drafter_service.loading import load_drafter
+
         settings = self.settings
         drafter = load_drafter(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
         return drafter, drafter.measure()
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"kind": "drafter", "model": self.settings.model}
+        facts: dict[str, Any] = {"kind": "drafter", "settings": dataclasses.asdict(self.settings)}
         if self._member is not None:
             report = self._member.report().drafter
             facts |= {"sessions": report.sessions, "attached_to": list(report.attached_to)}

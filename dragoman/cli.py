@@ -17,6 +17,7 @@ import typer
 from dragoman.fleet_cli import add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.plan import plan
+from dragoman.ray_cli import fleet_app
 from protos.version import VERSION
 from speculation.errors import DragomanError, InputError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     "and the text is the target's own.",
 )
 app.add_typer(models_app, name="models")
+app.add_typer(fleet_app, name="fleet")
 app.command("plan")(plan)
 
 

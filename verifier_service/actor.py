@@ -6,12 +6,13 @@ The gRPC server runs inside it: text and drafts never travel as calls of the act
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from language_models.causal_lm import CausalLM
 from protos.hosting import SelfStarting
 from protos.joining import Whereabouts
 from protos.transport import Address
@@ -19,7 +20,6 @@ from speculation.messages import SpeculationPlan
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.server import VerifierServer
-from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.verifier import Verifier
 
 
@@ -73,20 +73,41 @@ class VerifierActor(SelfStarting):
             self._server = None
             await asyncio.shield(server.stop(grace=0.5))
 
+    async def drain(self, seconds: float) -> int:
+        """Take no new sessions; those still running after so many seconds are handed over. Returns how many were.
+
+        The clients of those resume elsewhere by themselves. Idempotent.
+        """
+        if self._server is None:
+            return 0
+        verifier = self._server.verifier
+        verifier.drain()
+        deadline = time.monotonic() + seconds
+        while verifier.sessions and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        left = len(verifier.sessions)
+        verifier.hand_over()
+        return left
+
     def _load(self) -> Engine:
+        # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
+        from language_models.causal_lm import CausalLM
+        from verifier_service.transformers_engine import TransformersEngine
+
         settings = self.settings
         return TransformersEngine(
             CausalLM.load(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
         )
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"kind": "verifier", "model": self.settings.model}
+        facts: dict[str, Any] = {"kind": "verifier", "settings": dataclasses.asdict(self.settings)}
         if self._server is not None:
             verifier = self._server.verifier
             facts |= {
                 "device": verifier.engine.device_name,
                 "dtype": verifier.engine.dtype_name,
                 "sessions": len(verifier.sessions),
+                "draining": verifier.draining,
                 "drafters": len(verifier.roster.links),
                 "kv_cache_bytes": sum(opened.kv_cache_bytes for opened in verifier.sessions),
             }

@@ -84,15 +84,12 @@ class LocalRay:
         address = Address(_own_ip(), port)
         try:
             for number, labels in enumerate(nodes):
-                where = (
-                    [f"--address={address}"]
-                    if number
-                    else ["--head", f"--port={port}", f"--node-ip-address={address.host}"]
-                )
-                cpus = [f"--num-cpus={num_cpus}"]
-                tags = [f"--labels={','.join(f'{name}={value}' for name, value in labels.items())}"] if labels else []
+                arguments = [f"--num-cpus={num_cpus}", f"--node-ip-address={address.host}"]
+                arguments += [f"--address={address}"] if number else ["--head", f"--port={port}"]
+                if labels:
+                    arguments.append(f"--labels={','.join(f'{name}={value}' for name, value in labels.items())}")
                 log = home() / f"ray-node-{number}.log"
-                started.append(_start_node([*where, *cpus, *tags], mode, log))
+                started.append(_start_node(arguments, log))
                 if number == 0:
                     _wait_for(address, started[0], log)
         except BaseException:

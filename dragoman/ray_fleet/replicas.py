@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from types import ModuleType
@@ -79,11 +78,6 @@ def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int) ->
             coordinator=functools.partial(coordinator_address, NAMESPACE),
         )
     )
-
-
-def settings_as_facts(group: Target | DrafterGroup, number: int) -> dict[str, Any]:
-    """As the actor tells of them."""
-    return dataclasses.asdict(group.settings_of(number))
 
 
 def _options(name: str, *, num_cpus: float, num_gpus: float, labels: dict[str, str]) -> dict[str, Any]:
