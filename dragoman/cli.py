@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.fleet_cli import add_fleet_commands
+from dragoman.fleet_cli import FleetModel, FleetOf, add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.plan import plan
 from dragoman.ray_cli import fleet_app
@@ -38,11 +38,12 @@ class RuleName(StrEnum):
     EXACT = "exact"
 
 
+LOCAL_VERIFIER = "127.0.0.1:50061"
 MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
-Verifier = Annotated[str, typer.Option(help="Address of the verifier, host:port")]
+Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
 Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy")]
@@ -55,8 +56,6 @@ NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]
-
-LOCAL_VERIFIER = "127.0.0.1:50061"
 
 
 def _version(wanted: bool) -> None:
@@ -163,7 +162,7 @@ def verifier(
 @app.command()
 def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
-    verifier: Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")] = None,
+    verifier: Verifier = None,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
     max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most")] = 4,
@@ -199,7 +198,9 @@ def generate(
     messages: Annotated[
         str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
     ] = None,
-    verifier: Verifier = LOCAL_VERIFIER,
+    verifier: Verifier = None,
+    coordinator: FleetOf = None,
+    model: FleetModel = "",
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -212,11 +213,12 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Let the target write; drafted text and its own appear in two colours."""
+    from dragoman.dialling import Destination
     from dragoman.generate import read_prompt, run_generate
     from speculation.sampling import Rule, SamplingParams
 
     run_generate(
-        verifier,
+        Destination(verifier, coordinator, model),
         read_prompt(prompt, prompt_file, messages),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,
@@ -229,7 +231,9 @@ def generate(
 
 @app.command()
 def chat(
-    verifier: Verifier = LOCAL_VERIFIER,
+    verifier: Verifier = None,
+    coordinator: FleetOf = None,
+    model: FleetModel = "",
     system: Annotated[str | None, typer.Option(help="System message")] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.7,
@@ -242,10 +246,11 @@ def chat(
 ) -> None:
     """Talk with the target. /reset forgets the conversation, /exit leaves."""
     from dragoman.chat import run_chat
+    from dragoman.dialling import Destination
     from speculation.sampling import Rule, SamplingParams
 
     run_chat(
-        verifier,
+        Destination(verifier, coordinator, model),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         system=system,
         max_tokens=max_tokens,

@@ -30,7 +30,7 @@ class Replay:
         self._shown = 0
 
     def draft(self, committed: int, limit: int) -> bytes:
-        """What was received after the first ``committed`` bytes, at most ``limit`` bytes; nothing: the replay is over."""
+        """What was received after the first ``committed`` bytes, ``limit`` bytes at most; empty: it is over."""
         return self._received[committed : committed + limit]
 
     def unseen(self, runs: Sequence[TextRun], *, finished: bool) -> tuple[TextRun, ...]:

@@ -217,7 +217,7 @@ class TargetSession:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
     def _candidates(self) -> list[int]:
-        """As many as the plan or the replay takes, and never more than may still be committed beside the target's own."""
+        """As many as plan or replay take, and never more than may still be committed beside the target's own."""
         width = REPLAY_WIDTH if self.replaying else self.plan.width
         limit = min(width, self._max_tokens - len(self.token_ids) - 1)
         if limit <= 0:
