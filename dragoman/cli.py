@@ -8,6 +8,7 @@ Heavy modules are imported inside the commands, so that `dragoman --help` is qui
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -278,12 +279,12 @@ def doctor(
 add_fleet_commands(app)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a DragomanError is one line and its exit code, never a traceback."""
     from dragoman.terminal import show_error
 
     try:
-        app(auto_envvar_prefix="DRAGOMAN")
+        app(arguments, auto_envvar_prefix="DRAGOMAN")
     except DragomanError as error:
         show_error(error)
         sys.exit(error.exit_code)

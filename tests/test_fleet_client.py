@@ -314,10 +314,9 @@ async def test_full_verifiers_are_waited_for():
 
 
 async def test_nobody_is_there():
-    async with coordinating() as (_, at):
-        async with FleetClient(at) as client:
-            with pytest.raises(NoVerifierError, match="no verifier is registered"):
-                await client.complete(PROMPT)
+    async with coordinating() as (_, at), FleetClient(at) as client:
+        with pytest.raises(NoVerifierError, match="no verifier is registered"):
+            await client.complete(PROMPT)
     async with FleetClient(at) as client:
         with pytest.raises(ConnectionFailedError, match="no coordinator answers"):
             await client.complete(PROMPT)

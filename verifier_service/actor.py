@@ -65,8 +65,8 @@ class VerifierActor(SelfStarting):
                 instance=secrets.token_hex(8),
                 name=self.name,
                 advertised=str(bound),
+                on_joined=lambda joined: serving(bound),  # before that, the fleet does not know of it
             )
-            serving(bound)
             await member.run()
             await asyncio.Event().wait()  # refused by the coordinator: it serves all the same
         finally:

@@ -6,6 +6,7 @@ Orders change who drafts and how far, never a text. Without the coordinator the 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -18,10 +19,17 @@ from verifier_service.verifier import Verifier
 
 
 class VerifierMember:
-    """``advertised``: where drafters and clients reach the verifier."""
+    """``advertised``: where drafters and clients reach the verifier. ``on_joined``: once per connection."""
 
     def __init__(
-        self, verifier: Verifier, coordinator: Whereabouts, *, instance: str, name: str, advertised: str
+        self,
+        verifier: Verifier,
+        coordinator: Whereabouts,
+        *,
+        instance: str,
+        name: str,
+        advertised: str,
+        on_joined: Callable[[pb.Joined], None] = lambda joined: None,
     ) -> None:
         self._verifier = verifier
         engine = verifier.engine
@@ -37,7 +45,7 @@ class VerifierMember:
             verifier=pb.VerifierKind(address=advertised),
             dtype=engine.dtype_name,
         )
-        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey)
+        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey, on_joined=on_joined)
 
     async def run(self) -> None:
         """Report and obey until cancelled, or until the coordinator refuses this verifier."""

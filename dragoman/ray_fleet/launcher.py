@@ -165,8 +165,7 @@ class Launcher:
 
     def scale(self, fleet: FleetFile, sizes: Mapping[str, int], *, drain_seconds: float) -> list[Standing]:
         """Change how many replicas a group has; texts go on meanwhile. Raises what ``up`` raises."""
-        groups = {self._group(fleet, name): count for name, count in sizes.items()}
-        wanted = [group.model_copy(update={"replicas": count}) for group, count in groups.items()]
+        wanted = [self._group(fleet, name).model_copy(update={"replicas": count}) for name, count in sizes.items()]
         nodes = alive(self._ray)
         for group in wanted:
             problem = problem_of(group, nodes) if group.replicas else ""
