@@ -133,6 +133,9 @@ def verifier(
     advertise: Annotated[
         str | None, typer.Option(help="Where the fleet reaches this verifier, host:port  [default: --listen]")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics at this port of the --listen host", min=1, max=65535)
+    ] = None,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -156,6 +159,7 @@ def verifier(
         adaptive=adaptive,
         max_sessions=max_sessions,
         membership=membership,
+        metrics_port=metrics_port,
         ready_json=ready_json,
     )
 

@@ -85,6 +85,7 @@ class RayCluster:
     def fleet(self, *, targets: int = 1, drafters: int = 1, **changes: Any) -> FleetFile:
         group = {"dtype": "float32", "threads": 1}
         target = group | {"name": "heron", "model": str(self.models["target"]), "replicas": targets, "num_cpus": 1}
+        target["adaptive"] = False  # drafting cannot pay for models this small, and is to be tested all the same
         drafter = group | {"name": "edge", "model": str(self.models["drafter"]), "replicas": drafters, "num_cpus": 0.5}
         values: dict[str, Any] = {
             "coordinator": {"port": free_port()},

@@ -37,6 +37,7 @@ def cluster(tiny_qwen2: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPat
 
 async def test_the_text_is_that_of_the_engine_without_ray(cluster: RayCluster):
     async with fleet_on(cluster, cluster.fleet()) as actors:
+        await at_rest(actors["heron/0"].facts["address"], drafters=1)
         async with FleetClient(actors["coordinator"].facts["address"]) as client:
             drafted = await text_of(client)
         assert drafted.data == await reference(cluster.models)

@@ -19,6 +19,7 @@ from protos.transport import Address
 from speculation.messages import SpeculationPlan
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
+from verifier_service.metrics import Instruments, NoInstruments
 from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
 
@@ -38,12 +39,23 @@ class VerifierSettings:
 
 
 class VerifierActor(SelfStarting):
-    """See the module. ``host``: asked for this machine's address, at which it listens and is reached."""
+    """See the module.
+
+    ``host``: asked for this machine's address, at which it listens and is reached. ``instruments``: asked once for
+    where figures go, given the actor's name.
+    """
 
     def __init__(
-        self, name: str, settings: VerifierSettings, *, host: Callable[[], str], coordinator: Whereabouts
+        self,
+        name: str,
+        settings: VerifierSettings,
+        *,
+        host: Callable[[], str],
+        coordinator: Whereabouts,
+        instruments: Callable[[str], Instruments] = lambda name: NoInstruments(),
     ) -> None:
         self.settings = settings
+        self._instruments = instruments(name)
         self._coordinator = coordinator
         self._engine: Engine | None = None
         self._server: VerifierServer | None = None
@@ -54,7 +66,11 @@ class VerifierActor(SelfStarting):
             self._engine = await asyncio.to_thread(self._load)
         settings = self.settings
         verifier = Verifier(
-            self._engine, plan=settings.plan, adaptive=settings.adaptive, max_sessions=settings.max_sessions
+            self._engine,
+            plan=settings.plan,
+            adaptive=settings.adaptive,
+            max_sessions=settings.max_sessions,
+            instruments=self._instruments,
         )
         self._server = server = VerifierServer(verifier)
         bound = await server.start(Address(host, settings.port))

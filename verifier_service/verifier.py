@@ -28,6 +28,7 @@ from speculation.target_session import FinishReason
 from speculation.telemetry import LinearFit
 from verifier_service.admission import admit
 from verifier_service.engine import Engine
+from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, StepReport
 from verifier_service.planning import SessionPlanner
 from verifier_service.roster import Roster
@@ -51,6 +52,7 @@ class Verifier:
         limits: WireLimits | None = None,
         adaptive: bool = True,
         max_sessions: int = 64,
+        instruments: Instruments | None = None,
     ) -> None:
         self.engine = engine
         self.limits = limits or WireLimits()
@@ -66,7 +68,8 @@ class Verifier:
         self._stopping = False
         self._sessions: dict[str, OpenSession] = {}
         self._responses: dict[str, Responses] = {}
-        self.roster = Roster(engine, self.limits, self._sessions)
+        self.metrics = VerifierMetrics(instruments or NoInstruments())
+        self.roster = Roster(engine, self.limits, self._sessions, self.metrics)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     @property
@@ -119,10 +122,12 @@ class Verifier:
         name = f"s-{secrets.token_hex(8)}"
         opened = OpenSession(name, prompt, session, self.engine, planner, self._patience, assisted=assisted)
         self._sessions[opened.name] = opened
+        self.metrics.sessions(len(self._sessions))
         return opened
 
     async def _serve(self, opened: OpenSession, responses: Responses) -> None:
         """Step the session to its end, passing on what each step brings."""
+        meter = SessionMeter(self.metrics, opened)
         try:
             self.roster.find_drafters(opened)
             prompt_tokens = len(opened.session.request.prompt_ids)
@@ -133,6 +138,7 @@ class Verifier:
             while finish_reason is None:
                 report = await self._in_engine(opened.step)
                 self.roster.send(opened, report)
+                meter.stepped(opened.new_tokens - counted)
                 self.committed_tokens += opened.new_tokens - counted
                 counted = opened.new_tokens
                 responses.put_nowait(pb.GenerateResponse(chunk=_chunk(report)))
@@ -150,6 +156,7 @@ class Verifier:
                 replayed_tokens=opened.session.replayed_tokens,
             )
             responses.put_nowait(pb.GenerateResponse(finished=finished))
+            meter.finished()
             opened.log.info("ends with %d tokens (%s)", finished.completion_tokens, finish_reason)
         except asyncio.CancelledError:
             opened.log.info("left after %d tokens", len(opened.session.token_ids))
@@ -161,6 +168,7 @@ class Verifier:
             opened.log.exception("failed")
             responses.put_nowait(error)
         finally:
+            meter.flush()
             await asyncio.shield(self._close(opened))
 
     async def _close(self, opened: OpenSession) -> None:
@@ -168,6 +176,7 @@ class Verifier:
         # After any step still running: the engine's thread works in order.
         await self._in_engine(opened.close)
         self._sessions.pop(opened.name, None)
+        self.metrics.sessions(len(self._sessions))
 
     def _started(self, opened: OpenSession) -> pb.GenerateStarted:
         request, engine = opened.session.request, self.engine
