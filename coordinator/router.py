@@ -5,7 +5,7 @@ Reports lag, so what was routed in the last moments counts as load beside what i
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 from coordinator.config import CoordinatorConfig
@@ -49,7 +49,11 @@ class Router:
             self._routed.popleft()
         # Two of one address are an old process and its successor: the later one is there.
         homes = {member.address: member for member in left if not member.draining}
-        replicas = [Replica(address, self._load(member), member.max_sessions) for address, member in homes.items()]
+        on_the_way = Counter(instance for _, instance in self._routed)
+        replicas = [
+            Replica(address, len(member.verifier_facts.sessions) + on_the_way[member.instance], member.max_sessions)
+            for address, member in homes.items()
+        ]
         best = [homes[replica.key] for replica in ranked(request.prefix_digest, replicas, bound=self._bound)]
         if not best:
             draining = sum(member.draining for member in left)
@@ -61,11 +65,6 @@ class Router:
         return pb.RouteResponse(
             protocol_version=PROTOCOL_VERSION, candidates=[_candidate(member) for member in best[:CANDIDATES]]
         )
-
-    def _load(self, member: Member) -> int:
-        """Sessions that a verifier has or is about to have."""
-        on_the_way = sum(instance == member.instance for _, instance in self._routed)
-        return len(member.verifier_facts.sessions) + on_the_way
 
     def _serving(self, request: pb.RouteRequest) -> list[Member]:
         """Verifiers that are what is asked for, at least one."""

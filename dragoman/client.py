@@ -7,15 +7,15 @@ async with Client("127.0.0.1:50061") as client:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import grpc
 
 from dragoman.completion import Chunk, Completion
 from dragoman.retries import Retries, may_help_later
-from dragoman.transcript import Transcript, generate_request
+from dragoman.transcript import TextOptions, Transcript, generate_request
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
@@ -23,7 +23,6 @@ from protos.status import error_of
 from protos.transport import PROTOCOL_VERSION, Address, channel_options
 from speculation.errors import DragomanError, SessionError
 from speculation.messages import Prompt
-from speculation.sampling import Rule, SamplingParams
 
 __all__ = ["Chunk", "Client", "Completion"]
 
@@ -68,32 +67,19 @@ class Client:
         self,
         prompt: Prompt,
         *,
-        sampling: SamplingParams | None = None,
-        max_tokens: int = 0,
-        stop: Sequence[str] = (),
-        rule: Rule = Rule.RACE,
-        draft: bool = True,
-        ignore_end: bool = False,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
         resume: bool = False,
         patience: float = PATIENCE,
+        **options: Unpack[TextOptions],
     ) -> Completion:
-        """The answer to ``prompt``; ``on_chunk`` sees it grow. ``max_tokens`` 0: as far as the context reaches.
+        """The answer to ``prompt``; ``on_chunk`` sees it grow. For the ``options`` see ``TextOptions``: sampling,
+        max_tokens, stop, rule, draft, ignore_end.
 
-        ``ignore_end``: go on after the end token, for measuring. ``resume``: where the connection breaks, or the
+        ``resume``: where the connection breaks, or the
         verifier stops, wait for one at the same address and let it write the text on from where it was, for up to
         ``patience`` seconds without any new text; raises DivergedError if what answers there writes another text.
         """
-        request = generate_request(
-            prompt,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop=stop,
-            rule=rule,
-            draft=draft,
-            ignore_end=ignore_end,
-        )
-        transcript = Transcript(request, on_chunk)
+        transcript = Transcript(generate_request(prompt, **options), on_chunk)
         retries = Retries(attempts=ATTEMPTS, patience=patience)
         while True:
             try:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final, Self
+from collections.abc import Callable
+from typing import Final, Self, Unpack
 
 from dragoman.client import ATTEMPTS, PATIENCE, Client
 from dragoman.completion import Chunk, Completion
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.retries import Retries
-from dragoman.transcript import Transcript, Writer, generate_request
+from dragoman.transcript import TextOptions, Transcript, Writer, generate_request
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, NoVerifierError
 from speculation.messages import Prompt
 from speculation.prefix import prefix_digest
-from speculation.sampling import Rule, SamplingParams
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +71,9 @@ class FleetClient:
         self,
         prompt: Prompt,
         *,
-        sampling: SamplingParams | None = None,
-        max_tokens: int = 0,
-        stop: Sequence[str] = (),
-        rule: Rule = Rule.RACE,
-        draft: bool = True,
-        ignore_end: bool = False,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
         on_restart: Callable[[], None] | None = None,
+        **options: Unpack[TextOptions],
     ) -> Completion:
         """The answer to ``prompt``, as ``Client.complete`` gives it, whatever becomes of single verifiers.
 
@@ -87,16 +81,7 @@ class FleetClient:
         begins anew after this is called; without it, DivergedError is raised. At the end of patience the last error
         is raised, with what was tried.
         """
-        request = generate_request(
-            prompt,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop=stop,
-            rule=rule,
-            draft=draft,
-            ignore_end=ignore_end,
-        )
-        transcript = Transcript(request, on_chunk)
+        transcript = Transcript(generate_request(prompt, **options), on_chunk)
         retries = Retries(attempts=self._attempts, patience=self._patience)
         prefix = prefix_digest(prompt)
         failed: dict[str, DragomanError] = {}  # by instance, since the last pause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 from dragoman.completion import Chunk, Completion
 from protos import codec
@@ -18,26 +18,34 @@ from speculation.text_stream import TextRun
 _FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
 
-def generate_request(
-    prompt: Prompt,
-    *,
-    sampling: SamplingParams | None = None,
-    max_tokens: int = 0,
-    stop: Sequence[str] = (),
-    rule: Rule = Rule.RACE,
-    draft: bool = True,
-    ignore_end: bool = False,
-) -> pb.GenerateRequest:
-    """What ``Client.complete`` asks for."""
+class TextOptions(TypedDict, total=False):
+    """What may be asked of a text beside its prompt; what is left out is as given here."""
+
+    #: ``SamplingParams()``: greedy.
+    sampling: SamplingParams | None
+    #: 0: as far as the context reaches.
+    max_tokens: int
+    #: The text ends before the first of these.
+    stop: Sequence[str]
+    #: How drafts are verified: ``Rule.RACE``.
+    rule: Rule
+    #: Whether drafters may help: True.
+    draft: bool
+    #: Go on after the end token, for measuring: False.
+    ignore_end: bool
+
+
+def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.GenerateRequest:
+    """What goes to the verifier, nothing received yet."""
     return pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
         prompt=codec.prompt_to_wire(prompt),
-        sampling=codec.sampling_to_wire(sampling or SamplingParams()),
-        max_tokens=max_tokens,
-        stop=[text.encode() for text in stop],
-        rule=codec.rule_to_wire(rule),
-        no_draft=not draft,
-        ignore_end=ignore_end,
+        sampling=codec.sampling_to_wire(options.get("sampling") or SamplingParams()),
+        max_tokens=options.get("max_tokens", 0),
+        stop=[text.encode() for text in options.get("stop", ())],
+        rule=codec.rule_to_wire(options.get("rule", Rule.RACE)),
+        no_draft=not options.get("draft", True),
+        ignore_end=options.get("ignore_end", False),
     )
 
 

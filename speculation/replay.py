@@ -31,7 +31,7 @@ class Replay:
 
     def draft(self, committed: int, limit: int) -> bytes:
         """What was received after the first ``committed`` bytes, ``limit`` bytes at most; empty: it is over."""
-        return self._received[committed : committed + limit]
+        return self._received[committed : committed + max(limit, 0)]
 
     def unseen(self, runs: Sequence[TextRun], *, finished: bool) -> tuple[TextRun, ...]:
         """Of the text that comes to light, in order, what the client does not have yet.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from speculation.acceptance import Acceptance, accept_exact, accept_race
 from speculation.byte_vocab import ByteVocab
-from speculation.draft_trie import DraftPath, DraftTrie, SpanFate
+from speculation.draft_trie import DraftTrie, SpanFate
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.race import RaceNoise
 from speculation.replay import REPLAY_WIDTH, Replay
@@ -183,7 +183,8 @@ class TargetSession:
 
     def next_step(self) -> Step:
         """The last committed token and the candidates after it: the trie's best path in target tokens."""
-        self._pending = Step((self._last_token(), *self._candidates()))
+        candidates = self._recorded() if self.replaying else self._candidates()
+        self._pending = Step((self._last_token(), *candidates))
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
@@ -216,14 +217,18 @@ class TargetSession:
     def _last_token(self) -> int:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
+    def _recorded(self) -> list[int]:
+        """What the client has of the text, as far as a step of a replay reaches."""
+        limit = min(REPLAY_WIDTH, self._max_tokens - len(self.token_ids) - 1)
+        recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
+        return retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit)
+
     def _candidates(self) -> list[int]:
-        """As many as plan or replay take, and never more than may still be committed beside the target's own."""
-        width = REPLAY_WIDTH if self.replaying else self.plan.width
-        limit = min(width, self._max_tokens - len(self.token_ids) - 1)
+        """At most ``plan.width`` tokens, and never more than may still be committed beside the target's own."""
+        limit = min(self.plan.width, self._max_tokens - len(self.token_ids) - 1)
         if limit <= 0:
             return []
-        recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
-        path = DraftPath(recorded, ends=False) if recorded else self._trie.best_path(limit=limit * BYTES_PER_TOKEN)
+        path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN)
         candidates = retokenize(path.text, self._tail(), self._vocab, self._encode, limit=limit)
         if path.ends and not self.request.ignore_end and len(candidates) < limit:
             complete = sum(len(self._vocab.bytes_of(token)) for token in candidates) == len(path.text)

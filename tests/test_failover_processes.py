@@ -6,15 +6,23 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dragoman import Chunk, Client, Completion, FleetClient, Prompt, SamplingParams
+from dragoman.coordinator_client import CoordinatorClient
 from dragoman.processes import ChildProcess, child
 from tests.service_drivers import described
 from tests.test_cli import dragoman
 
 PROMPT = Prompt(text="The heron")
-ASK = {"sampling": SamplingParams(temperature=0.8, seed=4), "max_tokens": 300, "ignore_end": True}
+ASK: dict[str, Any] = {"max_tokens": 450, "ignore_end": True}
+SEEDS = (4, 5, 6, 7)
+
+
+def sampling(seed: int) -> SamplingParams:
+    return SamplingParams(temperature=0.8, seed=seed)
 
 
 class Fleet:
@@ -67,31 +75,38 @@ class Fleet:
         return self.verifiers.pop(address)
 
 
-async def text_with(client: FleetClient, fault: Callable[[], Awaitable[None]]) -> Completion:
-    """A text in whose middle something happens."""
+async def texts_with(client: FleetClient, fault: Callable[[], Awaitable[None]]) -> list[Completion]:
+    """Texts written at once, in whose middle something happens."""
     tasks: list[asyncio.Future[None]] = []
-    shown: list[Chunk] = []
+    shown: list[list[Chunk]] = [[] for _ in SEEDS]
 
-    def watch(chunk: Chunk) -> None:
-        shown.append(chunk)
-        if len(shown) == 10:
+    def watch(index: int, chunk: Chunk) -> None:
+        shown[index].append(chunk)
+        if not tasks and len(shown[index]) == 10:
             tasks.append(asyncio.ensure_future(fault()))
 
-    text = await client.complete(PROMPT, **ASK, on_chunk=watch)
-    assert len(tasks) == 1
+    asked = (
+        client.complete(PROMPT, sampling=sampling(seed), **ASK, on_chunk=partial(watch, index))
+        for index, seed in enumerate(SEEDS)
+    )
+    texts = await asyncio.gather(*asked)
     await tasks[0]
-    assert b"".join(run.text for chunk in shown for run in chunk.runs) == text.data
-    return text
+    for text, chunks in zip(texts, shown, strict=True):
+        assert b"".join(run.text for chunk in chunks for run in chunk.runs) == text.data
+    return texts
 
 
-async def test_texts_outlive_verifiers_that_are_drained_killed_and_stopped_and_the_coordinator(tiny_qwen2: Path):
+async def test_texts_outlive_drained_killed_and_stopped_verifiers_and_the_coordinator(
+    tiny_qwen2: Path,
+) -> None:
     async with contextlib.AsyncExitStack() as stack:
         fleet = Fleet(stack)
         await fleet.start(tiny_qwen2, verifiers=3)
         client = await stack.enter_async_context(FleetClient(fleet.coordinator))
+        control = await stack.enter_async_context(CoordinatorClient(fleet.coordinator))
         any_one = next(iter(fleet.clients.values()))
-        whole = await any_one.complete(PROMPT, **ASK, draft=False)
-        texts: dict[str, Completion] = {}
+        whole = [await any_one.complete(PROMPT, sampling=sampling(seed), **ASK, draft=False) for seed in SEEDS]
+        assert len({text.data for text in whole}) == len(SEEDS)
 
         async def drained() -> None:
             address = await fleet.serving()
@@ -101,31 +116,27 @@ async def test_texts_outlive_verifiers_that_are_drained_killed_and_stopped_and_t
             assert sum(member["draining"] for member in states.values()) == 1
             await fleet.drain(address, "--undo")
 
-        texts["drained"] = await text_with(client, drained)
-        assert texts["drained"].resumes == 0, "it finished where it was"
-
         async def handed_over() -> None:
             address = await fleet.serving()
+            await control.drain(address, hand_over=True)
             await fleet.drain(address, "--hand-over", "--wait")
             await fleet.drain(address, "--undo")
 
-        texts["handed over"] = await text_with(client, handed_over)
-
         async def killed() -> None:
             fleet.forget(await fleet.serving()).kill()
-
-        texts["killed"] = await text_with(client, killed)
 
         async def stopped_without_coordinator() -> None:
             fleet.steering.kill()
             await fleet.forget(await fleet.serving()).stop()
 
-        texts["stopped"] = await text_with(client, stopped_without_coordinator)
-        assert [text.resumes for text in texts.values()] == [0, 1, 1, 1]
-        for how, text in texts.items():
-            assert text.data == whole.data and text.token_ids == whole.token_ids, how
+        for fault in (drained, handed_over, killed, stopped_without_coordinator):
+            texts = await texts_with(client, fault)
+            for text, expected in zip(texts, whole, strict=True):
+                assert text.data == expected.data and text.token_ids == expected.token_ids, fault.__name__
+            resumes = sum(text.resumes for text in texts)
+            assert resumes == 0 if fault is drained else resumes > 0, fault.__name__
+            await fleet.at_baseline()
         assert len(fleet.clients) == 1
-        await fleet.at_baseline()
 
 
 def test_generate_through_a_coordinator_and_its_errors(tiny_qwen2: Path):

@@ -1,4 +1,4 @@
-"""Clients that outlive their verifier, over real gRPC on loopback: resume, fail over, hand over, wait, give up.
+"""Clients that outlive their verifier, over real gRPC on loopback: fail over, hand over, wait, give up.
 
 Every fault ends in: the same bytes, no session left open, KV memory back to its baseline.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from coordinator.server import CoordinatorServer
-from dragoman import Chunk, Client, Completion, FleetClient
+from dragoman import FleetClient
 from dragoman.coordinator_client import CoordinatorClient
-from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import (
     ConnectionFailedError,
@@ -25,18 +24,15 @@ from speculation.errors import (
     LimitExceededError,
     NoVerifierError,
 )
-from speculation.messages import Prompt
 from speculation.sampling import SamplingParams
-from tests.service_drivers import LOOPBACK, baseline, drafters, drafting, eventually, request, serving, text_of
-from tests.test_fleet_members import SAMPLING, coordinating, running
+from tests.service_drivers import LOOPBACK, baseline, eventually, serving
+from tests.test_fleet_members import coordinating, running
+from tests.test_resume import ASK, PROMPT, at_chunk, expected
 from tests.text_engine import TextEngine
 from verifier_service.fleet_member import VerifierMember
-from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
 
-PROMPT = Prompt(text="a story: ")
-ASK = {"sampling": SAMPLING, "max_tokens": 120, "ignore_end": True}
-SHORT = {**ASK, "max_tokens": 30}
+SHORT: dict[str, Any] = {**ASK, "max_tokens": 30}
 
 
 class Replica:
@@ -68,153 +64,16 @@ async def registered(server: CoordinatorServer, count: int) -> None:
     await eventually(lambda: sum(m.reports > 0 for m in server.fleet.registry.verifiers) == count)
 
 
-async def expected() -> Completion:
-    async with serving(TextEngine()) as (_, address), Client(address) as client:
-        return await client.complete(PROMPT, **ASK)
-
-
-def at_chunk(number: int, act: Callable[[], object]) -> tuple[list[Chunk], Callable[[Chunk], None]]:
-    """The chunks so far, and a watcher that acts at the given one."""
-    chunks: list[Chunk] = []
-
-    def watch(chunk: Chunk) -> None:
-        chunks.append(chunk)
-        if len(chunks) == number:
-            act()
-
-    return chunks, watch
-
-
 def serving_now(*replicas: Replica) -> Replica:
     (found,) = [replica for replica in replicas if replica.verifier.sessions]
     return found
-
-
-# ---- one verifier -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stop", [(), ("dog",)])
-async def test_a_verifier_resumes_from_any_byte(stop: tuple[str, ...]):
-    engine = TextEngine()
-    async with serving(engine) as (verifier, address):
-        options = {"max_tokens": 60, "stop": [text.encode() for text in stop]}
-        text, finished = await text_of(address, request(SAMPLING, **options))
-        for cut in range(0, len(text) + 1, 3):
-            rest, again = await text_of(address, request(SAMPLING, received=text[:cut], **options))
-            assert text[:cut] + rest == text
-            assert again.completion_tokens == finished.completion_tokens
-            assert again.replayed_tokens <= again.completion_tokens and (again.replayed_tokens > 0) == (cut > 0)
-        assert verifier.committed_tokens < 25 * finished.completion_tokens, "replayed tokens are not counted twice"
-        await baseline(verifier, engine)
-
-
-async def test_drafters_come_when_the_replay_is_over():
-    engine = TextEngine(step_seconds=0.02)
-    async with serving(engine) as (verifier, address), drafting(address), drafting(address):
-        await drafters(verifier, 2)
-        text, _ = await text_of(address, request(SAMPLING, max_tokens=100, ignore_end=True))
-        engine.gate.clear()
-        asked = request(SAMPLING, max_tokens=100, ignore_end=True, received=text[:-60])
-        resuming = asyncio.create_task(text_of(address, asked))
-        await eventually(lambda: verifier.sessions)
-        assert verifier.sessions[0].session.replaying and not verifier.sessions[0].links
-        engine.gate.set()
-        rest, finished = await resuming
-        assert text[:-60] + rest == text
-        assert 0 < finished.speculation.accepted_tokens < 100 - finished.replayed_tokens
-        assert finished.speculation.steps + finished.speculation.accepted_tokens == 100 - finished.replayed_tokens
-        await baseline(verifier, engine)
-
-
-async def test_bytes_of_another_text_are_refused_and_leave_nothing():
-    engine = TextEngine()
-    async with serving(engine) as (verifier, address), Client(address) as client:
-        with pytest.raises(DivergedError, match="differs"):
-            async for _ in client._generate(request(SAMPLING, received=b"once upon a time")):
-                pass
-        await baseline(verifier, engine)
-
-
-async def test_a_client_resumes_at_a_restarted_verifier_if_asked():
-    whole = await expected()
-    engine = TextEngine(step_seconds=0.01)
-    async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as second:
-        _, address = await first.enter_async_context(serving(engine))
-
-        async def restart() -> None:
-            await first.aclose()
-            await second.enter_async_context(serving(engine, listen=address))
-
-        restarts: list[asyncio.Task[None]] = []
-        chunks, watch = at_chunk(10, lambda: restarts.append(asyncio.create_task(restart())))
-        async with Client(address) as client:
-            text = await client.complete(PROMPT, **ASK, on_chunk=watch, resume=True)
-        assert text.data == whole.data == b"".join(run.text for chunk in chunks for run in chunk.runs)
-        assert text.token_ids == whole.token_ids == [token for chunk in chunks for token in chunk.token_ids]
-        assert text.resumes == 1 and 0 < text.replayed_tokens < 120
-        await restarts[0]
-    assert engine.open_slots == 0
-
-
-async def test_another_model_at_the_address_does_not_write_the_text_on():
-    other = TextEngine(step_seconds=0.01)
-    other.dtype_name = "bfloat16"
-    async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as second:
-        _, address = await first.enter_async_context(serving(TextEngine(step_seconds=0.01)))
-
-        async def replace() -> None:
-            await first.aclose()
-            await second.enter_async_context(serving(other, listen=address))
-
-        replacing: list[asyncio.Task[None]] = []
-        _, watch = at_chunk(10, lambda: replacing.append(asyncio.create_task(replace())))
-        async with Client(address) as client:
-            with pytest.raises(Exception, match="begun by.*float32") as caught:
-                await client.complete(PROMPT, **ASK, on_chunk=watch, resume=True, patience=2)
-        assert "bytes of text received" in str(caught.value)
-        await replacing[0]
-    assert other.open_slots == 0
-
-
-async def test_without_resume_a_stopping_verifier_says_so():
-    engine = TextEngine(step_seconds=0.01)
-    verifier = Verifier(engine)
-    server = VerifierServer(verifier)
-    address = await server.start(LOOPBACK)
-    stopping: list[asyncio.Task[None]] = []
-    _, watch = at_chunk(5, lambda: stopping.append(asyncio.create_task(server.stop(0.1))))
-    async with Client(address) as client:
-        with pytest.raises(DrainingError, match="hands its sessions over"):
-            await client.complete(PROMPT, **ASK, on_chunk=watch)
-        await stopping[0]
-        with pytest.raises(ConnectionFailedError):
-            await client.complete(PROMPT, **ASK, resume=True)
-    assert engine.open_slots == 0
-
-
-async def test_session_lines_carry_the_session(caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.DEBUG, "verifier_service")
-    async with serving(TextEngine(step_seconds=0.01)) as (verifier, address), drafting(address):
-        await drafters(verifier, 1)
-        names: list[str] = []
-
-        async def watch(text: bytes) -> None:
-            names.extend(opened.name for opened in verifier.sessions)
-
-        await text_of(address, request(SAMPLING), watch)
-        await eventually(lambda: not verifier.sessions)
-    lines = [record for record in caplog.records if hasattr(record, "session")]
-    assert {record.session for record in lines} == set(names)
-    assert all(record.getMessage().startswith(f"session {names[0]}: ") for record in lines)
-    assert any("offered to drafter" in record.getMessage() for record in lines)
-    assert any("ends with" in record.getMessage() for record in lines)
 
 
 # ---- a fleet ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["stopped", "drained", "handed over"])
-async def test_a_text_outlives_its_verifier(how: str):
+async def test_a_text_outlives_its_verifier(how: str) -> None:
     whole = await expected()
     async with (
         coordinating() as (server, at),
@@ -249,7 +108,7 @@ async def test_a_text_outlives_its_verifier(how: str):
             await baseline(kept.verifier, kept.engine)
 
 
-async def test_the_coordinator_dies_and_then_the_verifier():
+async def test_the_coordinator_dies_and_then_the_verifier() -> None:
     whole = await expected()
     async with contextlib.AsyncExitStack() as steering:
         server, at = await steering.enter_async_context(coordinating())
@@ -269,7 +128,7 @@ async def test_the_coordinator_dies_and_then_the_verifier():
             assert (await client.complete(PROMPT, **ASK)).data == whole.data
 
 
-async def test_the_only_verifier_comes_back_in_time():
+async def test_the_only_verifier_comes_back_in_time() -> None:
     whole = await expected()
     async with coordinating() as (server, at), contextlib.AsyncExitStack() as later, FleetClient(at) as client:
         first = await later.enter_async_context(replica(at, "a"))
@@ -287,7 +146,7 @@ async def test_the_only_verifier_comes_back_in_time():
         await asyncio.gather(*tasks)
 
 
-async def test_patience_ends_with_what_happened():
+async def test_patience_ends_with_what_happened() -> None:
     async with coordinating() as (server, at), replica(at, "a") as a, FleetClient(at, patience=0.5) as client:
         await registered(server, 1)
         tasks: list[asyncio.Task[None]] = []
@@ -298,7 +157,7 @@ async def test_patience_ends_with_what_happened():
         assert a.engine.open_slots == 0
 
 
-async def test_full_verifiers_are_waited_for():
+async def test_full_verifiers_are_waited_for() -> None:
     async with coordinating() as (server, at), replica(at, "a", max_sessions=1) as a, FleetClient(at) as client:
         await registered(server, 1)
         texts = await asyncio.gather(*(client.complete(PROMPT, **SHORT) for _ in range(3)))
@@ -313,7 +172,7 @@ async def test_full_verifiers_are_waited_for():
             await running_text
 
 
-async def test_nobody_is_there():
+async def test_nobody_is_there() -> None:
     async with coordinating() as (_, at), FleetClient(at) as client:
         with pytest.raises(NoVerifierError, match="no verifier is registered"):
             await client.complete(PROMPT)
@@ -322,7 +181,7 @@ async def test_nobody_is_there():
             await client.complete(PROMPT)
 
 
-async def test_a_bad_request_is_not_taken_from_one_to_the_next():
+async def test_a_bad_request_is_not_taken_from_one_to_the_next() -> None:
     async with coordinating() as (server, at), replica(at, "a") as a, FleetClient(at) as client:
         await registered(server, 1)
         with pytest.raises(InputError, match="logit_bias"):
@@ -330,7 +189,7 @@ async def test_a_bad_request_is_not_taken_from_one_to_the_next():
         await baseline(a.verifier, a.engine)
 
 
-async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked():
+async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked() -> None:
     """The other replica says that it is the same and is not: a processor that rounds in another way."""
     async with coordinating() as (server, at), contextlib.AsyncExitStack() as others:
         for asked in (False, True):
@@ -343,7 +202,10 @@ async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked
                     await others.enter_async_context(replica(at, "b", engine=other))
                     await a.stop()
 
-                chunks, watch = at_chunk(20, lambda: tasks.append(asyncio.create_task(replace())))
+                def replacing(do: Callable = replace, doing: list[asyncio.Task] = tasks) -> None:
+                    doing.append(asyncio.create_task(do()))
+
+                chunks, watch = at_chunk(20, replacing)
                 asking = client.complete(PROMPT, **ASK, on_chunk=watch, on_restart=chunks.clear if asked else None)
                 if asked:
                     text = await asking
@@ -355,16 +217,3 @@ async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked
                 await asyncio.gather(*tasks)
                 await others.aclose()
             await eventually(lambda: not server.fleet.registry.verifiers)
-
-
-async def test_an_old_verifier_is_not_asked_to_resume():
-    """One that does not know the field would send the text from its beginning."""
-    from dragoman.transcript import Transcript, generate_request
-
-    transcript = Transcript(generate_request(PROMPT), lambda chunk: None)
-    transcript.next_request()
-    transcript.take(pb.GenerateResponse(started=pb.GenerateStarted(session="s")))
-    transcript.take(pb.GenerateResponse(chunk=pb.TextChunk(runs=[pb.TextRun(text=b"ab")], token_ids=[1])))
-    assert transcript.next_request().received == b"ab"
-    with pytest.raises(Exception, match="too old to resume"):
-        transcript.take(pb.GenerateResponse(started=pb.GenerateStarted(session="t")))

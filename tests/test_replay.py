@@ -5,6 +5,8 @@ Run: python -m pytest tests/test_replay.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,11 +45,11 @@ def written(
 def test_every_prefix_of_the_text_resumes_to_the_same_text(
     sampling: SamplingParams, stop: tuple[bytes, ...], rule: Rule
 ):
-    whole = written(sampling, max_tokens=70, stop=stop, rule=rule)
+    whole = written(sampling, max_tokens=45, stop=stop, rule=rule)
     assert len(whole.shown) > 5
     for cut in range(len(whole.shown) + 1):
         received = whole.shown[:cut]
-        again = written(sampling, max_tokens=70, stop=stop, rule=rule, received=received)
+        again = written(sampling, max_tokens=45, stop=stop, rule=rule, received=received)
         assert received + again.shown == whole.shown
         assert again.session.token_ids == whole.session.token_ids
         assert again.session.finish_reason is whole.session.finish_reason
@@ -75,7 +77,7 @@ def test_a_resumed_text_is_the_same_with_a_drafter(
     sampling = SamplingParams(
         temperature=temperature, repetition_penalty=penalty, presence_penalty=penalty - 1, seed=seed
     )
-    options = {"max_tokens": max_tokens, "stop": stop, "ignore_end": seed % 2 == 0}
+    options: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "ignore_end": seed % 2 == 0}
     whole = written(sampling, **options)
     received = whole.shown[: round(share * len(whole.shown))]
     again = written(sampling, SpeculationPlan(width=width), drafted=True, received=received, **options)
