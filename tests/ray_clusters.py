@@ -82,18 +82,19 @@ class RayCluster:
     def launcher(self) -> Launcher:
         return Launcher(self.ray, note=self.lines.append)
 
-    def fleet(self, *, targets: int = 1, drafters: int = 1, **changes: Any) -> FleetFile:
+    def fleet(self, *, targets: int | list = 1, drafters: int | list = 1) -> FleetFile:
+        """So many replicas of the tiny target and drafter, or groups of one's own."""
         group = {"dtype": "float32", "threads": 1}
         target = group | {"name": "heron", "model": str(self.models["target"]), "replicas": targets, "num_cpus": 1}
         target["adaptive"] = False  # drafting cannot pay for models this small, and is to be tested all the same
         drafter = group | {"name": "edge", "model": str(self.models["drafter"]), "replicas": drafters, "num_cpus": 0.5}
         values: dict[str, Any] = {
             "coordinator": {"port": free_port()},
-            "targets": [target | {"labels": {"role": ACCELERATOR}}],
-            "drafters": [drafter],
+            "targets": targets if isinstance(targets, list) else [target | {"labels": {"role": ACCELERATOR}}],
+            "drafters": drafters if isinstance(drafters, list) else [drafter],
             "start_seconds": 90,
         }
-        return FleetFile.model_validate(values | changes)
+        return FleetFile.model_validate(values)
 
 
 def _actors_on(node: Any) -> list[psutil.Process]:
