@@ -92,6 +92,10 @@ bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast 
 	  $(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/$$drafter.json --output $(BENCH)/$$drafter.png; \
 	done
 
+.PHONY: bench-ray
+bench-ray: venv ## Measure a fleet on Ray against the same processes started by hand, its start and its memory
+	$(BIN)/python -m benchmarks.ray_fleet $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the virtual environments, build results and caches of tools
 	rm -rf $(VENV) $(PROTOS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -62,7 +62,7 @@ def _shard_bytes(shard: Path, dtype: torch.dtype) -> int:
     try:
         with shard.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length <= _HEADER_BYTES else {}
+            header = json.loads(file.read(min(length, _HEADER_BYTES)))
         header.pop("__metadata__", None)
         return sum(
             math.prod(tensor["shape"]) * _INTEGERS.get(tensor["dtype"], dtype.itemsize) for tensor in header.values()

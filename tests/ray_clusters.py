@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from protos.transport import Address
 from speculation.messages import Prompt
 from speculation.sampling import SamplingParams
 from tests.service_drivers import described, serving
+from tests.test_fleet_cli import free_port
 
 #: A dead node is noticed within about two seconds, instead of fifteen.
 QUICK = {
@@ -40,12 +40,6 @@ EDGE, ACCELERATOR = "edge", "accelerator"
 PROMPT = Prompt(text="The heron")
 SAMPLING = SamplingParams(temperature=0.8, seed=4)
 TOKENS = 300
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @dataclass

@@ -49,6 +49,8 @@ class Collected:
         self.values: dict[str, float] = {}
         self.positions: dict[int, float] = {}
         for family in text_string_to_metric_families(text):
+            if family.name.endswith("_created"):
+                continue
             self.kinds[family.name] = family.type
             for sample in family.samples:
                 assert sample.labels["model_name"]

@@ -20,8 +20,9 @@ from dragoman.ray_fleet.commands import run_up
 from dragoman.ray_fleet.probe import probe
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, ModelTooLargeError, UnknownModelError
-from tests.ray_clusters import ACCELERATOR, EDGE, RayCluster, at_rest, cluster_of, fleet_on, free_port, text_of
+from tests.ray_clusters import ACCELERATOR, EDGE, RayCluster, at_rest, cluster_of, fleet_on, text_of
 from tests.test_cli import dragoman
+from tests.test_fleet_cli import free_port
 
 pytestmark = pytest.mark.ray
 

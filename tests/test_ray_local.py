@@ -9,8 +9,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.ray_clusters import free_port
 from tests.test_cli import dragoman
+from tests.test_fleet_cli import free_port
 
 pytestmark = pytest.mark.ray
 

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from dragoman.ray_fleet.local_ray import LocalRay
 from dragoman.ray_fleet.probe import MODE, probe
@@ -97,7 +97,7 @@ def connect(address: Address) -> ModuleType:
             namespace=NAMESPACE,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            runtime_env=_code(),
+            runtime_env=_runtime_env(),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
@@ -105,12 +105,13 @@ def connect(address: Address) -> ModuleType:
     return ray
 
 
-def _code() -> dict[str, list[str]]:
+def _runtime_env() -> dict[str, Any]:
     """The code that the actors run is this one here, whatever is installed on their machines.
 
     A job that was submitted with it as its working directory has it there already.
     """
+    environment: dict[str, Any] = {"worker_process_setup_hook": "dragoman.ray_fleet.discovery.log_what_happens"}
     root = Path(__file__).resolve().parents[2]
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and root == Path.cwd().resolve():
-        return {}
-    return {"py_modules": [str(root / package) for package in _PACKAGES]}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ or root != Path.cwd().resolve():
+        environment["py_modules"] = [str(root / package) for package in _PACKAGES]
+    return environment

@@ -55,6 +55,11 @@ class Group(Settings):
     num_gpus: Gpus = 0
     labels: Labels = Field(default={})
 
+    @property
+    def actor_device(self) -> str:
+        """Ray does not hide GPUs from an actor that asked for none."""
+        return "cpu" if self.device == "auto" and not self.num_gpus else self.device
+
 
 class Target(Group):
     """``port``: of the first replica, the n-th takes the n-th after it; None: free ones."""
@@ -67,7 +72,7 @@ class Target(Group):
     def settings_of(self, number: int) -> VerifierSettings:
         return VerifierSettings(
             model=self.model,
-            device=self.device,
+            device=self.actor_device,
             dtype=self.dtype,
             threads=self.threads,
             port=self.port + number if self.port else 0,
@@ -86,7 +91,7 @@ class DrafterGroup(Group):
     def settings_of(self, number: int) -> DrafterSettings:
         return DrafterSettings(
             model=self.model,
-            device=self.device,
+            device=self.actor_device,
             dtype=self.dtype,
             threads=self.threads,
             max_sessions=self.max_sessions,

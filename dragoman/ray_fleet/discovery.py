@@ -1,8 +1,9 @@
-"""What an actor asks Ray: where it runs, and where the coordinator is. Runs inside the actors."""
+"""What an actor needs of Ray: where it runs, where the coordinator is, where its log goes. Runs inside the actors."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError
@@ -10,6 +11,11 @@ from speculation.errors import ConnectionFailedError
 #: Seconds for the coordinator's answer: one that is just restarting says nothing.
 TIMEOUT = 5.0
 COORDINATOR = "coordinator"
+
+
+def log_what_happens() -> None:
+    """For every worker process: what happens, session by session, into the log that Ray keeps of it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def own_host() -> str:
