@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ QUICK = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "2",
+    "RAY_metrics_report_interval_ms": "500",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_OFFLINE": "1",
@@ -73,6 +75,20 @@ class RayCluster:
         return next(node for node in nodes if any(process.pid == pid for process in _actors_on(node)))
 
     @property
+    def logs(self) -> Path:
+        return Path(self.nodes.head_node.get_logs_dir_path())
+
+    def metrics(self) -> str:
+        """What Ray's agents on all nodes export."""
+        texts = []
+        for node in self.ray.nodes():
+            if node["Alive"]:
+                url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    texts.append(answer.read().decode())
+        return "".join(texts)
+
+    @property
     def launcher(self) -> Launcher:
         return Launcher(self.ray, note=self.lines.append)
 
@@ -80,7 +96,8 @@ class RayCluster:
         """So many replicas of the tiny target and drafter, or groups of one's own."""
         group = {"dtype": "float32", "threads": 1}
         target = group | {"name": "heron", "model": str(self.models["target"]), "replicas": targets, "num_cpus": 1}
-        target["adaptive"] = False  # drafting cannot pay for models this small, and is to be tested all the same
+        # Drafting cannot pay for models this small, and is to be tested all the same.
+        target |= {"adaptive": False, "plan": {"patience": 0.02}}
         drafter = group | {"name": "edge", "model": str(self.models["drafter"]), "replicas": drafters, "num_cpus": 0.5}
         values: dict[str, Any] = {
             "coordinator": {"port": free_port()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dragoman.ray_fleet.launcher import Standing
 from tests.ray_clusters import (
     ACCELERATOR,
     EDGE,
+    TOKENS,
     RayCluster,
     at_rest,
     cluster_of,
@@ -43,6 +45,25 @@ async def test_the_text_is_that_of_the_engine_without_ray(cluster: RayCluster):
         assert drafted.data == await reference(cluster.models)
         assert drafted.stats.accepted_tokens > 0
         await at_rest(actors["heron/0"].facts["address"], drafters=1)
+
+
+async def test_rays_own_metrics_and_logs_tell_of_the_sessions(cluster: RayCluster):
+    async with fleet_on(cluster, cluster.fleet()) as actors:
+        await at_rest(actors["heron/0"].facts["address"], drafters=1)
+        async with FleetClient(actors["coordinator"].facts["address"]) as client:
+            text = await text_of(client)
+        pattern = re.compile(r'^ray_dragoman_(\w+)\{.*replica="heron/0".*\} (\S+)$', re.MULTILINE)
+        async with asyncio.timeout(60):
+            while True:
+                found = dict(pattern.findall(await asyncio.to_thread(cluster.metrics)))
+                if float(found.get("generation_tokens_total", 0)) == text.completion_tokens:
+                    break
+                await asyncio.sleep(0.5)
+    assert float(found["spec_decode_num_accepted_tokens_total"]) == text.stats.accepted_tokens > 0
+    assert float(found["e2e_request_latency_seconds_count"]) == 1
+    assert {"sessions_active", "plan_width", "round_trip_seconds_sum", "speculation_length_count"} <= set(found)
+    logs = "".join(path.read_text(errors="replace") for path in cluster.logs.glob("worker-*.err"))
+    assert re.search(rf"session s-[0-9a-f]{{16}}: ends with {TOKENS} tokens", logs)
 
 
 async def test_drafters_come_and_go_while_texts_run(cluster: RayCluster):
