@@ -65,12 +65,14 @@ async def test_drafters_come_when_the_replay_is_over() -> None:
     async with serving(engine) as (verifier, address), drafting(address), drafting(address):
         await drafters(verifier, 2)
         text, _ = await text_of(address, request(SAMPLING, max_tokens=100, ignore_end=True))
+        await baseline(verifier, engine)  # the first session is gone for good
         engine.gate.clear()
         asked = request(SAMPLING, max_tokens=100, ignore_end=True, received=text[:-60])
         resuming = asyncio.create_task(text_of(address, asked))
         await eventually(lambda: verifier.sessions)
-        assert verifier.sessions[0].session.replaying and not verifier.sessions[0].links
+        seen = [(opened.session.replaying, len(opened.links)) for opened in verifier.sessions]
         engine.gate.set()
+        assert seen == [(True, 0)]
         rest, finished = await resuming
         assert text[:-60] + rest == text
         assert 0 < finished.speculation.accepted_tokens < 100 - finished.replayed_tokens
