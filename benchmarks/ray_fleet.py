@@ -29,6 +29,7 @@ from rich.console import Console
 
 from benchmarks.local_pair import resident_bytes
 from benchmarks.prompts import load_prompts
+from benchmarks.results import write_results
 from drafter_service.loading import LOOKUP
 from dragoman.client import Client
 from dragoman.completion import Chunk, Completion
@@ -261,11 +262,7 @@ def main(
     if ageing:
         found |= start_and_age(console)
     console.print({name: value for name, value in found.items() if name != "ageing"})
-    text = json.dumps(found | {"prompts": rows}, indent=1)
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")
+    write_results(found | {"prompts": rows}, output)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ async def test_fractions_of_a_logical_gpu_are_shared(cluster: RayCluster):
                 drain_seconds=0,
             )
         names = [one.name for one in await asyncio.to_thread(cluster.launcher.status)]
-        assert names == ["coordinator", "edge/0", "heron/0"]
+        assert names == ["coordinator", "heron/0", "edge/0"]
 
 
 def test_device_cuda_without_one_says_so(cluster: RayCluster):

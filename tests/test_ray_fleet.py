@@ -79,8 +79,8 @@ async def test_drafters_come_and_go_while_texts_run(cluster: RayCluster):
             enough.set()
             texts = {text for written in await asyncio.gather(*writing) for text in written}
         assert sizes == [
-            ["coordinator", "edge/0", "edge/1", "edge/2", "heron/0"],
-            ["coordinator", "edge/0", "heron/0"],
+            ["coordinator", "heron/0", "edge/0", "edge/1", "edge/2"],
+            ["coordinator", "heron/0", "edge/0"],
         ]
         assert texts == {await reference(cluster.models)}
         await at_rest(actors["heron/0"].facts["address"], drafters=1)
@@ -105,9 +105,16 @@ async def test_a_drained_verifier_hands_its_texts_over(cluster: RayCluster):
         assert {one.name for one in left} == {"heron/0", "heron/1"} - {drained.name}
         assert texts == {await reference(cluster.models)}
         await at_rest(left[0].facts["address"], drafters=1)
-        # What is missing comes back by `up`.
-        again = await asyncio.to_thread(cluster.launcher.up, fleet, wait_seconds=0)
+        # What is missing comes back by `up`, which tells what is not as the file has it.
+        others = [fleet.drafters[0].model_copy(update={"max_sessions": 2})]
+        cluster.lines.clear()
+        again = await asyncio.to_thread(
+            cluster.launcher.up, fleet.model_copy(update={"drafters": others}), wait_seconds=0
+        )
         assert [one.name for one in again] == ["coordinator", "heron/0", "heron/1", "edge/0"]
+        assert [line for line in cluster.lines if "other settings" in line] == [
+            "edge/0 runs with other settings than the file has: end it and bring it up again"
+        ]
 
 
 async def test_a_drafter_beyond_the_cluster_joins_by_dialling_out(cluster: RayCluster, tiny_llama: Path):

@@ -57,7 +57,7 @@ def test_up_text_status_down(tiny_qwen2: Path, tiny_llama: Path, tmp_path_factor
         found = dragoman("fleet", "status", "--json", **around)
         assert found.returncode == 0, found.stderr
         told = json.loads(found.stdout)
-        assert [actor["name"] for actor in told["actors"]] == ["coordinator", "edge/0", "heron/0"]
+        assert [actor["name"] for actor in told["actors"]] == ["coordinator", "heron/0", "edge/0"]
         assert len(told["fleet"]["verifiers"]) == len(told["fleet"]["drafters"]) == 1 and not told["problem"]
 
         # Strangers on this machine do not get in, and are told why.

@@ -135,21 +135,23 @@ class Launcher:
 
     def _tell_differences(self, fleet: FleetFile, found: list[Standing]) -> None:
         """What was there before may not be what the file says now."""
-        standing = {(one.kind, one.name): one for one in found}
+        wanted = {COORDINATOR: {"port": fleet.coordinator.port, **fleet.coordinator.settings.model_dump()}}
         for group in [*fleet.targets, *fleet.drafters]:
             for number in range(group.replicas):
-                one = standing[kind_of(group), f"{group.name}/{number}"]
-                if one.facts["settings"] != dataclasses.asdict(group.settings_of(number)):
-                    self._note(f"{one.name} runs with other settings than the file has; `fleet scale` it to 0, then up")
+                wanted[f"{group.name}/{number}"] = dataclasses.asdict(group.settings_of(number))
+        for one in found:
+            if one.facts["settings"] != wanted[one.name]:
+                self._note(f"{one.name} runs with other settings than the file has: end it and bring it up again")
         for replica in running(self._ray):
-            if (replica.kind, replica.name) not in standing:
+            if replica.name not in wanted:
                 self._note(f"{replica.name} runs too, and is not in the file")
 
     # ---- status -------------------------------------------------------------------------------------------------
 
     def status(self) -> list[Standing]:
         """Every actor of the fleet, the coordinator first; empty if there is none."""
-        names = [(replica.name, replica.kind, replica.actor_name) for replica in running(self._ray)]
+        replicas = sorted(running(self._ray), key=lambda replica: replica.kind != "verifier")
+        names = [(replica.name, replica.kind, replica.actor_name) for replica in replicas]
         if handle_of(self._ray, COORDINATOR) is not None:
             names.insert(0, (COORDINATOR, "coordinator", COORDINATOR))
         return [self._standing(*name) for name in names]
