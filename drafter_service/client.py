@@ -7,7 +7,6 @@ ended costs nothing but time: on the next one the verifier offers the running se
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +21,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
 from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
+from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
 from speculation.messages import Span
 
@@ -62,7 +62,7 @@ class DrafterClient:
             vocab_hash=drafter.vocab_hash,
             max_sessions=max_sessions,
             seconds_per_token=seconds_per_token,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             instance=instance,
         )
         self._failures = 0

@@ -7,9 +7,8 @@ Heavy modules are imported inside the commands, so that `dragoman --help` is qui
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,30 @@ import typer
 
 from dragoman.fleet_cli import FleetModel, FleetOf, add_fleet_commands
 from dragoman.models_cli import models_app
+from dragoman.options import (
+    LOCAL_VERIFIER,
+    MODEL_HELP,
+    AsJson,
+    Coordinator,
+    Device,
+    Dtype,
+    MaxTokens,
+    MinP,
+    NoDraft,
+    ReadyJson,
+    RuleName,
+    RuleOption,
+    Seed,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    Verbose,
+    Verifier,
+)
 from dragoman.plan import plan
+from dragoman.ray_cli import fleet_app
+from protos.version import VERSION
 from speculation.errors import DragomanError, InputError
 
 app = typer.Typer(
@@ -28,37 +50,13 @@ app = typer.Typer(
     "and the text is the target's own.",
 )
 app.add_typer(models_app, name="models")
+app.add_typer(fleet_app, name="fleet")
 app.command("plan")(plan)
-
-
-class RuleName(StrEnum):
-    RACE = "race"
-    EXACT = "exact"
-
-
-LOCAL_VERIFIER = "127.0.0.1:50061"
-MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
-Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
-Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
-MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
-TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
-MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
-Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none")]
-RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
-NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
-ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"dragoman {importlib.metadata.version('dragoman')}")
+        print(f"dragoman {VERSION}")
         raise typer.Exit
 
 
@@ -132,6 +130,9 @@ def verifier(
     advertise: Annotated[
         str | None, typer.Option(help="Where the fleet reaches this verifier, host:port  [default: --listen]")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics at this port of the --listen host", min=1, max=65535)
+    ] = None,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -155,6 +156,7 @@ def verifier(
         lookup=lookup,
         max_sessions=max_sessions,
         membership=membership,
+        metrics_port=metrics_port,
         ready_json=ready_json,
     )
 
@@ -278,12 +280,12 @@ def doctor(
 add_fleet_commands(app)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a DragomanError is one line and its exit code, never a traceback."""
     from dragoman.terminal import show_error
 
     try:
-        app(auto_envvar_prefix="DRAGOMAN")
+        app(arguments, auto_envvar_prefix="DRAGOMAN")
     except DragomanError as error:
         show_error(error)
         sys.exit(error.exit_code)

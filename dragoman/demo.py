@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drafter_service.loading import LOOKUP
 from dragoman.client import Client, Completion
-from dragoman.loading import LOOKUP, show_licence
+from dragoman.loading import show_licence
 from dragoman.processes import child
 from dragoman.prompts import PROMPTS
 from dragoman.terminal import err, progress_bar

@@ -5,6 +5,7 @@
     |- ModelError                     exit 3   a model cannot be used
     |  |- UnknownModelError           exit 3   no such hub id, folder, file or embedded name
     |  |- WeightsError                exit 3   weights missing, corrupt, or of another digest
+    |  |- ModelTooLargeError          exit 3   more than the memory that is free
     |  '- UnsupportedModelError       exit 3   loads, but cannot be served (no tokenizer, recurrent state, ...)
     |- ConnectionFailedError          exit 4   the other side cannot be reached, or the port is taken
     |  '- NoVerifierError             exit 4   the fleet has no verifier that would do
@@ -21,6 +22,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DragomanError(Exception):
     """Base of the tree: ``message`` says what is wrong, ``remedy`` what to do about it."""
@@ -34,6 +37,16 @@ class DragomanError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes: whatever the constructor of the kind takes.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[DragomanError], args: tuple[object, ...], state: dict[str, object]) -> DragomanError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(DragomanError):
@@ -72,6 +85,10 @@ class UnknownModelError(ModelError):
 
 class WeightsError(ModelError):
     """Weights are missing, corrupt, or not the ones that were promised (sha256)."""
+
+
+class ModelTooLargeError(ModelError):
+    """The weights need more memory than is free."""
 
 
 class UnsupportedModelError(ModelError):

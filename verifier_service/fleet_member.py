@@ -5,29 +5,39 @@ Orders change who drafts and how far, never a text. Without the coordinator the 
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
+from collections.abc import Callable
 
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.joining import CoordinatorLink
-from protos.transport import PROTOCOL_VERSION, Address
+from protos.joining import CoordinatorLink, Whereabouts
+from protos.transport import PROTOCOL_VERSION
+from protos.version import VERSION
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
 from verifier_service.verifier import Verifier
 
 
 class VerifierMember:
-    """``advertised``: where drafters and clients reach the verifier."""
+    """``advertised``: where drafters and clients reach the verifier. ``on_joined``: once per connection."""
 
-    def __init__(self, verifier: Verifier, coordinator: Address, *, instance: str, name: str, advertised: str) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        coordinator: Whereabouts,
+        *,
+        instance: str,
+        name: str,
+        advertised: str,
+        on_joined: Callable[[pb.Joined], None] = lambda joined: None,
+    ) -> None:
         self._verifier = verifier
         engine = verifier.engine
         registration = pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=instance,
             name=name,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=engine.name,
             vocab_size=engine.vocab_size,
             vocab_hash=engine.tokenizer.vocab.content_hash,
@@ -35,7 +45,7 @@ class VerifierMember:
             verifier=pb.VerifierKind(address=advertised),
             dtype=engine.dtype_name,
         )
-        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey)
+        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey, on_joined=on_joined)
 
     async def run(self) -> None:
         """Report and obey until cancelled, or until the coordinator refuses this verifier."""

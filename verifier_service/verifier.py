@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import secrets
 import time
@@ -20,6 +19,7 @@ from typing import TypeVar
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
+from protos.version import VERSION
 from speculation.errors import DragomanError, DrainingError, LimitExceededError
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
@@ -28,6 +28,7 @@ from speculation.target_session import FinishReason
 from speculation.telemetry import LinearFit
 from verifier_service.admission import admit
 from verifier_service.engine import Engine
+from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, StepReport
 from verifier_service.planning import SessionPlanner
 from verifier_service.roster import Roster
@@ -52,6 +53,7 @@ class Verifier:
         adaptive: bool = True,
         lookup: bool = True,
         max_sessions: int = 64,
+        instruments: Instruments | None = None,
     ) -> None:
         self.engine = engine
         self.limits = limits or WireLimits()
@@ -68,7 +70,8 @@ class Verifier:
         self._stopping = False
         self._sessions: dict[str, OpenSession] = {}
         self._responses: dict[str, Responses] = {}
-        self.roster = Roster(engine, self.limits, self._sessions)
+        self.metrics = VerifierMetrics(instruments or NoInstruments())
+        self.roster = Roster(engine, self.limits, self._sessions, self.metrics)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     @property
@@ -123,10 +126,12 @@ class Verifier:
         name = f"s-{secrets.token_hex(8)}"
         opened = OpenSession(name, prompt, session, self.engine, planner, self._patience, assisted=assisted)
         self._sessions[opened.name] = opened
+        self.metrics.sessions(len(self._sessions))
         return opened
 
     async def _serve(self, opened: OpenSession, responses: Responses) -> None:
         """Step the session to its end, passing on what each step brings."""
+        meter = SessionMeter(self.metrics, opened)
         try:
             self.roster.find_drafters(opened)
             prompt_tokens = len(opened.session.request.prompt_ids)
@@ -137,6 +142,7 @@ class Verifier:
             while finish_reason is None:
                 report = await self._in_engine(opened.step)
                 self.roster.send(opened, report)
+                meter.stepped(opened.new_tokens - counted)
                 self.committed_tokens += opened.new_tokens - counted
                 counted = opened.new_tokens
                 responses.put_nowait(pb.GenerateResponse(chunk=_chunk(report)))
@@ -154,6 +160,7 @@ class Verifier:
                 replayed_tokens=opened.session.replayed_tokens,
             )
             responses.put_nowait(pb.GenerateResponse(finished=finished))
+            meter.finished()
             opened.log.info("ends with %d tokens (%s)", finished.completion_tokens, finish_reason)
         except asyncio.CancelledError:
             opened.log.info("left after %d tokens", len(opened.session.token_ids))
@@ -165,6 +172,7 @@ class Verifier:
             opened.log.exception("failed")
             responses.put_nowait(error)
         finally:
+            meter.flush()
             await asyncio.shield(self._close(opened))
 
     async def _close(self, opened: OpenSession) -> None:
@@ -172,6 +180,7 @@ class Verifier:
         # After any step still running: the engine's thread works in order.
         await self._in_engine(opened.close)
         self._sessions.pop(opened.name, None)
+        self.metrics.sessions(len(self._sessions))
 
     def _started(self, opened: OpenSession) -> pb.GenerateStarted:
         request, engine = opened.session.request, self.engine
@@ -224,7 +233,7 @@ class Verifier:
         engine = self.engine
         return pb.DescribeResponse(
             protocol_version=PROTOCOL_VERSION,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=engine.name,
             vocab_size=engine.vocab_size,
             vocab_hash=engine.tokenizer.vocab.content_hash,
