@@ -60,6 +60,9 @@ class OpenSession:
 
     #: Events that may wait for the next step; the oldest are dropped beyond it.
     INBOX_EVENTS = 1024
+    #: Bytes of draft text that one step takes in, a span counting as some bytes more; what a flood brings beyond it is
+    #: refused, because a step would wait for its merging into the pool.
+    STEP_BYTES, SPAN_COST = 32 << 10, 32
     #: Changes of the plan that are remembered for the statistics.
     PLAN_CHANGES = 500
 
@@ -195,9 +198,12 @@ class OpenSession:
         return logits
 
     def _read_inbox(self, report: StepReport) -> None:
+        room = self.STEP_BYTES
         while self._inbox:
             link, event = self._inbox.popleft()
             match event:
+                case Span() if (room := room - len(event.text) - self.SPAN_COST) < 0:
+                    link.rejected_messages += 1
                 case Span():
                     link.stale_spans += self.session.on_span(event) is SpanFate.STALE
                 case Resync():
