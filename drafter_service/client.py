@@ -207,9 +207,10 @@ class _Link:
                 await self._work.wait()
                 continue
             try:
-                started = time.perf_counter()
+                started, fresh = time.perf_counter(), session.fresh
                 draft = await loop.run_in_executor(self._thread, session.prepare())
-                self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
+                if not fresh:
+                    self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
                 self._desk.close(session.name)
                 self._decline(session.name, error)
