@@ -71,7 +71,7 @@ async def draw(address: Address, rule: Rule) -> tuple[Counter[tuple[int, ...]], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize("rule", [Rule.RACE, Rule.EXACT])
 async def test_sequences_through_the_whole_stack_are_the_targets(tiny_qwen2: Path, tiny_llama: Path, rule: Rule):
     target = CausalLM.load(str(tiny_qwen2), dtype="float32", threads=1)
     drafter = ModelDrafter(CausalLM.load(str(tiny_llama), dtype="float32", threads=1))

@@ -99,6 +99,7 @@ class OpenSession:
         self.bytes_up = 0
         self.bytes_down = 0
         self.verify_seconds = 0.0
+        self._offers = 0
         self._prompt = prompt
         self._engine = engine
         self._slot: Slot | None = None
@@ -236,6 +237,7 @@ class OpenSession:
 
     def _offer(self) -> pb.AssistResponse:
         request = self.session.request
+        self._offers += 1
         offer = SessionOffer(
             self.name,
             self._prompt,
@@ -244,6 +246,8 @@ class OpenSession:
             self.session.committed,
             self.session.zero_width,
             self.session.plan,
+            self._offers,
+            self._engine.tokenizer.vocab.content_hash if request.rule.proposes else "",
         )
         return pb.AssistResponse(offer=codec.offer_to_wire(offer))
 
@@ -272,4 +276,5 @@ class OpenSession:
             verify_seconds=self.verify_seconds,
             overhead_p50_seconds=statistics.median(self._overheads) if self._overheads else 0.0,
             plans=self._plans,
+            rule=codec.rule_to_wire(self.session.request.rule),
         )
