@@ -27,7 +27,7 @@ class PlacementSettings(Settings):
 class PlanSettings(Settings):
     max_width: int = Field(default=16, ge=1, le=SpeculationPlan.MAX_TOKENS)
     max_lookahead: int = Field(default=32, ge=1, le=SpeculationPlan.MAX_TOKENS)
-    max_alternatives: int = Field(default=2, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
+    max_alternatives: int = Field(default=3, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
     margin: Share = 0.03
 
 

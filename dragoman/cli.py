@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,27 @@ import typer
 
 from dragoman.fleet_cli import FleetModel, FleetOf, add_fleet_commands
 from dragoman.models_cli import models_app
+from dragoman.options import (
+    LOCAL_VERIFIER,
+    MODEL_HELP,
+    AsJson,
+    Coordinator,
+    Device,
+    Dtype,
+    MaxTokens,
+    MinP,
+    NoDraft,
+    ReadyJson,
+    RuleName,
+    RuleOption,
+    Seed,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    Verbose,
+    Verifier,
+)
 from dragoman.plan import plan
 from dragoman.ray_cli import fleet_app
 from protos.version import VERSION
@@ -32,31 +52,6 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(fleet_app, name="fleet")
 app.command("plan")(plan)
-
-
-class RuleName(StrEnum):
-    RACE = "race"
-    EXACT = "exact"
-
-
-LOCAL_VERIFIER = "127.0.0.1:50061"
-MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
-Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
-Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
-MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
-TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
-MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
-Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none")]
-RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
-NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
-ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]
 
 
 def _version(wanted: bool) -> None:
@@ -117,16 +112,18 @@ def verifier(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
-    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 8,
-    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 8,
-    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.3,
+    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 16,
+    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 16,
+    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.001,
     patience: Annotated[
         int, typer.Option(help="Milliseconds that a step may wait for a draft; pays only where processors are shared")
     ] = 0,
-    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 4,
-    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 0,
+    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 1,
+    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 3,
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
+    verify_threshold: Annotated[float, typer.Option(help="Candidates less likely than this are not verified")] = 0.05,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
+    lookup: Annotated[bool, typer.Option(help="Beside the drafters, look up in prompt and text how it goes on")] = True,
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
@@ -148,15 +145,15 @@ def verifier(
     set_up_logging(verbose)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
-    plan = SpeculationPlan(
-        width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold
-    )
+    wait, unsure = patience / 1000, alternative_threshold
+    plan = SpeculationPlan(width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, verify_threshold)
     engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
     serve_verifier(
         engine,
         address,
         plan,
         adaptive=adaptive,
+        lookup=lookup,
         max_sessions=max_sessions,
         membership=membership,
         metrics_port=metrics_port,

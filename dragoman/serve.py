@@ -93,6 +93,7 @@ def serve_verifier(
     plan: SpeculationPlan,
     *,
     adaptive: bool = True,
+    lookup: bool = True,
     max_sessions: int = 64,
     membership: Membership | None = None,
     metrics_port: int | None = None,
@@ -107,7 +108,9 @@ def serve_verifier(
     from verifier_service.verifier import Verifier
 
     instruments, stop_metrics = _metrics_at(address.host, metrics_port, engine.name)
-    verifier = Verifier(engine, plan=plan, adaptive=adaptive, max_sessions=max_sessions, instruments=instruments)
+    verifier = Verifier(
+        engine, plan=plan, adaptive=adaptive, lookup=lookup, max_sessions=max_sessions, instruments=instruments
+    )
 
     def on_ready(bound: Address) -> None:
         words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"

@@ -95,6 +95,7 @@ def plan_to_wire(plan: SpeculationPlan) -> pb.SpeculationPlan:
         patience=plan.patience,
         alternatives=plan.alternatives,
         alternative_threshold=plan.alternative_threshold,
+        verify_threshold=plan.verify_threshold,
     )
 
 
@@ -107,6 +108,7 @@ def plan_from_wire(plan: pb.SpeculationPlan) -> SpeculationPlan:
         plan.patience,
         plan.alternatives,
         plan.alternative_threshold,
+        plan.verify_threshold,
     )
 
 
@@ -144,13 +146,14 @@ def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
         tokens=span.tokens,
         alternative=span.alternative,
         rests=span.rests,
+        confidence=span.confidence,
     )
 
 
 def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int) -> Span:
     """A drafter's span, checked. ``committed``: bytes of text committed so far in its session.
 
-    Raises LimitExceededError for oversized text, ProtocolError for an offset that no honest drafter can name.
+    Raises LimitExceededError for oversized text, ProtocolError for an offset or a chance that no honest drafter names.
     """
     if len(span.text) > limits.span_bytes:
         raise LimitExceededError(f"a span of {len(span.text)} bytes; the limit is {limits.span_bytes}")
@@ -158,7 +161,19 @@ def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int) ->
         raise ProtocolError(
             f"a span at offset {span.base_offset}; {committed} bytes are committed and {limits.pool_bytes} may be ahead"
         )
-    return Span(span.base_offset, span.base_digest, span.text, span.ends, span.tokens, span.alternative, span.rests)
+    confidence = span.confidence if span.HasField("confidence") else 1.0
+    if not 0 <= confidence <= 1:  # nor NaN
+        raise ProtocolError(f"a span with confidence={confidence}")
+    return Span(
+        span.base_offset,
+        span.base_digest,
+        span.text,
+        span.ends,
+        span.tokens,
+        span.alternative,
+        span.rests,
+        confidence,
+    )
 
 
 def verdict_to_wire(session: str, verdict: Verdict) -> pb.Verdict:

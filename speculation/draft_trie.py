@@ -10,12 +10,18 @@ and never exceeds ``capacity``; after ``advance`` only text that follows the new
 from __future__ import annotations
 
 import enum
+import heapq
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from speculation.lookup import OWN_RANK
 from speculation.messages import Span
 from speculation.text_digest import DigestedText, extend_digest
 
 _NEVER = (1 << 30, 1 << 62)
+#: So much of a draft tells whether it agrees: about one token.
+GUESS_BYTES = 4
 
 
 class SpanFate(enum.Enum):
@@ -29,20 +35,36 @@ class SpanFate(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DraftPath:
-    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there."""
+    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there.
+
+    ``chances``: by the drafter's word, that the target writes the text up to and with each byte. ``turning_chance``:
+    that it turns off here from the branches before this one. ``sent``: how many bytes of it drafters sent; the rest the
+    target looked up.
+    """
 
     text: bytes
     ends: bool
+    chances: tuple[float, ...] = ()
+    turning_chance: float = 1.0
+    sent: int = 0
 
 
 class _Node:
-    __slots__ = ("children", "digest", "ends_rank", "rank")
+    """``share``: the chance of this byte, given those before it."""
 
-    def __init__(self, digest: int, rank: tuple[int, int]) -> None:
+    __slots__ = ("children", "digest", "ends_rank", "rank", "share")
+
+    def __init__(self, digest: int, rank: tuple[int, int], share: float = 1.0) -> None:
         self.children: dict[int, _Node] = {}
         self.digest = digest
         self.rank = rank
+        self.share = share
         self.ends_rank = _NEVER
+
+    def best_child(self) -> tuple[int, _Node | None]:
+        """The best-ranked, with its byte; None if there is none, or if the guess that the text ends is better."""
+        byte, child = min(self.children.items(), key=lambda item: item[1].rank, default=(0, None))
+        return (0, None) if child is None or self.ends_rank < child.rank else (byte, child)
 
 
 class DraftTrie:
@@ -85,7 +107,7 @@ class DraftTrie:
                 return SpanFate.STALE
             node, offset = found, span.base_offset
         self._arrivals += 1
-        return self._insert(node, offset, text, span.ends, (span.alternative, self._arrivals))
+        return self._insert(node, offset, text, span, (span.alternative, self._arrivals))
 
     def fits(self, span: Span) -> bool:
         """Whether the span follows a text that is still possible."""
@@ -95,38 +117,78 @@ class DraftTrie:
             return False
         return span.text.startswith(self._committed.since(span.base_offset))
 
-    def _insert(self, node: _Node, offset: int, text: bytes, ends: bool, rank: tuple[int, int]) -> SpanFate:
+    def _insert(self, node: _Node, offset: int, text: bytes, span: Span, rank: tuple[int, int]) -> SpanFate:
         fate = SpanFate.KNOWN
+        share = span.confidence  # of all its bytes; what the known ones have of it is not the new ones'
         for byte in text:
             child = node.children.get(byte)
             offset += 1
             if child is None:
                 if self.size >= self.capacity:
                     return SpanFate.FULL
-                child = _Node(extend_digest(node.digest, bytes((byte,))), rank)
+                child = _Node(extend_digest(node.digest, bytes((byte,))), rank, min(share, 1.0))
+                share = 1.0
                 node.children[byte] = child
                 self._index[offset, child.digest] = child
                 self.size += 1
                 fate = SpanFate.USED
+            else:
+                child.share = max(child.share, min(share, 1.0))
+                share = share / child.share if child.share else 1.0
             child.rank = min(child.rank, rank)
             node = child
-        if ends and rank < node.ends_rank:
+        if span.ends and rank < node.ends_rank:
             fate = SpanFate.USED if node.ends_rank == _NEVER else fate
             node.ends_rank = rank
         return fate
 
+    @property
+    def has_draft(self) -> bool:
+        """Whether there is any text, or the guess that it ends here."""
+        return self.size > 0 or self._root.ends_rank != _NEVER
+
     def best_path(self, *, limit: int) -> DraftPath:
         """The best-ranked branch, at most ``limit`` bytes of it."""
-        node = self._root
-        path = bytearray()
-        while True:
-            byte, child = min(node.children.items(), key=lambda item: item[1].rank, default=(0, None))
-            if child is None or node.ends_rank < child.rank:
-                return DraftPath(bytes(path), ends=node.ends_rank != _NEVER)
-            if len(path) == limit:
-                return DraftPath(bytes(path), ends=False)
+        return next(self.branches(limit=limit))
+
+    def first_guess(self) -> tuple[bytes, float]:
+        """The first bytes of what drafters rank first, and their chance; empty without a draft of theirs."""
+        node, path, chance = self._root, bytearray(), 1.0
+        while len(path) < GUESS_BYTES:
+            byte, child = node.best_child()
+            if child is None or child.rank[0] >= OWN_RANK:
+                break
             path.append(byte)
+            chance *= child.share
             node = child
+        return bytes(path), chance
+
+    def branches(self, *, limit: int) -> Iterator[DraftPath]:
+        """The best-ranked branch, then those that turn off from the ones before, the likeliest turn first.
+
+        At most ``limit`` bytes of each.
+        """
+        order = itertools.count()
+        turns = [(-1.0, next(order), b"", (), self._root)]
+        while turns:
+            turn, _, text, chances, node = heapq.heappop(turns)
+            path, so_far, chance, sent = bytearray(text), list(chances), -turn, 0
+            while len(path) < limit:
+                best, child = node.best_child()
+                for byte, other in node.children.items():
+                    if other is not child and chance * other.share > 0:
+                        turned = (bytes((*path, byte)), (*so_far, chance * other.share))
+                        heapq.heappush(turns, (-chance * other.share, next(order), *turned, other))
+                if child is None:
+                    break
+                chance *= child.share
+                path.append(best)
+                so_far.append(chance)
+                node = child
+                if node.rank[0] < OWN_RANK:
+                    sent = len(path)
+            ends = node.ends_rank != _NEVER and node.best_child()[1] is None
+            yield DraftPath(bytes(path), ends, tuple(so_far), -turn, sent)
 
     def advance(self, text: bytes) -> None:
         """Commit ``text``: what agrees with it stays as draft, all else goes."""

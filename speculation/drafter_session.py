@@ -10,6 +10,7 @@ Invariant: the drafting model stands at the tree's root, once every ``Move`` is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,10 @@ Instruction = Move | Span | Resync
 SPAN_BYTES = 256
 
 
+#: An alternative that is less likely than this, all before it counted, is not worth its bytes.
+LEAST_ALTERNATIVE = 0.005
+
+
 class DrafterSession:
     """See the module. One per session that the drafter takes part in."""
 
@@ -100,8 +105,10 @@ class DrafterSession:
         sure = first.confidence >= self.plan.alternative_threshold
         node.ends = first.ends
         if not first.ends:
+            likely = node.chance()
             for choice, token in enumerate(choices[: 1 if sure else 1 + self.plan.alternatives]):
-                if token.text:
+                # One that is too unlikely to be continued is too unlikely to be sent.
+                if token.text and (choice == 0 or likely * token.confidence >= self.plan.stop_threshold):
                     self._tree.add(node, token.token, token.text, token.confidence, choice=choice)
         node.closed = not node.children
         return [*self._catch_up(), *self._ship_ready()]
@@ -126,6 +133,8 @@ class DrafterSession:
             waiting = [node for node in leaf.path() if not node.shipped]
             rests = self._rests(leaf)
             news = rests and (leaf.ends or leaf is first) and not leaf.told
+            if leaf is not first and waiting and leaf.chance() < LEAST_ALTERNATIVE:
+                continue  # until the text comes nearer to it
             long = sum(len(node.text) for node in waiting) >= SPAN_BYTES
             if news or (waiting and (rests or long or len(waiting) >= self.plan.span_tokens)):
                 spans.append(self._span(leaf, rests=rests and leaf is first))
@@ -144,7 +153,8 @@ class DrafterSession:
         leaf.told = rests or leaf.ends
         digest = extend_digest(self._committed.digest, known)
         text = drafted[len(known) :]
-        return Span(base, digest, text, leaf.ends, len(waiting), leaf.alternative, rests)
+        confidence = math.prod(node.confidence for node in waiting)
+        return Span(base, digest, text, leaf.ends, len(waiting), leaf.alternative, rests, confidence)
 
     # ---- verdicts ---------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ The shell (verifier_service) asks ``next_step`` what to run, runs the forward pa
 
 Invariants
   * The truth is ``token_ids``, the list of committed target ids. They are never re-encoded.
-  * Between steps the KV cache holds prompt + all committed ids but the last one; ``Rollback`` keeps it so.
+  * Between steps the KV cache holds prompt + all committed ids but the last one; ``Keep`` keeps it so.
   * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool.
   * A text that is resumed is written again from its first token; only what follows ``received`` is shown.
   * End tokens, stop strings and ``max_tokens`` cut a block before anything of it is committed or shown.
@@ -21,9 +21,13 @@ from torch import Tensor
 
 from speculation.acceptance import Acceptance, accept_exact, accept_race
 from speculation.byte_vocab import ByteVocab
+from speculation.candidates import BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
+from speculation.draft_tree import common_prefix
 from speculation.draft_trie import DraftTrie, SpanFate
+from speculation.lookup import OwnLookup
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.race import RaceNoise
+from speculation.reliability import Reliability
 from speculation.replay import REPLAY_WIDTH, Replay
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
@@ -31,10 +35,10 @@ from speculation.sampling import Rule
 from speculation.session_request import SessionRequest
 from speculation.text_stream import TextRun, TextStream
 
+#: Candidates of a step while no drafter is asked, all of them looked up.
+LOOKUP_WIDTH = 8
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 16
-#: Bytes of draft that one candidate token may need, to bound the work of a step.
-BYTES_PER_TOKEN = 16
 
 
 class FinishReason(enum.StrEnum):
@@ -44,20 +48,18 @@ class FinishReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run the target on ``tokens`` (the last committed id, then the candidates); logits [len(tokens), V] come back."""
+    """Run the target on ``last``, the last committed id, and the candidates, each after ``last`` and its own ancestors;
+    logits [1 + candidates, V] come back."""
 
-    tokens: tuple[int, ...]
-
-    @property
-    def candidates(self) -> tuple[int, ...]:
-        return self.tokens[1:]
+    last: int
+    candidates: CandidateTree
 
 
 @dataclass(frozen=True, slots=True)
-class Rollback:
-    """Drop the last ``tokens`` entries of the KV cache: candidates that were not accepted."""
+class Keep:
+    """Of the KV cache's entries of the step just run, keep these rows, in this order; row 0 is ``Step.last``."""
 
-    tokens: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +82,43 @@ class Finish:
     reason: FinishReason
 
 
-Instruction = Rollback | Emit | SendVerdict | Finish
+Instruction = Keep | Emit | SendVerdict | Finish
 
 
 @dataclass(slots=True)
 class SessionStats:
-    """Counts of one session, in vLLM's meanings: draft tokens are those that a step verified."""
+    """Counts of one session, in vLLM's meanings: draft tokens are those that a step verified.
+
+    ``first_choices``: those of them on the likeliest path, which a plan's forecast rests on.
+    """
 
     steps: int = 0
     draft_tokens: int = 0
     accepted_tokens: int = 0
+    first_choices: int = 0
+    accepted_first_choices: int = 0
     spans: int = 0
     stale_spans: int = 0
     accepted_per_pos: list[int] = field(default_factory=list)
 
-    def count_step(self, draft_tokens: int, accepted: int) -> None:
+    def count_step(self, candidates: CandidateTree, path: tuple[int, ...]) -> None:
+        """``path``: the accepted candidates."""
         self.steps += 1
-        self.draft_tokens += draft_tokens
+        self.draft_tokens += len(candidates)
+        accepted = len(path)
         self.accepted_tokens += accepted
+        self.first_choices += len(candidates.first_choices)
+        self.accepted_first_choices += common_prefix(candidates.first_choices, path)
         self.accepted_per_pos.extend([0] * (accepted - len(self.accepted_per_pos)))
         for position in range(accepted):
             self.accepted_per_pos[position] += 1
 
 
 class TargetSession:
-    """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off."""
+    """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off.
+
+    ``lookup``: beside what drafters send, look up in prompt and text how it may go on.
+    """
 
     def __init__(
         self,
@@ -115,6 +129,7 @@ class TargetSession:
         *,
         plan: SpeculationPlan,
         pool_bytes: int = 4096,
+        lookup: bool = False,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -131,7 +146,10 @@ class TargetSession:
         self._trie = DraftTrie(capacity=pool_bytes)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
-        self._pending = Step(())
+        self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end)
+        self._pending = Step(0, CandidateTree())
+        self._drafters = Reliability()
+        self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
 
     # ---- what a drafter needs to know -------------------------------------------------------------------------
 
@@ -168,7 +186,7 @@ class TargetSession:
     @property
     def has_draft(self) -> bool:
         """Whether the pool holds text for the coming step."""
-        return self._trie.size > 0
+        return self._trie.has_draft
 
     def answers(self, span: Span) -> bool:
         """Whether a span brings text for the coming step, or says that none will come."""
@@ -182,31 +200,34 @@ class TargetSession:
         return Verdict(resync.offset, committed.since(resync.offset), committed.digest, self.zero_width)
 
     def next_step(self) -> Step:
-        """The last committed token and the candidates after it: the trie's best path in target tokens."""
+        """The last committed token and the likeliest candidates after it, in target tokens."""
         candidates = self._recorded() if self.replaying else self._candidates()
-        self._pending = Step((self._last_token(), *candidates))
+        self._pending = Step(self._last_token(), candidates)
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
-        """Verify the pending step. ``logits``: [len(step.tokens), V] float32.
+        """Verify the pending step. ``logits``: [1 + candidates, V] float32.
 
         Raises DivergedError if the text is not the one that was received.
         """
         candidates, replaying = self._pending.candidates, self.replaying
         acceptance = self._accept(logits, candidates, self._sampler, max_tokens=self._max_tokens - len(self.token_ids))
         token_ids, runs = self._commit(acceptance)
-        accepted = min(acceptance.accepted, len(token_ids))
+        path = acceptance.path[: len(token_ids)]
         if replaying:  # was counted before, and says nothing about drafters
             self.replayed_tokens = len(self.token_ids)
         else:
-            self.stats.count_step(len(candidates), accepted)
+            self.stats.count_step(candidates, path)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
+        self._drafters.settle(base, text)
+        if self._lookup is not None:
+            self._lookup.reliability.settle(base, text)
         self._trie.advance(text)
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
-            Rollback(len(candidates) - accepted),
+            Keep((0, *(1 + node for node in path))),
             Emit(runs, token_ids),
-            SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), accepted)),
+            SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), len(path))),
         ]
         if self.finish_reason is not None:
             instructions.append(Finish(self.finish_reason))
@@ -217,24 +238,23 @@ class TargetSession:
     def _last_token(self) -> int:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
-    def _recorded(self) -> list[int]:
+    def _recorded(self) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""
         limit = min(REPLAY_WIDTH, self._max_tokens - len(self.token_ids) - 1)
         recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
-        return retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit)
+        return CandidateTree.chain(retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit))
 
-    def _candidates(self) -> list[int]:
-        """At most ``plan.width`` tokens, and never more than may still be committed beside the target's own."""
-        limit = min(self.plan.width, self._max_tokens - len(self.token_ids) - 1)
-        if limit <= 0:
-            return []
-        path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN)
-        candidates = retokenize(path.text, self._tail(), self._vocab, self._encode, limit=limit)
-        if path.ends and not self.request.ignore_end and len(candidates) < limit:
-            complete = sum(len(self._vocab.bytes_of(token)) for token in candidates) == len(path.text)
-            if complete and self._vocab.end_ids:
-                candidates.append(self._vocab.end_ids[0])
-        return candidates
+    def _candidates(self) -> CandidateTree:
+        width, threshold = self.plan.width, self.plan.verify_threshold
+        if self._lookup is not None:
+            width = width or LOOKUP_WIDTH
+            for span in self._lookup.spans(self._trie.committed):
+                self._trie.add(span)
+        # Never more than may still be committed beside the target's own.
+        width = min(width, self._max_tokens - len(self.token_ids) - 1)
+        guess, trust = self._trie.first_guess(), self._drafters.factor
+        self._drafters.guess(len(self._trie.committed), *guess)
+        return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
 
     def _tail(self) -> list[int]:
         tail = self.token_ids[-TAIL_TOKENS:]

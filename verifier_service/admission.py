@@ -14,7 +14,13 @@ from verifier_service.engine import Engine
 
 
 def admit(
-    request: pb.GenerateRequest, engine: Engine, noise: RaceNoise, *, plan: SpeculationPlan, limits: WireLimits
+    request: pb.GenerateRequest,
+    engine: Engine,
+    noise: RaceNoise,
+    *,
+    plan: SpeculationPlan,
+    limits: WireLimits,
+    lookup: bool,
 ) -> tuple[Prompt, TargetSession]:
     """Raises InputError or VersionMismatchError."""
     codec.check_version(request.protocol_version, who="the client")
@@ -39,5 +45,6 @@ def admit(
         noise,
         plan=plan,
         pool_bytes=limits.pool_bytes,
+        lookup=lookup and plan.width > 0 and not request.no_draft,
     )
     return prompt, session

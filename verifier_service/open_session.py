@@ -12,7 +12,6 @@ import logging
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,8 +26,9 @@ from speculation.target_session import (
     Finish,
     FinishReason,
     Instruction,
-    Rollback,
+    Keep,
     SendVerdict,
+    Step,
     TargetSession,
 )
 from speculation.text_stream import TextRun
@@ -158,14 +158,12 @@ class OpenSession:
         report = StepReport()
         self._read_inbox(report)
         step = self.session.next_step()
-        logits = self._forward(step.tokens)
-        accepted, replayed = self.session.stats.accepted_tokens, self.session.replaying
+        logits, replayed = self._forward(step), self.session.replaying
         self._carry_out(self.session.on_logits(logits), report)
         if replayed:  # a recorded draft says nothing about drafters, and its steps are wider than any plan's
             self.verify_seconds, self._overheads = 0.0, []
             return report
-        accepted = self.session.stats.accepted_tokens - accepted
-        self.planner.observe_step(len(step.candidates), accepted, self._forward_seconds)
+        self.planner.observe_step(self.session.stats, self._forward_seconds)
         now = time.perf_counter()
         if self._step_ended is not None and self.links:
             tokens = len(report.token_ids)
@@ -184,13 +182,13 @@ class OpenSession:
             self._slot.close()
             self._slot = None
 
-    def _forward(self, tokens: Sequence[int]) -> torch.Tensor:
+    def _forward(self, step: Step) -> torch.Tensor:
         if self._slot is None:
             self._slot = self._engine.open(self.session.request.prompt_ids)
         started = time.perf_counter()
         if self._forward_ended is not None:
             self._overheads.append(started - self._forward_ended - self._held)
-        logits = self._slot.step(tokens)
+        logits = self._slot.step(step.last, step.candidates)
         self._forward_ended = time.perf_counter()
         self._forward_seconds = self._forward_ended - started
         self.verify_seconds += self._forward_seconds
@@ -214,9 +212,9 @@ class OpenSession:
     def _carry_out(self, instructions: list[Instruction], report: StepReport) -> None:
         for instruction in instructions:
             match instruction:
-                case Rollback(tokens):
+                case Keep(rows):
                     assert self._slot is not None
-                    self._slot.rollback(tokens)
+                    self._slot.keep(rows)
                 case Emit(runs, token_ids):
                     report.runs, report.token_ids = runs, token_ids
                 case SendVerdict(verdict):

@@ -42,7 +42,7 @@ _FINISH = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FIN
 
 
 class Verifier:
-    """See the module. Use from one event loop."""
+    """See the module. Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Verifier:
         plan: SpeculationPlan | None = None,
         limits: WireLimits | None = None,
         adaptive: bool = True,
+        lookup: bool = True,
         max_sessions: int = 64,
         instruments: Instruments | None = None,
     ) -> None:
@@ -60,6 +61,7 @@ class Verifier:
         self.max_sessions = max_sessions
         self.committed_tokens = 0
         self._adaptive = adaptive
+        self._lookup = lookup
         self._step_fit = LinearFit()
         self._patience = Patience(self._plan.patience, learns=adaptive)
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
@@ -116,7 +118,9 @@ class Verifier:
             raise LimitExceededError(
                 f"{len(self._sessions)} sessions are open, which is the limit", remedy="try again later"
             )
-        prompt, session = admit(request, self.engine, self._noise, plan=self._plan, limits=self.limits)
+        prompt, session = admit(
+            request, self.engine, self._noise, plan=self._plan, limits=self.limits, lookup=self._lookup
+        )
         planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive)
         assisted = self._plan.width > 0 and not request.no_draft
         name = f"s-{secrets.token_hex(8)}"

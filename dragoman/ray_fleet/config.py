@@ -13,6 +13,7 @@ from coordinator.settings import Mistake, Settings, read_settings
 from drafter_service.actor import DrafterSettings
 from protos.transport import COORDINATOR_PORT
 from speculation.messages import SpeculationPlan
+from speculation.plan import START
 from verifier_service.actor import VerifierSettings
 
 
@@ -33,13 +34,14 @@ Labels = dict[str, str]
 class PlanSettings(Settings):
     """A ``SpeculationPlan``: where a target begins, and with ``adaptive: false`` where it stays."""
 
-    width: int = Field(default=8, ge=0, le=SpeculationPlan.MAX_TOKENS)
-    lookahead: int = Field(default=8, ge=0, le=SpeculationPlan.MAX_TOKENS)
-    stop_threshold: Share = 0.3
-    span_tokens: int = Field(default=4, ge=1, le=SpeculationPlan.MAX_TOKENS)
+    width: int = Field(default=START.width, ge=0, le=SpeculationPlan.MAX_TOKENS)
+    lookahead: int = Field(default=START.lookahead, ge=0, le=SpeculationPlan.MAX_TOKENS)
+    stop_threshold: Share = START.stop_threshold
+    span_tokens: int = Field(default=START.span_tokens, ge=1, le=SpeculationPlan.MAX_TOKENS)
     patience: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
-    alternatives: int = Field(default=0, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
-    alternative_threshold: Share = 0.9
+    alternatives: int = Field(default=START.alternatives, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
+    alternative_threshold: Share = START.alternative_threshold
+    verify_threshold: Share = START.verify_threshold
 
 
 class Group(Settings):

@@ -280,7 +280,7 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class DraftSpan(_message.Message):
-    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests")
+    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests", "confidence")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -289,6 +289,7 @@ class DraftSpan(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
     RESTS_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     session: str
     base_offset: int
     base_digest: int
@@ -297,7 +298,8 @@ class DraftSpan(_message.Message):
     tokens: int
     alternative: int
     rests: bool
-    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ...) -> None: ...
+    confidence: float
+    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Resync(_message.Message):
     __slots__ = ("session", "offset")
@@ -364,7 +366,7 @@ class Limits(_message.Message):
     def __init__(self, span_bytes: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., malformed_messages: _Optional[int] = ...) -> None: ...
 
 class SpeculationPlan(_message.Message):
-    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold")
+    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold", "verify_threshold")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
     STOP_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -372,6 +374,7 @@ class SpeculationPlan(_message.Message):
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     width: int
     lookahead: int
     stop_threshold: float
@@ -379,7 +382,8 @@ class SpeculationPlan(_message.Message):
     patience: float
     alternatives: int
     alternative_threshold: float
-    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ...) -> None: ...
+    verify_threshold: float
+    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ..., verify_threshold: _Optional[float] = ...) -> None: ...
 
 class SessionOffer(_message.Message):
     __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan")
