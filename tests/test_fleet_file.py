@@ -12,7 +12,7 @@ from deploy.fleet import fleet_arguments
 from dragoman.ray_fleet.commands import label_sets
 from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target, read_fleet
 from speculation.errors import InputError
-from speculation.messages import SpeculationPlan
+from speculation.plan import START
 
 EXAMPLE = Path(__file__).parent.parent / "deploy" / "fleet.yaml"
 TARGET = "targets:\n  - name: a\n    model: m\n"
@@ -43,7 +43,7 @@ def test_what_the_actors_are_told():
     target = Target(name="a", model="m", port=5000, max_sessions=3, threads=2)
     told = target.settings_of(2)
     assert (told.model, told.port, told.max_sessions, told.threads) == ("m", 5002, 3, 2)
-    assert told.plan == SpeculationPlan() and Target(name="a", model="m").settings_of(2).port == 0
+    assert told.plan == START and Target(name="a", model="m").settings_of(2).port == 0
 
 
 @pytest.mark.parametrize(

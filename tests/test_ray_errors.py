@@ -7,7 +7,6 @@ import contextlib
 import importlib.metadata
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,20 +47,21 @@ def up(cluster: RayCluster, *, wait: float = 0.0, **changes) -> str:
 # ---- places and models --------------------------------------------------------------------------------------------
 
 
-def test_no_node_with_the_label_is_an_error_or_waited_for(cluster: RayCluster):
-    words = up(cluster)
+async def test_no_node_with_the_label_is_an_error_or_waited_for(cluster: RayCluster):
+    words = await asyncio.to_thread(up, cluster)
     assert "edge has no place" in words and "no node carries the label role=edge" in words
     assert "role=accelerator; 8 CPU, 0 GPU" in words and "ray start" in words
     assert cluster.launcher.status() == []
-    coming = threading.Timer(1.0, cluster.add, [EDGE])
-    coming.start()
+    coming = asyncio.create_task(asyncio.to_thread(cluster.launcher.up, cluster.fleet(), wait_seconds=30))
     try:
-        standings = cluster.launcher.up(cluster.fleet(), wait_seconds=30)
-        assert {one.state for one in standings} == {"serving"}
-        assert any("waiting for a node for edge" in line for line in cluster.lines)
+        async with asyncio.timeout(20):
+            while not any("waiting for a node for edge" in line for line in cluster.lines):
+                await asyncio.sleep(0.05)
+        cluster.add(EDGE)
+        assert {one.state for one in await coming} == {"serving"}
     finally:
-        coming.join()
-        cluster.launcher.down()
+        await asyncio.gather(coming, return_exceptions=True)
+        await asyncio.to_thread(cluster.launcher.down)
 
 
 def test_a_model_that_does_not_fit_says_how_much_it_takes(cluster: RayCluster, tmp_path: Path):
