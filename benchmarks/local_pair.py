@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.prompts import load_prompts
+from benchmarks.results import write_results
 from benchmarks.transformers_arm import Answer, TransformersPair
 from dragoman.client import Client, Completion
 from dragoman.demo import TAKING_TURNS, title
@@ -209,11 +209,7 @@ def main(
     )
     show(found["prompts"], console)
     console.print({**found["summary"], **found["memory"]})
-    text = json.dumps({"setup": setup, **found}, indent=1)
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")
+    write_results({"setup": setup, **found}, output)
 
 
 if __name__ == "__main__":

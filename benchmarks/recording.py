@@ -25,18 +25,19 @@ from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
 
 #: The drafter's first choice and its runners-up.
-CHOICES: Final = 3
+CHOICES: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedText:
-    """One prompt. Bytes are kept as latin-1 strings, so that any cut is valid JSON.
+    """One prompt, as the target reads it. Bytes are kept as latin-1 strings, so that any cut is valid JSON.
 
-    ``token_ids``, ``tokens``: the target's, one after the other. ``drafts[i]``: the drafter's greedy tokens after the
+    ``prompt_ids``, ``token_ids``, ``tokens``: the target's. ``drafts[i]``: the drafter's greedy tokens after the
     first ``i`` target tokens, each with its runners-up: [[text, probability], ...].
     """
 
     title: str
+    prompt_ids: list[int]
     token_ids: list[int]
     tokens: list[str]
     drafts: list[list[list[tuple[str, float]]]]
@@ -87,7 +88,8 @@ def record(target: CausalLM, drafter: ModelDrafter, prompt: Prompt, *, tokens: i
         drafts.append(draft(source, depth))
         source.move((), done, text)
         done += len(text)
-    return RecordedText(title(prompt), ids, [text.decode("latin-1") for text in texts], drafts)
+    prompt_ids = target.tokenizer.prompt_ids(prompt)
+    return RecordedText(title(prompt), prompt_ids, ids, [text.decode("latin-1") for text in texts], drafts)
 
 
 def main(

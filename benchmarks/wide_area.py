@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 from collections.abc import AsyncIterator
@@ -26,27 +25,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
+from benchmarks.namespaces import Hosts, two_hosts
+from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.prompts import load_prompts
 from benchmarks.recording import load
+from benchmarks.results import write_results
 from dragoman.client import Client, Completion
 from dragoman.demo import title
 from dragoman.processes import child
 from protos.transport import Address
-from speculation.errors import InputError
 from speculation.messages import Prompt
 
-ALONE, ADAPTIVE = "target_alone", "adaptive"
-#: Widths of synchronous speculation that are tried; the best of them counts.
-SYNCHRONOUS_WIDTHS = (2, 4, 8)
-#: Overlapped speculation with a plan that stays: width, lookahead, alternatives.
-FIXED_PLANS = ((4, 8, 0), (8, 16, 0), (8, 16, 1), (8, 32, 2))
-ARMS = (
-    *(f"synchronous_{width}" for width in SYNCHRONOUS_WIDTHS),
-    *("fixed_{}_{}_{}".format(*plan) for plan in FIXED_PLANS),
-    ADAPTIVE,
-)
-#: Longer than any draft takes: the target waits for it.
-SYNCHRONOUS_PATIENCE_MS = 5000
+#: In place of a drafter: none.
+ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -60,15 +51,17 @@ class Setup:
     token: float
     step_per_token: float
     max_tokens: int
+    hosts: Hosts | None = None
     cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0)))[:2])
 
     def verifier(self, *plan: str) -> tuple[list[str], tuple[str, ...]]:
         """Arguments and module of the process. ``plan``: options of the verifier."""
+        listen = f"--listen={self.hosts.cloud.address}:0" if self.hosts else "--listen=127.0.0.1:0"
         if self.replay is not None:
             options = [f"--recording={self.replay}", f"--step={self.step}", f"--step-per-token={self.step_per_token}"]
-            return ["verifier", *options, *plan], ("benchmarks.replay",)
-        options = [f"--model={self.target}", "--listen=127.0.0.1:0", "--threads=1"]
-        return ["verifier", *options, *plan], ("dragoman", "--ready-json")
+            return ["verifier", listen, *options, *plan], ("benchmarks.replay",)
+        options = [f"--model={self.target}", "--allow-plaintext", "--threads=1"]
+        return ["verifier", listen, *options, *plan], ("dragoman", "--ready-json")
 
     def drafting(self, address: str) -> tuple[list[str], tuple[str, ...]]:
         wrong = self.drafter == "wrong"
@@ -77,19 +70,6 @@ class Setup:
             return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
         options = [f"--model={self.drafter}", f"--verifier={address}", "--threads=1"]
         return ["drafter", *options], ("dragoman", "--ready-json")
-
-
-def plan_options(arm: str) -> list[str]:
-    if arm == ADAPTIVE:
-        return ["--adaptive"]
-    kind, *numbers = arm.split("_")
-    if kind == "fixed":
-        width, lookahead, alternatives = numbers
-        ahead = [f"--width={width}", f"--lookahead={lookahead}", f"--alternatives={alternatives}"]
-        return ["--no-adaptive", *ahead, "--span-tokens=2", "--stop-threshold=0.02"]
-    (width,) = numbers
-    waits = [f"--patience={SYNCHRONOUS_PATIENCE_MS}", "--stop-threshold=0.0"]
-    return ["--no-adaptive", f"--width={width}", f"--lookahead={width}", f"--span-tokens={width}", *waits]
 
 
 @dataclass
@@ -102,17 +82,21 @@ class Arm:
 
 @contextlib.asynccontextmanager
 async def arm_of(setup: Setup, arm: str) -> AsyncIterator[Arm]:
+    cloud, edge = (setup.hosts.cloud, setup.hosts.edge) if setup.hosts else (None, None)
     async with contextlib.AsyncExitStack() as stack:
         arguments, module = setup.verifier(*plan_options(arm))
-        target = child("verifier", arguments, module=module, cpus=setup.cores[:1])
+        inside = cloud.within if cloud else ()
+        target = child("verifier", arguments, module=module, cpus=setup.cores[:1], within=inside)
         address = (await (await stack.enter_async_context(target)).ready())["address"]
         upstream = Address.parse(address, field="verifier")
-        proxy = await stack.enter_async_context(
-            FaultProxy(upstream.host, upstream.port, LinkConditions(0.0, 0.0, None))
-        )
-        arguments, module = setup.drafting(proxy.address)
-        drafter = child("drafter", arguments, module=module, cpus=setup.cores[1:])
-        await (await stack.enter_async_context(drafter)).ready()
+        listen = f"{edge.outside}:0" if edge else "127.0.0.1:0"
+        near = LinkConditions(0.0, 0.0, None)
+        proxy = await stack.enter_async_context(FaultProxy(upstream.host, upstream.port, near, listen))
+        if setup.drafter != ABSENT:
+            arguments, module = setup.drafting(proxy.address)
+            inside = edge.within if edge else ()
+            drafter = child("drafter", arguments, module=module, cpus=setup.cores[1:], within=inside)
+            await (await stack.enter_async_context(drafter)).ready()
         yield Arm(await stack.enter_async_context(Client(address)), proxy)
 
 
@@ -198,7 +182,7 @@ def show(rows: list[dict[str, Any]], arms: list[str], console: Console) -> None:
 
 def main(
     target: str = "qwen2.5-coder-1.5b",
-    drafter: Annotated[str, typer.Option(help="A model, lookup, or wrong: one that never agrees")] = "smollm2-135m",
+    drafter: Annotated[str, typer.Option(help="A model, lookup, wrong (never agrees), or absent")] = "smollm2-135m",
     prompts: Annotated[Path | None, typer.Option(help="JSONL with prompt or messages in each line")] = None,
     task: str = "",
     limit: int = 4,
@@ -211,27 +195,27 @@ def main(
     step: float = 0.025,
     token: Annotated[float, typer.Option(help="Seconds a draft token; of real models for the figures only")] = 0.003,
     step_per_token: Annotated[float, typer.Option(help="Seconds that one adds to a step; as before")] = 0.0002,
+    namespaces: Annotated[
+        bool, typer.Option(help="Put each side into a network namespace of its own; as root")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Where the JSON goes  [default: standard output]")] = None,
 ) -> None:
     """Sweep."""
     console = Console(stderr=True)
-    setup = Setup(target, drafter, replay, step, token, step_per_token, max_tokens)
     arms = list(arm or ARMS)
-    for name in set(arms) - set(ARMS):
-        raise InputError("arm", name, "is not known", remedy=f"use one of {', '.join(ARMS)}")
+    for name in arms:
+        plan_of(name)
     if replay is None:
         asked = load_prompts(prompts, limit=limit, task=task)
     else:
         asked = [Prompt(text=str(number)) for number in range(min(limit, len(load(replay))))]
     trips = [trip / 1000 for trip in round_trip or (0, 10, 40, 80, 160)]
-    cells = asyncio.run(measure(setup, asked, trips, arms, console))
+    with two_hosts() if namespaces else contextlib.nullcontext() as hosts:
+        setup = Setup(target, drafter, replay, step, token, step_per_token, max_tokens, hosts)
+        cells = asyncio.run(measure(setup, asked, trips, arms, console))
     rows = summary(cells, arms)
     show(rows, arms, console)
-    text = json.dumps({"setup": asdict(setup), "summary": rows, "cells": cells}, default=str, indent=1)
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")
+    write_results({"setup": asdict(setup), "summary": rows, "cells": cells}, output)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import matplotlib
 import typer
 
+from benchmarks.plans import ADAPTIVE, DRAFTER_ONLY
 from speculation.cost_model import PairCosts, best_plan, predict
 
 matplotlib.use("Agg")
@@ -22,7 +23,6 @@ import itertools
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-ADAPTIVE = "adaptive"
 #: Acceptance rates told apart by the curve.
 POSITIONS = 4
 Cells = list[dict[str, Any]]
@@ -63,11 +63,12 @@ def of_trip(cells: Cells, round_trip: float) -> Cells:
 def draw_speed_up(axes: Axes, cells: Cells, setup: dict[str, Any], arms: list[str]) -> None:
     trips = sorted({cell["round_trip_ms"] for cell in cells})
     groups = {
-        "adaptive": [ADAPTIVE],
+        "adaptive": [arm for arm in arms if arm == ADAPTIVE],
+        "adaptive, without the target's lookup": [arm for arm in arms if arm == DRAFTER_ONLY],
         "best fixed, overlapped": [arm for arm in arms if arm.startswith("fixed_")],
         "best synchronous": [arm for arm in arms if arm.startswith("synchronous_")],
     }
-    for (label, members), marker in zip(groups.items(), "os^", strict=True):
+    for (label, members), marker in zip(groups.items(), "oDs^", strict=True):
         if members:
             medians = [
                 max(statistics.median(cell[arm]["speed_up"] for cell in of_trip(cells, trip)) for arm in members)
@@ -81,7 +82,7 @@ def draw_speed_up(axes: Axes, cells: Cells, setup: dict[str, Any], arms: list[st
         for trip in fine:
             there = PairCosts(costs.step, costs.step_per_token, costs.draft_token, trip / 1000, costs.acceptance)
             curve.append(predict(there, best_plan(there)).speed_up)
-        axes.plot(fine, curve, "--", color="grey", label="cost model, best plan")
+        axes.plot(fine, curve, "--", color="grey", label="cost model, one branch, no lookup")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(xlabel="round trip, ms", ylabel="speed-up over the target alone", title="Speed-up", ylim=(0, None))
     axes.legend(fontsize=8)

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coordinator.config import CoordinatorConfig
+from coordinator.draining import DrainDesk
 from coordinator.placement import Seat, SessionKey, place
 from coordinator.planning import Budget
 from coordinator.registry import Kind, Member, Registry, read_registration
 from coordinator.reports import LinkFacts, read_drafter_report, read_verifier_report
+from coordinator.router import Router
 from coordinator.sessions import FleetSession, Knowledge, drafter_of, seat_of
 from coordinator.telemetry import Rate
 from protos import codec
@@ -54,6 +56,8 @@ class Fleet:
         self.sessions: dict[SessionKey, FleetSession] = {}
         self.rates: dict[str, Rate] = {}  # committed tokens, by verifier
         self.knowledge = Knowledge()
+        self.router = Router(self.registry, config)
+        self.drains = DrainDesk(self.registry)
         self.urgent = False
         self._dismissals: list[Dismissal] = []
         self._place_at = now
@@ -65,6 +69,7 @@ class Fleet:
         member = read_registration(registration, now)
         replaced = self.registry.add(member)
         if replaced is not None:
+            member.drain = replaced.drain
             self._dismissals.append(Dismissal(replaced, SessionError("the same instance registered again")))
         log.info("%s joined with %s", member, member.model)
         self.urgent = True
@@ -136,6 +141,7 @@ class Fleet:
         orders.extend(self._placements(steered, now))
         orders.extend(self._plans(steered, now))
         orders.extend(self._attachments())
+        orders.extend(Order(member, order) for member, order in self.drains.orders(now))
         return orders
 
     def _placements(self, sessions: dict[SessionKey, FleetSession], now: float) -> Iterator[Order]:

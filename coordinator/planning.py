@@ -11,16 +11,15 @@ from functools import lru_cache
 from typing import Final
 
 from coordinator.config import PlanSettings
-from speculation.cost_model import PairCosts, best_plan, predict
+from speculation.cost_model import PairCosts, predict
 from speculation.messages import SpeculationPlan
+from speculation.plan import WORTHWHILE, PlanLimits, choose_plan
 from verifier_service.planning import PROBE, PROBE_EVERY, PROBE_STEPS, coarse
 
 #: An order is repeated after so many seconds: a verifier that hears none for 5 s plans for itself.
 RESEND_SECONDS: Final = 1.0
 #: Plans chosen per round, for all sessions together.
 CHOICES: Final = 8
-#: Speed-up from which on a plan is worth its drafter's time.
-_GAIN: Final = 1.01
 #: A probe that brought no steps for so long, in seconds, is over all the same.
 PROBE_SECONDS: Final = 5.0
 
@@ -91,7 +90,7 @@ class PlanDesk:
         if before is None and running is not None and self._allowed(running):
             before = running
         # No loyalty to a probe, or to a plan that gains nothing over the target alone: it keeps a drafter busy.
-        loyal = self._probing is None and before is not None and predict(rounded, before).speed_up >= _GAIN
+        loyal = self._probing is None and before is not None and predict(rounded, before).speed_up >= WORTHWHILE
         self.plan = _chosen(rounded, before if loyal else None, self._settings)
         self._planned_for, self._probing, self.chosen_at = rounded, None, now
         if self.plan.width:
@@ -127,10 +126,5 @@ def within(costs: PairCosts, limits: PlanSettings) -> PairCosts:
 
 @lru_cache(maxsize=4096)
 def _chosen(costs: PairCosts, current: SpeculationPlan | None, limits: PlanSettings) -> SpeculationPlan:
-    return best_plan(
-        costs,
-        max_width=limits.max_width,
-        max_lookahead=limits.max_lookahead,
-        current=current,
-        margin=limits.margin,
-    )
+    bounds = PlanLimits(limits.max_width, limits.max_lookahead, limits.max_alternatives)
+    return choose_plan(costs, bounds, current=current, margin=limits.margin)

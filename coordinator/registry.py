@@ -22,6 +22,14 @@ class Kind(Enum):
     DRAFTER = "drafter"
 
 
+@dataclass(frozen=True, slots=True)
+class DrainDecision:
+    """``hand_over``: the sessions that run end at once, to be resumed elsewhere."""
+
+    draining: bool
+    hand_over: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """One registration: a process that registers again is a new member in the place of the old one."""
@@ -33,8 +41,12 @@ class Member:
     max_sessions: int
     registered_at: float
     reported_at: float
-    #: Of a verifier: where it is reached. Of a drafter: empty.
+    vocab_hash: str = ""
+    #: Of a verifier: where it is reached, and what it computes in. Of a drafter: empty.
     address: str = ""
+    dtype: str = ""
+    #: Of a verifier: what was decided about its draining, if anything was.
+    drain: DrainDecision | None = None
     #: Of a drafter, when it was idle. None: not known.
     seconds_per_token: float | None = None
     reports: int = 0
@@ -44,6 +56,11 @@ class Member:
     #: Of a drafter: the verifiers that it was told to assist. None: nothing yet.
     attach_order: tuple[str, ...] | None = None
 
+    @property
+    def draining(self) -> bool:
+        """Of a verifier: whether it is to be given no new sessions, by a decision or by its own word."""
+        return self.verifier_facts.draining or (self.drain is not None and self.drain.draining)
+
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name!r} ({self.instance})"
 
@@ -51,7 +68,7 @@ class Member:
 def read_registration(registration: pb.Registration, now: float) -> Member:
     """Raises VersionMismatchError, or InputError with the field that is wrong."""
     codec.check_version(registration.protocol_version, who=f"member {registration.name[:NAME_LENGTH]!r}")
-    for name in ("instance", "name", "model", "version", "vocab_hash"):
+    for name in ("instance", "name", "model", "version", "vocab_hash", "dtype"):
         value = getattr(registration, name)
         if len(value) > NAME_LENGTH or (not value and name in ("instance", "name", "model")):
             raise InputError(f"registration.{name}", value, f"must have 1..{NAME_LENGTH} characters")
@@ -63,12 +80,14 @@ def read_registration(registration: pb.Registration, now: float) -> Member:
         name=registration.name,
         model=registration.model,
         max_sessions=registration.max_sessions,
+        vocab_hash=registration.vocab_hash,
         registered_at=now,
         reported_at=now,
     )
     match registration.WhichOneof("kind"):
         case "verifier":
             member.kind = Kind.VERIFIER
+            member.dtype = registration.dtype
             field_name = "registration.verifier.address"
             member.address = str(Address.parse(registration.verifier.address[:NAME_LENGTH], field=field_name))
         case "drafter":

@@ -75,6 +75,7 @@ class VerifierFacts:
     sessions: dict[str, SessionFacts]
     committed: int = 0
     kv_cache_bytes: int = 0
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,13 @@ def read_verifier_report(report: pb.VerifierReport) -> tuple[VerifierFacts, list
     if wrong := _too_much(report, ("committed_tokens", "kv_cache_bytes")):
         problems.append(wrong)
     return (
-        VerifierFacts(links, sessions, min(report.committed_tokens, MOST), min(report.kv_cache_bytes, MOST)),
+        VerifierFacts(
+            links,
+            sessions,
+            min(report.committed_tokens, MOST),
+            min(report.kv_cache_bytes, MOST),
+            report.draining,
+        ),
         problems,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 import signal
 import time
@@ -21,6 +20,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import status_of
 from protos.transport import PROTOCOL_VERSION, Address, server_options
+from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError, SessionError
 
 log = logging.getLogger(__name__)
@@ -86,13 +86,27 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             joined=pb.Joined(
                 protocol_version=PROTOCOL_VERSION,
                 report_seconds=config.report_seconds,
-                version=importlib.metadata.version("dragoman"),
+                version=VERSION,
             )
         )
 
     async def Status(self, request: pb.StatusRequest, context: grpc.aio.ServicerContext) -> pb.StatusResponse:
         # No version check: a client of another release must be able to learn what it talks to.
         return status_of_fleet(self.fleet, self._clock())
+
+    async def Route(self, request: pb.RouteRequest, context: grpc.aio.ServicerContext) -> pb.RouteResponse:
+        try:
+            return self.fleet.router.route(request, self._clock())
+        except DragomanError as error:
+            await context.abort(*status_of(error))
+
+    async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.DrainResponse:
+        try:
+            response = self.fleet.drains.decide(request)
+        except DragomanError as error:
+            await context.abort(*status_of(error))
+        self._wake.set()
+        return response
 
     async def Join(
         self, requests: AsyncIterator[pb.JoinRequest], context: grpc.aio.ServicerContext

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections import Counter, defaultdict
 from typing import Final
 
@@ -13,6 +12,7 @@ from coordinator.sessions import FleetSession, drafter_of
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION
+from protos.version import VERSION
 from speculation.cost_model import predict
 from verifier_service.planning import coarse
 
@@ -35,7 +35,7 @@ def status_of_fleet(fleet: Fleet, now: float) -> pb.StatusResponse:
     members.sort(key=lambda member: (not member.HasField("verifier"), member.name))
     return pb.StatusResponse(
         protocol_version=PROTOCOL_VERSION,
-        version=importlib.metadata.version("dragoman"),
+        version=VERSION,
         uptime_seconds=now - fleet.started_at,
         members=members,
         sessions=sessions,
@@ -65,6 +65,9 @@ def _verifier(fleet: Fleet, member: Member, now: float) -> pb.MemberStatus:
             tokens_per_second=rate.per_second if rate else 0.0,
             committed_tokens=member.verifier_facts.committed,
             kv_cache_bytes=member.verifier_facts.kv_cache_bytes,
+            draining=member.draining,
+            dtype=member.dtype,
+            vocab_hash=member.vocab_hash,
         )
     )
     return status

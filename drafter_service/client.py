@@ -7,7 +7,6 @@ ended costs nothing but time: on the next one the verifier offers the running se
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
 from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
+from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
 from speculation.messages import SessionOffer, Span
 
@@ -63,7 +63,7 @@ class DrafterClient:
             vocab_hash=drafter.vocab_hash,
             max_sessions=max_sessions,
             seconds_per_token=seconds_per_token,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             instance=instance,
         )
         self._failures = 0
@@ -246,9 +246,10 @@ class _Link:
                 await self._work.wait()
                 continue
             try:
-                started = time.perf_counter()
+                started, fresh = time.perf_counter(), session.fresh
                 draft = await loop.run_in_executor(self._thread, session.prepare())
-                self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
+                if not fresh:
+                    self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
                 self._desk.close(session.name)
                 self._decline(session.name, error)

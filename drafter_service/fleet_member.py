@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from drafter_service.client import DrafterClient
 from drafter_service.draft_source import Drafter
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.joining import CoordinatorLink
+from protos.joining import CoordinatorLink, Whereabouts
 from protos.transport import PROTOCOL_VERSION, Address, Backoff
+from protos.version import VERSION
 from speculation.errors import DragomanError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class DrafterMember:
     def __init__(
         self,
         drafter: Drafter,
-        coordinator: Address,
+        coordinator: Whereabouts,
         *,
         instance: str,
         name: str,
@@ -46,7 +46,7 @@ class DrafterMember:
             protocol_version=PROTOCOL_VERSION,
             instance=instance,
             name=name,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=drafter.model_name,
             vocab_size=drafter.vocab_size,
             vocab_hash=drafter.vocab_hash,

@@ -1,25 +1,18 @@
-"""A drafter without a model: texts repeat themselves, so copy what followed last time.
+"""A drafter without a model: it copies what followed last time (``speculation/lookup.py``).
 
-It looks for the longest suffix of prompt + generated text that occurred before, by bytes, and drafts what came
-after its latest occurrence (prompt lookup, Saxena 2023, with the longest match instead of a fixed n-gram). It costs
-microseconds, and fits tasks that copy from the prompt: editing, summarising, translating names and code.
+It costs microseconds, and fits tasks that copy from the prompt: editing, summarising, translating names and code.
+A "token" of it is a word with the white space before it.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 
 from drafter_service.draft_source import Path
 from speculation.drafter_session import DraftToken
+from speculation.lookup import longest_suffix_match, match_confidence, word_at
 from speculation.messages import Prompt, SessionOffer
-
-#: Shorter matches say too little.
-MIN_MATCH = 4
-MAX_MATCH = 128
-#: A draft "token" here is a word with the white space before it.
-_WORD = re.compile(rb"\s{0,8}[\w\x80-\xff]{1,24}|\s{0,8}[^\s\w]|\s{1,24}")
 
 
 def prompt_bytes(prompt: Prompt) -> bytes:
@@ -27,24 +20,6 @@ def prompt_bytes(prompt: Prompt) -> bytes:
     if prompt.text is not None:
         return prompt.text.encode()
     return "\n".join(message.content for message in prompt.messages).encode() + b"\n"
-
-
-def longest_suffix_match(text: bytes) -> tuple[int, int]:
-    """(where the text goes on after the latest earlier occurrence of its longest repeated suffix, its length).
-
-    Lengths are at most MAX_MATCH; (0, 0) if nothing of MIN_MATCH bytes occurs twice. If a suffix occurs earlier,
-    so do all shorter ones: the length is found by bisection, each probe one search in C.
-    """
-    low, high, found = MIN_MATCH, min(MAX_MATCH, len(text) - 1), (0, 0)
-    while low <= high:
-        length = (low + high) // 2
-        at = text.rfind(text[-length:], 0, len(text) - 1)
-        if at < 0:
-            high = length - 1
-        else:
-            found = (at + length, length)
-            low = length + 1
-    return found
 
 
 class LookupDrafter:
@@ -86,11 +61,11 @@ class LookupDraftSource:
     def _next(self, path: Path) -> DraftToken:
         text = bytes(self._text) + b"".join(self._words[handle] for handle in path)
         at, length = longest_suffix_match(text)
-        word = _WORD.match(text, at) if length else None
-        if word is None:
+        word = word_at(text, at) if length else b""
+        if not word:
             return DraftToken(b"", stops=True)
-        self._words.append(word.group())
-        return DraftToken(word.group(), length / (length + MIN_MATCH), token=len(self._words) - 1)
+        self._words.append(word)
+        return DraftToken(word, match_confidence(length), token=len(self._words) - 1)
 
     def close(self) -> None:
         self._text.clear()

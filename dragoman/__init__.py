@@ -3,13 +3,18 @@
 What a program needs is here; the command line is ``dragoman.cli``.
 """
 
-from dragoman.client import Chunk, Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Chunk, Completion
+from dragoman.fleet_client import FleetClient
 from speculation.errors import (
     ConnectionFailedError,
+    DivergedError,
     DragomanError,
+    DrainingError,
     InputError,
     LimitExceededError,
     ModelError,
+    NoVerifierError,
     ProtocolError,
     SessionError,
     UnknownModelError,
@@ -27,10 +32,14 @@ __all__ = [
     "Client",
     "Completion",
     "ConnectionFailedError",
+    "DivergedError",
     "DragomanError",
+    "DrainingError",
+    "FleetClient",
     "InputError",
     "LimitExceededError",
     "ModelError",
+    "NoVerifierError",
     "Prompt",
     "ProtocolError",
     "Rule",

@@ -7,7 +7,8 @@ import sys
 
 from rich.console import Console
 
-from dragoman.client import Client, Completion
+from dragoman.completion import Completion
+from dragoman.dialling import Destination
 from dragoman.terminal import LiveText, show_error, summary
 from speculation.errors import DragomanError
 from speculation.messages import ChatMessage, Prompt
@@ -32,17 +33,29 @@ class Conversation:
 
 
 def run_chat(
-    verifier: str, sampling: SamplingParams, *, system: str | None, max_tokens: int, rule: Rule, draft: bool
+    destination: Destination,
+    sampling: SamplingParams,
+    *,
+    system: str | None,
+    max_tokens: int,
+    rule: Rule,
+    draft: bool,
 ) -> None:
     """Read, ask, show, until /exit or the end of input. Raises DragomanError if nobody answers at the start."""
-    asyncio.run(_chat(verifier, sampling, Conversation(system), max_tokens=max_tokens, rule=rule, draft=draft))
+    asyncio.run(_chat(destination, sampling, Conversation(system), max_tokens=max_tokens, rule=rule, draft=draft))
 
 
 async def _chat(
-    verifier: str, sampling: SamplingParams, conversation: Conversation, *, max_tokens: int, rule: Rule, draft: bool
+    destination: Destination,
+    sampling: SamplingParams,
+    conversation: Conversation,
+    *,
+    max_tokens: int,
+    rule: Rule,
+    draft: bool,
 ) -> None:
     out, notes = Console(), Console(stderr=True)
-    async with Client(verifier) as client:
+    async with destination.connect() as client:
         described = await client.describe()
         drafters = ", ".join(d.model for d in described.drafters) or "no drafter"
         notes.print(f"{described.model}, {drafters}. /reset forgets, /exit leaves.", style="dim", highlight=False)

@@ -7,17 +7,40 @@ Heavy modules are imported inside the commands, so that `dragoman --help` is qui
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dragoman.fleet_cli import add_fleet_commands
+from dragoman.doctor_cli import doctor
+from dragoman.fleet_cli import FleetModel, FleetOf, add_fleet_commands
 from dragoman.models_cli import models_app
+from dragoman.options import (
+    LOCAL_VERIFIER,
+    MODEL_HELP,
+    AsJson,
+    Coordinator,
+    Device,
+    Dtype,
+    MaxTokens,
+    MinP,
+    NoDraft,
+    ReadyJson,
+    RuleName,
+    RuleOption,
+    Seed,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    Verbose,
+    Verifier,
+)
 from dragoman.plan import plan
+from dragoman.ray_cli import fleet_app
+from protos.version import VERSION
 from speculation.errors import DragomanError, InputError
 
 app = typer.Typer(
@@ -28,41 +51,14 @@ app = typer.Typer(
     "and the text is the target's own.",
 )
 app.add_typer(models_app, name="models")
+app.add_typer(fleet_app, name="fleet")
 app.command("plan")(plan)
-
-
-class RuleName(StrEnum):
-    RACE = "race"
-    EXACT = "exact"
-    REJECTION = "rejection"
-    STRING_REJECTION = "string-rejection"
-    AUTO = "auto"
-
-
-MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
-Verifier = Annotated[str, typer.Option(help="Address of the verifier, host:port")]
-Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
-MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
-TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
-MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
-Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none (rules race, exact)")]
-RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
-NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
-ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]
-
-LOCAL_VERIFIER = "127.0.0.1:50061"
+app.command("doctor")(doctor)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"dragoman {importlib.metadata.version('dragoman')}")
+        print(f"dragoman {VERSION}")
         raise typer.Exit
 
 
@@ -118,22 +114,27 @@ def verifier(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
-    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 8,
-    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 8,
-    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.3,
+    width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 16,
+    lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 16,
+    stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.001,
     patience: Annotated[
         int, typer.Option(help="Milliseconds that a step may wait for a draft; pays only where processors are shared")
     ] = 0,
-    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 4,
+    span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 1,
     draft_top_k: Annotated[int, typer.Option(help="Probabilities sent with a draft token, if the rule needs any")] = 0,
-    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 0,
+    alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 3,
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
+    verify_threshold: Annotated[float, typer.Option(help="Candidates less likely than this are not verified")] = 0.05,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
+    lookup: Annotated[bool, typer.Option(help="Beside the drafters, look up in prompt and text how it goes on")] = True,
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
     advertise: Annotated[
         str | None, typer.Option(help="Where the fleet reaches this verifier, host:port  [default: --listen]")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics at this port of the --listen host", min=1, max=65535)
     ] = None,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
@@ -147,8 +148,9 @@ def verifier(
     set_up_logging(verbose)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
+    wait, unsure, least = patience / 1000, alternative_threshold, verify_threshold
     plan = SpeculationPlan(
-        width, lookahead, stop_threshold, span_tokens, patience / 1000, alternatives, alternative_threshold, draft_top_k
+        width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, least, draft_top_k
     )
     engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
     serve_verifier(
@@ -156,8 +158,10 @@ def verifier(
         address,
         plan,
         adaptive=adaptive,
+        lookup=lookup,
         max_sessions=max_sessions,
         membership=membership,
+        metrics_port=metrics_port,
         ready_json=ready_json,
     )
 
@@ -165,7 +169,7 @@ def verifier(
 @app.command()
 def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
-    verifier: Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")] = None,
+    verifier: Verifier = None,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
     max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most")] = 4,
@@ -201,7 +205,9 @@ def generate(
     messages: Annotated[
         str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
     ] = None,
-    verifier: Verifier = LOCAL_VERIFIER,
+    verifier: Verifier = None,
+    coordinator: FleetOf = None,
+    model: FleetModel = "",
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -217,11 +223,12 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Let the target write; drafted text and its own appear in two colours."""
+    from dragoman.dialling import Destination
     from dragoman.generate import read_prompt, run_generate
     from speculation.sampling import Rule, SamplingParams
 
     run_generate(
-        verifier,
+        Destination(verifier, coordinator, model),
         read_prompt(prompt, prompt_file, messages),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,
@@ -235,7 +242,9 @@ def generate(
 
 @app.command()
 def chat(
-    verifier: Verifier = LOCAL_VERIFIER,
+    verifier: Verifier = None,
+    coordinator: FleetOf = None,
+    model: FleetModel = "",
     system: Annotated[str | None, typer.Option(help="System message")] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.7,
@@ -248,10 +257,11 @@ def chat(
 ) -> None:
     """Talk with the target. /reset forgets the conversation, /exit leaves."""
     from dragoman.chat import run_chat
+    from dragoman.dialling import Destination
     from speculation.sampling import Rule, SamplingParams
 
     run_chat(
-        verifier,
+        Destination(verifier, coordinator, model),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         system=system,
         max_tokens=max_tokens,
@@ -260,31 +270,15 @@ def chat(
     )
 
 
-@app.command()
-def doctor(
-    target: Annotated[str, typer.Option(help=MODEL_HELP)],
-    drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
-) -> None:
-    """Will this target and this drafter work together? Exit code 3 if not."""
-    from rich.console import Console
-
-    from dragoman.doctor import Verdict, diagnose, show
-
-    found = diagnose(target, drafter)
-    show(found, Console())
-    if found.verdict is Verdict.CANNOT:
-        raise typer.Exit(3)
-
-
 add_fleet_commands(app)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a DragomanError is one line and its exit code, never a traceback."""
     from dragoman.terminal import show_error
 
     try:
-        app(auto_envvar_prefix="DRAGOMAN")
+        app(arguments, auto_envvar_prefix="DRAGOMAN")
     except DragomanError as error:
         show_error(error)
         sys.exit(error.exit_code)

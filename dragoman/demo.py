@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drafter_service.loading import LOOKUP
 from dragoman.client import Client, Completion
-from dragoman.loading import LOOKUP, show_licence
+from dragoman.loading import show_licence
 from dragoman.processes import child
 from dragoman.prompts import PROMPTS
 from dragoman.terminal import err, progress_bar
@@ -24,7 +25,15 @@ from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import SamplingParams
 
 #: Plan of a target that shares the processors of one machine with its drafter: one works while the other waits.
-TAKING_TURNS = ("--no-adaptive", "--width=8", "--lookahead=8", "--span-tokens=8", "--patience=400")
+TAKING_TURNS = (
+    "--no-adaptive",
+    "--width=8",
+    "--lookahead=8",
+    "--stop-threshold=0.3",
+    "--span-tokens=8",
+    "--alternatives=0",
+    "--patience=400",
+)
 HEADINGS = ("alone\ntokens/s", "drafted\ntokens/s", "ratio", "tokens\nper step", "accepted", "same\ntext")
 
 

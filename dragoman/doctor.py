@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dragoman.loading import LOOKUP, show_licence
+from drafter_service.loading import LOOKUP
+from dragoman.loading import show_licence
 from dragoman.terminal import progress_bar
 from language_models.config import ModelConfig
 from language_models.tokenizer import TextTokenizer

@@ -5,48 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import Any, Self
+from typing import Any
 
-import grpc
 from rich.console import Console
 from rich.live import Live
 
+from dragoman.coordinator_client import CoordinatorClient
 from dragoman.fleet_view import away_line, fleet_view
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import error_of
-from protos.transport import COORDINATOR_PORT, PROTOCOL_VERSION, Address, channel_options
-from speculation.errors import ConnectionFailedError, DragomanError
+from speculation.errors import ConnectionFailedError, DragomanError, InputError
 
-#: Seconds that a coordinator may take to answer.
-TIMEOUT = 5.0
-
-
-class FleetClient:
-    """One channel to a coordinator; use as an async context manager."""
-
-    def __init__(self, coordinator: str) -> None:
-        self.address = Address.parse(coordinator, field="coordinator", default_port=COORDINATOR_PORT)
-
-    async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(str(self.address), options=channel_options())
-        self._stub = pb_grpc.CoordinatorServiceStub(self._channel)
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._channel.close()
-
-    async def status(self) -> pb.StatusResponse:
-        """Raises ConnectionFailedError if nobody answers, ProtocolError if it is no coordinator."""
-        try:
-            return await self._stub.Status(pb.StatusRequest(protocol_version=PROTOCOL_VERSION), timeout=TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self.address, who="coordinator") from error
+#: Between two looks at a verifier that drains, in seconds.
+_WAIT_SECONDS = 0.2
 
 
 async def fetch_status(coordinator: str) -> pb.StatusResponse:
-    """Raises what ``FleetClient.status`` raises."""
-    async with FleetClient(coordinator) as client:
+    """Raises what ``CoordinatorClient.status`` raises."""
+    async with CoordinatorClient(coordinator) as client:
         return await client.status()
 
 
@@ -60,13 +35,36 @@ def run_status(coordinator: str, *, as_json: bool) -> None:
 
 
 def run_top(coordinator: str, *, once: bool, seconds: float) -> None:
-    """Draw until Ctrl-C, whatever becomes of the coordinator; ``once``: raises what ``FleetClient.status`` raises."""
+    """Draw until Ctrl-C, whatever becomes of the coordinator. ``once``: raises what ``fetch_status`` raises."""
     console = Console()
     if once:
         console.print(fleet_view(asyncio.run(fetch_status(coordinator)), width=console.width))
         return
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(watch(coordinator, console, seconds))
+
+
+def run_drain(verifier: str, coordinator: str, *, hand_over: bool, undo: bool, wait: bool) -> None:
+    """Order it; with ``wait``, until the verifier has no sessions any more or is gone. Raises InputError."""
+    if undo and wait:
+        raise InputError("wait", True, "comes with --undo", remedy="a verifier in service is never empty for good")
+    console = Console()
+
+    async def order() -> None:
+        async with CoordinatorClient(coordinator) as client:
+            answer = await client.drain(verifier, hand_over=hand_over, undo=undo)
+            state = "drains" if answer.draining else "takes sessions again"
+            console.print(f"{answer.name} ({answer.instance}) {state}, {answer.sessions} sessions", highlight=False)
+            while wait and await _still_runs(client, answer.instance):
+                await asyncio.sleep(_WAIT_SECONDS)
+
+    asyncio.run(order())
+
+
+async def _still_runs(client: CoordinatorClient, instance: str) -> bool:
+    """Whether the verifier is there with sessions, or has not yet said that it drains."""
+    members = [member for member in (await client.status()).members if member.instance == instance]
+    return any(member.sessions or not member.verifier.draining for member in members)
 
 
 async def watch(coordinator: str, console: Console, seconds: float) -> None:
@@ -77,7 +75,7 @@ async def watch(coordinator: str, console: Console, seconds: float) -> None:
     # Elsewhere than on a terminal each state is printed below the one before.
     live = Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else None
     with live or contextlib.nullcontext():
-        async with FleetClient(coordinator) as client:
+        async with CoordinatorClient(coordinator) as client:
             while True:
                 problem: DragomanError | None = None
                 try:
@@ -106,6 +104,8 @@ def status_as_dict(status: pb.StatusResponse) -> dict[str, Any]:
                 "tokens_per_second": member.verifier.tokens_per_second,
                 "committed_tokens": member.verifier.committed_tokens,
                 "kv_cache_bytes": member.verifier.kv_cache_bytes,
+                "draining": member.verifier.draining,
+                "dtype": member.verifier.dtype,
             }
             for member in status.members
             if member.HasField("verifier")

@@ -1,4 +1,4 @@
-"""`dragoman coordinator`, `dragoman status` and `dragoman top`."""
+"""`dragoman coordinator`, `dragoman status`, `dragoman top` and `dragoman drain`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import typer
 from protos.transport import COORDINATOR_PORT
 
 LOCAL_COORDINATOR = f"127.0.0.1:{COORDINATOR_PORT}"
+FleetOf = Annotated[
+    str | None,
+    typer.Option("--coordinator", help="Let the coordinator at this address choose the verifier"),
+]
+FleetModel = Annotated[str, typer.Option("--model", help="Which of the fleet's models, if it serves several")]
 Coordinator = Annotated[str, typer.Option(help="Address of the coordinator, host:port")]
 
 
@@ -56,6 +61,21 @@ def top(
     run_top(coordinator, once=once, seconds=seconds)
 
 
+def drain(
+    verifier: Annotated[str, typer.Argument(help="Name, instance or address of the verifier")],
+    coordinator: Coordinator = LOCAL_COORDINATOR,
+    hand_over: Annotated[
+        bool, typer.Option("--hand-over", help="End its sessions now; their clients resume elsewhere")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back into service")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has no sessions any more")] = False,
+) -> None:
+    """Take a verifier out of service: no new sessions; those that run finish, or are handed over."""
+    from dragoman.fleet import run_drain
+
+    run_drain(verifier, coordinator, hand_over=hand_over, undo=undo, wait=wait)
+
+
 def add_fleet_commands(app: typer.Typer) -> None:
-    for command in (coordinator, status, top):
+    for command in (coordinator, status, top, drain):
         app.command()(command)

@@ -150,6 +150,8 @@ def _name(member: pb.MemberStatus) -> Text:
     name = Text(member.name)
     if member.silent_seconds > _MISSING:
         name = Text(f"{member.name} (silent for {show_age(member.silent_seconds)})", style="yellow")
+    if member.verifier.draining:
+        name.append(" (draining)", style="yellow")
     if member.rejected_reports:
         name.append(f" !{member.rejected_reports}", style="red")
     return name

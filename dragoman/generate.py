@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dragoman.client import Client, Completion
+from dragoman.completion import Completion
+from dragoman.dialling import Destination
 from dragoman.terminal import LiveText, summary
 from speculation.errors import InputError
 from speculation.messages import ChatMessage, Prompt
@@ -72,7 +73,7 @@ def _parse_messages(messages: str) -> Prompt:
 
 
 def run_generate(
-    verifier: str,
+    destination: Destination,
     prompt: Prompt,
     sampling: SamplingParams,
     *,
@@ -90,7 +91,7 @@ def run_generate(
     live = LiveText(Console())
 
     async def ask() -> Completion:
-        async with Client(verifier) as client:
+        async with destination.connect() as client:
             return await client.complete(
                 prompt,
                 sampling=sampling,

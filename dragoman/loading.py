@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from drafter_service import loading
 from drafter_service.draft_source import Drafter
-from drafter_service.lookup_drafter import LookupDrafter
-from drafter_service.model_drafter import ModelDrafter
 from dragoman.terminal import err, progress_bar
 from language_models.causal_lm import CausalLM
 from language_models.embedded import EMBEDDED
-from language_models.weights import home
-
-LOOKUP = "lookup"
 
 
 def show_licence(model: str) -> None:
@@ -28,13 +24,7 @@ def load_model(model: str, *, device: str, dtype: str, threads: int | None) -> C
 
 
 def load_drafter(model: str, *, device: str, dtype: str, threads: int | None) -> Drafter:
-    """A model, or ``lookup``. dtype ``auto`` on a CPU is int8: twice as fast, and a drafter need not be exact."""
-    if model == LOOKUP:
-        return LookupDrafter()
-    if dtype == "auto" and device in ("auto", "cpu"):
-        import torch
-
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
-        dtype = "int8" if on_cpu and "fbgemm" in torch.backends.quantized.supported_engines else "auto"
-    loaded = load_model(model, device=device, dtype=dtype, threads=threads)
-    return ModelDrafter(loaded, vocabularies=home() / "vocabularies")
+    """A model, or ``lookup``. Raises InputError, ModelError."""
+    show_licence(model)
+    with progress_bar() as progress:
+        return loading.load_drafter(model, device=device, dtype=dtype, threads=threads, progress=progress)

@@ -82,12 +82,15 @@ async def child(
     *,
     module: Sequence[str] = ("dragoman", "--ready-json"),
     cpus: Collection[int] = (),
+    within: Sequence[str] = (),
 ) -> AsyncIterator[ChildProcess]:
     """`dragoman ARGUMENTS --ready-json` as a child of this process, stopped when the block is left.
 
     ``module``: another module, and what it takes after the arguments. ``cpus``: the processors it may use.
+    ``within``: a command that runs it, in a network namespace say.
     """
     process = await asyncio.create_subprocess_exec(
+        *within,
         sys.executable,
         "-m",
         module[0],

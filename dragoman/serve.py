@@ -8,6 +8,7 @@ import logging
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from drafter_service.draft_source import Drafter
 from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import COORDINATOR_PORT, DEFAULT_PORT, Address
-from speculation.errors import InputError
+from speculation.errors import ConnectionFailedError, InputError
 from speculation.messages import SpeculationPlan
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
     from verifier_service.engine import Engine  # brings torch along, which a coordinator does without
+    from verifier_service.metrics import Instruments
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -91,16 +93,24 @@ def serve_verifier(
     plan: SpeculationPlan,
     *,
     adaptive: bool = True,
+    lookup: bool = True,
     max_sessions: int = 64,
     membership: Membership | None = None,
+    metrics_port: int | None = None,
     ready_json: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``adaptive``: ``plan`` is where to begin, else it stands."""
+    """Serve until SIGINT or SIGTERM. ``adaptive``: ``plan`` is where to begin, else it stands.
+
+    Raises ConnectionFailedError if a port is taken.
+    """
     from verifier_service.fleet_member import VerifierMember
     from verifier_service.server import serve_until_signal
     from verifier_service.verifier import Verifier
 
-    verifier = Verifier(engine, plan=plan, adaptive=adaptive, max_sessions=max_sessions)
+    instruments, stop_metrics = _metrics_at(address.host, metrics_port, engine.name)
+    verifier = Verifier(
+        engine, plan=plan, adaptive=adaptive, lookup=lookup, max_sessions=max_sessions, instruments=instruments
+    )
 
     def on_ready(bound: Address) -> None:
         words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
@@ -122,9 +132,35 @@ def serve_verifier(
             for task in joining:
                 task.cancel()
             await asyncio.gather(*joining, return_exceptions=True)
+            stop_metrics()
 
     joining: list[asyncio.Task[None]] = []
     asyncio.run(serve())
+
+
+def _metrics_at(host: str, port: int | None, model: str) -> tuple[Instruments | None, Callable[[], None]]:
+    """Prometheus metrics served at the port, and how to stop that. Raises ConnectionFailedError."""
+    if port is None:
+        return None, lambda: None
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from verifier_service.metrics import PrometheusInstruments
+
+    registry = CollectorRegistry()
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise ConnectionFailedError(
+            f"cannot serve metrics at {Address(host, port)}: {error.strerror or error}",
+            remedy="give another --metrics-port",
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return PrometheusInstruments(registry, model), stop
 
 
 def serve_drafter(

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from language_models.attention import ROW_INVARIANT
+from language_models.footprint import check_fits
 from language_models.kv_cache import KVCache, layer_windows
 from language_models.quiet import quiet
 from language_models.tokenizer import TextTokenizer
@@ -73,6 +74,7 @@ class CausalLM:
                 raise InputError("threads", threads, "must be at least 1")
             torch.set_num_threads(threads)
         files = resolve(model, progress=progress)
+        check_fits(files, target_dtype, target_device)
         loaded = _load(files, target_dtype, target_device)
         layer_windows(loaded.config)
         vocab_size = loaded.config.get_text_config(decoder=True).vocab_size

@@ -103,6 +103,7 @@ def plan_to_wire(plan: SpeculationPlan) -> pb.SpeculationPlan:
         patience=plan.patience,
         alternatives=plan.alternatives,
         alternative_threshold=plan.alternative_threshold,
+        verify_threshold=plan.verify_threshold,
         top_k=plan.top_k,
     )
 
@@ -116,6 +117,7 @@ def plan_from_wire(plan: pb.SpeculationPlan) -> SpeculationPlan:
         plan.patience,
         plan.alternatives,
         plan.alternative_threshold,
+        plan.verify_threshold,
         plan.top_k,
     )
 
@@ -172,6 +174,7 @@ def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
         tokens=span.tokens,
         alternative=span.alternative,
         rests=span.rests,
+        confidence=span.confidence,
         drawn=[_drawn_to_wire(proposal) for proposal in span.proposals],
         zero_width=span.zero_width,
     )
@@ -180,8 +183,8 @@ def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
 def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vocab_size: int) -> Span:
     """A drafter's span, checked. ``committed``: bytes of text committed so far in its session.
 
-    ``vocab_size``: of the target. Raises LimitExceededError for what is too large, ProtocolError for an offset that no
-    honest drafter can name, InputError for a distribution that is none.
+    ``vocab_size``: of the target. Raises LimitExceededError for what is too large, ProtocolError for an offset or a
+    chance that no honest drafter names, InputError for a distribution that is none.
     """
     if len(span.drawn) > limits.span_drawn_tokens:
         raise LimitExceededError(f"{len(span.drawn)} drawn tokens in a span; the limit is {limits.span_drawn_tokens}")
@@ -191,6 +194,9 @@ def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vo
         raise ProtocolError(
             f"a span at offset {span.base_offset}; {committed} bytes are committed and {limits.pool_bytes} may be ahead"
         )
+    confidence = span.confidence if span.HasField("confidence") else 1.0
+    if not 0 <= confidence <= 1:  # nor NaN
+        raise ProtocolError(f"a span with confidence={confidence}")
     return Span(
         span.base_offset,
         span.base_digest,
@@ -199,6 +205,7 @@ def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vo
         span.tokens,
         span.alternative,
         span.rests,
+        confidence,
         tuple(_drawn_from_wire(drawn, vocab_size) for drawn in span.drawn),
         span.zero_width,
     )

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc
 
@@ -29,6 +29,10 @@ SHORTEST_REPORT, LONGEST_REPORT = 0.05, 2.0
 #: Seconds that a goodbye may take.
 LEAVE_SECONDS = 0.5
 
+#: An address, or someone to ask for it whenever the link is to be opened: a coordinator may come back elsewhere.
+#: Who is asked may raise DragomanError, and is asked again later.
+Whereabouts = Address | Callable[[], Awaitable[Address]]
+
 
 class CoordinatorLink:
     """One member's place in the fleet.
@@ -40,7 +44,7 @@ class CoordinatorLink:
 
     def __init__(
         self,
-        coordinator: Address,
+        coordinator: Whereabouts,
         registration: pb.Registration,
         report: Callable[[], pb.JoinRequest],
         on_order: Callable[[pb.JoinResponse], None],
@@ -50,7 +54,8 @@ class CoordinatorLink:
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.joined = False
-        self._coordinator = coordinator
+        self._whereabouts = coordinator
+        self._coordinator = coordinator if isinstance(coordinator, Address) else None
         self._registration = registration
         self._report = report
         self._on_order = on_order
@@ -84,6 +89,8 @@ class CoordinatorLink:
     async def _join_once(self) -> None:
         self._may_report.clear()
         self._leaving.clear()
+        if not isinstance(self._whereabouts, Address):
+            self._coordinator = await self._whereabouts()
         async with grpc.aio.insecure_channel(str(self._coordinator), options=channel_options()) as channel:
             call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()
             reader = asyncio.create_task(self._read(call))

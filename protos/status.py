@@ -6,10 +6,13 @@ import grpc
 
 from speculation.errors import (
     ConnectionFailedError,
+    DivergedError,
     DragomanError,
+    DrainingError,
     InputError,
     LimitExceededError,
     ModelError,
+    NoVerifierError,
     ProtocolError,
     SessionError,
     VersionMismatchError,
@@ -21,7 +24,9 @@ _CODES: tuple[tuple[type[DragomanError], grpc.StatusCode], ...] = (
     (LimitExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ProtocolError, grpc.StatusCode.INVALID_ARGUMENT),
     (ModelError, grpc.StatusCode.INTERNAL),
-    (SessionError, grpc.StatusCode.ABORTED),
+    (DrainingError, grpc.StatusCode.ABORTED),
+    (DivergedError, grpc.StatusCode.DATA_LOSS),
+    (NoVerifierError, grpc.StatusCode.NOT_FOUND),
     (DragomanError, grpc.StatusCode.INTERNAL),
 )
 
@@ -49,6 +54,12 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
             return VersionMismatchError(details)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return LimitExceededError(details)
+        case grpc.StatusCode.ABORTED:
+            return DrainingError(details)
+        case grpc.StatusCode.DATA_LOSS:
+            return DivergedError(details)
+        case grpc.StatusCode.NOT_FOUND:
+            return NoVerifierError(details)
         case grpc.StatusCode.UNIMPLEMENTED:
             return ProtocolError(f"what listens at {address} is no Dragoman {who}: {details}")
         case _:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from speculation.candidates import ROOT, CandidateTree
 from speculation.proposal import Proposal
 from speculation.race import RACE_STREAM
 from speculation.rejection import ACCEPT_STREAM, RESIDUAL_STREAM, acceptance_probability, residual
@@ -28,29 +29,29 @@ OWN_STREAM = "target"
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """``tokens``: what the target committed, 1 or more; the first ``accepted`` of them are draft tokens."""
+    """``tokens``: what the target committed, 1 or more; the first ``accepted`` of them are draft tokens.
+
+    ``path``: those draft tokens' numbers among the candidates.
+    """
 
     tokens: tuple[int, ...]
     accepted: int
+    path: tuple[int, ...] = ()
 
 
-def accept_exact(
-    target_logits: Tensor, draft_tokens: Sequence[int], sampler: TokenSampler, *, max_tokens: int
-) -> Acceptance:
+def accept_exact(target_logits: Tensor, draft: CandidateTree, sampler: TokenSampler, *, max_tokens: int) -> Acceptance:
     """String-level exact match: SLEM, Timor et al. 2025 (arXiv 2502.05202), the algorithm of that name.
 
     The drafter's noise is not the target's: the sampler's stream must be the target's own.
-    target_logits: [k + 1, V], row i after the committed text and the first i of the k draft tokens.
+    target_logits: [k + 1, V], row 0 after the committed text, row i + 1 after candidate i and its ancestors.
     Commits to ``sampler``, at most ``max_tokens``. Raises ModelError if logits are not usable.
     """
     if sampler.stream == RACE_STREAM:
         raise ValueError("exact match draws independently of the drafter: the stream must not be the shared one")
-    return _verify_by_agreement(target_logits, draft_tokens, sampler, max_tokens)
+    return _verify_by_agreement(target_logits, draft, sampler, max_tokens)
 
 
-def accept_race(
-    target_logits: Tensor, draft_tokens: Sequence[int], sampler: TokenSampler, *, max_tokens: int
-) -> Acceptance:
+def accept_race(target_logits: Tensor, draft: CandidateTree, sampler: TokenSampler, *, max_tokens: int) -> Acceptance:
     """The shared race: drafter-invariant speculation, Daliri et al. 2024 (arXiv 2408.07978), over bytes.
 
     x_i = argmax_v( log p_i(v) + G_v ), where the drafter took argmax_v( log q_i(v) + G_v ) with the same G for equal
@@ -58,7 +59,7 @@ def accept_race(
     """
     if sampler.stream != RACE_STREAM:
         raise ValueError("a race needs the noise that the drafter uses too: the stream must be the shared one")
-    return _verify_by_agreement(target_logits, draft_tokens, sampler, max_tokens)
+    return _verify_by_agreement(target_logits, draft, sampler, max_tokens)
 
 
 def accept_rejection(
@@ -78,26 +79,26 @@ def accept_rejection(
     """
     if sampler.stream == RACE_STREAM:
         raise ValueError("rejection draws independently of the drafter: the stream must not be the shared one")
-    return _verify(target_logits, draft_tokens, proposals, sampler, max_tokens)
+    return _verify(target_logits, CandidateTree.chain(draft_tokens), proposals, sampler, max_tokens)
 
 
 def accept(
     rule: Rule,
     target_logits: Tensor,
-    draft_tokens: Sequence[int],
+    draft: CandidateTree,
     proposals: Sequence[Proposal | None],
     sampler: TokenSampler,
     *,
     max_tokens: int,
 ) -> Acceptance:
-    """By the rule's function."""
+    """By the rule's function; with proposals ``draft`` is a chain."""
     match rule:
         case Rule.RACE:
-            return accept_race(target_logits, draft_tokens, sampler, max_tokens=max_tokens)
+            return accept_race(target_logits, draft, sampler, max_tokens=max_tokens)
         case Rule.EXACT:
-            return accept_exact(target_logits, draft_tokens, sampler, max_tokens=max_tokens)
+            return accept_exact(target_logits, draft, sampler, max_tokens=max_tokens)
         case Rule.REJECTION | Rule.STRING_REJECTION:
-            return accept_rejection(target_logits, draft_tokens, proposals, sampler, max_tokens=max_tokens)
+            return accept_rejection(target_logits, draft.tokens, proposals, sampler, max_tokens=max_tokens)
     raise ValueError(f"{rule} is not a rule that a session can run")
 
 
@@ -107,35 +108,38 @@ def target_stream(rule: Rule) -> str:
 
 
 def _verify_by_agreement(
-    target_logits: Tensor, draft_tokens: Sequence[int], sampler: TokenSampler, max_tokens: int
+    target_logits: Tensor, draft: CandidateTree, sampler: TokenSampler, max_tokens: int
 ) -> Acceptance:
-    return _verify(target_logits, draft_tokens, (None,) * len(draft_tokens), sampler, max_tokens)
+    return _verify(target_logits, draft, (), sampler, max_tokens)
 
 
 def _verify(
     target_logits: Tensor,
-    draft_tokens: Sequence[int],
+    draft: CandidateTree,
     proposals: Sequence[Proposal | None],
     sampler: TokenSampler,
     max_tokens: int,
 ) -> Acceptance:
-    k = len(draft_tokens)
+    """``proposals``: none, or one for each candidate of a chain."""
+    k = len(draft)
     if target_logits.shape[0] != k + 1:
         raise ValueError(f"{k} draft tokens need {k + 1} rows of logits, not {target_logits.shape[0]}")
     committed: list[int] = []
-    accepted = 0
-    for i in range(min(k + 1, max_tokens)):
-        # x_i ~ p( . | committed text), and row i is valid: all drafted tokens before it are the committed ones
-        proposal = proposals[i] if i < k else None
-        x_i = sampler.draw(target_logits[i]) if proposal is None else _decide(target_logits[i], proposal, sampler)
-        sampler.advance(x_i)
-        committed.append(x_i)
-        if i == k or x_i != draft_tokens[i]:  # i == k: the bonus token, beyond the draft
+    path: list[int] = []
+    node: int | None = ROOT
+    while node is not None and len(committed) < max_tokens:
+        # x ~ p( . | committed text): the row of a node whose ancestors all agreed. After a leaf: the bonus token.
+        logits = target_logits[node + 1]
+        proposal = proposals[node + 1] if node + 1 < len(proposals) else None
+        x = sampler.draw(logits) if proposal is None else _decide(logits, proposal, sampler)
+        sampler.advance(x)
+        committed.append(x)
+        node = draft.child(node, x)
+        if node is not None:
+            path.append(node)
+        if x in sampler.vocab.end_ids:
             break
-        accepted += 1
-        if x_i in sampler.vocab.end_ids:
-            break
-    return Acceptance(tuple(committed), accepted)
+    return Acceptance(tuple(committed), len(path), tuple(path))
 
 
 def _decide(logits: Tensor, proposal: Proposal, sampler: TokenSampler) -> int:

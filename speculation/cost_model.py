@@ -5,10 +5,10 @@ Speculative Inference", arXiv 2405.14105) is a renewal process. A cycle begins w
 the draft away, and ends with the step that commits the next token on which the two disagree. With L the length of
 the run of agreed tokens before it, tokens per second = E[L + 1] / E[duration of a cycle].
 
-What happens before the miss does not depend on where the miss lies, because nobody knows it yet. So one timeline,
-that of a run without end, gives the cycle of every L: a step that starts with c committed tokens and k draft tokens
-happens with probability P(L >= c), and is the last of its cycle if c <= L <= c + k. For a drafter that waits this
-comes to the tokens per step of Leviathan et al. 2023 (arXiv 2211.17192). Times are seconds.
+What happens before the miss does not depend on where the miss lies. So one timeline, that of a run without end, gives
+the cycle of every L: a step that starts with c committed tokens and k draft tokens happens with probability P(L >= c),
+and is the last of its cycle if c <= L <= c + k. For a drafter that waits this comes to Leviathan et al. 2023
+(arXiv 2211.17192). Times are seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from speculation.messages import SpeculationPlan
 
 _HORIZON: Final = 64  # a timeline is followed for so many tokens, and some more; what comes later is extrapolated
 _ALIKE: Final = 1e-3  # between plans that differ by no more than this share, the one that costs less is taken
-_WIDTHS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
-_SPANS: Final = (8, 4, 2, 1)
+_WIDTHS, _SPANS = (1, 2, 3, 4, 6, 8, 12, 16), (8, 4, 2, 1)
 _OFF: Final = SpeculationPlan(width=0, lookahead=0)
 
 
@@ -251,7 +250,7 @@ def best_plan(
 
     ``current`` is kept unless the best plan is faster by more than the share ``margin``.
     """
-    threshold = _worth_verifying(costs, 1.0)
+    threshold = worth_verifying(costs.step, costs.step_per_token, 1.0)
     grid = [
         SpeculationPlan(width=width, lookahead=lookahead, stop_threshold=threshold, span_tokens=span)
         for width in _WIDTHS
@@ -263,7 +262,8 @@ def best_plan(
     speed, best = 1.0, _OFF
     if grid:
         ranked = _ranked(costs, grid)
-        threshold = _worth_verifying(costs, ranked[0][0])  # a faster pair has less time per token for verifying
+        # A faster pair has less time per token for verifying.
+        threshold = worth_verifying(costs.step, costs.step_per_token, ranked[0][0])
         shortlist = [replace(plan, stop_threshold=threshold) for _, plan in ranked[:4]]
         numbers = range(len(costs.recovery) + 1)
         _, best = _ranked(costs, [replace(plan, alternatives=n) for plan in shortlist for n in numbers])[0]
@@ -277,9 +277,9 @@ def best_plan(
     return best
 
 
-def _worth_verifying(costs: PairCosts, speed_up: float) -> float:
+def worth_verifying(step: float, step_per_token: float, speed_up: float = 2.0) -> float:
     """The chance of acceptance from which on a draft token earns the verify time that it costs. Rounded: stable."""
-    return round(min(max(costs.step_per_token / costs.step * speed_up, 0.01), 0.6), 2)
+    return round(min(max(step_per_token / max(step, 1e-9) * speed_up, 0.01), 0.6), 2)
 
 
 def _ranked(costs: PairCosts, plans: list[SpeculationPlan]) -> list[tuple[float, SpeculationPlan]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from speculation.proposal import Proposal
@@ -58,6 +58,10 @@ class DraftNode:
             node = node.parent
         return nodes[::-1]
 
+    def chance(self) -> float:
+        """Of all text from the root to here, by the drafter's confidences."""
+        return math.prod(node.confidence for node in self.path())
+
     def below(self) -> Iterator[DraftNode]:
         """This node and all that continue it."""
         waiting = [self]
@@ -101,13 +105,12 @@ class DraftTree:
         """Whether the leaf is worth continuing: near enough, likely enough, and not at an end."""
         if node.asked or node.closed or node.ends:
             return False
-        path = node.path()
-        return len(path) < lookahead and math.prod(n.confidence for n in path) >= threshold
+        return len(node.path()) < lookahead and node.chance() >= threshold
 
     def best_leaves(self, count: int, *, lookahead: int, threshold: float) -> list[DraftNode]:
         """Up to ``count`` leaves to continue, the likeliest first."""
         open_leaves = [n for n in self.leaves() if self.may_grow(n, lookahead=lookahead, threshold=threshold)]
-        open_leaves.sort(key=lambda n: (-math.prod(m.confidence for m in n.path()), n.alternative))
+        open_leaves.sort(key=lambda n: (-n.chance(), n.alternative))
         return open_leaves[:count]
 
     def follow(self, text: bytes) -> tuple[DraftNode, int]:
@@ -145,8 +148,8 @@ class DraftTree:
         self._nodes = {self.root.number: self.root}
 
 
-def common_prefix(a: bytes, b: bytes) -> int:
-    """Bytes that two texts begin with in common."""
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Bytes, or items, that two sequences begin with in common."""
     limit = min(len(a), len(b))
     if a[:limit] == b[:limit]:
         return limit

@@ -13,14 +13,19 @@ and never exceeds ``capacity``; after ``advance`` only text that follows the new
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from speculation.lookup import OWN_RANK
 from speculation.messages import Span
 from speculation.proposal import Proposal
 from speculation.text_digest import DigestedText, extend_digest
 
 _NEVER = (1 << 30, 1 << 62)
+#: So much of a draft tells whether it agrees: about one token.
+GUESS_BYTES = 4
 
 
 class SpanFate(enum.Enum):
@@ -34,21 +39,37 @@ class SpanFate(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DraftPath:
-    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there."""
+    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there.
+
+    ``chances``: by the drafter's word, that the target writes the text up to and with each byte. ``turning_chance``:
+    that it turns off here from the branches before this one. ``sent``: how many bytes of it drafters sent; the rest the
+    target looked up.
+    """
 
     text: bytes
     ends: bool
+    chances: tuple[float, ...] = ()
+    turning_chance: float = 1.0
+    sent: int = 0
 
 
 class _Node:
-    __slots__ = ("children", "digest", "ends_rank", "proposal", "rank")
+    """``share``: the chance of this byte, given those before it. ``proposal``: what was drawn to follow it."""
 
-    def __init__(self, digest: int, rank: tuple[int, int]) -> None:
+    __slots__ = ("children", "digest", "ends_rank", "proposal", "rank", "share")
+
+    def __init__(self, digest: int, rank: tuple[int, int], share: float = 1.0) -> None:
         self.children: dict[int, _Node] = {}
         self.digest = digest
         self.rank = rank
+        self.share = share
         self.ends_rank = _NEVER
         self.proposal: tuple[Proposal, bytes] | None = None  # and its token's bytes
+
+    def best_child(self) -> tuple[int, _Node | None]:
+        """The best-ranked, with its byte; None if there is none, or if the guess that the text ends is better."""
+        byte, child = min(self.children.items(), key=lambda item: item[1].rank, default=(0, None))
+        return (0, None) if child is None or self.ends_rank < child.rank else (byte, child)
 
 
 #: A place in the trie, good until its next change.
@@ -112,7 +133,7 @@ class DraftTrie:
         for proposal, piece in zip(span.proposals, pieces, strict=True):
             lead, text = text[: max(0, start - offset)], text[max(0, start - offset) :]
             if start >= offset:
-                found = self._insert(node, offset, lead, False, rank, fates)
+                found = self._insert(node, offset, lead, 1.0, False, rank, fates)
                 if found is None:
                     break
                 node, offset = found, start
@@ -122,7 +143,8 @@ class DraftTrie:
                     fates.append(SpanFate.USED)
             start += len(piece)
         else:
-            self._insert(node, offset, text, span.ends, rank, fates)
+            share = 1.0 if span.proposals else span.confidence
+            self._insert(node, offset, text, share, span.ends, rank, fates)
         return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
 
     def _place_is_open(self, node: _Node, span: Span, start: int) -> bool:
@@ -142,9 +164,19 @@ class DraftTrie:
         return span.text.startswith(self._committed.since(span.base_offset))
 
     def _insert(
-        self, node: _Node, offset: int, text: bytes, ends: bool, rank: tuple[int, int], fates: list[SpanFate]
+        self,
+        node: _Node,
+        offset: int,
+        text: bytes,
+        share: float,
+        ends: bool,
+        rank: tuple[int, int],
+        fates: list[SpanFate],
     ) -> _Node | None:
-        """All of ``text`` below ``node``; returns the last node, None if there was no room for it."""
+        """All of ``text`` below ``node``; returns the last node, None if there was no room for it.
+
+        ``share``: the chance of all its bytes; what the known ones have of it is not the new ones'.
+        """
         for byte in text:
             child = node.children.get(byte)
             offset += 1
@@ -152,11 +184,15 @@ class DraftTrie:
                 if self.size >= self.capacity:
                     fates.append(SpanFate.FULL)
                     return None
-                child = _Node(extend_digest(node.digest, bytes((byte,))), rank)
+                child = _Node(extend_digest(node.digest, bytes((byte,))), rank, min(share, 1.0))
+                share = 1.0
                 node.children[byte] = child
                 self._index[offset, child.digest] = child
                 self.size += 1
                 fates.append(SpanFate.USED)
+            else:
+                child.share = max(child.share, min(share, 1.0))
+                share = share / child.share if child.share else 1.0
             child.rank = min(child.rank, rank)
             node = child
         if ends and rank < node.ends_rank:
@@ -178,18 +214,54 @@ class DraftTrie:
                 node = node.children.get(byte) if node is not None else None
         return found, node
 
+    @property
+    def has_draft(self) -> bool:
+        """Whether there is any text, or the guess that it ends here."""
+        return self.size > 0 or self._root.ends_rank != _NEVER or self._root.proposal is not None
+
     def best_path(self, *, limit: int, after: Place | None = None) -> DraftPath:
         """The best-ranked branch after a place (None: the committed end), at most ``limit`` bytes of it."""
-        node = after or self._root
-        path = bytearray()
-        while True:
-            byte, child = min(node.children.items(), key=lambda item: item[1].rank, default=(0, None))
-            if child is None or node.ends_rank < child.rank:
-                return DraftPath(bytes(path), ends=node.ends_rank != _NEVER)
-            if len(path) == limit:
-                return DraftPath(bytes(path), ends=False)
+        return next(self.branches(limit=limit, after=after))
+
+    def first_guess(self) -> tuple[bytes, float]:
+        """The first bytes of what drafters rank first, and their chance; empty without a draft of theirs."""
+        node, path, chance = self._root, bytearray(), 1.0
+        while len(path) < GUESS_BYTES:
+            byte, child = node.best_child()
+            if child is None or child.rank[0] >= OWN_RANK:
+                break
             path.append(byte)
+            chance *= child.share
             node = child
+        return bytes(path), chance
+
+    def branches(self, *, limit: int, after: Place | None = None) -> Iterator[DraftPath]:
+        """The best-ranked branch, then those that turn off from the ones before, the likeliest turn first.
+
+        At most ``limit`` bytes of each.
+        """
+        order = itertools.count()
+        turns = [(-1.0, next(order), b"", (), after or self._root)]
+        while turns:
+            turn, _, text, chances, node = heapq.heappop(turns)
+            path, so_far, chance = bytearray(text), list(chances), -turn
+            sent = len(text) if node.rank[0] < OWN_RANK else 0
+            while len(path) < limit:
+                best, child = node.best_child()
+                for byte, other in node.children.items():
+                    if other is not child and chance * other.share > 0:
+                        turned = (bytes((*path, byte)), (*so_far, chance * other.share))
+                        heapq.heappush(turns, (-chance * other.share, next(order), *turned, other))
+                if child is None:
+                    break
+                chance *= child.share
+                path.append(best)
+                so_far.append(chance)
+                node = child
+                if node.rank[0] < OWN_RANK:
+                    sent = len(path)
+            ends = node.ends_rank != _NEVER and node.best_child()[1] is None
+            yield DraftPath(bytes(path), ends, tuple(so_far), -turn, sent)
 
     def advance(self, text: bytes, *, zero_width: int = 0) -> None:
         """Commit ``text``: what agrees with it stays as draft, all else goes.

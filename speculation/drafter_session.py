@@ -10,6 +10,7 @@ Invariant: the drafting model stands at the tree's root, once every ``Move`` is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,10 @@ Instruction = Move | Span | Resync
 SPAN_BYTES = 256
 
 
+#: An alternative that is less likely than this, all before it counted, is not worth its bytes.
+LEAST_ALTERNATIVE = 0.005
+
+
 class DrafterSession:
     """See the module. One per session that the drafter takes part in."""
 
@@ -107,8 +112,10 @@ class DrafterSession:
         if first.ends or node.last is not None:
             node.told = False  # that the draft rests here was said before it was asked how it goes on
         if not first.ends:
+            likely = node.chance()
             for choice, token in enumerate(choices[: 1 if sure else 1 + self.plan.alternatives]):
-                if token.text:
+                # One that is too unlikely to be continued is too unlikely to be sent.
+                if token.text and (choice == 0 or likely * token.confidence >= self.plan.stop_threshold):
                     child = self._tree.add(node, token.token, token.text, token.confidence, choice=choice)
                     child.proposal = token.proposal
         node.closed = not node.children
@@ -134,6 +141,8 @@ class DrafterSession:
             waiting = [node for node in leaf.path() if not node.shipped]
             rests = self._rests(leaf)
             news = rests and (leaf.ends or leaf is first) and not leaf.told
+            if leaf is not first and waiting and leaf.chance() < LEAST_ALTERNATIVE:
+                continue  # until the text comes nearer to it
             long = sum(len(node.text) for node in waiting) >= SPAN_BYTES
             if news or (waiting and (rests or long or len(waiting) >= self.plan.span_tokens)):
                 spans.append(self._span(leaf, rests=rests and leaf is first))
@@ -159,8 +168,9 @@ class DrafterSession:
         zero_width = self.zero_width if base == len(self._committed) else 0
         ends = leaf.ends and leaf.last is None
         leaf.last = None  # sent once
+        confidence = math.prod(node.confidence for node in waiting)
         text = drafted[len(known) :] if not proposals else b""
-        return Span(base, digest, text, ends, len(waiting), leaf.alternative, rests, proposals, zero_width)
+        return Span(base, digest, text, ends, len(waiting), leaf.alternative, rests, confidence, proposals, zero_width)
 
     # ---- verdicts ---------------------------------------------------------------------------------------------
 

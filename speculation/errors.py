@@ -5,18 +5,24 @@
     |- ModelError                     exit 3   a model cannot be used
     |  |- UnknownModelError           exit 3   no such hub id, folder, file or embedded name
     |  |- WeightsError                exit 3   weights missing, corrupt, or of another digest
+    |  |- ModelTooLargeError          exit 3   more than the memory that is free
     |  '- UnsupportedModelError       exit 3   loads, but cannot be served (no tokenizer, recurrent state, ...)
     |- ConnectionFailedError          exit 4   the other side cannot be reached, or the port is taken
+    |  '- NoVerifierError             exit 4   the fleet has no verifier that would do
     |- ProtocolError                  exit 5   the other side broke the protocol
     |  |- VersionMismatchError        exit 5   it speaks another protocol version
     |  '- LimitExceededError          exit 5   it sent more than the limits allow
     '- SessionError                   exit 6   the session ended without its text
+       |- DrainingError               exit 6   the verifier takes no sessions any more: resume elsewhere
+       '- DivergedError               exit 6   a resumed text is not the one that was begun
 
 ``exit_code`` is what the command line returns; the gRPC status that each kind travels as stands in
 ``protos/status.py``, so that both ends agree.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class DragomanError(Exception):
@@ -31,6 +37,16 @@ class DragomanError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes: whatever the constructor of the kind takes.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[DragomanError], args: tuple[object, ...], state: dict[str, object]) -> DragomanError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(DragomanError):
@@ -71,6 +87,10 @@ class WeightsError(ModelError):
     """Weights are missing, corrupt, or not the ones that were promised (sha256)."""
 
 
+class ModelTooLargeError(ModelError):
+    """The weights need more memory than is free."""
+
+
 class UnsupportedModelError(ModelError):
     """The model loads but cannot serve here (no byte-exact vocabulary, no rollback, ...)."""
 
@@ -79,6 +99,10 @@ class ConnectionFailedError(DragomanError):
     """The other side cannot be reached, or an address cannot be bound."""
 
     exit_code = 4
+
+
+class NoVerifierError(ConnectionFailedError):
+    """No verifier of the fleet serves that model, as far as the coordinator knows."""
 
 
 class ProtocolError(DragomanError):
@@ -99,3 +123,11 @@ class SessionError(DragomanError):
     """A session ended without giving its text."""
 
     exit_code = 6
+
+
+class DrainingError(SessionError):
+    """The verifier takes no more sessions, or hands over those that it has; another can resume the text."""
+
+
+class DivergedError(SessionError):
+    """The bytes that a client received do not begin the text that this target writes: it cannot be resumed here."""

@@ -5,9 +5,9 @@ The shell (verifier_service) asks ``next_step`` what to run, runs the forward pa
 
 Invariants
   * The truth is ``token_ids``, the list of committed target ids. They are never re-encoded.
-  * Between steps the KV cache holds prompt + all committed ids but the last one; ``Rollback`` keeps it so.
-  * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool. (Under the rejection rules the
-    next token depends on the draft, and its distribution does not.)
+  * Between steps the KV cache holds prompt + all committed ids but the last one; ``Keep`` keeps it so.
+  * No event of a drafter changes ``token_ids`` or the text: spans only fill the pool.
+  * A text that is resumed is written again from its first token; only what follows ``received`` is shown.
   * End tokens, stop strings and ``max_tokens`` cut a block before anything of it is committed or shown.
 """
 
@@ -22,22 +22,27 @@ from torch import Tensor
 
 from speculation.acceptance import Acceptance, accept, target_stream
 from speculation.byte_vocab import ByteVocab
-from speculation.draft_trie import DraftTrie, Place, SpanFate
-from speculation.errors import InputError
+from speculation.candidates import BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
+from speculation.draft_trie import DraftTrie, SpanFate
+from speculation.lookup import OwnLookup
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.prediction import Prediction
 from speculation.proposal import Proposal
 from speculation.race import RaceNoise
+from speculation.reliability import Reliability
+from speculation.replay import REPLAY_WIDTH, Replay
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
-from speculation.sampling import Rule, SamplingParams
+from speculation.session_request import SessionRequest
 from speculation.session_stats import SessionStats
 from speculation.text_stream import TextRun, TextStream
 
+#: Candidates of a step while no drafter is asked, all of them looked up.
+LOOKUP_WIDTH = 8
+#: The chance that a client's prediction is taken to have, all of it together.
+PREDICTED = 0.9
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 16
-#: Bytes of draft that one candidate token may need, to bound the work of a step.
-BYTES_PER_TOKEN = 16
 
 
 class FinishReason(enum.StrEnum):
@@ -46,57 +51,20 @@ class FinishReason(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """What the target is asked to write.
-
-    ``max_tokens`` and ``context_length`` count tokens; ``stop`` strings are bytes of UTF-8.
-    """
-
-    prompt_ids: tuple[int, ...]
-    sampling: SamplingParams
-    max_tokens: int
-    context_length: int
-    stop: tuple[bytes, ...] = ()
-    rule: Rule = Rule.RACE
-    ignore_end: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.prompt_ids:
-            raise InputError("prompt", "", "gives no tokens", remedy="give a longer prompt")
-        room = self.context_length - len(self.prompt_ids)
-        if room < 1:
-            raise InputError(
-                "prompt",
-                f"{len(self.prompt_ids)} tokens",
-                f"does not fit the context of {self.context_length} tokens with room for an answer",
-                remedy="shorten it",
-            )
-        if self.max_tokens < 1:
-            raise InputError("max_tokens", self.max_tokens, "must be at least 1")
-        if self.rule is Rule.AUTO:
-            raise InputError("rule", self.rule.value, "must be decided before the session starts")
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
-    """Run the target on ``tokens`` (the last committed id, then the candidates); logits [len(tokens), V] come back.
+    """Run the target on ``last``, the last committed id, and the candidates, each after ``last`` and its own ancestors;
+    logits [1 + candidates, V] come back. ``proposals``: what the candidates were drawn from, if the rule needs that."""
 
-    ``proposals``: what the candidates were drawn from, for those that came with it.
-    """
-
-    tokens: tuple[int, ...]
+    last: int
+    candidates: CandidateTree
     proposals: tuple[Proposal | None, ...] = ()
 
-    @property
-    def candidates(self) -> tuple[int, ...]:
-        return self.tokens[1:]
-
 
 @dataclass(frozen=True, slots=True)
-class Rollback:
-    """Drop the last ``tokens`` entries of the KV cache: candidates that were not accepted."""
+class Keep:
+    """Of the KV cache's entries of the step just run, keep these rows, in this order; row 0 is ``Step.last``."""
 
-    tokens: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +87,13 @@ class Finish:
     reason: FinishReason
 
 
-Instruction = Rollback | Emit | SendVerdict | Finish
+Instruction = Keep | Emit | SendVerdict | Finish
 
 
 class TargetSession:
     """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off.
 
-    ``prediction``: the client's own draft.
+    ``lookup``: beside what drafters send, look up in prompt and text how it may go on. ``prediction``: of the client.
     """
 
     def __init__(
@@ -137,6 +105,7 @@ class TargetSession:
         *,
         plan: SpeculationPlan,
         pool_bytes: int = 4096,
+        lookup: bool = False,
         prediction: bytes = b"",
     ) -> None:
         self.request = request
@@ -144,15 +113,22 @@ class TargetSession:
         self.stats = SessionStats()
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.replayed_tokens = 0  # of token_ids: those of the replay
+        self._replay = Replay(request.received)
         self._vocab = vocab
         self._encode = encode
         stream = target_stream(request.rule)
         self._sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
         self._trie = DraftTrie(capacity=pool_bytes)
-        self._prediction = Prediction(prediction)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
-        self._pending = Step(())
+        self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end)
+        self._pending = Step(0, CandidateTree())
+        self._drafters = Reliability()
+        # Not under the rules that draw by proposals, whose proof speaks of what drafters and clients send.
+        lookup = lookup and not request.rule.proposes
+        self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
+        self._prediction = Prediction(prediction)
 
     # ---- what a drafter needs to know -------------------------------------------------------------------------
 
@@ -171,6 +147,11 @@ class TargetSession:
         """Tokens committed at the end of the text that added no bytes."""
         return self._sampler.zero_width
 
+    @property
+    def replaying(self) -> bool:
+        """Whether the coming step goes over text that the client has already."""
+        return self.committed_length < len(self.request.received)
+
     # ---- events -----------------------------------------------------------------------------------------------
 
     def on_span(self, span: Span) -> SpanFate:
@@ -187,7 +168,7 @@ class TargetSession:
     @property
     def has_draft(self) -> bool:
         """Whether the pool holds text for the coming step."""
-        return self._trie.size > 0
+        return self._trie.has_draft
 
     def answers(self, span: Span) -> bool:
         """Whether a span brings text for the coming step, or says that none will come."""
@@ -202,28 +183,41 @@ class TargetSession:
         return Verdict(resync.offset, committed.since(resync.offset), committed.digest, self.zero_width)
 
     def next_step(self) -> Step:
-        """The last committed token and the candidates after it: the pool's best path in target tokens."""
-        candidates, proposals = self._candidates()
-        self._pending = Step((self._last_token(), *candidates), proposals)
+        """The last committed token and the likeliest candidates after it, in target tokens."""
+        last = self._last_token()
+        if self.replaying:
+            self._pending = Step(last, self._recorded())
+        elif self.request.rule.proposes:
+            self._pending = Step(last, *self._drawn_candidates())
+        else:
+            self._pending = Step(last, self._candidates())
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
-        """Verify the pending step. ``logits``: [len(step.tokens), V] float32."""
-        candidates = self._pending.candidates
-        room = self._max_tokens - len(self.token_ids)
-        rule, proposals = self.request.rule, self._pending.proposals
+        """Verify the pending step. ``logits``: [1 + candidates, V] float32.
+
+        Raises DivergedError if the text is not the one that was received.
+        """
+        candidates, replaying = self._pending.candidates, self.replaying
+        rule, proposals, room = self.request.rule, self._pending.proposals, self._room()
         acceptance = accept(rule, logits, candidates, proposals, self._sampler, max_tokens=room)
         token_ids, runs = self._commit(acceptance)
-        accepted = min(acceptance.accepted, len(token_ids))
-        self.stats.count_step(len(candidates), accepted)
+        path = acceptance.path[: len(token_ids)]
+        if replaying:  # was counted before, and says nothing about drafters
+            self.replayed_tokens = len(self.token_ids)
+        else:
+            self.stats.count_step(candidates, path)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
+        self._drafters.settle(base, text)
+        if self._lookup is not None:
+            self._lookup.reliability.settle(base, text)
         self._trie.advance(text, zero_width=self.zero_width)
         self._prediction.advance(text)
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
-            Rollback(len(candidates) - accepted),
+            Keep((0, *(1 + node for node in path))),
             Emit(runs, token_ids),
-            SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), accepted)),
+            SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), len(path))),
         ]
         if self.finish_reason is not None:
             instructions.append(Finish(self.finish_reason))
@@ -234,32 +228,46 @@ class TargetSession:
     def _last_token(self) -> int:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
-    def _candidates(self) -> tuple[list[int], tuple[Proposal | None, ...]]:
-        """At most ``plan.width`` tokens, and never more than may still be committed beside the target's own.
+    def _room(self) -> int:
+        """Tokens that may still be committed."""
+        return self._max_tokens - len(self.token_ids)
 
-        First those that a drafter drew as target tokens, then others that spell the best text after them.
-        """
-        limit = min(self.plan.width, self._max_tokens - len(self.token_ids) - 1)
+    def _recorded(self) -> CandidateTree:
+        """What the client has of the text, as far as a step of a replay reaches."""
+        limit = min(REPLAY_WIDTH, self._room() - 1)
+        recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
+        return CandidateTree.chain(retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit))
+
+    def _candidates(self) -> CandidateTree:
+        """The likeliest, and never more than may be committed beside the target's own token."""
+        width, threshold = self.plan.width, self.plan.verify_threshold
+        if self._lookup is not None:
+            width = width or LOOKUP_WIDTH
+            for span in self._lookup.spans(self._trie.committed):
+                self._trie.add(span)
+        width = min(width, self._room() - 1)
+        self._predict(width)
+        guess, trust = self._trie.first_guess(), self._drafters.factor
+        self._drafters.guess(len(self._trie.committed), *guess)
+        return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
+
+    def _drawn_candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
+        """First those that a drafter drew as target tokens, then others that spell the best text after them."""
+        limit = min(self.plan.width, self._room() - 1)
         if limit <= 0:
-            return [], ()
-        if guess := self._prediction.ahead(limit * BYTES_PER_TOKEN):
-            end, rank = self._trie.committed, int(self._prediction.strayed)
-            self._trie.add(Span(len(end), end.digest, guess, alternative=rank))
+            return CandidateTree(), ()
+        self._predict(limit)
         drawn, place = self._trie.drawn(limit=limit)
-        candidates = [proposal.token for proposal in drawn]
+        tokens = [proposal.token for proposal in drawn]
         if place is not None and len(drawn) < limit:
-            candidates += self._spelled(place, candidates, limit - len(drawn))
-        return candidates, (*drawn, *[None] * (len(candidates) - len(drawn)))
+            path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN, after=place)
+            tokens += self._builder.spell(path, [*self._tail(), *tokens], limit - len(drawn))
+        return CandidateTree.chain(tokens), (*drawn, *[None] * (len(tokens) - len(drawn)))
 
-    def _spelled(self, place: Place, before: list[int], limit: int) -> list[int]:
-        path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN, after=place)
-        tail = [*self._tail(), *before]
-        candidates = retokenize(path.text, tail, self._vocab, self._encode, limit=limit)
-        if path.ends and not self.request.ignore_end and len(candidates) < limit:
-            complete = sum(len(self._vocab.bytes_of(token)) for token in candidates) == len(path.text)
-            if complete and self._vocab.end_ids:
-                candidates.append(self._vocab.end_ids[0])
-        return candidates
+    def _predict(self, limit: int) -> None:
+        if guess := self._prediction.ahead(max(limit, 0) * BYTES_PER_TOKEN):
+            end, rank = self._trie.committed, int(self._prediction.strayed)
+            self._trie.add(Span(len(end), end.digest, guess, alternative=rank, confidence=PREDICTED))
 
     def _tail(self) -> list[int]:
         tail = self.token_ids[-TAIL_TOKENS:]
@@ -286,4 +294,5 @@ class TargetSession:
                 self.finish_reason = FinishReason.LENGTH
         if self.finish_reason is not None:
             runs += self._text.flush()
-        return tuple(self.token_ids[before:]), tuple(runs)
+        unseen = self._replay.unseen(runs, finished=self.finish_reason is not None)
+        return tuple(self.token_ids[before:]), unseen

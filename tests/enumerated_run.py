@@ -12,6 +12,7 @@ from collections import deque
 import torch
 
 from speculation.acceptance import target_stream
+from speculation.candidates import ROOT
 from speculation.drafter_session import DrafterSession, DraftToken, Expand, Move
 from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.proposal import Proposal
@@ -104,7 +105,9 @@ class EnumeratedRun:
     def on_s(self) -> None:
         before = self.target.token_ids[:]
         step = self.target.next_step()
-        logits = [self.pair.target.logits([*before, *step.candidates[:i]]) for i in range(len(step.tokens))]
+        paths = [step.candidates.path(node) for node in range(ROOT, len(step.candidates))]
+        texts = [[*before, *(step.candidates.tokens[node] for node in path)] for path in paths]
+        logits = [self.pair.target.logits(text) for text in texts]
         for instruction in self.target.on_logits(torch.stack(logits)):
             if isinstance(instruction, SendVerdict):
                 self.down.append(instruction.verdict)

@@ -71,14 +71,21 @@ class FakeVerifier:
     idle_links: set[int] = field(default_factory=set)
     orders: list[pb.JoinResponse] = field(default_factory=list)
     obeys: bool = True
+    model: str = "target"
+    vocab_hash: str = "hash"
+    dtype: str = "float32"
+    max_sessions: int = 64
+    draining: bool = False
 
     def registration(self) -> pb.Registration:
         return pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=self.instance,
             name=f"name of {self.instance}",
-            model="target",
-            max_sessions=64,
+            model=self.model,
+            vocab_hash=self.vocab_hash,
+            dtype=self.dtype,
+            max_sessions=self.max_sessions,
             verifier=pb.VerifierKind(address=self.address),
         )
 
@@ -102,6 +109,7 @@ class FakeVerifier:
             links=self.links.values(),
             sessions=[session.report(name) for name, session in self.sessions.items()],
             committed_tokens=sum(session.committed for session in self.sessions.values()),
+            draining=self.draining,
         )
         return pb.JoinRequest(verifier=report)
 
@@ -113,6 +121,11 @@ class FakeVerifier:
             self.sessions[message.placement.session].links = [n for n in message.placement.links if n in self.links]
         if message.HasField("plan") and message.plan.session in self.sessions:
             self.sessions[message.plan.session].plan = message.plan.plan
+
+        if message.HasField("drain"):
+            self.draining = message.drain.draining
+            if message.drain.hand_over:
+                self.sessions.clear()
 
     def links_of(self, session: str) -> list[int]:
         return self.sessions[session].links

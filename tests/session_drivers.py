@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 import torch
 
+from speculation.candidates import ROOT
 from speculation.drafter_session import DrafterSession, DraftToken, Move
 from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.race import RaceNoise
 from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
-from speculation.target_session import Emit, Finish, Rollback, SendVerdict, SessionRequest, TargetSession
+from speculation.session_request import SessionRequest
+from speculation.target_session import Emit, Finish, Keep, SendVerdict, TargetSession
 from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
 
 TARGET = TextModel(TARGET_VOCAB, salt=1)
@@ -41,10 +43,12 @@ def plain_text(sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE
 class Target:
     """A target session with the model and a cache count behind it, checking the cache invariant at every step."""
 
-    def __init__(self, req: SessionRequest, plan: SpeculationPlan) -> None:
-        self.session = TargetSession(req, TARGET_VOCAB, longest_words(TARGET_VOCAB), NOISE, plan=plan)
+    def __init__(self, req: SessionRequest, plan: SpeculationPlan, *, lookup: bool = False) -> None:
+        encode = longest_words(TARGET_VOCAB)
+        self.session = TargetSession(req, TARGET_VOCAB, encode, NOISE, plan=plan, lookup=lookup)
         self.cached = len(PROMPT_IDS) - 1
         self.shown = b""
+        self.told: list[int] = []
         self.drafted_bytes = 0
 
     @property
@@ -54,14 +58,17 @@ class Target:
     def step(self) -> list[Verdict]:
         before = list(self.session.token_ids)
         step = self.session.next_step()
-        rows = [TARGET.logits(before + list(step.candidates[:i])) for i in range(len(step.tokens))]
-        self.cached += len(step.tokens)
+        paths = [step.candidates.path(node) for node in range(ROOT, len(step.candidates))]
+        rows = [TARGET.logits(before + [step.candidates.tokens[node] for node in path]) for path in paths]
         verdicts = []
         for instruction in self.session.on_logits(torch.stack(rows)):
             match instruction:
-                case Rollback(tokens):
-                    self.cached -= tokens
-                case Emit(runs, _):
+                case Keep(kept):
+                    assert kept[0] == 0
+                    assert [0, *(1 + node for node in step.candidates.path(kept[-1] - 1))] == list(kept)
+                    self.cached += len(kept)
+                case Emit(runs, token_ids):
+                    self.told += token_ids
                     self.shown += b"".join(run.text for run in runs)
                     self.drafted_bytes += sum(len(run.text) for run in runs if run.drafted)
                 case SendVerdict(verdict):

@@ -10,9 +10,12 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speculation.acceptance import Acceptance, accept_exact, accept_race
 from speculation.byte_vocab import ByteVocab
+from speculation.candidates import ROOT, CandidateTree
 from speculation.race import RaceNoise
 from speculation.sampler import TokenSampler
 from speculation.sampling import SamplingParams
@@ -64,7 +67,7 @@ def speculative(
     sampler = sampler_class(params, VOCAB, NOISE, prompt_ids=[0], stream=stream)
     ids: list[int] = []
     while len(ids) < length and END not in ids:
-        verdict = RULES[stream](rows_for(ids, draft), draft, sampler, max_tokens=length - len(ids))
+        verdict = RULES[stream](rows_for(ids, draft), CandidateTree.chain(draft), sampler, max_tokens=length - len(ids))
         assert 0 <= verdict.accepted <= len(draft)
         assert len(verdict.tokens) - verdict.accepted in (0, 1)
         assert verdict.tokens[: verdict.accepted] == tuple(draft[: verdict.accepted])
@@ -92,7 +95,7 @@ def test_right_drafts_of_every_length_are_accepted(params, stream):
     for k in range(len(expected) + 1):
         draft = expected[:k]
         sampler = TokenSampler(params, VOCAB, NOISE, prompt_ids=[0], stream=stream)
-        verdict = RULES[stream](rows_for([], draft), draft, sampler, max_tokens=99)
+        verdict = RULES[stream](rows_for([], draft), CandidateTree.chain(draft), sampler, max_tokens=99)
         assert verdict.accepted == k
         ended = k and draft[-1] == END
         assert len(verdict.tokens) == (k if ended else k + 1), "the bonus token, but nothing after the end"
@@ -108,16 +111,51 @@ def test_rows_after_a_mismatch_are_not_looked_at():
         rows = rows_for([], draft)
         rows[agreed + 1 :] = torch.nan
         sampler = TokenSampler(params, VOCAB, NOISE, prompt_ids=[0])
-        verdict = accept_race(rows, draft, sampler, max_tokens=99)
-        assert verdict == Acceptance(tuple(expected[: agreed + 1]), agreed)
+        verdict = accept_race(rows, CandidateTree.chain(draft), sampler, max_tokens=99)
+        assert verdict == Acceptance(tuple(expected[: agreed + 1]), agreed, tuple(range(agreed)))
+
+
+@st.composite
+def trees(draw) -> CandidateTree:
+    """Any tree of up to 7 candidates, siblings all different."""
+    tokens: list[int] = []
+    parents: list[int] = []
+    for node in range(draw(st.integers(0, 7))):
+        parent = draw(st.integers(ROOT, node - 1))
+        token = draw(st.sampled_from(IDS))
+        if (parent, token) not in zip(parents, tokens, strict=True):
+            tokens.append(token)
+            parents.append(parent)
+        else:
+            break
+    return CandidateTree(tuple(tokens), tuple(parents))
+
+
+@given(tree=trees(), stream=st.sampled_from(sorted(RULES)), params=st.sampled_from(PARAMS))
+def test_every_tree_of_candidates_gives_the_plain_text(tree, stream, params):
+    expected = plain(params, stream)
+    sampler = TokenSampler(params, VOCAB, NOISE, prompt_ids=[0], stream=stream)
+    ids: list[int] = []
+    while len(ids) < LENGTH and END not in ids:
+        paths = [[tree.tokens[n] for n in tree.path(node)] for node in range(ROOT, len(tree))]
+        rows = torch.stack([target(ids + path) for path in paths])
+        verdict = RULES[stream](rows, tree, sampler, max_tokens=LENGTH - len(ids))
+        assert [tree.tokens[node] for node in verdict.path] == list(verdict.tokens[: verdict.accepted])
+        assert not verdict.path or tree.path(verdict.path[-1]) == verdict.path, (
+            "the accepted are one path from the root"
+        )
+        longest = [path for path in paths if path == expected[len(ids) : len(ids) + len(path)]]
+        assert verdict.accepted == max(map(len, longest)), "what agrees anywhere in the tree is accepted"
+        ids += verdict.tokens
+    assert ids == expected
 
 
 @pytest.mark.parametrize("cap", [1, 2, 3])
 def test_never_more_than_max_tokens(cap):
     expected = plain(PARAMS[1], "race")
     sampler = TokenSampler(PARAMS[1], VOCAB, NOISE, prompt_ids=[0])
-    verdict = accept_race(rows_for([], expected), expected, sampler, max_tokens=cap)
-    assert verdict == Acceptance(tuple(expected[:cap]), cap)
+    verdict = accept_race(rows_for([], expected), CandidateTree.chain(expected), sampler, max_tokens=cap)
+    assert verdict == Acceptance(tuple(expected[:cap]), cap, tuple(range(cap)))
 
 
 def test_misuse_is_refused():
@@ -125,11 +163,11 @@ def test_misuse_is_refused():
     own = TokenSampler(PARAMS[1], VOCAB, NOISE, stream="target")
     rows = rows_for([], [0])
     with pytest.raises(ValueError, match="independently"):
-        accept_exact(rows, [0], race, max_tokens=1)
+        accept_exact(rows, CandidateTree.chain([0]), race, max_tokens=1)
     with pytest.raises(ValueError, match="the drafter uses too"):
-        accept_race(rows, [0], own, max_tokens=1)
+        accept_race(rows, CandidateTree.chain([0]), own, max_tokens=1)
     with pytest.raises(ValueError, match="2 draft tokens need 3 rows"):
-        accept_race(rows, [0, 1], race, max_tokens=1)
+        accept_race(rows, CandidateTree.chain([0, 1]), race, max_tokens=1)
 
 
 # ---- whole texts have the target's distribution -------------------------------------------------------------------

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.sampling import Rule, SamplingParams
+from speculation.text_digest import DigestedText
 from tests.session_drivers import SAMPLINGS, Drafter, Target, plain_text, request
 from tests.text_models import TARGET_VOCAB
 
@@ -39,11 +40,13 @@ class BadChannel(RuleBasedStateMachine):
             patience=st.sampled_from([0.0, 0.1]),
             alternatives=st.integers(0, 3),
             alternative_threshold=st.sampled_from([0.0, 0.7, 1.0]),
+            verify_threshold=st.sampled_from([0.0, 0.05, 0.5]),
         ),
+        lookup=st.booleans(),
     )
-    def start(self, sampling: SamplingParams, rule: Rule, plan: SpeculationPlan):
+    def start(self, sampling: SamplingParams, rule: Rule, plan: SpeculationPlan, lookup: bool):
         self.sampling, self.rule = sampling, rule
-        self.target = Target(request(sampling, rule=rule), plan)
+        self.target = Target(request(sampling, rule=rule), plan, lookup=lookup)
         self.expected = plain_text(sampling, 40, rule)
         self.up: list[list[Span | Resync]] = [[], []]
         self.down: list[list[Verdict]] = [[], []]
@@ -108,10 +111,23 @@ class BadChannel(RuleBasedStateMachine):
         if queue and not isinstance(queue[0], Resync):
             queue[0] = dataclasses.replace(queue[0], text=queue[0].text[:cut])  # type: ignore
 
-    @rule(which=st.integers(0, 1), text=st.binary(max_size=6), offset=st.integers(0, 200), digest=st.integers(0, 2**61))
-    def drafter_lies(self, which: int, text: bytes, offset: int, digest: int):
+    @rule(
+        text=st.binary(max_size=6),
+        offset=st.integers(0, 200),
+        digest=st.integers(0, 2**61),
+        confidence=st.sampled_from([0.0, 1e-30, 0.3, 1.0]),
+    )
+    def drafter_lies(self, text: bytes, offset: int, digest: int, confidence: float):
         if self.running:
-            self.target.session.on_span(Span(offset, digest, text, ends=digest % 2 == 0))
+            self.target.session.on_span(Span(offset, digest, text, ends=digest % 2 == 0, confidence=confidence))
+
+    @rule(text=st.binary(min_size=1, max_size=6), confidence=st.floats(0, 1), alternative=st.integers(0, 3))
+    def drafter_guesses_wildly(self, text: bytes, confidence: float, alternative: int):
+        """In the right place: it joins the branches of the pool."""
+        if self.running:
+            at = self.target.session.committed
+            span = Span(len(at), DigestedText(at).digest, text, alternative=alternative, confidence=confidence)
+            self.target.session.on_span(span)
 
     @rule(which=st.integers(0, 1))
     def drafter_restarts(self, which: int):

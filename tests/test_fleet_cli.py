@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dragoman.fleet import FleetClient, status_as_dict, watch
+from dragoman.coordinator_client import CoordinatorClient
+from dragoman.fleet import status_as_dict, watch
 from dragoman.fleet_view import away_line, fleet_view, show_age, show_plan, sparkline
 from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -34,7 +35,7 @@ def free_port() -> int:
 
 async def placed(coordinator: str) -> None:
     """Until the coordinator was told that the first session has a drafter and a plan."""
-    async with asyncio.timeout(20), FleetClient(coordinator) as client:
+    async with asyncio.timeout(20), CoordinatorClient(coordinator) as client:
         while not any(session.drafters and session.plan.width for session in (await client.status()).sessions):
             await asyncio.sleep(0.02)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from protos.version import VERSION
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Our packages, and those of ours that each may import besides itself.
@@ -32,14 +34,22 @@ ARROWS: dict[str, set[str]] = {
         "protos",
         "speculation",
     },
+    "deploy": {"dragoman"},
 }
 # Folders with Python in them that nothing of the above may import.
-OUTSIDE = ("benchmarks", "deploy", "tests")
+OUTSIDE = ("benchmarks", "tests")
 # The core is pure: bytes, ints and tensors in, values out.
 CORE_MAY_USE = {"torch", "numpy"}
 MAX_LINES = 300
 # import name -> distribution, where they differ.
-DISTRIBUTIONS = {"google": "protobuf", "grpc": "grpcio", "grpc_health": "grpcio-health-checking", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "huggingface_hub": "huggingface-hub",
+    "prometheus_client": "prometheus-client",
+    "yaml": "pyyaml",
+}
 
 
 def is_generated(path: Path) -> bool:
@@ -144,7 +154,7 @@ def test_files_are_short() -> None:
 
 def test_exceptions_live_in_one_tree() -> None:
     home = ROOT / "speculation" / "errors.py"
-    found = exception_classes({path: ast.parse(path.read_bytes()) for path in sources(*ARROWS, "benchmarks", "deploy")})
+    found = exception_classes({path: ast.parse(path.read_bytes()) for path in sources(*ARROWS, "benchmarks")})
     assert home in found.values()
     assert {name: str(path.relative_to(ROOT)) for name, path in found.items() if path != home} == {}
 
@@ -178,6 +188,6 @@ def test_third_party_imports_are_declared() -> None:
 
 
 def test_version_is_the_one_of_pyproject() -> None:
-    """An installation older than the source shows a stale version everywhere."""
+    """In the source, which may run without being installed, and of an installation."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert importlib.metadata.version("dragoman") == project["version"]
+    assert VERSION == project["version"] == importlib.metadata.version("dragoman")

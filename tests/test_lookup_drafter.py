@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drafter_service.linear_draft import LinearDraft
-from drafter_service.lookup_drafter import MAX_MATCH, MIN_MATCH, LookupDrafter, longest_suffix_match
+from drafter_service.lookup_drafter import LookupDrafter
+from speculation.lookup import MAX_MATCH, MIN_MATCH, longest_suffix_match
 from speculation.messages import ChatMessage, Prompt, SessionOffer, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
 

@@ -7,8 +7,10 @@ import math
 import pytest
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.candidates import CandidateTree
 from speculation.errors import ProtocolError
 from speculation.messages import SpeculationPlan
+from speculation.session_stats import SessionStats
 from speculation.telemetry import LinearFit
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.planning import ORDER_SECONDS, PROBE, PROBE_EVERY, PROBE_STEPS, REPLAN_SECONDS, SessionPlanner
@@ -30,6 +32,7 @@ class Clock:
         self.now = 0.0
         self._planner = planner
         self._links = links
+        self._stats = SessionStats()
 
     def run(self, steps: int, *, accepts: int, seconds: float = 0.025) -> list[int]:
         """The widths of the plans, step by step."""
@@ -37,7 +40,8 @@ class Clock:
         for _ in range(steps):
             self.now += seconds
             width = self._planner.plan.width
-            self._planner.observe_step(width, min(accepts, width), seconds)
+            self._stats.count_step(CandidateTree.chain(range(width)), tuple(range(min(accepts, width))))
+            self._planner.observe_step(self._stats, seconds)
             self._planner.replan(self.now, self._links)
             widths.append(self._planner.plan.width)
         return widths

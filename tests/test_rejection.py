@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from speculation import acceptance
 from speculation.acceptance import accept, accept_rejection, target_stream
+from speculation.candidates import CandidateTree
 from speculation.draft_trie import DraftTrie
 from speculation.drafter_session import DrafterSession
 from speculation.messages import SpeculationPlan
@@ -91,7 +92,9 @@ def test_the_production_draws_are_those_of_the_keyed_noise(rule: Rule):
             sampler = TokenSampler(params, WORDS.target.vocab, WORDS.target.noise, stream=target_stream(rule))
             assert proposal is not None
             rows = torch.stack([p, p])
-            tokens.add(accept(rule, rows, [proposal.token], [proposal], sampler, max_tokens=1).tokens)
+            tokens.add(
+                accept(rule, rows, CandidateTree.chain([proposal.token]), [proposal], sampler, max_tokens=1).tokens
+            )
         assert len(tokens) == 1
         counts[tokens.pop()[0]] += 1
     truth = torch.softmax(p.double(), 0)
@@ -103,7 +106,7 @@ def test_misuse_is_refused():
     with pytest.raises(ValueError, match="independently of the drafter"):
         accept_rejection(torch.zeros(1, 4), [], [], sampler, max_tokens=1)
     with pytest.raises(ValueError, match="is not a rule"):
-        accept(Rule.AUTO, torch.zeros(1, 4), [], [], sampler, max_tokens=1)
+        accept(Rule.AUTO, torch.zeros(1, 4), CandidateTree(), [], sampler, max_tokens=1)
 
 
 # ---- three tokens in blocks ---------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ def blocks(pair: TinyPair, rule: Rule, params: SamplingParams, chooser: Chooser,
             drafted.append(draw_proposal(q, chooser))
         tokens = [proposal.token for proposal in drafted]
         rows = torch.stack([pair.target.logits([*ids, *tokens[:i]]) for i in range(len(tokens) + 1)])
-        ids += accept(rule, rows, tokens, drafted, sampler, max_tokens=length - len(ids)).tokens
+        ids += accept(rule, rows, CandidateTree.chain(tokens), drafted, sampler, max_tokens=length - len(ids)).tokens
     return tuple(ids)
 
 

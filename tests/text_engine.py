@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from speculation.candidates import ROOT, CandidateTree
 from speculation.errors import SessionError
 from speculation.messages import Prompt, SessionOffer
 from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
@@ -37,19 +38,16 @@ class TextSlot:
         engine.open_slots += 1
         self._open = True
 
-    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+    def step(self, last: int, candidates: CandidateTree) -> torch.Tensor:
         assert self._open
         self._engine.gate.wait()
         time.sleep(self._engine.step_seconds)
-        rows = []
-        for token in tokens:
-            self._ids.append(token)
-            rows.append(self._engine.model.logits(self._ids[self._prompt_length :]))
-        return torch.stack(rows)
+        paths = [candidates.path(node) for node in range(ROOT, len(candidates))]
+        self._rows = [[last, *(candidates.tokens[node] for node in path)] for path in paths]
+        return torch.stack([self._engine.model.logits((self._ids + row)[self._prompt_length :]) for row in self._rows])
 
-    def rollback(self, tokens: int) -> None:
-        assert 0 <= tokens <= len(self._ids)
-        del self._ids[len(self._ids) - tokens :]
+    def keep(self, rows: Sequence[int]) -> None:
+        self._ids += self._rows[rows[-1]]
 
     def close(self) -> None:
         if self._open:

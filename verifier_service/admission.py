@@ -11,7 +11,8 @@ from speculation.errors import InputError
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.race import RaceNoise
 from speculation.sampling import Rule
-from speculation.target_session import SessionRequest, TargetSession
+from speculation.session_request import SessionRequest
+from speculation.target_session import TargetSession
 from verifier_service.engine import Engine
 
 
@@ -22,6 +23,7 @@ def admit(
     *,
     plan: SpeculationPlan,
     limits: WireLimits,
+    lookup: bool,
     auto: Callable[[], Rule],
 ) -> tuple[Prompt, TargetSession]:
     """``auto`` says which rule to run where the request leaves it open. Raises InputError or VersionMismatchError."""
@@ -48,12 +50,14 @@ def admit(
             tuple(request.stop),
             auto() if rule is Rule.AUTO else rule,
             request.ignore_end,
+            request.received,
         ),
         engine.tokenizer.vocab,
         engine.tokenizer.encode,
         noise,
         plan=plan,
         pool_bytes=limits.pool_bytes,
+        lookup=lookup and plan.width > 0 and not request.no_draft,
         prediction=request.prediction,
     )
     return prompt, session

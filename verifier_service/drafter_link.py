@@ -63,16 +63,21 @@ class DrafterLink:
         self._pings[number] = time.monotonic()
         self.send(pb.AssistResponse(ping=pb.Ping(number=number)))
 
-    def on_pong(self, pong: pb.Pong) -> None:
-        """Measure the link. Raises ProtocolError for an answer to nothing, or a speed that cannot be."""
+    def on_pong(self, pong: pb.Pong) -> float:
+        """Measure the link; returns this round trip in seconds.
+
+        Raises ProtocolError for an answer to nothing, or a speed that cannot be.
+        """
         asked = self._pings.pop(pong.number, None)
         if asked is None:
             raise ProtocolError(f"a pong to no ping, {pong.number}")
-        self.round_trip.observe(time.monotonic() - asked)
+        round_trip = time.monotonic() - asked
+        self.round_trip.observe(round_trip)
         if not (math.isfinite(pong.seconds_per_token) and pong.seconds_per_token >= 0):
             raise ProtocolError(f"seconds_per_token={pong.seconds_per_token} in a pong")
         if pong.seconds_per_token:
             self._draft_token.observe(pong.seconds_per_token)
+        return round_trip
 
     @property
     def seconds_per_token_alone(self) -> float | None:

@@ -1,7 +1,7 @@
-"""What the verifier needs of a model: prefill, a step on several tokens, roll back, close.
+"""What the verifier needs of a model: prefill, a step on a small tree of tokens, keep what was accepted, close.
 
 An engine is used from one thread at a time. Invariant of a slot: its KV cache holds exactly the tokens given to
-``open`` and ``step`` less those rolled back.
+``open`` and to ``step``, less those of a step that ``keep`` did not name.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from typing import Protocol
 from torch import Tensor
 
 from speculation.byte_vocab import ByteVocab
+from speculation.candidates import CandidateTree
 from speculation.messages import Prompt
 
 
 class Slot(Protocol):
     """One session's place in the engine."""
 
-    def step(self, tokens: Sequence[int]) -> Tensor:
-        """Run ``tokens`` after what the cache holds; logits [len(tokens), V] float32 on the engine's device."""
+    def step(self, last: int, candidates: CandidateTree) -> Tensor:
+        """Run ``last`` after what the cache holds, and each candidate after ``last`` and its own ancestors.
+
+        Logits [1 + candidates, V] float32 on the engine's device, row 0 after ``last``.
+        """
         ...
 
-    def rollback(self, tokens: int) -> None:
-        """Drop the last ``tokens`` entries of the cache."""
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of what the last step added to the cache, keep these rows in this order."""
         ...
 
     def close(self) -> None:

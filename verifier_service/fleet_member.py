@@ -5,36 +5,47 @@ Orders change who drafts and how far, never a text. Without the coordinator the 
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
+from collections.abc import Callable
 
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.joining import CoordinatorLink
-from protos.transport import PROTOCOL_VERSION, Address
+from protos.joining import CoordinatorLink, Whereabouts
+from protos.transport import PROTOCOL_VERSION
+from protos.version import VERSION
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
 from verifier_service.verifier import Verifier
 
 
 class VerifierMember:
-    """``advertised``: where drafters and clients reach the verifier."""
+    """``advertised``: where drafters and clients reach the verifier. ``on_joined``: once per connection."""
 
-    def __init__(self, verifier: Verifier, coordinator: Address, *, instance: str, name: str, advertised: str) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        coordinator: Whereabouts,
+        *,
+        instance: str,
+        name: str,
+        advertised: str,
+        on_joined: Callable[[pb.Joined], None] = lambda joined: None,
+    ) -> None:
         self._verifier = verifier
         engine = verifier.engine
         registration = pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=instance,
             name=name,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=engine.name,
             vocab_size=engine.vocab_size,
             vocab_hash=engine.tokenizer.vocab.content_hash,
             max_sessions=verifier.max_sessions,
             verifier=pb.VerifierKind(address=advertised),
+            dtype=engine.dtype_name,
         )
-        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey)
+        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey, on_joined=on_joined)
 
     async def run(self) -> None:
         """Report and obey until cancelled, or until the coordinator refuses this verifier."""
@@ -47,6 +58,7 @@ class VerifierMember:
             sessions=[session_report(opened) for opened in verifier.sessions],
             committed_tokens=verifier.committed_tokens,
             kv_cache_bytes=sum(opened.kv_cache_bytes for opened in verifier.sessions),
+            draining=verifier.draining,
         )
         return pb.JoinRequest(verifier=report)
 
@@ -58,6 +70,10 @@ class VerifierMember:
             case "plan":
                 plan = codec.plan_from_wire(order.plan.plan)
                 self._verifier.order_plan(order.plan.session, plan, time.monotonic())
+            case "drain":
+                self._verifier.drain(order.drain.draining)
+                if order.drain.hand_over:
+                    self._verifier.hand_over()
 
 
 def link_report(link: DrafterLink) -> pb.LinkReport:
@@ -83,7 +99,7 @@ def session_report(opened: OpenSession) -> pb.SessionReport:
         links=[link.number for link in opened.links],
         declined_links=[link.number for link in opened.declined],
         no_draft=not opened.assisted,
-        committed_tokens=len(opened.session.token_ids),
+        committed_tokens=opened.new_tokens,
         steps=stats.steps,
         draft_tokens=stats.draft_tokens,
         accepted_tokens=stats.accepted_tokens,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,14 +26,18 @@ from speculation.target_session import (
     Finish,
     FinishReason,
     Instruction,
-    Rollback,
+    Keep,
     SendVerdict,
+    Step,
     TargetSession,
 )
 from speculation.text_stream import TextRun
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
 from verifier_service.planning import SessionPlanner
+from verifier_service.session_log import SessionLog
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ class OpenSession:
 
     #: Events that may wait for the next step; the oldest are dropped beyond it.
     INBOX_EVENTS = 1024
+    #: Bytes of draft text that one step takes in, a span counting as some bytes more; what a flood brings beyond it is
+    #: refused, because a step would wait for its merging into the pool.
+    STEP_BYTES, SPAN_COST = 32 << 10, 32
     #: Changes of the plan that are remembered for the statistics.
     PLAN_CHANGES = 500
 
@@ -71,7 +78,10 @@ class OpenSession:
         assisted: bool,
     ) -> None:
         self.name = name
-        self.assisted = assisted
+        self.log = SessionLog(log, name)
+        #: Whether drafters may be offered it. They are of no use to a replay.
+        self.assisted = assisted and not session.replaying
+        self._assisted_later = assisted and session.replaying
         self.session = session
         self.links: set[DrafterLink] = set()
         self.declined: set[DrafterLink] = set()
@@ -105,6 +115,14 @@ class OpenSession:
         self._inbox.append((link, event))
         if self._waiting and isinstance(event, Span) and self.session.answers(event):
             self._draft_came.set()
+
+    def begin_drafting(self) -> bool:
+        """Between steps: whether the replay is over and drafters may be offered the session from now on."""
+        if not self._assisted_later or self.session.replaying:
+            return False
+        self._assisted_later = False
+        self.assisted = True
+        return True
 
     def replan(self) -> None:
         """Between steps: take the planner's newest plan; the coming verdict carries it to the drafters."""
@@ -144,11 +162,12 @@ class OpenSession:
         report = StepReport()
         self._read_inbox(report)
         step = self.session.next_step()
-        logits = self._forward(step.tokens)
-        accepted = self.session.stats.accepted_tokens
+        logits, replayed = self._forward(step), self.session.replaying
         self._carry_out(self.session.on_logits(logits), report)
-        accepted = self.session.stats.accepted_tokens - accepted
-        self.planner.observe_step(len(step.candidates), accepted, self._forward_seconds)
+        if replayed:  # a recorded draft says nothing about drafters, and its steps are wider than any plan's
+            self.verify_seconds, self._overheads = 0.0, []
+            return report
+        self.planner.observe_step(self.session.stats, self._forward_seconds)
         now = time.perf_counter()
         if self._step_ended is not None and self.links:
             tokens = len(report.token_ids)
@@ -167,22 +186,25 @@ class OpenSession:
             self._slot.close()
             self._slot = None
 
-    def _forward(self, tokens: Sequence[int]) -> torch.Tensor:
+    def _forward(self, step: Step) -> torch.Tensor:
         if self._slot is None:
             self._slot = self._engine.open(self.session.request.prompt_ids)
         started = time.perf_counter()
         if self._forward_ended is not None:
             self._overheads.append(started - self._forward_ended - self._held)
-        logits = self._slot.step(tokens)
+        logits = self._slot.step(step.last, step.candidates)
         self._forward_ended = time.perf_counter()
         self._forward_seconds = self._forward_ended - started
         self.verify_seconds += self._forward_seconds
         return logits
 
     def _read_inbox(self, report: StepReport) -> None:
+        room = self.STEP_BYTES
         while self._inbox:
             link, event = self._inbox.popleft()
             match event:
+                case Span() if (room := room - len(event.text) - self.SPAN_COST) < 0:
+                    link.rejected_messages += 1
                 case Span():
                     link.stale_spans += self.session.on_span(event) is SpanFate.STALE
                 case Resync():
@@ -197,9 +219,9 @@ class OpenSession:
     def _carry_out(self, instructions: list[Instruction], report: StepReport) -> None:
         for instruction in instructions:
             match instruction:
-                case Rollback(tokens):
+                case Keep(rows):
                     assert self._slot is not None
-                    self._slot.rollback(tokens)
+                    self._slot.keep(rows)
                 case Emit(runs, token_ids):
                     report.runs, report.token_ids = runs, token_ids
                 case SendVerdict(verdict):
@@ -234,6 +256,11 @@ class OpenSession:
     @property
     def kv_cache_bytes(self) -> int:
         return self._slot.kv_cache_bytes if self._slot is not None else 0
+
+    @property
+    def new_tokens(self) -> int:
+        """Committed tokens, without those of a replay."""
+        return len(self.session.token_ids) - self.session.replayed_tokens
 
     def stats(self) -> pb.SpeculationStats:
         stats = self.session.stats

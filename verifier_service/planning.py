@@ -6,12 +6,15 @@ drafts agree to the session. ``speculation/cost_model.py`` does the choosing; a 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.cost_model import PairCosts, best_plan, predict
+from speculation.cost_model import PairCosts, predict, worth_verifying
 from speculation.messages import SpeculationPlan
+from speculation.plan import WORTHWHILE, PlanLimits, choose_plan
+from speculation.session_stats import SessionStats
 from speculation.telemetry import AcceptanceByPosition, LinearFit
 from verifier_service.drafter_link import DrafterLink
 
@@ -20,8 +23,6 @@ REPLAN_SECONDS = 0.25
 #: A session that speculates no more tries again after so many steps, for so many, this far.
 PROBE_EVERY, PROBE_STEPS = 64, 8
 PROBE = SpeculationPlan(width=2, lookahead=4, span_tokens=2)
-#: A plan that is expected to gain less keeps a drafter busy for nothing.
-WORTHWHILE = 1.01
 #: Acceptance rates told apart, by position since the last miss.
 POSITIONS = 4
 #: An order of the coordinator stands for so long; then the verifier plans by itself again.
@@ -41,6 +42,7 @@ class SessionPlanner:
         self._planned_for: PairCosts | None = None
         self._steps_off = 0
         self._drafted_steps = 0
+        self._seen = SessionStats()
         self._ordered_until = 0.0
 
     def step_costs(self) -> pb.StepCosts | None:
@@ -54,10 +56,14 @@ class SessionPlanner:
             drafted_steps=self._drafted_steps,
         )
 
-    def observe_step(self, draft_tokens: int, accepted: int, seconds: float) -> None:
-        """A step ended: so many draft tokens verified, the first so many of them accepted."""
+    def observe_step(self, stats: SessionStats, seconds: float) -> None:
+        """A step ended. ``stats``: of the session, this step included."""
+        draft_tokens = stats.draft_tokens - self._seen.draft_tokens
+        first_choices = stats.first_choices - self._seen.first_choices
+        accepted = stats.accepted_first_choices - self._seen.accepted_first_choices
+        self._seen = dataclasses.replace(stats)
         self._step_fit.observe(draft_tokens, seconds)
-        self._acceptance.observe_step(draft_tokens, accepted)
+        self._acceptance.observe_step(first_choices, accepted)
         self._drafted_steps += draft_tokens > 0
         probing = self._steps_off < 0
         self._steps_off = self._steps_off + 1 if self.plan.width == 0 or probing else 0
@@ -82,16 +88,26 @@ class SessionPlanner:
         else:
             costs = self.costs(links)
             if costs is None:
-                return False
+                return self._weigh_lookups()
             costs = coarse(costs)
             if costs == self._planned_for:  # choosing takes some milliseconds of processor time
                 return False
             self._planned_for = costs
             # No loyalty to a probe, or to a plan that gains nothing over the target alone.
             loyal = before != PROBE and predict(costs, before).speed_up >= WORTHWHILE
-            self.plan = best_plan(costs, current=before if loyal else None)
+            self.plan = choose_plan(costs, PlanLimits(), current=before if loyal else None)
         self._planned_at = now
         return self.plan != before
+
+    def _weigh_lookups(self) -> bool:
+        """Without a measured drafter: what a candidate costs is known all the same."""
+        if not self._step_fit.seen:
+            return False
+        threshold = worth_verifying(self._step_fit.intercept, self._step_fit.slope)
+        if abs(threshold - self.plan.verify_threshold) < 0.01:
+            return False
+        self.plan = dataclasses.replace(self.plan, verify_threshold=threshold)
+        return True
 
     def costs(self, links: Iterable[DrafterLink]) -> PairCosts | None:
         """What is known of the session and its quickest drafter; None if too little."""

@@ -19,6 +19,7 @@ from speculation.errors import DragomanError, LimitExceededError, ProtocolError
 from speculation.messages import Resync
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
+from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import Join, OpenSession, StepReport
 from verifier_service.planning import ORDER_SECONDS
 from verifier_service.vocabulary_sender import VocabularySender
@@ -35,11 +36,15 @@ class Roster:
     #: Closed sessions remembered, so that a span that crossed the end of its session is not held against anyone.
     REMEMBERED_SESSIONS = 1024
 
-    def __init__(self, engine: Engine, limits: WireLimits, sessions: Mapping[str, OpenSession]) -> None:
+    def __init__(
+        self, engine: Engine, limits: WireLimits, sessions: Mapping[str, OpenSession], metrics: VerifierMetrics
+    ) -> None:
         self.links: list[DrafterLink] = []
         self._engine = engine
         self._limits = limits
         self._sessions = sessions
+        self._metrics = metrics
+        self._known: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)  # instances that dialled in
         self._vocabulary = VocabularySender(engine.tokenizer.vocab)
         self._closed: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)
 
@@ -57,6 +62,10 @@ class Roster:
         )
         link.send(pb.AssistResponse(welcome=welcome))
         self.links.append(link)
+        if hello.instance in self._known:
+            self._metrics.reconnects(1)
+        elif hello.instance:
+            self._known.append(hello.instance)
         for opened in self._sessions.values():
             self.find_drafters(opened)
         log.info("drafter %s (%s) joined", hello.name, hello.model)
@@ -109,11 +118,11 @@ class Roster:
             case "decline":
                 opened = self._offered(link, message.decline.session)
                 if opened is not None:
-                    log.info("drafter %s declines: %s", link.hello.name, message.decline.reason)
+                    opened.log.info("drafter %s declines: %s", link.hello.name, message.decline.reason)
                     opened.declined.add(link)
                     self._leave(opened, link)
             case "pong":
-                link.on_pong(message.pong)
+                self._metrics.round_trip(link.on_pong(message.pong))
             case "vocabulary":
                 self._vocabulary.ask(link, message.vocabulary.vocab_hash)
             case "hello":
@@ -140,6 +149,7 @@ class Roster:
             link.sessions.add(opened.name)
             opened.links.add(link)
             opened.put(link, Join())
+            opened.log.debug("offered to drafter %s", link.hello.name)
 
     def _leave(self, opened: OpenSession, link: DrafterLink) -> None:
         link.sessions.discard(opened.name)

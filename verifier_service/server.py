@@ -104,10 +104,12 @@ class VerifierServer:
         return Address(listen.host, port)
 
     async def stop(self, grace: float = 2.0) -> None:
-        """Not serving any more, drafters told to dial again, running texts given ``grace`` seconds."""
+        """Not serving any more. Running texts are given half of ``grace`` seconds, then handed over to other verifiers;
+        drafters are told to dial again."""
         await self._health.enter_graceful_shutdown()
+        await self.verifier.stop_serving(grace)
         await self.verifier.roster.drain(reconnect_after_ms=1000)
-        await self._server.stop(grace)
+        await self._server.stop(grace / 2)
         self.verifier.shutdown()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache
+from speculation.candidates import CandidateTree
 
 
 class TransformersSlot:
@@ -16,15 +18,28 @@ class TransformersSlot:
     def __init__(self, model: CausalLM, prompt_ids: Sequence[int]) -> None:
         self._model = model
         self._cache: KVCache | None = model.new_cache()
+        self._base = 0  # tokens in the cache before the last step
         if len(prompt_ids) > 1:
             model.prefill(prompt_ids[:-1], self._cache)
 
-    def step(self, tokens: Sequence[int]) -> Tensor:
-        return self._model.forward(tokens, self._open_cache())
+    def step(self, last: int, candidates: CandidateTree) -> Tensor:
+        cache = self._open_cache()
+        self._base = cache.length
+        tokens = [last, *candidates.tokens]
+        if candidates.is_chain:
+            return self._model.forward(tokens, cache)
+        visible = torch.eye(len(tokens), dtype=torch.bool)
+        visible[:, 0] = True
+        depths = torch.zeros(len(tokens), dtype=torch.long)
+        for row, parent in enumerate(candidates.parents, 1):
+            visible[row] |= visible[1 + parent]
+            depths[row] = depths[1 + parent] + 1
+        return self._model.forward_tree(tokens, cache, base=self._base, visible=visible, depths=depths)
 
-    def rollback(self, tokens: int) -> None:
-        if tokens:
-            self._open_cache().rollback(tokens)
+    def keep(self, rows: Sequence[int]) -> None:
+        cache = self._open_cache()
+        cache.keep_rows(self._base, rows)
+        cache.settle()
 
     def close(self) -> None:
         self._cache = None

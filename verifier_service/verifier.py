@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -19,7 +19,8 @@ from typing import TypeVar
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
-from speculation.errors import LimitExceededError
+from protos.version import VERSION
+from speculation.errors import DragomanError, DrainingError, LimitExceededError
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
 from speculation.race import RaceNoise
@@ -27,6 +28,7 @@ from speculation.target_session import FinishReason
 from speculation.telemetry import LinearFit
 from verifier_service.admission import admit
 from verifier_service.engine import Engine
+from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, StepReport
 from verifier_service.planning import SessionPlanner
 from verifier_service.roster import Roster
@@ -34,12 +36,14 @@ from verifier_service.rule_choice import RuleChoice
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+#: What waits for a client: the session's text, or what it ended with.
+Responses = asyncio.Queue[pb.GenerateResponse | BaseException]
 
 _FINISH = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 
 
 class Verifier:
-    """See the module. Use from one event loop."""
+    """See the module. Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on."""
 
     def __init__(
         self,
@@ -48,7 +52,9 @@ class Verifier:
         plan: SpeculationPlan | None = None,
         limits: WireLimits | None = None,
         adaptive: bool = True,
+        lookup: bool = True,
         max_sessions: int = 64,
+        instruments: Instruments | None = None,
     ) -> None:
         self.engine = engine
         self.limits = limits or WireLimits()
@@ -56,11 +62,17 @@ class Verifier:
         self.max_sessions = max_sessions
         self.committed_tokens = 0
         self._adaptive = adaptive
+        self._lookup = lookup
         self._step_fit = LinearFit()
         self._patience = Patience(self._plan.patience, learns=adaptive)
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
+        #: Whether new sessions are refused.
+        self.draining = False
+        self._stopping = False
         self._sessions: dict[str, OpenSession] = {}
-        self.roster = Roster(engine, self.limits, self._sessions)
+        self._responses: dict[str, Responses] = {}
+        self.metrics = VerifierMetrics(instruments or NoInstruments())
+        self.roster = Roster(engine, self.limits, self._sessions, self.metrics)
         self._rules = RuleChoice()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
@@ -77,12 +89,13 @@ class Verifier:
     # ---- clients ----------------------------------------------------------------------------------------------
 
     async def generate(self, request: pb.GenerateRequest) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Serve one request. Raises InputError before anything is yielded if it cannot be served.
+        """Serve one request. Raises InputError, DrainingError or LimitExceededError before anything is yielded if it
+        cannot be served, DrainingError later if the session is handed over, DivergedError if it cannot be resumed.
 
         Closing the iterator (the client went away) ends the session and frees its KV cache.
         """
         opened = self._open(request)
-        responses: asyncio.Queue[pb.GenerateResponse | BaseException] = asyncio.Queue()
+        responses = self._responses[opened.name] = Responses()
         # A task of its own, so that a client that reads slowly holds up nothing, least of all its KV cache.
         pump = asyncio.create_task(self._serve(opened, responses))
         try:
@@ -94,12 +107,15 @@ class Verifier:
                 if response.HasField("finished"):
                     return
         finally:
+            self._responses.pop(opened.name, None)
             pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(asyncio.gather(pump, return_exceptions=True))
 
     def _open(self, request: pb.GenerateRequest) -> OpenSession:
         codec.check_version(request.protocol_version, who="the client")
+        if self.draining:
+            raise DrainingError("this verifier takes no more sessions", remedy="ask another of the same model")
         if len(self._sessions) >= self.max_sessions:
             raise LimitExceededError(
                 f"{len(self._sessions)} sessions are open, which is the limit", remedy="try again later"
@@ -110,6 +126,7 @@ class Verifier:
             self._noise,
             plan=self._plan,
             limits=self.limits,
+            lookup=self._lookup,
             auto=lambda: self._rules.choose(self.roster.links),
         )
         planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive)
@@ -117,23 +134,30 @@ class Verifier:
         name = f"s-{secrets.token_hex(8)}"
         opened = OpenSession(name, prompt, session, self.engine, planner, self._patience, assisted=assisted)
         self._sessions[opened.name] = opened
+        self.metrics.sessions(len(self._sessions))
         return opened
 
-    async def _serve(self, opened: OpenSession, responses: asyncio.Queue[pb.GenerateResponse | BaseException]) -> None:
+    async def _serve(self, opened: OpenSession, responses: Responses) -> None:
         """Step the session to its end, passing on what each step brings."""
+        meter = SessionMeter(self.metrics, opened)
         try:
             self.roster.find_drafters(opened)
             prompt_tokens = len(opened.session.request.prompt_ids)
-            started = pb.GenerateStarted(session=opened.name, prompt_tokens=prompt_tokens, drafters=len(opened.links))
-            responses.put_nowait(pb.GenerateResponse(started=started))
-            finish_reason = None
+            responses.put_nowait(pb.GenerateResponse(started=self._started(opened)))
+            received = len(opened.session.request.received)
+            opened.log.info("%d tokens of prompt, %d bytes received before", prompt_tokens, received)
+            finish_reason, counted = None, 0
             while finish_reason is None:
                 report = await self._in_engine(opened.step)
                 self.roster.send(opened, report)
-                self.committed_tokens += len(report.token_ids)
+                meter.stepped(opened.new_tokens - counted)
+                self.committed_tokens += opened.new_tokens - counted
+                counted = opened.new_tokens
                 responses.put_nowait(pb.GenerateResponse(chunk=_chunk(report)))
                 finish_reason = report.finish_reason
-                if finish_reason is None:
+                if finish_reason is None and not opened.session.replaying:
+                    if opened.begin_drafting():
+                        self.roster.find_drafters(opened)
                     opened.replan()
                     await opened.wait_for_draft()
             finished = pb.GenerateFinished(
@@ -141,13 +165,23 @@ class Verifier:
                 prompt_tokens=prompt_tokens,
                 completion_tokens=len(opened.session.token_ids),
                 speculation=opened.stats(),
+                replayed_tokens=opened.session.replayed_tokens,
             )
             responses.put_nowait(pb.GenerateResponse(finished=finished))
             self._rules.observe(opened)
+            meter.finished()
+            opened.log.info("ends with %d tokens (%s)", finished.completion_tokens, finish_reason)
+        except asyncio.CancelledError:
+            opened.log.info("left after %d tokens", len(opened.session.token_ids))
+            raise
+        except DragomanError as error:
+            opened.log.warning("failed: %s", error)
+            responses.put_nowait(error)
         except Exception as error:
-            log.exception("session %s failed", opened.name)
+            opened.log.exception("failed")
             responses.put_nowait(error)
         finally:
+            meter.flush()
             await asyncio.shield(self._close(opened))
 
     async def _close(self, opened: OpenSession) -> None:
@@ -155,6 +189,44 @@ class Verifier:
         # After any step still running: the engine's thread works in order.
         await self._in_engine(opened.close)
         self._sessions.pop(opened.name, None)
+        self.metrics.sessions(len(self._sessions))
+
+    def _started(self, opened: OpenSession) -> pb.GenerateStarted:
+        request, engine = opened.session.request, self.engine
+        return pb.GenerateStarted(
+            session=opened.name,
+            prompt_tokens=len(request.prompt_ids),
+            drafters=len(opened.links),
+            received_bytes=len(request.received),
+            model=engine.name,
+            vocab_hash=engine.tokenizer.vocab.content_hash,
+            dtype=engine.dtype_name,
+        )
+
+    # ---- going out of service -----------------------------------------------------------------------------------
+
+    def drain(self, draining: bool = True) -> None:
+        """Refuse new sessions, or take them again; those that run go on. One that stops cannot be called back."""
+        if draining != self.draining and not self._stopping:
+            log.info("drains: no new sessions" if draining else "takes sessions again")
+            self.draining = draining
+
+    def hand_over(self) -> None:
+        """End the sessions that run, after what they have committed, so that their clients resume elsewhere."""
+        error = DrainingError("this verifier hands its sessions over", remedy="resume with the bytes received")
+        for name, opened in self._sessions.items():
+            if name in self._responses:  # else its client is gone
+                opened.log.info("handed over")
+                self._responses[name].put_nowait(error)
+
+    async def stop_serving(self, grace: float) -> None:
+        """For good: sessions may end by themselves for half of ``grace`` seconds, then they are handed over."""
+        self.drain()
+        self._stopping = True
+        deadline = time.monotonic() + grace / 2
+        while self._responses and time.monotonic() < deadline:
+            await asyncio.sleep(min(0.02, grace / 2))
+        self.hand_over()
 
     # ---- the coordinator ------------------------------------------------------------------------------------------
 
@@ -170,7 +242,7 @@ class Verifier:
         engine = self.engine
         return pb.DescribeResponse(
             protocol_version=PROTOCOL_VERSION,
-            version=importlib.metadata.version("dragoman"),
+            version=VERSION,
             model=engine.name,
             vocab_size=engine.vocab_size,
             vocab_hash=engine.tokenizer.vocab.content_hash,

@@ -134,7 +134,7 @@ class DrafterStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., sessions: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "prediction")
+    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "received", "prediction")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,7 @@ class GenerateRequest(_message.Message):
     RULE_FIELD_NUMBER: _ClassVar[int]
     NO_DRAFT_FIELD_NUMBER: _ClassVar[int]
     IGNORE_END_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     prompt: Prompt
@@ -152,8 +153,9 @@ class GenerateRequest(_message.Message):
     rule: Rule
     no_draft: bool
     ignore_end: bool
+    received: bytes
     prediction: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., prediction: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., received: _Optional[bytes] = ..., prediction: _Optional[bytes] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("started", "chunk", "finished")
@@ -166,14 +168,22 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[GenerateStarted, _Mapping]] = ..., chunk: _Optional[_Union[TextChunk, _Mapping]] = ..., finished: _Optional[_Union[GenerateFinished, _Mapping]] = ...) -> None: ...
 
 class GenerateStarted(_message.Message):
-    __slots__ = ("session", "prompt_tokens", "drafters")
+    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt_tokens: int
     drafters: int
-    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ...) -> None: ...
+    received_bytes: int
+    model: str
+    vocab_hash: str
+    dtype: str
+    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class TextChunk(_message.Message):
     __slots__ = ("runs", "token_ids")
@@ -192,16 +202,18 @@ class TextRun(_message.Message):
     def __init__(self, text: _Optional[bytes] = ..., drafted: bool = ...) -> None: ...
 
 class GenerateFinished(_message.Message):
-    __slots__ = ("finish_reason", "prompt_tokens", "completion_tokens", "speculation")
+    __slots__ = ("finish_reason", "prompt_tokens", "completion_tokens", "speculation", "replayed_tokens")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     speculation: SpeculationStats
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ...) -> None: ...
+    replayed_tokens: int
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ..., replayed_tokens: _Optional[int] = ...) -> None: ...
 
 class SpeculationStats(_message.Message):
     __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans", "rule")
@@ -280,7 +292,7 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class DraftSpan(_message.Message):
-    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests", "drawn", "zero_width")
+    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests", "confidence", "drawn", "zero_width")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -289,6 +301,7 @@ class DraftSpan(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
     RESTS_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     DRAWN_FIELD_NUMBER: _ClassVar[int]
     ZERO_WIDTH_FIELD_NUMBER: _ClassVar[int]
     session: str
@@ -299,9 +312,10 @@ class DraftSpan(_message.Message):
     tokens: int
     alternative: int
     rests: bool
+    confidence: float
     drawn: _containers.RepeatedCompositeFieldContainer[DrawnToken]
     zero_width: int
-    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ..., drawn: _Optional[_Iterable[_Union[DrawnToken, _Mapping]]] = ..., zero_width: _Optional[int] = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ..., confidence: _Optional[float] = ..., drawn: _Optional[_Iterable[_Union[DrawnToken, _Mapping]]] = ..., zero_width: _Optional[int] = ...) -> None: ...
 
 class DrawnToken(_message.Message):
     __slots__ = ("token", "id_steps", "weights")
@@ -398,7 +412,7 @@ class Limits(_message.Message):
     def __init__(self, span_bytes: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., malformed_messages: _Optional[int] = ...) -> None: ...
 
 class SpeculationPlan(_message.Message):
-    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold", "top_k")
+    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold", "verify_threshold", "top_k")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
     STOP_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -406,6 +420,7 @@ class SpeculationPlan(_message.Message):
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     width: int
     lookahead: int
@@ -414,8 +429,9 @@ class SpeculationPlan(_message.Message):
     patience: float
     alternatives: int
     alternative_threshold: float
+    verify_threshold: float
     top_k: int
-    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ..., top_k: _Optional[int] = ...) -> None: ...
+    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ..., verify_threshold: _Optional[float] = ..., top_k: _Optional[int] = ...) -> None: ...
 
 class SessionOffer(_message.Message):
     __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan", "number", "vocab_hash")
@@ -492,7 +508,7 @@ class JoinRequest(_message.Message):
     def __init__(self, registration: _Optional[_Union[Registration, _Mapping]] = ..., verifier: _Optional[_Union[VerifierReport, _Mapping]] = ..., drafter: _Optional[_Union[DrafterReport, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class Registration(_message.Message):
-    __slots__ = ("protocol_version", "instance", "name", "version", "model", "vocab_size", "vocab_hash", "max_sessions", "verifier", "drafter")
+    __slots__ = ("protocol_version", "instance", "name", "version", "model", "vocab_size", "vocab_hash", "max_sessions", "verifier", "drafter", "dtype")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -503,6 +519,7 @@ class Registration(_message.Message):
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     instance: str
     name: str
@@ -513,7 +530,8 @@ class Registration(_message.Message):
     max_sessions: int
     verifier: VerifierKind
     drafter: DrafterKind
-    def __init__(self, protocol_version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., verifier: _Optional[_Union[VerifierKind, _Mapping]] = ..., drafter: _Optional[_Union[DrafterKind, _Mapping]] = ...) -> None: ...
+    dtype: str
+    def __init__(self, protocol_version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., verifier: _Optional[_Union[VerifierKind, _Mapping]] = ..., drafter: _Optional[_Union[DrafterKind, _Mapping]] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class VerifierKind(_message.Message):
     __slots__ = ("address",)
@@ -532,16 +550,18 @@ class Leave(_message.Message):
     def __init__(self) -> None: ...
 
 class VerifierReport(_message.Message):
-    __slots__ = ("links", "sessions", "committed_tokens", "kv_cache_bytes")
+    __slots__ = ("links", "sessions", "committed_tokens", "kv_cache_bytes", "draining")
     LINKS_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     links: _containers.RepeatedCompositeFieldContainer[LinkReport]
     sessions: _containers.RepeatedCompositeFieldContainer[SessionReport]
     committed_tokens: int
     kv_cache_bytes: int
-    def __init__(self, links: _Optional[_Iterable[_Union[LinkReport, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionReport, _Mapping]]] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ...) -> None: ...
+    draining: bool
+    def __init__(self, links: _Optional[_Iterable[_Union[LinkReport, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionReport, _Mapping]]] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class LinkReport(_message.Message):
     __slots__ = ("link", "instance", "name", "model", "max_sessions", "sessions", "round_trip", "seconds_per_token", "spans", "stale_spans", "rejected_messages")
@@ -618,16 +638,18 @@ class DrafterReport(_message.Message):
     def __init__(self, sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., attached_to: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("joined", "placement", "plan", "attach")
+    __slots__ = ("joined", "placement", "plan", "attach", "drain")
     JOINED_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
     joined: Joined
     placement: PlacementOrder
     plan: PlanOrder
     attach: AttachOrder
-    def __init__(self, joined: _Optional[_Union[Joined, _Mapping]] = ..., placement: _Optional[_Union[PlacementOrder, _Mapping]] = ..., plan: _Optional[_Union[PlanOrder, _Mapping]] = ..., attach: _Optional[_Union[AttachOrder, _Mapping]] = ...) -> None: ...
+    drain: DrainOrder
+    def __init__(self, joined: _Optional[_Union[Joined, _Mapping]] = ..., placement: _Optional[_Union[PlacementOrder, _Mapping]] = ..., plan: _Optional[_Union[PlanOrder, _Mapping]] = ..., attach: _Optional[_Union[AttachOrder, _Mapping]] = ..., drain: _Optional[_Union[DrainOrder, _Mapping]] = ...) -> None: ...
 
 class Joined(_message.Message):
     __slots__ = ("protocol_version", "report_seconds", "version")
@@ -660,6 +682,14 @@ class AttachOrder(_message.Message):
     VERIFIERS_FIELD_NUMBER: _ClassVar[int]
     verifiers: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, verifiers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DrainOrder(_message.Message):
+    __slots__ = ("draining", "hand_over")
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    HAND_OVER_FIELD_NUMBER: _ClassVar[int]
+    draining: bool
+    hand_over: bool
+    def __init__(self, draining: bool = ..., hand_over: bool = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ("protocol_version",)
@@ -706,16 +736,22 @@ class MemberStatus(_message.Message):
     def __init__(self, instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., silent_seconds: _Optional[float] = ..., rejected_reports: _Optional[int] = ..., verifier: _Optional[_Union[VerifierStatus, _Mapping]] = ..., drafter: _Optional[_Union[FleetDrafterStatus, _Mapping]] = ...) -> None: ...
 
 class VerifierStatus(_message.Message):
-    __slots__ = ("address", "tokens_per_second", "committed_tokens", "kv_cache_bytes")
+    __slots__ = ("address", "tokens_per_second", "committed_tokens", "kv_cache_bytes", "draining", "dtype", "vocab_hash")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
     address: str
     tokens_per_second: float
     committed_tokens: int
     kv_cache_bytes: int
-    def __init__(self, address: _Optional[str] = ..., tokens_per_second: _Optional[float] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ...) -> None: ...
+    draining: bool
+    dtype: str
+    vocab_hash: str
+    def __init__(self, address: _Optional[str] = ..., tokens_per_second: _Optional[float] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., draining: bool = ..., dtype: _Optional[str] = ..., vocab_hash: _Optional[str] = ...) -> None: ...
 
 class FleetDrafterStatus(_message.Message):
     __slots__ = ("seconds_per_token", "attached_to", "round_trip", "acceptance_rate", "spans", "stale_spans")
@@ -758,3 +794,69 @@ class SessionStatus(_message.Message):
     plan: SpeculationPlan
     expected_speed_up: float
     def __init__(self, session: _Optional[str] = ..., verifier: _Optional[str] = ..., drafters: _Optional[_Iterable[str]] = ..., committed_tokens: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., tokens_per_step: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., acceptance_history: _Optional[_Iterable[float]] = ..., round_trip: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., expected_speed_up: _Optional[float] = ...) -> None: ...
+
+class RouteRequest(_message.Message):
+    __slots__ = ("protocol_version", "model", "prefix_digest", "exclude", "vocab_hash", "dtype")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    model: str
+    prefix_digest: int
+    exclude: _containers.RepeatedScalarFieldContainer[str]
+    vocab_hash: str
+    dtype: str
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., prefix_digest: _Optional[int] = ..., exclude: _Optional[_Iterable[str]] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class RouteResponse(_message.Message):
+    __slots__ = ("protocol_version", "candidates")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    candidates: _containers.RepeatedCompositeFieldContainer[RouteCandidate]
+    def __init__(self, protocol_version: _Optional[int] = ..., candidates: _Optional[_Iterable[_Union[RouteCandidate, _Mapping]]] = ...) -> None: ...
+
+class RouteCandidate(_message.Message):
+    __slots__ = ("instance", "name", "address", "model", "vocab_hash", "dtype")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    name: str
+    address: str
+    model: str
+    vocab_hash: str
+    dtype: str
+    def __init__(self, instance: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("protocol_version", "verifier", "hand_over", "undo")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_FIELD_NUMBER: _ClassVar[int]
+    HAND_OVER_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    verifier: str
+    hand_over: bool
+    undo: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., verifier: _Optional[str] = ..., hand_over: bool = ..., undo: bool = ...) -> None: ...
+
+class DrainResponse(_message.Message):
+    __slots__ = ("protocol_version", "instance", "name", "sessions", "draining")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    instance: str
+    name: str
+    sessions: int
+    draining: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., sessions: _Optional[int] = ..., draining: bool = ...) -> None: ...

@@ -65,6 +65,10 @@ class VerifierServiceServicer(object):
 
     def Generate(self, request, context):
         """A client's request: prompt in, text out as it is committed. Works with no drafter at all.
+
+        Ends with ABORTED where the verifier drains: resume elsewhere. With UNAVAILABLE where the connection broke: resume
+        there or elsewhere. With RESOURCE_EXHAUSTED where it is full. With DATA_LOSS where a resumed text is not the
+        target's own: only a start from nothing can help.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +214,16 @@ class CoordinatorServiceStub(object):
                 request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusRequest.SerializeToString,
                 response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.Route = channel.unary_unary(
+                '/dragoman.v1.CoordinatorService/Route',
+                request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.RouteRequest.SerializeToString,
+                response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.RouteResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/dragoman.v1.CoordinatorService/Drain',
+                request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DrainRequest.SerializeToString,
+                response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DrainResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServiceServicer(object):
@@ -231,6 +245,21 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Route(self, request, context):
+        """Which verifiers a text may go to, best first. Fails with NOT_FOUND if there is none, with RESOURCE_EXHAUSTED if
+        all are full or draining.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """A verifier is to be given no new sessions, or is to be given some again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -243,6 +272,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusRequest.FromString,
                     response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusResponse.SerializeToString,
+            ),
+            'Route': grpc.unary_unary_rpc_method_handler(
+                    servicer.Route,
+                    request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.RouteRequest.FromString,
+                    response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.RouteResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DrainRequest.FromString,
+                    response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DrainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -301,6 +340,60 @@ class CoordinatorService(object):
             '/dragoman.v1.CoordinatorService/Status',
             protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusRequest.SerializeToString,
             protos_dot_dragoman_dot_v1_dot_dragoman__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Route(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.CoordinatorService/Route',
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.RouteRequest.SerializeToString,
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.CoordinatorService/Drain',
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DrainRequest.SerializeToString,
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

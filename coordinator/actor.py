@@ -1,0 +1,46 @@
+"""The coordinator as an actor: a plain class, which whoever runs a cluster wraps; Ray is not imported here.
+
+It has a fixed port, so that drafters beyond the cluster find it again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.config import CoordinatorConfig
+from coordinator.server import CoordinatorServer
+from protos.hosting import SelfStarting
+from protos.transport import Address
+from speculation.errors import DragomanError
+
+
+class CoordinatorActor(SelfStarting):
+    """See the module. ``host``: asked for this machine's address, at which it listens, whatever ``config`` says."""
+
+    def __init__(self, name: str, config: CoordinatorConfig, port: int, *, host: Callable[[], str]) -> None:
+        self._config = config
+        self._port = port
+        self._server: CoordinatorServer | None = None
+        super().__init__(name, host)
+
+    async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
+        self._server = server = CoordinatorServer(self._config)
+        bound = await server.start(Address(host, self._port))
+        try:
+            serving(bound)
+            assert server.steering is not None
+            await server.steering
+            raise DragomanError("the coordinator steers no more")
+        finally:
+            self._server = None
+            await asyncio.shield(server.stop())
+
+    def _facts(self) -> dict[str, Any]:
+        settings = {"port": self._port, **self._config.model_dump()}
+        facts: dict[str, Any] = {"kind": "coordinator", "settings": settings}
+        if self._server is not None:
+            registry = self._server.fleet.registry
+            facts |= {"verifiers": len(registry.verifiers), "drafters": len(registry.drafters)}
+        return facts

@@ -1,0 +1,120 @@
+"""Reading a file of settings: YAML, checked by a pydantic model; a mistake names its line, field, value and remedy."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from speculation.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Something wrong at a ``place`` of the file: names of settings, and indexes in lists."""
+
+    place: tuple[int | str, ...]
+    value: object
+    problem: str
+    remedy: str
+
+
+class Settings(BaseModel):
+    """Base of every section of a file: unknown names are mistakes, and nothing is converted in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Of a whole file: what is wrong although each setting by itself is right."""
+        yield from ()
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def read_settings(path: Path, model: type[_S], *, field: str, remedy: str) -> _S:
+    """The file at ``path`` as a ``model``; an empty one is all defaults.
+
+    ``field``: what the file is called in errors about it as a whole; ``remedy``: where settings are explained.
+    Raises InputError.
+    """
+    try:
+        text = path.read_text("utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(field, str(path), f"cannot be read: {error.strerror}", remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise InputError(field, str(path), f"is not UTF-8 at byte {error.start}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise InputError(field, str(path), f"is not YAML{where}: {problem}", remedy=remedy) from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(field, str(path), "holds no settings", remedy="write `name: value` lines")
+    try:
+        settings = model.model_validate(values)
+        mistake = next(settings.mistakes(), None)
+    except ValidationError as error:
+        mistake = _mistake(model, error, remedy)
+    if mistake is None:
+        return settings
+    name = ".".join(str(part) for part in mistake.place)
+    where = f"{path}, line {_line(root, mistake.place)}"
+    raise InputError(name, mistake.value, f"{where}: {mistake.problem}", remedy=mistake.remedy)
+
+
+def _mistake(model: type[Settings], error: ValidationError, remedy: str) -> Mistake:
+    """The first thing that pydantic finds wrong."""
+    first = error.errors(include_url=False)[0]
+    place, kind, value = first["loc"], first["type"], first["input"]
+    problem = first["msg"].removeprefix("Value error, ")
+    problem = problem[:1].lower() + problem[1:]
+    if kind == "extra_forbidden":
+        problem = "no such setting"
+        remedy = f"one of {', '.join(_settings_at(model, place[:-1]).model_fields)}"
+    elif kind == "model_type":
+        problem = "has settings of its own, a line each below it"
+    elif kind == "missing":
+        problem, value = "is missing", None
+    return Mistake(place, value, problem, remedy)
+
+
+def _settings_at(model: type[Settings], place: Sequence[int | str]) -> type[Settings]:
+    for part in place:
+        if isinstance(part, str):
+            model = _section(model.model_fields[part].annotation) or model
+    return model
+
+
+def _section(annotation: object) -> type[Settings] | None:
+    """The settings that a field holds, in a list or not."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    found = (_section(inner) for inner in typing.get_args(annotation))
+    return next((section for section in found if section is not None), None)
+
+
+def _line(node: yaml.Node | None, place: Sequence[int | str]) -> int:
+    """Where the setting stands in the file, counted from 1; that of its section if it is not there itself."""
+    line = 1
+    for part in place:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+            continue
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = next(((key, value) for key, value in node.value if key.value == part), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

@@ -1,0 +1,76 @@
+"""The drafter as an actor: a plain class, which whoever runs a cluster wraps; Ray is not imported here.
+
+It dials out like any other drafter: what it drafts never travels as a call of the actor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from drafter_service.draft_source import Drafter
+from drafter_service.fleet_member import DrafterMember
+from protos.hosting import SelfStarting
+from protos.joining import Whereabouts
+from protos.transport import Address
+
+
+@dataclass(frozen=True, slots=True)
+class DrafterSettings:
+    """``threads`` None: what torch takes, which Ray sets to the actor's CPUs."""
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    max_sessions: int = 4
+
+
+class DrafterActor(SelfStarting):
+    """See the module. ``host``: asked for this machine's address, for people to see."""
+
+    def __init__(
+        self, name: str, settings: DrafterSettings, *, host: Callable[[], str], coordinator: Whereabouts
+    ) -> None:
+        self.settings = settings
+        self._coordinator = coordinator
+        self._loaded: tuple[Drafter, float] | None = None
+        self._member: DrafterMember | None = None
+        super().__init__(name, host)
+
+    async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
+        if self._loaded is None:
+            self._loaded = await asyncio.to_thread(self._load)
+        drafter, seconds_per_token = self._loaded
+        self._member = DrafterMember(
+            drafter,
+            self._coordinator,
+            instance=secrets.token_hex(8),
+            name=self.name,
+            max_sessions=self.settings.max_sessions,
+            seconds_per_token=seconds_per_token,
+            on_joined=lambda joined: serving(None),
+        )
+        try:
+            await self._member.run()
+        finally:
+            self._member = None
+
+    def _load(self) -> tuple[Drafter, float]:
+        # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
+        from drafter_service.loading import load_drafter
+
+        settings = self.settings
+        drafter = load_drafter(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        return drafter, drafter.measure()
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"kind": "drafter", "settings": dataclasses.asdict(self.settings)}
+        if self._member is not None:
+            report = self._member.report().drafter
+            facts |= {"sessions": report.sessions, "attached_to": list(report.attached_to)}
+        return facts

@@ -1,0 +1,32 @@
+"""Where a command gets its text from: one verifier, or whichever the coordinator of a fleet names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dragoman.client import Client
+from dragoman.fleet_client import FleetClient
+from protos.transport import DEFAULT_PORT
+from speculation.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Addresses as a person gave them; with neither, the verifier of this machine. ``model``: of a fleet's."""
+
+    verifier: str | None = None
+    coordinator: str | None = None
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verifier is not None and self.coordinator is not None:
+            remedy = "give one of the two"
+            raise InputError("verifier", self.verifier, "comes with --coordinator as well", remedy=remedy)
+        if self.model and self.coordinator is None:
+            raise InputError("model", self.model, "is a choice among a fleet's", remedy="add --coordinator")
+
+    def connect(self) -> Client | FleetClient:
+        """Within an event loop; use as an async context manager. Raises InputError."""
+        if self.coordinator is not None:
+            return FleetClient(self.coordinator, model=self.model)
+        return Client(self.verifier or f"127.0.0.1:{DEFAULT_PORT}")

@@ -1,0 +1,145 @@
+"""A client of a whole fleet: asks the coordinator where to go, and resumes elsewhere when a verifier is lost.
+
+async with FleetClient("127.0.0.1:50060") as client:
+    completion = await client.complete(Prompt(text="def add(a, b):"), max_tokens=32)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Self, Unpack
+
+from dragoman.client import ATTEMPTS, PATIENCE, Client
+from dragoman.completion import Chunk, Completion
+from dragoman.coordinator_client import CoordinatorClient
+from dragoman.retries import Retries
+from dragoman.transcript import TextOptions, Transcript, Writer, generate_request
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import Address
+from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, NoVerifierError
+from speculation.messages import Prompt
+from speculation.prefix import prefix_digest
+
+log = logging.getLogger(__name__)
+
+#: Verifiers remembered for the time when no coordinator answers.
+_REMEMBERED: Final = 256
+
+
+class FleetClient:
+    """Use as an async context manager. ``model``: of the texts; empty: the only one that the fleet serves.
+
+    A text outlives its verifier: when that dies, drains or is full, the client asks the coordinator again, without the
+    one that failed, and resumes with the bytes that it has, at a verifier of the same model, vocabulary and dtype. When
+    the coordinator does not answer, it goes to the verifiers that it last heard of. ``attempts``: requests that may
+    fail in a row. ``patience``: seconds that may pass from the first failure on. New text restores both.
+    """
+
+    def __init__(
+        self,
+        coordinator: str | Address,
+        *,
+        model: str = "",
+        attempts: int = ATTEMPTS,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._coordinator = CoordinatorClient(coordinator)
+        self._model = model
+        self._attempts = attempts
+        self._patience = patience
+        self._clients: dict[str, Client] = {}
+        self._known: dict[str, pb.RouteCandidate] = {}  # by address, the latest last
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await asyncio.gather(self._coordinator.close(), *(client.close() for client in self._clients.values()))
+
+    async def describe(self) -> pb.DescribeResponse:
+        """One of the verifiers that texts may go to. Raises what ``CoordinatorClient.route`` and ``Client.describe``
+        raise."""
+        candidates = await self._coordinator.route(0, model=self._model)
+        return await self._client(candidates[0].address).describe()
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        on_restart: Callable[[], None] | None = None,
+        **options: Unpack[TextOptions],
+    ) -> Completion:
+        """The answer to ``prompt``, as ``Client.complete`` gives it, whatever becomes of single verifiers.
+
+        ``on_restart``: where no verifier writes the text on as it was begun (a processor that rounds differently), it
+        begins anew after this is called; without it, DivergedError is raised. At the end of patience the last error
+        is raised, with what was tried.
+        """
+        transcript = Transcript(generate_request(prompt, **options), on_chunk)
+        retries = Retries(attempts=self._attempts, patience=self._patience)
+        prefix = prefix_digest(prompt)
+        failed: dict[str, DragomanError] = {}  # by instance, since the last pause
+        while True:
+            try:
+                candidate = await self._candidate(prefix, transcript, frozenset(failed))
+            except InputError:
+                raise
+            except DragomanError as error:
+                if not (failed or self._known or isinstance(error, LimitExceededError)):
+                    raise  # nobody was ever there
+                reasons = list(failed.values())
+                failed.clear()
+                diverged = [reason for reason in reasons if isinstance(reason, DivergedError)]
+                if not diverged:
+                    # Why the last verifier failed says more than that there is no other.
+                    await retries.pause(reasons[-1] if reasons else error)
+                elif on_restart is None:
+                    raise diverged[-1] from error
+                else:
+                    transcript.restart()
+                    on_restart()
+                continue
+            try:
+                return await self._client(candidate.address).follow(transcript)
+            except DragomanError as error:
+                if isinstance(error, InputError):
+                    raise
+                log.info("%s fails after %d bytes of text: %s", candidate.address, transcript.received, error)
+                retries.failed(error, transcript.received)
+                failed[candidate.instance] = error
+
+    async def _candidate(self, prefix: int, transcript: Transcript, exclude: frozenset[str]) -> pb.RouteCandidate:
+        """Where to go next. Raises what ``CoordinatorClient.route`` raises if nowhere."""
+        writer = transcript.must_write
+        try:
+            candidates = await self._coordinator.route(prefix, model=self._model, exclude=exclude, writer=writer)
+        except (NoVerifierError, LimitExceededError, InputError):
+            raise
+        except DragomanError as error:
+            for candidate in self._known.values():
+                if candidate.instance not in exclude and self._would_do(candidate, writer):
+                    log.info("%s; going to %s, which was there before", error, candidate.address)
+                    return candidate
+            raise
+        for candidate in reversed(candidates):
+            self._known.pop(candidate.address, None)
+            self._known[candidate.address] = candidate
+        while len(self._known) > _REMEMBERED:
+            self._known.pop(next(iter(self._known)))
+        return candidates[0]
+
+    def _would_do(self, candidate: pb.RouteCandidate, writer: Writer | None) -> bool:
+        if writer is None:
+            return self._model in ("", candidate.model)
+        return writer == Writer(candidate.model, candidate.vocab_hash, candidate.dtype)
+
+    def _client(self, address: str) -> Client:
+        if address not in self._clients:
+            self._clients[address] = Client(address)
+        return self._clients[address]

@@ -1,0 +1,36 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class RuleName(StrEnum):
+    RACE = "race"
+    EXACT = "exact"
+    REJECTION = "rejection"
+    STRING_REJECTION = "string-rejection"
+    AUTO = "auto"
+
+
+LOCAL_VERIFIER = "127.0.0.1:50061"
+MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
+Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
+Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
+MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
+TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
+MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
+Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none (rules race, exact)")]
+RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
+NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
+ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]

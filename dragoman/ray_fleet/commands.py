@@ -1,0 +1,167 @@
+"""`dragoman fleet`: read the file, get into the cluster, let the launcher do it, show what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dragoman.fleet import fetch_status, status_as_dict
+from dragoman.fleet_view import fleet_view
+from dragoman.ray_fleet import cluster
+from dragoman.ray_fleet.config import FleetFile, read_fleet
+from dragoman.ray_fleet.launcher import Launcher, Standing
+from dragoman.ray_fleet.local_ray import LocalRay
+from dragoman.terminal import err
+from protos.transport import Address
+from speculation.errors import ConnectionFailedError, DragomanError, InputError
+
+
+def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: bool) -> None:
+    """``wait_seconds`` None: as the file says."""
+    fleet = read_fleet(config)
+    cluster.installed_version()
+    found = cluster.find(address) or _start_local(fleet)
+    with _launcher(found) as launcher:
+        standings = launcher.up(fleet, wait_seconds=fleet.wait_seconds if wait_seconds is None else wait_seconds)
+    if as_json:
+        print(json.dumps({"ray": str(found), "actors": [standing.to_json() for standing in standings]}))
+    else:
+        console = Console()
+        console.print(actor_table(standings))
+        console.print(how_to_get_text(standings), highlight=False, soft_wrap=True)
+
+
+def run_status(address: str, *, as_json: bool) -> None:
+    """The actors by Ray's word, and the fleet by the coordinator's."""
+    with _launcher(_existing(address)) as launcher:
+        standings = launcher.status()
+    problem, fleet = "", None
+    coordinator = next((one.facts.get("address") for one in standings if one.kind == "coordinator"), None)
+    if coordinator:
+        try:
+            fleet = asyncio.run(fetch_status(coordinator))
+        except DragomanError as error:
+            problem = str(error)
+    if as_json:
+        told: dict[str, Any] = {"actors": [standing.to_json() for standing in standings]}
+        print(json.dumps(told | {"fleet": status_as_dict(fleet) if fleet is not None else None, "problem": problem}))
+        return
+    console = Console()
+    if not standings:
+        console.print("No actor of a fleet runs in this cluster; `dragoman fleet up` starts one.", highlight=False)
+        return
+    console.print(actor_table(standings))
+    if fleet is not None:
+        console.print(fleet_view(fleet, width=console.width))
+    elif problem:
+        console.print(problem, highlight=False, soft_wrap=True)
+
+
+def run_scale(config: Path, address: str, sizes: Sequence[str], *, drain_seconds: float) -> None:
+    fleet = read_fleet(config)
+    wanted = dict(_size(text) for text in sizes)
+    with _launcher(_existing(address)) as launcher:
+        launcher.scale(fleet, wanted, drain_seconds=drain_seconds)
+        Console().print(actor_table(launcher.status()))
+
+
+def run_drain(address: str, replica: str, *, drain_seconds: float) -> None:
+    with _launcher(_existing(address)) as launcher:
+        launcher.drain(replica, seconds=drain_seconds)
+
+
+def run_down(address: str) -> None:
+    """Nothing there is nothing to do."""
+    cluster.installed_version()
+    found = cluster.find(address)
+    if found is None:
+        err.print("no Ray runs here", highlight=False)
+        return
+    with _launcher(found) as launcher:
+        launcher.down()
+    local = LocalRay.running()
+    if local is not None and local.address == found:
+        local.stop()
+        err.print("the local Ray is gone", highlight=False)
+
+
+def _size(text: str) -> tuple[str, int]:
+    found = re.fullmatch(r"([^=]+)=(\d{1,4})", text)
+    if found is None:
+        raise InputError("size", text, "is not GROUP=REPLICAS", remedy="write for example drafters=3")
+    return found[1], int(found[2])
+
+
+def _existing(address: str) -> Address:
+    cluster.installed_version()
+    found = cluster.find(address)
+    if found is None:
+        raise ConnectionFailedError(
+            "no Ray runs on this machine", remedy="`dragoman fleet up` starts one; or give --address host:port"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _launcher(address: Address) -> Iterator[Launcher]:
+    ray = cluster.connect(address)
+    try:
+        yield Launcher(ray, note=lambda words: err.print(words, highlight=False, soft_wrap=True, style="dim"))
+    finally:
+        ray.shutdown()
+
+
+def _start_local(fleet: FleetFile) -> Address:
+    """As many nodes as the labels need; each has CPUs for all, because all of them are this one machine."""
+    err.print("no Ray runs here: starting one", highlight=False, style="dim")
+    needed = sum(group.replicas * group.num_cpus for group in fleet.groups) + fleet.coordinator.num_cpus
+    cpus = max(len(os.sched_getaffinity(0)), int(needed + 0.999))
+    return LocalRay.start(label_sets(fleet), num_cpus=cpus).use()
+
+
+def label_sets(fleet: FleetFile) -> list[dict[str, str]]:
+    """The fewest sets of labels, each for one node, that fulfil the plain selectors of all groups."""
+    found: list[dict[str, str]] = [{}]
+    for labels in [fleet.coordinator.labels, *(group.labels for group in fleet.groups)]:
+        wanted = {name: value for name, value in labels.items() if not re.search(r"[!()]", value)}
+        for node in found:
+            if all(node.get(name, value) == value for name, value in wanted.items()):
+                node |= wanted
+                break
+        else:
+            found.append(wanted)
+    return found
+
+
+def actor_table(standings: Sequence[Standing]) -> Table:
+    """One line an actor."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("actor", "kind", "state", "at", "model", "sessions"):
+        table.add_column(heading, no_wrap=heading != "state")
+    for one in standings:
+        settings = one.facts.get("settings", {})
+        at = one.facts.get("address") or one.facts.get("host", "")
+        problem = one.why or one.facts.get("problem", "")
+        state = f"{one.state}: {problem}" if problem else one.state
+        sessions = str(one.facts.get("sessions", ""))
+        table.add_row(one.name, one.kind, state, at, str(settings.get("model", "")), sessions)
+    return table
+
+
+def how_to_get_text(standings: Sequence[Standing]) -> str:
+    coordinator = next(one.facts["address"] for one in standings if one.kind == "coordinator")
+    return (
+        f"\ncoordinator at {coordinator}\n"
+        f"  text:      dragoman generate --coordinator {coordinator} --prompt '...'\n"
+        f"  watch:     dragoman top --coordinator {coordinator}\n"
+        f"  one more drafter, from any machine: dragoman drafter --model smollm2-135m --coordinator {coordinator}"
+    )

@@ -1,0 +1,145 @@
+"""The fleet file: targets, drafters and the coordinator on Ray. ``deploy/fleet.yaml`` explains every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from coordinator.config import CoordinatorConfig, Share
+from coordinator.settings import Mistake, Settings, read_settings
+from drafter_service.actor import DrafterSettings
+from protos.transport import COORDINATOR_PORT
+from speculation.messages import SpeculationPlan
+from speculation.plan import START
+from verifier_service.actor import VerifierSettings
+
+
+def _whole_or_fraction(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("should be a fraction of one GPU, or a whole number of them")
+    return gpus
+
+
+Cpus = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)]
+Gpus = Annotated[float, Field(ge=0, le=64, allow_inf_nan=False), AfterValidator(_whole_or_fraction)]
+Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+#: Label of a Ray node and what it must be: `edge`, `!edge`, `in(edge, cloud)`, `!in(edge, cloud)`.
+Labels = dict[str, str]
+
+
+class PlanSettings(Settings):
+    """A ``SpeculationPlan``: where a target begins, and with ``adaptive: false`` where it stays."""
+
+    width: int = Field(default=START.width, ge=0, le=SpeculationPlan.MAX_TOKENS)
+    lookahead: int = Field(default=START.lookahead, ge=0, le=SpeculationPlan.MAX_TOKENS)
+    stop_threshold: Share = START.stop_threshold
+    span_tokens: int = Field(default=START.span_tokens, ge=1, le=SpeculationPlan.MAX_TOKENS)
+    patience: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
+    alternatives: int = Field(default=START.alternatives, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
+    alternative_threshold: Share = START.alternative_threshold
+    verify_threshold: Share = START.verify_threshold
+
+
+class Group(Settings):
+    """Replicas that are alike."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
+    model: str = Field(min_length=1)
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    replicas: int = Field(default=1, ge=0, le=1000)
+    num_cpus: Cpus = 1
+    num_gpus: Gpus = 0
+    labels: Labels = Field(default={})
+
+    @property
+    def actor_device(self) -> str:
+        """Ray does not hide GPUs from an actor that asked for none."""
+        return "cpu" if self.device == "auto" and not self.num_gpus else self.device
+
+
+class Target(Group):
+    """``port``: of the first replica, the n-th takes the n-th after it; None: free ones."""
+
+    port: Port | None = None
+    max_sessions: int = Field(default=64, ge=1, le=100_000)
+    adaptive: bool = True
+    plan: PlanSettings = PlanSettings()
+
+    def settings_of(self, number: int) -> VerifierSettings:
+        return VerifierSettings(
+            model=self.model,
+            device=self.actor_device,
+            dtype=self.dtype,
+            threads=self.threads,
+            port=self.port + number if self.port else 0,
+            plan=SpeculationPlan(**self.plan.model_dump()),
+            adaptive=self.adaptive,
+            max_sessions=self.max_sessions,
+        )
+
+
+class DrafterGroup(Group):
+    """``model``: as everywhere, or ``lookup``."""
+
+    labels: Labels = Field(default={"role": "edge"})
+    max_sessions: int = Field(default=4, ge=1, le=100_000)
+
+    def settings_of(self, number: int) -> DrafterSettings:
+        return DrafterSettings(
+            model=self.model,
+            device=self.actor_device,
+            dtype=self.dtype,
+            threads=self.threads,
+            max_sessions=self.max_sessions,
+        )
+
+
+class CoordinatorSettings(Settings):
+    """``settings``: those of coordinator.yaml."""
+
+    port: Port = COORDINATOR_PORT
+    num_cpus: Cpus = 0
+    labels: Labels = Field(default={})
+    settings: CoordinatorConfig = CoordinatorConfig()
+
+
+class FleetFile(Settings):
+    """``wait_seconds``: for nodes that are to come; ``start_seconds``: until everything serves."""
+
+    coordinator: CoordinatorSettings = CoordinatorSettings()
+    targets: list[Target] = Field(min_length=1)
+    drafters: list[DrafterGroup] = Field(default=[])
+    wait_seconds: Wait = 60
+    start_seconds: Wait = 600
+
+    @property
+    def groups(self) -> list[Group]:
+        return [*self.targets, *self.drafters]
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if "listen" in self.coordinator.settings.model_fields_set:
+            yield Mistake(
+                ("coordinator", "settings", "listen"),
+                self.coordinator.settings.listen,
+                "on Ray the coordinator listens at the address of its node",
+                remedy="leave it out, and set coordinator.port",
+            )
+        names: set[str] = set()
+        for kind in ("targets", "drafters"):
+            for index, group in enumerate(getattr(self, kind)):
+                if group.name in names:
+                    yield Mistake(
+                        (kind, index, "name"), group.name, "is taken by another group", remedy="name it otherwise"
+                    )
+                names.add(group.name)
+
+
+def read_fleet(path: Path) -> FleetFile:
+    """Raises InputError, which names the line, the field, its value and what to write instead."""
+    return read_settings(path, FleetFile, field="config", remedy="deploy/fleet.yaml explains every setting")

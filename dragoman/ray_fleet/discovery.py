@@ -1,0 +1,39 @@
+"""What an actor needs of Ray: where it runs, where the coordinator is, where its log goes. Runs inside the actors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from protos.transport import Address
+from speculation.errors import ConnectionFailedError
+
+#: Seconds for the coordinator's answer: one that is just restarting says nothing.
+TIMEOUT = 5.0
+COORDINATOR = "coordinator"
+
+
+def log_what_happens() -> None:
+    """For every worker process: what happens, session by session, into the log that Ray keeps of it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def own_host() -> str:
+    """The address of this node, as Ray knows it."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
+async def coordinator_address(namespace: str) -> Address:
+    """Where the fleet's coordinator is now. Raises ConnectionFailedError if Ray does not know, or it does not say."""
+    import ray
+
+    try:
+        handle = await asyncio.to_thread(ray.get_actor, COORDINATOR, namespace)
+        address = await asyncio.wait_for(handle.address.remote(), TIMEOUT)
+    except ValueError as error:
+        raise ConnectionFailedError("the cluster has no coordinator") from error
+    except (TimeoutError, ray.exceptions.RayError) as error:
+        raise ConnectionFailedError(f"the coordinator does not say where it is: {type(error).__name__}") from error
+    return Address.parse(address, field="coordinator")

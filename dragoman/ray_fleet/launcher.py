@@ -1,0 +1,236 @@
+"""Bringing the fleet up, changing its size, and taking it down: what `dragoman fleet` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Final
+
+from dragoman.ray_fleet.calls import Answer, Outcome, ask, ask_until
+from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.discovery import COORDINATOR
+from dragoman.ray_fleet.nodes import alive, problem_of, wait_for_nodes
+from dragoman.ray_fleet.replicas import (
+    Replica,
+    handle_of,
+    kind_of,
+    running,
+    start_coordinator,
+    start_replica,
+)
+from speculation.errors import ConnectionFailedError, DragomanError, InputError
+
+Note = Callable[[str], None]
+#: Seconds for an actor's answer to a plain question, and for its end.
+_ANSWER: Final = 5.0
+_STOP: Final = 10.0
+#: Seconds between two words about what is still coming up.
+_PATIENCE: Final = 10.0
+
+
+@dataclass(slots=True)
+class Standing:
+    """How an actor stands: what it tells of itself, or why it tells nothing."""
+
+    name: str
+    kind: str
+    outcome: Outcome
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+    @property
+    def state(self) -> str:
+        """For people: serving, starting, restarting, dead or silent."""
+        if self.outcome is not Outcome.ANSWERED:
+            return {Outcome.AWAY: "restarting", Outcome.GONE: "dead", Outcome.SILENT: "silent"}[self.outcome]
+        if self.facts.get("draining"):
+            return "draining"
+        return "serving" if self.facts["serving"] else "starting"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "kind": self.kind, "state": self.state, "why": self.why, **self.facts}
+
+
+class Launcher:
+    """``ray``: connected to the cluster. ``note``: told what happens, line by line."""
+
+    def __init__(self, ray: ModuleType, *, note: Note = lambda words: None) -> None:
+        self._ray = ray
+        self._note = note
+
+    # ---- up -----------------------------------------------------------------------------------------------------
+
+    def up(self, fleet: FleetFile, *, wait_seconds: float) -> list[Standing]:
+        """Start what is not there, and wait until all of it serves.
+
+        Raises DragomanError if a group has no node that could host it after ``wait_seconds``, InputError or ModelError
+        of an actor that cannot serve, ConnectionFailedError for one that does not come up in time. Actors that this
+        call started and that do not serve are removed again.
+        """
+        wait_for_nodes(self._ray, fleet.groups, wait_seconds, note=self._note)
+        found = self._start(fleet)
+        self._tell_differences(fleet, found)
+        return found
+
+    def _start(self, fleet: FleetFile) -> list[Standing]:
+        """All at once, then wait for each."""
+        until = time.monotonic() + fleet.start_seconds
+        before = {replica.actor_name for replica in running(self._ray)}
+        new = [] if handle_of(self._ray, COORDINATOR) else [COORDINATOR]
+        try:
+            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet))]
+            for group in [*fleet.targets, *fleet.drafters]:
+                for number in range(group.replicas):
+                    replica = Replica(kind_of(group), group.name, number)
+                    if replica.actor_name not in before:
+                        new.append(replica.actor_name)
+                    started.append((replica.name, replica.kind, start_replica(self._ray, group, number)))
+            return [self._await(name, kind, handle, until) for name, kind, handle in started]
+        except BaseException:
+            self._remove_failed(new)
+            raise
+
+    def _await(self, name: str, kind: str, handle: Any, until: float) -> Standing:
+        """Until the actor serves."""
+        while True:
+            step = min(until, time.monotonic() + _PATIENCE)
+            answer = ask_until(self._ray, handle.ready.remote, step)
+            if answer.outcome is Outcome.ANSWERED:
+                self._note(f"{name} serves{_where(answer.value)}")
+                return Standing(name, kind, Outcome.ANSWERED, answer.value)
+            if answer.outcome is Outcome.GONE:
+                raise DragomanError(f"{name} cannot run: {answer.why}", remedy="see Ray's log of the actor")
+            why = self._why_not(handle, answer)
+            if time.monotonic() >= until:
+                raise ConnectionFailedError(f"{name} does not serve in time: {why}", remedy="raise start_seconds")
+            self._note(f"{name} is not there yet: {why}")
+
+    def _why_not(self, handle: Any, answer: Answer) -> str:
+        """Of an actor that is not ready: what it says, or what Ray says."""
+        if answer.outcome is Outcome.AWAY:
+            return answer.why
+        told = ask(self._ray, handle.describe.remote, _ANSWER)
+        if told.outcome is Outcome.ANSWERED:
+            return str(told.value["problem"] or "it is starting")
+        free = self._ray.available_resources()
+        room = ", ".join(f"{free.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+        return f"its actor was not started yet; the cluster has {room} free"
+
+    def _remove_failed(self, names: list[str]) -> None:
+        """Of the actors just started: those that do not serve."""
+        for name in names:
+            handle = handle_of(self._ray, name)
+            if handle is None:
+                continue
+            try:
+                answer = ask(self._ray, handle.describe.remote, 1.0)
+                serves = answer.outcome is Outcome.ANSWERED and answer.value["serving"]
+            except DragomanError:
+                serves = False
+            if not serves:
+                self._ray.kill(handle)
+
+    def _tell_differences(self, fleet: FleetFile, found: list[Standing]) -> None:
+        """What was there before may not be what the file says now."""
+        wanted = {COORDINATOR: {"port": fleet.coordinator.port, **fleet.coordinator.settings.model_dump()}}
+        for group in [*fleet.targets, *fleet.drafters]:
+            for number in range(group.replicas):
+                wanted[f"{group.name}/{number}"] = dataclasses.asdict(group.settings_of(number))
+        for one in found:
+            if one.facts["settings"] != wanted[one.name]:
+                self._note(f"{one.name} runs with other settings than the file has: end it and bring it up again")
+        for replica in running(self._ray):
+            if replica.name not in wanted:
+                self._note(f"{replica.name} runs too, and is not in the file")
+
+    # ---- status -------------------------------------------------------------------------------------------------
+
+    def status(self) -> list[Standing]:
+        """Every actor of the fleet, the coordinator first; empty if there is none."""
+        replicas = sorted(running(self._ray), key=lambda replica: replica.kind != "verifier")
+        names = [(replica.name, replica.kind, replica.actor_name) for replica in replicas]
+        if handle_of(self._ray, COORDINATOR) is not None:
+            names.insert(0, (COORDINATOR, "coordinator", COORDINATOR))
+        return [self._standing(*name) for name in names]
+
+    def _standing(self, name: str, kind: str, actor_name: str) -> Standing:
+        handle = handle_of(self._ray, actor_name)
+        if handle is None:
+            return Standing(name, kind, Outcome.GONE, why="it was removed")
+        answer = ask(self._ray, handle.describe.remote, _ANSWER)
+        return Standing(name, kind, answer.outcome, answer.value or {}, answer.why)
+
+    # ---- scale, drain, down -------------------------------------------------------------------------------------
+
+    def scale(self, fleet: FleetFile, sizes: Mapping[str, int], *, drain_seconds: float) -> list[Standing]:
+        """Change how many replicas a group has; texts go on meanwhile. Raises what ``up`` raises."""
+        wanted = [self._group(fleet, name).model_copy(update={"replicas": count}) for name, count in sizes.items()]
+        nodes = alive(self._ray)
+        for group in wanted:
+            problem = problem_of(group, nodes) if group.replicas else ""
+            if problem:
+                raise DragomanError(f"{group.name} has no place: {problem}")
+        for group in wanted:
+            surplus = [one for one in running(self._ray) if self._belongs(one, group) and one.number >= group.replicas]
+            for replica in sorted(surplus, reverse=True):
+                self.remove(replica, drain_seconds=drain_seconds)
+        targets = [group for group in wanted if isinstance(group, Target)]
+        drafters = [group for group in wanted if isinstance(group, DrafterGroup)]
+        return self._start(fleet.model_copy(update={"targets": targets, "drafters": drafters}))
+
+    def _belongs(self, replica: Replica, group: Target | DrafterGroup) -> bool:
+        return replica.kind == kind_of(group) and replica.group == group.name
+
+    def _group(self, fleet: FleetFile, name: str) -> Target | DrafterGroup:
+        """By its name; ``target`` and ``drafters`` will do where there is only one of the kind."""
+        groups: list[Target | DrafterGroup] = [*fleet.targets, *fleet.drafters]
+        found = [group for group in groups if group.name == name]
+        if not found and name in ("target", "targets"):
+            found = [*fleet.targets]
+        if not found and name in ("drafter", "drafters"):
+            found = [*fleet.drafters]
+        if len(found) == 1:
+            return found[0]
+        problem = "means several groups" if found else "is no group of the fleet file"
+        raise InputError("group", name, problem, remedy=f"one of {', '.join(group.name for group in groups)}")
+
+    def drain(self, name: str, *, seconds: float) -> None:
+        """Take one replica out of service: its sessions end within ``seconds`` or go elsewhere. Raises InputError."""
+        found = [replica for replica in running(self._ray) if replica.name == name]
+        if not found:
+            there = ", ".join(replica.name for replica in running(self._ray)) or "none"
+            raise InputError("replica", name, "is not there", remedy=f"one of: {there}")
+        for replica in found:
+            self.remove(replica, drain_seconds=seconds)
+
+    def remove(self, replica: Replica, *, drain_seconds: float) -> None:
+        """A verifier lets its sessions go first; a drafter just leaves, which costs its sessions nothing but speed."""
+        handle = handle_of(self._ray, replica.actor_name)
+        if handle is None:
+            return
+        if replica.kind == "verifier":
+            answer = ask(self._ray, lambda: handle.drain.remote(drain_seconds), drain_seconds + _ANSWER)
+            if answer.outcome is Outcome.ANSWERED and answer.value:
+                self._note(f"{replica.name} handed {answer.value} sessions over")
+        ask(self._ray, handle.stop.remote, _STOP)
+        self._ray.kill(handle)
+        self._note(f"{replica.name} is gone")
+
+    def down(self) -> int:
+        """End all of it, drafters first, the coordinator last; how many actors that were."""
+        replicas = running(self._ray)
+        for replica in replicas:  # drafters come first by their kind's name
+            self.remove(replica, drain_seconds=0.0)
+        coordinator = handle_of(self._ray, COORDINATOR)
+        if coordinator is not None:
+            ask(self._ray, coordinator.stop.remote, _STOP)
+            self._ray.kill(coordinator)
+            self._note("the coordinator is gone")
+        return len(replicas) + (coordinator is not None)
+
+
+def _where(facts: Mapping[str, Any]) -> str:
+    return f" at {facts['address']}" if facts["address"] else f" on {facts['host']}"

@@ -1,0 +1,95 @@
+"""The fleet's actors in the cluster: how they are named, which are there, how one is started."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from coordinator.actor import CoordinatorActor
+from coordinator.config import CoordinatorConfig
+from drafter_service.actor import DrafterActor
+from dragoman.ray_fleet.cluster import NAMESPACE
+from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Group, Target
+from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address, own_host
+from verifier_service.actor import VerifierActor
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Replica:
+    """``qwen/0``: the first of the group ``qwen``. ``kind``: verifier or drafter."""
+
+    kind: str
+    group: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}/{self.number}"
+
+    @property
+    def actor_name(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+def kind_of(group: Group) -> str:
+    return "verifier" if isinstance(group, Target) else "drafter"
+
+
+def running(ray: ModuleType) -> list[Replica]:
+    """Replicas that the cluster has, in order; dead ones are not among them, restarting ones are."""
+    found = []
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        parts = actor["name"].split("/")
+        if actor["namespace"] == NAMESPACE and len(parts) == 3 and parts[2].isdecimal():
+            found.append(Replica(parts[0], parts[1], int(parts[2])))
+    return sorted(found)
+
+
+def handle_of(ray: ModuleType, actor_name: str) -> Any | None:
+    """None if there is no such actor."""
+    try:
+        return ray.get_actor(actor_name, NAMESPACE)
+    except ValueError:
+        return None
+
+
+def start_coordinator(ray: ModuleType, fleet: FleetFile) -> Any:
+    """The coordinator's actor, started if it is not there."""
+    wanted = fleet.coordinator
+    options = _options(COORDINATOR, num_cpus=wanted.num_cpus, num_gpus=0, labels=wanted.labels)
+    config = CoordinatorConfig.model_validate(wanted.settings.model_dump())
+    return ray.remote(CoordinatorActor).options(**options).remote(COORDINATOR, config, wanted.port, host=own_host)
+
+
+def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int) -> Any:
+    """The actor of a group's replica, started if it is not there."""
+    replica = Replica(kind_of(group), group.name, number)
+    options = _options(replica.actor_name, num_cpus=group.num_cpus, num_gpus=group.num_gpus, labels=group.labels)
+    actor = VerifierActor if isinstance(group, Target) else DrafterActor
+    return (
+        ray.remote(actor)
+        .options(**options)
+        .remote(
+            replica.name,
+            group.settings_of(number),
+            host=own_host,
+            coordinator=functools.partial(coordinator_address, NAMESPACE),
+        )
+    )
+
+
+def _options(name: str, *, num_cpus: float, num_gpus: float, labels: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        # A restart is a new start: nothing is kept in an actor that cannot be had again.
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "label_selector": labels or None,
+    }

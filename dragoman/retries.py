@@ -1,0 +1,54 @@
+"""How often and how long a client tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from protos.transport import Backoff
+from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, ProtocolError
+
+
+def may_help_later(error: DragomanError) -> bool:
+    """Whether the same verifier, or one at its address, may do after a while what it could not."""
+    passing = isinstance(error, LimitExceededError) or not isinstance(error, ProtocolError)
+    return passing and not isinstance(error, (InputError, DivergedError))
+
+
+class Retries:
+    """Patience with verifiers that fail, which every new byte of text restores.
+
+    ``attempts``: requests that may fail in a row. ``patience``: seconds that may pass from the first failure on.
+    """
+
+    def __init__(self, *, attempts: int, patience: float) -> None:
+        self._attempts = attempts
+        self._patience = patience
+        self._backoff = Backoff(longest=1.0)
+        self._received = 0
+        self._failures = 0
+        self._pauses = 0
+        self._since: float | None = None
+
+    def failed(self, error: DragomanError, received: int) -> None:
+        """A request failed, with so many bytes of text received in all. Raises ``error`` if that was once too often."""
+        if received > self._received:
+            self._received, self._failures, self._pauses, self._since = received, 0, 0, None
+        self._failures += 1
+        self._check(error)
+
+    async def pause(self, error: DragomanError) -> None:
+        """Wait before the next try, longer each time. Raises ``error`` if patience ends."""
+        self._check(error)
+        await asyncio.sleep(self._backoff.delay(self._pauses))
+        self._pauses += 1
+
+    def _check(self, error: DragomanError) -> None:
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        waited = now - self._since
+        if self._failures > self._attempts or waited > self._patience:
+            message = f"{error.message}; gave up after {self._failures} failed requests in {waited:.1f} s"
+            if self._received:
+                message += f", with {self._received} bytes of text received"
+            raise type(error)(message, remedy=error.remedy) from error

@@ -1,0 +1,95 @@
+"""The fleet file: the commented one, and mistakes in one's own. No Ray is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coordinator.config import CoordinatorConfig
+from deploy.fleet import fleet_arguments
+from dragoman.ray_fleet.commands import label_sets
+from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target, read_fleet
+from speculation.errors import InputError
+from speculation.plan import START
+
+EXAMPLE = Path(__file__).parent.parent / "deploy" / "fleet.yaml"
+TARGET = "targets:\n  - name: a\n    model: m\n"
+
+
+def read(tmp_path: Path, text: str) -> FleetFile:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(text)
+    return read_fleet(path)
+
+
+def test_the_commented_file_names_every_setting_with_its_default():
+    written = yaml.safe_load(EXAMPLE.read_text())
+    fleet = read_fleet(EXAMPLE)
+    assert set(written) == set(FleetFile.model_fields)
+    assert set(written["coordinator"]) == {"port", "num_cpus", "labels", "settings"}
+    assert set(written["targets"][0]) == set(Target.model_fields)
+    assert set(written["drafters"][0]) == set(DrafterGroup.model_fields)
+    assert fleet.coordinator.settings == CoordinatorConfig()
+    assert fleet.targets == [Target(name="qwen", model="qwen2.5-coder-1.5b")]
+    assert fleet.drafters == [DrafterGroup(name="smollm2", model="smollm2-135m")]
+    defaults = FleetFile(targets=[Target(name="a", model="m")])
+    assert (fleet.wait_seconds, fleet.start_seconds) == (defaults.wait_seconds, defaults.start_seconds)
+    assert fleet.coordinator == defaults.coordinator
+
+
+def test_what_the_actors_are_told():
+    target = Target(name="a", model="m", port=5000, max_sessions=3, threads=2)
+    told = target.settings_of(2)
+    assert (told.model, told.port, told.max_sessions, told.threads) == ("m", 5002, 3, 2)
+    assert told.plan == START and Target(name="a", model="m").settings_of(2).port == 0
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", ["line 1", "targets", "is missing"]),
+        ("targets: []", ["line 1", "targets", "at least 1"]),
+        ("targets:\n  - name: a\n", ["line 2", "targets.0.model", "is missing"]),
+        (TARGET + "    replcas: 2\n", ["line 4", "targets.0.replcas=2", "no such setting", "replicas"]),
+        (TARGET + "    replicas: two\n", ["line 4", "targets.0.replicas='two'", "valid integer"]),
+        (TARGET + "    num_gpus: 1.5\n", ["line 4", "targets.0.num_gpus=1.5", "fraction of one GPU"]),
+        (TARGET + "    labels: {role: true}\n", ["line 4", "targets.0.labels.role=True", "valid string"]),
+        (TARGET + "    plan:\n      width: 999\n", ["line 5", "targets.0.plan.width=999", "256"]),
+        (
+            TARGET + "  - name: b\n    model: m\n  - name: B\n    model: m\n",
+            ["line 6", "targets.2.name='B'", "pattern"],
+        ),
+        (TARGET + "drafters:\n  - name: a\n    model: m\n", ["line 5", "drafters.0.name='a'", "another group"]),
+        (TARGET + "drafters: lookup\n", ["line 4", "drafters='lookup'", "valid list"]),
+        (TARGET + "drafters:\n  - lookup\n", ["line 5", "drafters.0='lookup'", "settings of its own"]),
+        ("coordinator:\n  settings:\n    listen: a:1\n" + TARGET, ["line 3", "listen='a:1'", "coordinator.port"]),
+        ("coordinator:\n  settings:\n    plan:\n      max_with: 1\n" + TARGET, ["line 4", "max_with=1", "max_width"]),
+        ("coordinator:\n  port: 0\n" + TARGET, ["line 2", "coordinator.port=0", "greater than or equal to 1"]),
+        ("wait_seconds: -1\n" + TARGET, ["line 1", "wait_seconds=-1"]),
+        ("targets: [", ["not YAML, line 1"]),
+    ],
+)
+def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, words: list[str]):
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, text)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "fleet.yaml" in str(caught.value) and caught.value.remedy
+
+
+def test_a_local_ray_has_a_node_for_labels_that_exclude_each_other():
+    groups = [{"role": "edge"}, {"role": "cloud", "zone": "in(a,b)"}, {"zone": "c"}, {"role": "!edge"}, {}]
+    fleet = FleetFile(
+        targets=[Target(name="t", model="m")],
+        drafters=[DrafterGroup(name=f"d{number}", model="m", labels=labels) for number, labels in enumerate(groups)],
+    )
+    assert label_sets(fleet) == [{"role": "edge", "zone": "c"}, {"role": "cloud"}]
+    assert label_sets(FleetFile(targets=[Target(name="t", model="m")])) == [{}]
+
+
+def test_a_job_without_a_command_brings_the_fleet_up():
+    assert fleet_arguments(["-c", "x.yaml"]) == ["fleet", "up", "-c", "x.yaml"]
+    assert fleet_arguments(["down"]) == ["fleet", "down"]
+    assert fleet_arguments([]) == ["fleet", "up"]
+    assert fleet_arguments(["--help"]) == ["fleet", "--help"]

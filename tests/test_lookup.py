@@ -1,0 +1,75 @@
+"""What a target looks up in its own text, and what such guesses and a drafter's word are worth."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speculation.lookup import OwnLookup, longest_suffix_match, match_confidence
+from speculation.messages import SpeculationPlan
+from speculation.reliability import Reliability
+from speculation.text_digest import DigestedText
+from tests.session_drivers import SAMPLINGS, Target, plain_text, request
+
+
+def looked_up(prompt: bytes, text: bytes) -> bytes:
+    return b"".join(span.text for span in OwnLookup(prompt).spans(DigestedText(text)))
+
+
+def test_goes_on_as_the_text_did_before():
+    assert looked_up(b"def add(first, second):\n    return ", b"first + second\n\ndef add(").startswith(
+        b"first, second):"
+    )
+    assert looked_up(b"nothing here", b" repeats") == b""
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_spans_stand_one_behind_the_other_at_the_committed_end(prompt: bytes, text: bytes):
+    committed = DigestedText(text)
+    at = DigestedText(text)
+    for span in OwnLookup(prompt).spans(committed):
+        assert (span.base_offset, span.base_digest) == (len(at), at.digest)
+        assert span.text and 0 < span.confidence <= 1
+        at.append(span.text)
+
+
+def test_longer_matches_are_worth_more():
+    worth = [match_confidence(length) for length in range(4, 129)]
+    assert worth == sorted(worth) and 0 < worth[0] < 0.5 < worth[-1] < 1
+    assert longest_suffix_match(b"abcdef abcdef") == (6, 6)
+
+
+def test_a_source_that_is_never_right_is_soon_believed_no_more_and_again_when_it_is():
+    source = Reliability()
+    for step in range(60):
+        source.guess(step, b"x", 0.9)
+        source.settle(step, b"y")
+    assert source.factor < 0.15
+    for step in range(400):
+        source.guess(step, b"x", 0.9)
+        source.settle(step, b"x")
+    assert source.factor > 0.9
+
+
+def test_a_text_too_short_to_say_and_a_guess_for_another_place_change_nothing():
+    source = Reliability()
+    source.guess(7, b"word", 1.0)
+    source.settle(7, b"wo")
+    source.guess(7, b"word", 1.0)
+    source.settle(8, b"other")
+    source.guess(9, b"", 1.0)
+    source.settle(9, b"other")
+    assert source.factor == 1.0
+
+
+def test_a_target_alone_with_its_lookup_writes_the_plain_text_in_fewer_steps():
+    for sampling in SAMPLINGS:
+        target = Target(request(sampling, max_tokens=120), SpeculationPlan(width=8), lookup=True)
+        while not target.finished:
+            target.step()
+        assert target.session.token_ids == plain_text(sampling, 120)
+    # Beyond its end the story begins anew.
+    again = Target(request(SAMPLINGS[0], max_tokens=120, ignore_end=True), SpeculationPlan(width=8), lookup=True)
+    while not again.finished:
+        again.step()
+    assert again.session.stats.steps < 0.8 * len(again.session.token_ids)

@@ -1,0 +1,147 @@
+"""The launcher's parts with made-up nodes and actors: no cluster is started."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from dragoman.ray_fleet.calls import Outcome, ask, ask_until
+from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.launcher import Launcher
+from dragoman.ray_fleet.nodes import Node, fulfils, problem_of, wait_for_nodes
+from speculation.errors import DragomanError, InputError, UnknownModelError
+
+pytestmark = pytest.mark.ray
+ray = pytest.importorskip("ray")
+
+
+# ---- calls --------------------------------------------------------------------------------------------------------
+
+
+def fake_ray(*answers: object) -> SimpleNamespace:
+    """Its ``get`` gives or raises these, one after the other, the last again and again."""
+    left = list(answers)
+
+    def get(reference: object, *, timeout: float) -> object:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return SimpleNamespace(get=get, exceptions=ray.exceptions)
+
+
+def call() -> None:
+    """An actor's method."""
+
+
+AWAY = ray.exceptions.ActorUnavailableError("the node is cut off", b"0" * 16)
+DEAD = ray.exceptions.ActorDiedError()
+
+
+def test_an_actor_that_is_away_is_told_apart_from_one_that_is_dead():
+    assert ask(fake_ray(7), call, 1).value == 7
+    away, dead = ask(fake_ray(AWAY), call, 1), ask(fake_ray(DEAD), call, 1)
+    assert (away.outcome, dead.outcome) == (Outcome.AWAY, Outcome.GONE)
+    assert "cut off" in away.why and "died" in dead.why
+    assert ask(fake_ray(ray.exceptions.GetTimeoutError("late")), call, 1).outcome is Outcome.SILENT
+    unschedulable = ray.exceptions.ActorUnschedulableError("no such node")
+    assert ask(fake_ray(unschedulable), call, 1).outcome is Outcome.GONE
+
+
+def test_only_one_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dragoman.ray_fleet.calls._PAUSE", 0.01)
+    until = time.monotonic() + 5
+    assert ask_until(fake_ray(AWAY, AWAY, "here"), call, until).value == "here"
+    assert ask_until(fake_ray(AWAY, DEAD, "here"), call, until).outcome is Outcome.GONE
+    assert ask_until(fake_ray(AWAY), call, time.monotonic() + 0.05).outcome is Outcome.AWAY
+
+
+def test_an_error_of_ours_comes_through_an_actor_as_it_was():
+    failed = ray.exceptions.RayTaskError("ready", "traceback", UnknownModelError("no model 'x'", remedy="y"))
+    with pytest.raises(UnknownModelError) as caught:
+        ask(fake_ray(failed), call, 1)
+    assert caught.value.exit_code == 3 and caught.value.remedy == "y"
+    with pytest.raises(DragomanError, match="KeyError"):
+        ask(fake_ray(ray.exceptions.RayTaskError("ready", "traceback", KeyError("x"))), call, 1)
+
+
+# ---- nodes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value, condition, expected",
+    [
+        ("edge", "edge", True),
+        ("cloud", "edge", False),
+        (None, "edge", False),
+        ("cloud", "!edge", True),
+        (None, "!edge", True),
+        ("edge", "!edge", False),
+        ("b", "in(a, b)", True),
+        (None, "in(a,b)", False),
+        ("c", "!in(a,b)", True),
+    ],
+)
+def test_label_selectors(value: str | None, condition: str, expected: bool):
+    assert fulfils(value, condition) is expected
+
+
+def told(labels: dict[str, str], **resources: float) -> dict:
+    return {
+        "Alive": True,
+        "NodeManagerAddress": "10.0.0.1",
+        "Labels": {"ray.io/node-id": "n", **labels},
+        "Resources": {"CPU": 4.0, **resources},
+    }
+
+
+def test_a_missing_label_or_gpu_says_what_is_wanted_and_what_is_there():
+    nodes = [Node.of(told({"role": "cloud", "zone": "a"})), Node.of(told({}, GPU=1.0))]
+    problem = problem_of(DrafterGroup(name="d", model="m"), nodes)
+    assert "no node carries the label role=edge" in problem
+    assert "10.0.0.1 (role=cloud, zone=a; 4 CPU, 0 GPU)" in problem and "no label; 4 CPU, 1 GPU" in problem
+    gpus = Target(name="t", model="m", num_gpus=1, labels={"role": "cloud"})
+    assert "needs 1 GPU, more than any node with its labels" in problem_of(gpus, nodes)
+    assert problem_of(Target(name="t", model="m", num_gpus=0.5), nodes) == ""
+    assert "needs 5 CPU" in problem_of(Target(name="t", model="m", num_cpus=5), nodes)
+    assert "no node" in problem_of(Target(name="t", model="m"), [])
+
+
+def test_waiting_for_a_node_that_comes_or_does_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dragoman.ray_fleet.nodes._POLL", 0.01)
+    looks = []
+
+    def nodes() -> list[dict]:
+        looks.append(1)
+        return [told({"role": "edge"} if len(looks) > 3 else {})]
+
+    notes: list[str] = []
+    group = DrafterGroup(name="d", model="m")
+    wait_for_nodes(SimpleNamespace(nodes=nodes), [group], 5, note=notes.append)
+    assert len(notes) == 1 and "waiting for a node for d" in notes[0]
+    bare = SimpleNamespace(nodes=lambda: [told({})])
+    with pytest.raises(DragomanError, match="waited") as caught:
+        wait_for_nodes(bare, [group], 0.05)
+    assert "--labels=role=edge" in caught.value.remedy
+    with pytest.raises(DragomanError, match="role=edge") as caught:
+        wait_for_nodes(bare, [group], 0)
+    assert "waited" not in caught.value.message
+
+
+# ---- sizes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_named_or_the_only_one_of_its_kind():
+    fleet = FleetFile(
+        targets=[Target(name="t", model="m"), Target(name="u", model="m")], drafters=[DrafterGroup(name="d", model="m")]
+    )
+    launcher = Launcher(ray)
+    assert launcher._group(fleet, "drafters").name == "d" and launcher._group(fleet, "u").name == "u"
+    with pytest.raises(InputError, match="several groups"):
+        launcher._group(fleet, "target")
+    with pytest.raises(InputError, match="no group") as caught:
+        launcher._group(fleet, "x")
+    assert "t, u, d" in caught.value.remedy

@@ -1,0 +1,130 @@
+"""The verifier as an actor: a plain class, which whoever runs a cluster wraps; Ray is not imported here.
+
+The gRPC server runs inside it: text and drafts never travel as calls of the actor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from protos.hosting import SelfStarting
+from protos.joining import Whereabouts
+from protos.transport import Address
+from speculation.messages import SpeculationPlan
+from verifier_service.engine import Engine
+from verifier_service.fleet_member import VerifierMember
+from verifier_service.metrics import Instruments, NoInstruments
+from verifier_service.server import VerifierServer
+from verifier_service.verifier import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierSettings:
+    """``port`` 0: a free one. ``threads`` None: what torch takes, which Ray sets to the actor's CPUs."""
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    port: int = 0
+    plan: SpeculationPlan = field(default_factory=SpeculationPlan)
+    adaptive: bool = True
+    max_sessions: int = 64
+
+
+class VerifierActor(SelfStarting):
+    """See the module.
+
+    ``host``: asked for this machine's address, at which it listens and is reached. ``instruments``: asked once for
+    where figures go, given the actor's name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: VerifierSettings,
+        *,
+        host: Callable[[], str],
+        coordinator: Whereabouts,
+        instruments: Callable[[str], Instruments] = lambda name: NoInstruments(),
+    ) -> None:
+        self.settings = settings
+        self._instruments = instruments(name)
+        self._coordinator = coordinator
+        self._engine: Engine | None = None
+        self._server: VerifierServer | None = None
+        super().__init__(name, host)
+
+    async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
+        if self._engine is None:
+            self._engine = await asyncio.to_thread(self._load)
+        settings = self.settings
+        verifier = Verifier(
+            self._engine,
+            plan=settings.plan,
+            adaptive=settings.adaptive,
+            max_sessions=settings.max_sessions,
+            instruments=self._instruments,
+        )
+        self._server = server = VerifierServer(verifier)
+        bound = await server.start(Address(host, settings.port))
+        try:
+            member = VerifierMember(
+                verifier,
+                self._coordinator,
+                instance=secrets.token_hex(8),
+                name=self.name,
+                advertised=str(bound),
+                on_joined=lambda joined: serving(bound),  # before that, the fleet does not know of it
+            )
+            await member.run()
+            await asyncio.Event().wait()  # refused by the coordinator: it serves all the same
+        finally:
+            self._server = None
+            await asyncio.shield(server.stop(grace=0.5))
+
+    async def drain(self, seconds: float) -> int:
+        """Take no new sessions; those still running after so many seconds are handed over. Returns how many were.
+
+        The clients of those resume elsewhere by themselves. Idempotent.
+        """
+        if self._server is None:
+            return 0
+        verifier = self._server.verifier
+        verifier.drain()
+        deadline = time.monotonic() + seconds
+        while verifier.sessions and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        left = len(verifier.sessions)
+        verifier.hand_over()
+        return left
+
+    def _load(self) -> Engine:
+        # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
+        from language_models.causal_lm import CausalLM
+        from verifier_service.transformers_engine import TransformersEngine
+
+        settings = self.settings
+        return TransformersEngine(
+            CausalLM.load(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"kind": "verifier", "settings": dataclasses.asdict(self.settings)}
+        if self._server is not None:
+            verifier = self._server.verifier
+            facts |= {
+                "device": verifier.engine.device_name,
+                "dtype": verifier.engine.dtype_name,
+                "sessions": len(verifier.sessions),
+                "draining": verifier.draining,
+                "drafters": len(verifier.roster.links),
+                "kv_cache_bytes": sum(opened.kv_cache_bytes for opened in verifier.sessions),
+            }
+        return facts
