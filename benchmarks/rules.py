@@ -66,6 +66,17 @@ class Pair:
         ends = (vocab.end_ids[0], drafter.tokenizer.vocab.end_ids[0])
         self.common = torch.tensor([*common, ends]).T
 
+    def row(
+        self, temperature: float, prompts: list[Prompt], *, tokens: int, top_k: int, console: Console
+    ) -> dict[str, float]:
+        """Acceptance per token by every rule, and the bounds, over texts of one temperature."""
+        sums: dict[str, float] = defaultdict(float)
+        for number, prompt in enumerate(prompts):
+            self.measure(prompt, SamplingParams(temperature=temperature, seed=number), tokens, top_k, sums)
+            console.print(f"temperature {temperature:g}: {number + 1} of {len(prompts)} prompts", highlight=False)
+        shares = {name: sums[name] / sums["positions"] for name in COLUMNS}
+        return {"temperature": temperature, "positions": sums["positions"], **shares}
+
     @torch.inference_mode()
     def measure(
         self, prompt: Prompt, sampling: SamplingParams, tokens: int, top_k: int, sums: dict[str, float]
@@ -169,7 +180,8 @@ def show(rows: list[dict[str, Any]], sessions: dict[str, dict[str, float]], cons
     table = Table("temperature", *COLUMNS, title=f"{title}: acceptance per token")
     for row in rows:
         table.add_row(f"{row['temperature']:g}", *(f"{row[name]:.3f}" for name in COLUMNS))
-    console.print(table)
+    if rows:
+        console.print(table)
     table = Table("rule, temperature", "tokens per step", "bytes per token")
     for name, row in sessions.items():
         table.add_row(name, f"{row['tokens_per_step']:.2f}", f"{row['bytes_per_token']:.0f}")
@@ -186,7 +198,8 @@ def main(
     limit: int = 4,
     tokens: int = 48,
     top_k: Annotated[int, typer.Option(help="Of rejection; 0 is its default")] = 0,
-    sessions: Annotated[bool, typer.Option(help="Also run the pair as two processes")] = True,
+    positions: Annotated[bool, typer.Option(help="Measure acceptance per token")] = True,
+    sessions: Annotated[bool, typer.Option(help="Run the pair as two processes")] = True,
     drafter_dtype: str = "bfloat16",
     threads: int = 2,
 ) -> None:
@@ -194,16 +207,12 @@ def main(
     console = Console(stderr=True)
     temperatures = temperature or [0.0, 0.7, 1.0]
     asked = load_prompts(prompts, limit=limit, task=task)
-    pair = Pair(CausalLM.load(target, threads=threads), CausalLM.load(drafter, threads=threads, dtype=drafter_dtype))
     rows = []
-    for degrees in temperatures:
-        sums: dict[str, float] = defaultdict(float)
-        for number, prompt in enumerate(asked):
-            pair.measure(prompt, SamplingParams(temperature=degrees, seed=number), tokens, top_k, sums)
-            console.print(f"temperature {degrees:g}: {number + 1} of {len(asked)} prompts", highlight=False)
-        shares = {name: sums[name] / sums["positions"] for name in COLUMNS}
-        rows.append({"temperature": degrees, "positions": sums["positions"], **shares})
-    del pair
+    if positions:
+        models = (CausalLM.load(target, threads=threads), CausalLM.load(drafter, threads=threads, dtype=drafter_dtype))
+        pair = Pair(*models)
+        rows = [pair.row(degrees, asked, tokens=tokens, top_k=top_k, console=console) for degrees in temperatures]
+        del pair, models
     answered = {}
     if sessions:
         work = answer(target, drafter, asked, temperatures, tokens=tokens, top_k=top_k, dtype=drafter_dtype)
