@@ -73,6 +73,7 @@ class ProposingSource(ModelDraftSource):
         proposal = propose(q, place_bits(self._offer.sampling.seed, *place, stream))
         return self._draft_token(proposal, tokens) if proposal is not None else DraftToken(b"", stops=True)
 
+    @torch.inference_mode()
     def distribution(self, tokens: Sequence[int] = ()) -> Mapping[int, float]:
         """Target id -> probability after ``tokens``, with which the sampler has advanced; not rounded yet."""
         logits = self._logits_after(tokens)
@@ -93,6 +94,11 @@ class ProposingSource(ModelDraftSource):
             return psi(next_tokens, self._vocab, self._view.first)
         finally:
             self._drop_tree()
+
+    @torch.inference_mode()
+    def probabilities(self) -> Tensor:
+        """The model's own distribution at the root, over all its tokens: float64 [V]."""
+        return self._sampler.probabilities(self._logits_after(()))
 
     def _likeliest(self, logits: Tensor) -> list[tuple[int, float]]:
         """The top K of the drafter's tokens with their probabilities, which add up to 1."""

@@ -170,7 +170,7 @@ class DrafterSession:
         leaf.last = None  # sent once
         confidence = math.prod(node.confidence for node in waiting)
         text = drafted[len(known) :] if not proposals else b""
-        return Span(base, digest, text, ends, len(waiting), leaf.alternative, rests, confidence, proposals, zero_width)
+        return Span(base, digest, text, ends, len(drawn), leaf.alternative, rests, confidence, proposals, zero_width)
 
     # ---- verdicts ---------------------------------------------------------------------------------------------
 

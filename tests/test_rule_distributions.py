@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,32 +26,27 @@ from speculation.drafter_session import DraftToken
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.proposal import Proposal
 from speculation.sampling import Rule, SamplingParams
+from speculation.vocab_alignment import Alignment
+from tests import tiny_models
 from tests.distributions import ALPHA, detectable_tv, g_test
 from tests.service_drivers import drafters, drafting, request, serving, stub_to
 from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.verifier import Verifier
 
 TOKENS = 3
-DRAWS = 1500
+DRAWS = 500
 AT_ONCE = 3
 PROMPT = "a story: "  # of tests.service_drivers.request
 PLAN = SpeculationPlan(stop_threshold=0.0, lookahead=3, patience=0.5)
 #: Total variation over the cells of a test, at which it fails with probability 0.999.
-FOUND = 0.15
+FOUND = 0.25
 SETTINGS = {
     "temperature": dict(temperature=1.6, top_k=3),
-    "top-p": dict(temperature=1.2, top_p=0.6),
+    "top-p": dict(temperature=1.6, top_p=0.6),
     "penalties": dict(
         temperature=1.5, top_k=3, repetition_penalty=1.3, presence_penalty=0.8, frequency_penalty=0.7, min_p=0.02
     ),
 }
-PAIRS = [
-    (Rule.RACE, "tiny_gemma"),
-    (Rule.EXACT, "tiny_gemma"),
-    (Rule.REJECTION, "tiny_gemma"),
-    (Rule.STRING_REJECTION, "tiny_gemma"),
-    (Rule.REJECTION, "tiny_llama"),
-]
 
 
 def probabilities(logits: torch.Tensor, params: SamplingParams, prompt: list[int], ids: Sequence[int]) -> torch.Tensor:
@@ -129,21 +124,41 @@ def target(tiny_qwen2: Path) -> CausalLM:
     return CausalLM.load(str(tiny_qwen2), dtype="float32", threads=1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rule, drafting_model", PAIRS, ids=[f"{rule}-{model}" for rule, model in PAIRS])
-async def test_texts_through_two_processes_are_the_targets(
-    target: CausalLM, request: pytest.FixtureRequest, rule: Rule, drafting_model: str
-):
-    folder = request.getfixturevalue(drafting_model)
+@pytest.fixture(scope="module")
+def drafter(tmp_path_factory: pytest.TempPathFactory, target: CausalLM) -> Path:
+    """Trained on the same text, with fewer and other tokens."""
+    path = tiny_models.tiny_llama(tmp_path_factory.mktemp("models") / "small-llama", vocab=300)
+    ours = CausalLM.load(str(path), dtype="float32", threads=1).tokenizer.vocab
+    alignment = Alignment(ours, target.tokenizer.vocab)
+    assert not alignment.same and alignment.common < target.vocab_size - 20
+    return path
+
+
+async def check(target: CausalLM, folder: Path, rule: Rule, kinds: Iterable[str]) -> None:
+    """The drafter is a process of its own."""
     async with serving(TransformersEngine(target), plan=PLAN, adaptive=False) as (verifier, address):
         options = [f"--model={folder}", f"--verifier={address}", "--dtype=float32", "--threads=1", "--max-sessions=3"]
         async with child("drafter", ["drafter", *options]) as process:
             await process.ready()
             await drafters(verifier, 1)
-            for settings in SETTINGS:
+            for settings in kinds:
                 counts, accepted = await draw(address, rule, settings)
-                assert accepted > DRAWS / 5, "drafts took part"
+                assert accepted > DRAWS / 10, "drafts took part"
                 assert p_value(counts, target, settings) > ALPHA, settings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", Rule.concrete())
+async def test_texts_through_two_processes_are_the_targets(target: CausalLM, drafter: Path, rule: Rule):
+    await check(target, drafter, rule, SETTINGS)
+
+
+@pytest.mark.slow
+async def test_texts_of_a_pair_with_one_vocabulary_are_the_targets(target: CausalLM, tiny_llama: Path):
+    model = CausalLM.load(str(tiny_llama), dtype="float32", threads=1)
+    assert model.tokenizer.vocab.content_hash == target.tokenizer.vocab.content_hash
+    assert model.vocab_size != target.vocab_size, "padded"
+    await check(target, tiny_llama, Rule.REJECTION, ["temperature"])
 
 
 # ---- the tests are tested: the same stack in one process, with a bug in it ------------------------------------------
@@ -163,21 +178,21 @@ async def twin(target: CausalLM, folder: Path) -> float:
 
 
 async def with_drafter(verifier: Verifier, address: Address, target: CausalLM, folder: Path) -> float:
-    drafter = ModelDrafter(CausalLM.load(str(folder), dtype="float32", threads=1))
-    async with drafting(address, drafter, max_sessions=AT_ONCE):
+    model = CausalLM.load(str(folder), dtype="float32", threads=1)
+    async with drafting(address, ModelDrafter(model), max_sessions=AT_ONCE):
         await drafters(verifier, 1)
         counts, accepted = await draw(address, Rule.REJECTION, "temperature")
-        assert accepted > DRAWS / 5
+        assert accepted > DRAWS / 10
         return p_value(counts, target, "temperature")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", ["resample from p", "q permuted"])
 async def test_planted_bugs_are_found(
-    target: CausalLM, tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, bug: str
+    target: CausalLM, drafter: Path, monkeypatch: pytest.MonkeyPatch, bug: str
 ) -> None:
     if bug == "resample from p":
         monkeypatch.setattr(acceptance, "residual", lambda p, proposal: p)
     else:
         monkeypatch.setattr("drafter_service.model_drafter.ProposingSource", PermutingSource)
-    assert await twin(target, tiny_gemma) < ALPHA
+    assert await twin(target, drafter) < ALPHA
