@@ -17,8 +17,9 @@ h and all that came before, (1) X is distributed as q, and (2) whether X is used
     before a restart, says nothing about X. The target's own draw, its acceptance and its residual are three more
     purposes. Each place in the text is decided once, so none of the target's noise is used twice.
   * A draft token travels alone, as soon as it is drawn, in a message whose size does not depend on it (but for two
-    bytes, if the drafter rests then): it arrives, or fails to, whatever it is. If likely tokens waited for company, or the end token were sent sooner, being in time
-    would depend on X, and the text would lean towards what is sent soon. What is drafted *after* X may depend on X.
+    bytes, if the drafter rests then): it arrives, or fails to, whatever it is. If likely tokens waited for company, or
+    the end token were sent sooner, being in time would depend on X, and the text would lean towards what is sent soon.
+    What is drafted *after* X may depend on X.
   * Among several for one place the first to arrive is used, never the better one; a later one does not replace it.
   * It is used at most once: whatever is decided at its place, accepted, rejected or drawn without it, takes the text
     past that place. Tokens without bytes do not move the offset, so there the place's draft is thrown away.
