@@ -1,9 +1,11 @@
-"""Attention whose result for a token does not depend on the tokens that run with it, to the bit, in bfloat16.
+"""Attention whose result for a token does not depend on the tokens that run with it, in bfloat16 to the bit.
 
 The queries' and keys' products sum over the size of a head, which never changes. The weighted sum of values runs over
 the keys, and how many columns there are depends on the tokens run together (those a token must not see count zero);
-a matrix library groups its sums by that number. In float64 the grouping changes bits that the rounding to bfloat16
-never looks at. The values of one step are few, so the wider type costs little.
+a matrix library groups its sums by that number; in a tree of candidates they also stand between the others. The softmax
+sums over the keys likewise. In float64 the grouping changes bits that the rounding to the model's type never looks at.
+(Measured on Qwen2.5-Coder-1.5B: with a softmax in float32 the rows of a tree of 8 differed from those of a chain at 34
+of 48 positions, and one greedy token flipped.) The values of one step are few, so the wider type costs little.
 """
 
 from __future__ import annotations
@@ -40,9 +42,9 @@ def row_invariant_attention(
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    narrow = query.dtype in (torch.bfloat16, torch.float16)
-    wide = torch.float64 if narrow and queries <= _MOST_QUERIES else query.dtype
+    step = queries <= _MOST_QUERIES
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float64 if step else torch.float32).to(query.dtype)
+    wide = torch.float64 if step else query.dtype
     grouped = weights.reshape(batch, key_heads, heads // key_heads * queries, keys)
     output = torch.matmul(grouped.to(wide), value.to(wide)).to(query.dtype)
     return output.view(batch, heads, queries, -1).transpose(1, 2).contiguous(), None

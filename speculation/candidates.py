@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from speculation.byte_vocab import ByteVocab
-from speculation.draft_trie import DraftPath, DraftTrie
+from speculation.draft_path import DraftPath
+from speculation.draft_trie import DraftTrie
 from speculation.retokenize import retokenize
 
 #: Bytes of draft that one candidate token may need, to bound the work of a step.

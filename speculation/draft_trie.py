@@ -16,8 +16,8 @@ import enum
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from speculation.draft_path import DraftPath
 from speculation.lookup import OWN_RANK
 from speculation.messages import Span
 from speculation.proposal import Proposal
@@ -35,22 +35,6 @@ class SpanFate(enum.Enum):
     KNOWN = "known"  # all of it is committed or in the pool already (a resend, or two drafters that agree)
     STALE = "stale"  # it follows a text that is not, or no longer, possible
     FULL = "full"  # the pool is at its capacity
-
-
-@dataclass(frozen=True, slots=True)
-class DraftPath:
-    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there.
-
-    ``chances``: by the drafter's word, that the target writes the text up to and with each byte. ``turning_chance``:
-    that it turns off here from the branches before this one. ``sent``: how many bytes of it drafters sent; the rest the
-    target looked up.
-    """
-
-    text: bytes
-    ends: bool
-    chances: tuple[float, ...] = ()
-    turning_chance: float = 1.0
-    sent: int = 0
 
 
 class _Node:
@@ -217,7 +201,14 @@ class DraftTrie:
     @property
     def has_draft(self) -> bool:
         """Whether there is any text, or the guess that it ends here."""
-        return self.size > 0 or self._root.ends_rank != _NEVER or self._root.proposal is not None
+        return self.size > 0 or self.has_sent
+
+    @property
+    def has_sent(self) -> bool:
+        """The same, of what drafters sent only."""
+        root = self._root
+        ends = root.ends_rank != _NEVER or root.proposal is not None
+        return ends or any(child.rank[0] < OWN_RANK for child in root.children.values())
 
     def best_path(self, *, limit: int, after: Place | None = None) -> DraftPath:
         """The best-ranked branch after a place (None: the committed end), at most ``limit`` bytes of it."""

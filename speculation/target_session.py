@@ -167,8 +167,8 @@ class TargetSession:
 
     @property
     def has_draft(self) -> bool:
-        """Whether the pool holds text for the coming step."""
-        return self._trie.has_draft
+        """Whether drafters have sent text for the coming step."""
+        return self._trie.has_sent
 
     def answers(self, span: Span) -> bool:
         """Whether a span brings text for the coming step, or says that none will come."""

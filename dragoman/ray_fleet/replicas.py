@@ -13,6 +13,7 @@ from drafter_service.actor import DrafterActor
 from dragoman.ray_fleet.cluster import NAMESPACE
 from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Group, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address, own_host
+from dragoman.ray_fleet.metrics import RayInstruments
 from verifier_service.actor import VerifierActor
 
 
@@ -67,17 +68,13 @@ def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int) ->
     """The actor of a group's replica, started if it is not there."""
     replica = Replica(kind_of(group), group.name, number)
     options = _options(replica.actor_name, num_cpus=group.num_cpus, num_gpus=group.num_gpus, labels=group.labels)
-    actor = VerifierActor if isinstance(group, Target) else DrafterActor
-    return (
-        ray.remote(actor)
-        .options(**options)
-        .remote(
-            replica.name,
-            group.settings_of(number),
-            host=own_host,
-            coordinator=functools.partial(coordinator_address, NAMESPACE),
-        )
-    )
+    common = {"host": own_host, "coordinator": functools.partial(coordinator_address, NAMESPACE)}
+    if isinstance(group, DrafterGroup):
+        made = ray.remote(DrafterActor).options(**options)
+        return made.remote(replica.name, group.settings_of(number), **common)
+    # Spread: a lost machine shall not take all replicas along.
+    made = ray.remote(VerifierActor).options(**options, scheduling_strategy="SPREAD")
+    return made.remote(replica.name, group.settings_of(number), **common, instruments=RayInstruments)
 
 
 def _options(name: str, *, num_cpus: float, num_gpus: float, labels: dict[str, str]) -> dict[str, Any]:
