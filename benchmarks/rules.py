@@ -73,8 +73,8 @@ class Pair:
         sums: dict[str, float] = defaultdict(float)
         for number, prompt in enumerate(prompts):
             self.measure(prompt, SamplingParams(temperature=temperature, seed=number), tokens, top_k, sums)
-            console.print(f"temperature {temperature:g}: {number + 1} of {len(prompts)} prompts", highlight=False)
-        shares = {name: sums[name] / sums["positions"] for name in COLUMNS}
+            shares = {name: sums[name] / sums["positions"] for name in COLUMNS}
+            console.print(f"temperature {temperature:g}, {number + 1} prompts: {shares}", highlight=False)
         return {"temperature": temperature, "positions": sums["positions"], **shares}
 
     @torch.inference_mode()

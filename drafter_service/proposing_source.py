@@ -27,7 +27,7 @@ from speculation.string_rejection import DEPTH, check_enumeration, psi
 
 #: How many of the likeliest tokens are drawn from, where the plan leaves it to the rule. Under string-rejection of the
 #: drafter's own tokens, at each of DEPTH levels.
-TOP_K: Mapping[Rule, int] = {Rule.REJECTION: 64, Rule.STRING_REJECTION: 8}
+TOP_K: Mapping[Rule, int] = {Rule.REJECTION: 64, Rule.STRING_REJECTION: 16}
 
 
 class ProposingSource(ModelDraftSource):

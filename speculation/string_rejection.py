@@ -26,8 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 from speculation.byte_vocab import ByteVocab
 from speculation.errors import SessionError
 
-#: The paper's i: drafter tokens in one text.
-DEPTH = 3
+#: The paper's i: drafter tokens in one text. A third level would take K^2 more rows of the drafter for each token.
+DEPTH = 2
 #: Texts that one psi may have to enumerate.
 MAX_TEXTS = 1024
 
