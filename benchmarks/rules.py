@@ -125,8 +125,11 @@ class Pair:
         q = source.probabilities()
         p_common, q_common = p[self.common[0]], q[self.common[1]]
         overlap = float(torch.minimum(p_common, q_common).sum())
-        known = q_common.sum()
-        sums[BOUND] += float(torch.minimum(p_common, q_common / known).sum()) if known > 0 else 0.0
+        restricted = source.probabilities(common=True)
+        meant = self.drafter.targets.get(self.target.tokenizer.vocab.content_hash).alignment.target_ids
+        known = meant >= 0
+        bound = torch.zeros_like(p).index_add_(0, meant[known], restricted[known])
+        sums[BOUND] += float(torch.minimum(p, bound).sum())
         sums[RACE_BOUND] += overlap / (2 - overlap)
         sums[Rule.EXACT.value] += float((p_common * q_common).sum())
         sums[Rule.RACE.value] += self._races(p, q, sampler)

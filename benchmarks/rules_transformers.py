@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -86,15 +85,19 @@ def main(
     asked = Prompt(text=prompt)
     pair = TransformersPair(target, drafter, threads=threads)
     truth = pair.probabilities(asked, tokens=tokens, temperature=temperature, top_k=top_k)
-    counts: Sequences = Counter()
-    for seed in range(draws):
-        counts[pair.sample(asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)] += 1
+    counted: dict[str, Sequences] = {"transformers, assisted": Counter(), "transformers, target alone": Counter()}
+    for name, counts in counted.items():
+        for seed in range(draws):
+            ids = pair.sample(
+                asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, assisted="assisted" in name
+            )
+            counts[ids] += 1
     del pair
-    found: dict[str, Any] = {"transformers": verdict(counts, truth)}
-    console.print(f"Hugging Face assisted: {found['transformers']}", highlight=False)
     work = drawn_by_dragoman(target, drafter, asked, draws=draws, tokens=tokens, temperature=temperature, top_k=top_k)
-    found["dragoman"] = verdict(asyncio.run(work), truth)
-    console.print(f"Dragoman, rejection:   {found['dragoman']}", highlight=False)
+    counted["dragoman, rejection"] = asyncio.run(work)
+    found = {name: verdict(counts, truth) for name, counts in counted.items()}
+    for name, row in found.items():
+        console.print(f"{name}: {row}", highlight=False)
     print(json.dumps({"target": target, "drafter": drafter, "draws": draws, **found}))
 
 

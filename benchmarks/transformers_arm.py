@@ -69,8 +69,10 @@ class TransformersPair:
         }
 
     @torch.inference_mode()
-    def sample(self, prompt: Prompt, *, tokens: int, temperature: float, top_k: int, seed: int) -> tuple[int, ...]:
-        """The first ``tokens`` ids of an assisted, sampled answer that is a few tokens longer."""
+    def sample(
+        self, prompt: Prompt, *, tokens: int, temperature: float, top_k: int, seed: int, assisted: bool
+    ) -> tuple[int, ...]:
+        """The first ``tokens`` ids of a sampled answer that is a few tokens longer."""
         ids = torch.tensor([self._prompts.prompt_ids(prompt)])
         torch.manual_seed(seed)
         with quiet():
@@ -83,7 +85,7 @@ class TransformersPair:
                 top_k=top_k,
                 top_p=1.0,
                 repetition_penalty=1.0,
-                **self._assistance(),
+                **(self._assistance() if assisted else {}),
             )
         return tuple(output[0, ids.shape[1] :][:tokens].tolist())
 

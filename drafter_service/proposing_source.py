@@ -27,7 +27,7 @@ from speculation.string_rejection import DEPTH, check_enumeration, psi
 
 #: How many of the likeliest tokens are drawn from, where the plan leaves it to the rule. Under string-rejection of the
 #: drafter's own tokens, at each of DEPTH levels.
-TOP_K: Mapping[Rule, int] = {Rule.REJECTION: 64, Rule.STRING_REJECTION: 16}
+TOP_K: Mapping[Rule, int] = {Rule.REJECTION: 256, Rule.STRING_REJECTION: 16}
 
 
 class ProposingSource(ModelDraftSource):
@@ -96,9 +96,10 @@ class ProposingSource(ModelDraftSource):
             self._drop_tree()
 
     @torch.inference_mode()
-    def probabilities(self) -> Tensor:
-        """The model's own distribution at the root, over all its tokens: float64 [V]."""
-        return self._sampler.probabilities(self._logits_after(()))
+    def probabilities(self, *, common: bool = False) -> Tensor:
+        """The model's own distribution at the root: float64 [V]. ``common``: over the tokens the target has too."""
+        logits = self._logits_after(())
+        return self._sampler.probabilities(self._view.alignment.masked(logits) if common else logits)
 
     def _likeliest(self, logits: Tensor) -> list[tuple[int, float]]:
         """The top K of the drafter's tokens with their probabilities, which add up to 1."""

