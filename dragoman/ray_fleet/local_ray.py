@@ -1,6 +1,6 @@
 """A Ray of one's own on this machine, where there is no cluster: started for `fleet up`, ended by `fleet down`.
 
-It outlives the command that starts it. What has to be known of it stands in a file in DRAGOMAN_HOME. It wants a
+It outlives the command that starts it, and has no dashboard: that takes longer to start than all the rest. What has to be known of it stands in a file in DRAGOMAN_HOME. It wants a
 token, which lies there as well: whoever reaches Ray's ports may run any code, and a machine has several users.
 """
 
@@ -85,7 +85,9 @@ class LocalRay:
         try:
             for number, labels in enumerate(nodes):
                 arguments = [f"--num-cpus={num_cpus}", f"--node-ip-address={address.host}"]
-                arguments += [f"--address={address}"] if number else ["--head", f"--port={port}"]
+                arguments += (
+                    [f"--address={address}"] if number else ["--head", f"--port={port}", "--include-dashboard=false"]
+                )
                 if labels:
                     arguments.append(f"--labels={','.join(f'{name}={value}' for name, value in labels.items())}")
                 log = home() / f"ray-node-{number}.log"
