@@ -98,6 +98,13 @@ bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast 
 bench-ray: venv ## Measure a fleet on Ray against the same processes started by hand, its start and its memory
 	$(BIN)/python -m benchmarks.ray_fleet $(ARGS)
 
+.PHONY: bench-rules
+bench-rules: venv ## Measure every verification rule on three pairs of embedded models (an hour), and Hugging Face's
+	$(BIN)/python -m benchmarks.rules --target qwen2.5-coder-1.5b --drafter smollm2-135m $(ARGS)
+	$(BIN)/python -m benchmarks.rules --target gemma3-270m --drafter smollm2-135m $(ARGS)
+	$(BIN)/python -m benchmarks.rules --target smollm2-135m --drafter gemma3-270m $(ARGS)
+	$(BIN)/python -m benchmarks.rules_transformers
+
 .PHONY: clean
 clean: ## Remove the virtual environments, build results and caches of tools
 	rm -rf $(VENV) $(PROTOS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

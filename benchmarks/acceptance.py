@@ -19,7 +19,8 @@ from rich.console import Console
 
 from benchmarks.prompts import load_prompts
 from drafter_service.linear_draft import LinearDraft
-from drafter_service.model_drafter import ModelDrafter, ModelDraftSource
+from drafter_service.model_draft_source import ModelDraftSource
+from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
 from speculation.byte_vocab import intersection
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
@@ -27,13 +28,16 @@ from speculation.race import RaceNoise
 from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
 
+#: Those that verify by agreement; ``benchmarks.rules`` measures all.
+RULES = (Rule.RACE, Rule.EXACT)
+
 
 class Tally:
     """Counts over all positions."""
 
     def __init__(self) -> None:
         self.positions = 0
-        self.accepted = dict.fromkeys(Rule, 0)
+        self.accepted = dict.fromkeys(RULES, 0)
         self.bound = 0.0
 
     def rates(self) -> dict[str, float]:
@@ -59,8 +63,12 @@ class Pair:
         ids = self.target.tokenizer.prompt_ids(prompt)
         sampler = TokenSampler(sampling, vocab, self.noise, prompt_ids=ids)
         sources = {
-            rule: self.drafter.open(SessionOffer("bench", prompt, sampling, rule, b"", 0, SpeculationPlan()))
-            for rule in Rule
+            rule: ModelDraftSource(
+                self.drafter.model,
+                self.drafter.noise,
+                SessionOffer("bench", prompt, sampling, rule, b"", 0, SpeculationPlan()),
+            )
+            for rule in RULES
         }
         drafts = {rule: LinearDraft(source) for rule, source in sources.items()}
         cache = self.target.new_cache()

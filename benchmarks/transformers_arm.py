@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -44,11 +45,6 @@ class TransformersPair:
     def generate(self, prompt: Prompt, *, max_tokens: int, assisted: bool) -> Answer:
         """``assisted``: with the assistant model."""
         ids = torch.tensor([self._prompts.prompt_ids(prompt)])
-        assistance = {
-            "assistant_model": self._assistant,
-            "tokenizer": self._tokenizer,
-            "assistant_tokenizer": self._assistant_tokenizer,
-        }
         started = time.perf_counter()
         with quiet():
             output = self._target.generate(
@@ -57,10 +53,53 @@ class TransformersPair:
                 max_new_tokens=max_tokens,
                 do_sample=False,
                 repetition_penalty=1.0,  # the model's own file sets another
-                **(assistance if assisted else {}),
+                **(self._assistance() if assisted else {}),
             )
         seconds = time.perf_counter() - started
         token_ids = output[0, ids.shape[1] :].tolist()
         end_ids = self._prompts.vocab.end_ids
         token_ids = [token for token in token_ids if token not in end_ids]
         return Answer(self._prompts.vocab.text(token_ids), token_ids, seconds)
+
+    def _assistance(self) -> dict[str, Any]:
+        return {
+            "assistant_model": self._assistant,
+            "tokenizer": self._tokenizer,
+            "assistant_tokenizer": self._assistant_tokenizer,
+        }
+
+    @torch.inference_mode()
+    def sample(self, prompt: Prompt, *, tokens: int, temperature: float, top_k: int, seed: int) -> tuple[int, ...]:
+        """The first ``tokens`` ids of an assisted, sampled answer that is a few tokens longer."""
+        ids = torch.tensor([self._prompts.prompt_ids(prompt)])
+        torch.manual_seed(seed)
+        with quiet():
+            output = self._target.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=tokens + 3,  # room for drafts: the last token is never drafted
+                do_sample=True,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=1.0,
+                repetition_penalty=1.0,
+                **self._assistance(),
+            )
+        return tuple(output[0, ids.shape[1] :][:tokens].tolist())
+
+    @torch.inference_mode()
+    def probabilities(
+        self, prompt: Prompt, *, tokens: int, temperature: float, top_k: int
+    ) -> dict[tuple[int, ...], float]:
+        """The target's own distribution of the first ``tokens`` ids, by plain forward passes."""
+        start = self._prompts.prompt_ids(prompt)
+        sequences: dict[tuple[int, ...], float] = {(): 1.0}
+        for _ in range(tokens):
+            longer: dict[tuple[int, ...], float] = {}
+            for ids, share in sequences.items():
+                logits = self._target(torch.tensor([[*start, *ids]])).logits[0, -1].double()
+                top = torch.topk(logits / temperature, top_k)
+                for token, p in zip(top.indices.tolist(), torch.softmax(top.values, 0).tolist(), strict=True):
+                    longer[*ids, token] = share * p
+            sequences = longer
+        return sequences

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from drafter_service.desk import Desk, Message
-from drafter_service.draft_source import Drafter
+from drafter_service.draft_source import Drafter, LearnsVocabularies
+from drafter_service.waiting_offers import WaitingOffers
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
@@ -23,7 +24,7 @@ from protos.status import error_of
 from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
 from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
-from speculation.messages import Span
+from speculation.messages import SessionOffer, Span
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,10 @@ class _Link:
         thread: ThreadPoolExecutor,
         seconds_per_token: float,
     ) -> None:
+        self._drafter = drafter
         self._desk = Desk(drafter)
+        self._waiting = WaitingOffers()
+        self._learning: set[asyncio.Task[None]] = set()
         self._outbox = outbox
         self._thread = thread
         self._work = asyncio.Event()
@@ -171,18 +175,23 @@ class _Link:
 
     @property
     def sessions(self) -> int:
-        return len(self._desk)
+        return len(self._desk) + len(self._waiting)
 
     def receive(self, message: pb.AssistResponse) -> None:
         match message.WhichOneof("message"):
             case "offer":
                 try:
-                    replaced = self._desk.open(codec.offer_from_wire(message.offer))
+                    self._take(codec.offer_from_wire(message.offer))
                 except DragomanError as error:
                     self._decline(message.offer.session, error)
                     return
-                if replaced is not None:
-                    self._thread.submit(replaced.close)
+            case "vocabulary":
+                table = self._waiting.add(message.vocabulary)
+                if table is not None:
+                    task = asyncio.create_task(self._learn(message.vocabulary.vocab_hash, table))
+                    self._learning.add(task)
+                    task.add_done_callback(self._learning.discard)
+                return
             case "verdict":
                 session = self._desk.get(message.verdict.session)
                 if session is not None:
@@ -192,9 +201,39 @@ class _Link:
                 self._outbox.put_nowait(pb.AssistRequest(pong=pong))
                 return
             case "closed":
+                self._waiting.forget(message.closed.session)
                 session = self._desk.close(message.closed.session)
                 if session is not None:
                     self._thread.submit(session.close)
+        self._work.set()
+
+    def _take(self, offer: SessionOffer) -> None:
+        """Start on a session, or wait for the vocabulary that it needs."""
+        self._waiting.forget(offer.session)
+        missing = self._drafter.missing_vocabulary(offer) if isinstance(self._drafter, LearnsVocabularies) else ""
+        if not missing:
+            replaced = self._desk.open(offer)
+        else:
+            replaced = self._desk.close(offer.session)
+            if self._waiting.hold(offer):
+                request = pb.VocabularyRequest(vocab_hash=missing)
+                self._outbox.put_nowait(pb.AssistRequest(vocabulary=request))
+        if replaced is not None:
+            self._thread.submit(replaced.close)
+
+    async def _learn(self, vocab_hash: str, table: bytes) -> None:
+        assert isinstance(self._drafter, LearnsVocabularies)
+        loop = asyncio.get_running_loop()
+        failure: DragomanError | None = None
+        try:
+            await loop.run_in_executor(self._thread, self._drafter.learn_vocabulary, vocab_hash, table)
+        except DragomanError as error:
+            failure = error
+        for offer in self._waiting.release(vocab_hash):
+            if failure is not None:
+                self._decline(offer.session, failure)
+            else:
+                self._desk.open(offer)
         self._work.set()
 
     async def work(self) -> None:
@@ -207,9 +246,10 @@ class _Link:
                 await self._work.wait()
                 continue
             try:
-                started = time.perf_counter()
+                started, fresh = time.perf_counter(), session.fresh
                 draft = await loop.run_in_executor(self._thread, session.prepare())
-                self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
+                if not fresh:
+                    self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
                 self._desk.close(session.name)
                 self._decline(session.name, error)
@@ -220,6 +260,8 @@ class _Link:
     async def close(self) -> None:
         """Free what the sessions hold, after the batch being drafted."""
         loop = asyncio.get_running_loop()
+        for task in self._learning:
+            task.cancel()
         while (session := self._desk.pop_any()) is not None:
             await loop.run_in_executor(self._thread, session.close)
 

@@ -29,6 +29,11 @@ class DeskSession:
         self._source: DraftSource | None = None
         self._moves: deque[Move] = deque()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether its first batch is still to come, which has the prompt to read besides."""
+        return self._source is None
+
     def wants_draft(self) -> bool:
         return self._session.wants_draft()
 

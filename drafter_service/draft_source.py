@@ -6,7 +6,7 @@ A drafter is used from one thread at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from speculation.drafter_session import DraftToken
 from speculation.messages import SessionOffer
@@ -53,4 +53,17 @@ class Drafter(Protocol):
 
     def measure(self) -> float:
         """Seconds per drafted token, measured now; also warms up."""
+        ...
+
+
+@runtime_checkable
+class LearnsVocabularies(Protocol):
+    """A drafter that can draft in target tokens. Others draft text, which every rule takes."""
+
+    def missing_vocabulary(self, offer: SessionOffer) -> str:
+        """Content hash of the target's vocabulary if it is needed to open this offer and not known yet, else ""."""
+        ...
+
+    def learn_vocabulary(self, content_hash: str, table: bytes) -> None:
+        """A target's vocabulary came. In the drafter's thread. Raises ProtocolError if it is not that one."""
         ...

@@ -8,7 +8,7 @@ from drafter_service.draft_source import Drafter
 from drafter_service.lookup_drafter import LookupDrafter
 from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
-from language_models.weights import Progress
+from language_models.weights import Progress, home
 
 LOOKUP = "lookup"
 
@@ -30,4 +30,5 @@ def load_drafter(
     if dtype == "auto" and device in ("auto", "cpu"):
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         dtype = "int8" if on_cpu and "fbgemm" in torch.backends.quantized.supported_engines else "auto"
-    return ModelDrafter(CausalLM.load(model, device=device, dtype=dtype, threads=threads, progress=progress))
+    loaded = CausalLM.load(model, device=device, dtype=dtype, threads=threads, progress=progress)
+    return ModelDrafter(loaded, vocabularies=home() / "vocabularies")

@@ -1,52 +1,47 @@
-"""A drafter with a model of its own: own vocabulary, chat template, end token, BOS and KV cache.
-
-Invariants: ``_ids`` is the model's own tokenisation of the generated text up to the root of the tree; the KV cache
-holds a prefix of prompt + ``_ids`` and, once that is complete, the tree's expanded places in the order of ``_rows``.
-The model and its settings are never changed by a session, and nothing of the target's vocabulary gets in here.
-"""
+"""A drafter with a model of its own: own vocabulary, chat template, end token, BOS and KV cache."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Sequence
-from itertools import accumulate, takewhile
+from pathlib import Path
 
-import torch
-
-from drafter_service.draft_source import Path
+from drafter_service.draft_source import DraftSource
+from drafter_service.model_draft_source import ModelDraftSource
+from drafter_service.proposing_source import ProposingSource
+from drafter_service.target_vocabularies import TargetVocabularies
 from language_models.causal_lm import CausalLM
-from speculation.drafter_session import DraftToken
-from speculation.errors import SessionError
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.race import RaceNoise
-from speculation.retokenize import retokenize
-from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
-
-#: Own tokens before a correction that are tokenised anew with it: unlike the target's, they are not the truth, and
-#: the usual tokenisation of a text is what the model knows best.
-LOOK_BACK_TOKENS = 4
 
 
 class ModelDrafter:
-    """Drafts with any causal language model."""
+    """Drafts with any causal language model. ``vocabularies``: folder that keeps those of targets, None for none."""
 
-    def __init__(self, model: CausalLM) -> None:
+    def __init__(self, model: CausalLM, *, vocabularies: Path | None = None) -> None:
         self.model = model
         self.model_name = model.name
         self.vocab_size = model.vocab_size
         self.vocab_hash = model.tokenizer.vocab.content_hash
         self.noise = RaceNoise(model.tokenizer.vocab, device=str(model.device))
+        self.targets = TargetVocabularies(model.tokenizer.vocab, vocabularies)
 
-    def open(self, offer: SessionOffer) -> ModelDraftSource:
-        return ModelDraftSource(self, offer)
+    def missing_vocabulary(self, offer: SessionOffer) -> str:
+        return offer.vocab_hash if offer.rule.proposes and offer.vocab_hash not in self.targets else ""
+
+    def learn_vocabulary(self, content_hash: str, table: bytes) -> None:
+        self.targets.add(content_hash, table)
+
+    def open(self, offer: SessionOffer) -> DraftSource:
+        if offer.rule.proposes:
+            return ProposingSource(self.model, self.noise, offer, self.targets.get(offer.vocab_hash))
+        return ModelDraftSource(self.model, self.noise, offer)
 
     def measure(self) -> float:
         prompt = Prompt(text="The quick brown fox jumps over the lazy dog.")
         offer = SessionOffer("measure", prompt, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan())
         source = self.open(offer)
-        path: Path = ()
+        path: tuple[int, ...] = ()
         tokens, started = 8, 0.0
         for number in range(tokens + 1):
             [[first]] = source.expand([path], zero_width=0, choices=1)
@@ -55,156 +50,3 @@ class ModelDrafter:
                 started = time.perf_counter()
         source.close()
         return (time.perf_counter() - started) / tokens
-
-
-class ModelDraftSource:
-    """One session of a ``ModelDrafter``."""
-
-    def __init__(self, drafter: ModelDrafter, offer: SessionOffer) -> None:
-        self._model = drafter.model
-        self._vocab = drafter.model.tokenizer.vocab
-        self._prompt = self._model.tokenizer.prompt_ids(offer.prompt)
-        if not self._prompt or len(self._prompt) >= self._model.context_length:
-            raise SessionError(
-                f"the prompt has {len(self._prompt)} tokens for {self._model.name}, "
-                f"whose context is {self._model.context_length}"
-            )
-        # A bias names ids of the target's vocabulary; here the same ids are other words.
-        sampling = dataclasses.replace(offer.sampling, logit_bias={})
-        stream = "race" if offer.rule is Rule.RACE else "drafter"
-        self._sampler = TokenSampler(sampling, self._vocab, drafter.noise, prompt_ids=self._prompt, stream=stream)
-        self._ids: list[int] = []
-        self._cache = self._model.new_cache()
-        #: Expanded places of the tree, with their rows in the cache, counted from ``_base`` on.
-        self._rows: dict[Path, int] = {}
-        self.move((), 0, offer.committed)
-
-    @property
-    def _base(self) -> int:
-        """Tokens of the text itself, before the tree, that the cache holds."""
-        return self._cache.length - len(self._rows)
-
-    def move(self, path: Path, keep: int, text: bytes | None) -> None:
-        """Keep the cache rows of the path, and of what continues it; then cut and append text."""
-        on_path = [self._rows[path[:depth]] for depth in range(1, len(path) + 1) if path[:depth] in self._rows]
-        after = {
-            place: row for place, row in self._rows.items() if place[: len(path)] == path and len(place) > len(path)
-        }
-        if len(self._rows) > 0:
-            self._cache.keep_rows(self._base, [*on_path, *after.values()])
-        self._rows = {place[len(path) :]: row for row, place in enumerate(after)}
-        for token in path:
-            self._append(token)
-        if text is not None:
-            self._drop_tree()
-            self._correct(keep, text)
-
-    def _drop_tree(self) -> None:
-        self._cache.rollback(len(self._rows))
-        self._rows.clear()
-
-    def _correct(self, keep: int, text: bytes) -> None:
-        """After the first ``keep`` generated bytes the text is ``text``, in own tokens."""
-        ends = list(accumulate(len(self._vocab.bytes_of(token)) for token in self._ids))
-        kept = len(list(takewhile(lambda end: end <= keep, ends)))
-        start = max(0, kept - LOOK_BACK_TOKENS)
-        start_offset = ends[start - 1] if start else 0
-        anew = self._vocab.text(self._ids[start:])[: keep - start_offset] + text
-        ids = self._tokenise(anew, start)
-        while start < len(self._ids) and ids and ids[0] == self._ids[start]:
-            start += 1
-            ids.pop(0)
-        if start == len(self._ids) and not ids:
-            return
-        self._truncate(start)
-        for token in ids:
-            self._append(token)
-
-    def _tokenise(self, text: bytes, start: int) -> list[int]:
-        """All of ``text`` in own tokens, to stand behind the first ``start`` generated ones."""
-        tail = (self._prompt + self._ids[:start])[-2 * LOOK_BACK_TOKENS :]
-        ids = retokenize(text, tail, self._vocab, self._model.tokenizer.encode, limit=max(1, len(text)))
-        done = sum(len(self._vocab.bytes_of(token)) for token in ids)
-        while done < len(text):  # an unfinished character, which retokenisation leaves waiting
-            token = self._vocab.longest_match(text, done)
-            if token is None:
-                raise SessionError(f"{self._model.name} has no token for byte {text[done]:#04x}")
-            ids.append(token)
-            done += len(self._vocab.bytes_of(token))
-        return ids
-
-    @torch.inference_mode()
-    def expand(self, paths: Sequence[Path], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
-        depth = max(len(path) for path in paths)
-        if len(self._prompt) + len(self._ids) + depth >= self._model.context_length:
-            return [[DraftToken(b"", stops=True)] for _ in paths]
-        rows = [self._logits_at_root()] if depth == 0 else self._logits_in_tree(paths)
-        return [self._choices(path, row, zero_width, choices) for path, row in zip(paths, rows, strict=True)]
-
-    def _choices(self, path: Path, logits: torch.Tensor, zero_width: int, count: int) -> list[DraftToken]:
-        for token in path:
-            self._sampler.advance(token)
-        ranked = self._sampler.draw_ranked(logits, count, zero_width=None if path else zero_width)
-        self._sampler.truncate(len(self._ids))
-        probabilities = torch.softmax(logits, dim=-1)[ranked].tolist()
-        return [self._draft_token(token, p) for token, p in zip(ranked, probabilities, strict=True)]
-
-    def _draft_token(self, token: int, probability: float) -> DraftToken:
-        if token in self._vocab.end_ids:
-            return DraftToken(b"", probability, ends=True)
-        text = self._vocab.bytes_of(token)
-        # Another special token has no text to offer, and the target will not follow.
-        return DraftToken(text, probability, stops=not text, token=token)
-
-    @torch.inference_mode()
-    def log_probs(self) -> torch.Tensor:
-        """The drafter's distribution of the next token at the root, log q [V]; needs a temperature above 0."""
-        return self._sampler.log_probs(self._logits_at_root())
-
-    def close(self) -> None:
-        self._rows.clear()
-        self._cache = self._model.new_cache()
-
-    def _append(self, token: int) -> None:
-        self._ids.append(token)
-        self._sampler.advance(token)
-
-    def _truncate(self, tokens: int) -> None:
-        """Go back to having ``tokens`` generated ids; the KV cache goes back to the common prefix."""
-        del self._ids[tokens:]
-        self._sampler.truncate(tokens)
-        self._roll_back_to(len(self._prompt) + len(self._ids))
-
-    def _roll_back_to(self, length: int) -> None:
-        surplus = self._cache.length - length
-        if surplus > self._cache.max_rollback:
-            self._cache = self._model.new_cache()
-        elif surplus > 0:
-            self._cache.rollback(surplus)
-
-    def _logits_at_root(self) -> torch.Tensor:
-        """After the text's last token, which is run anew."""
-        self._drop_tree()
-        context = self._prompt + self._ids
-        self._roll_back_to(len(context) - 1)
-        *missing, last = context[self._cache.length :]
-        if missing:
-            self._model.prefill(missing, self._cache)
-        return self._model.forward([last], self._cache)[-1]
-
-    def _logits_in_tree(self, paths: Sequence[Path]) -> torch.Tensor:
-        """After each path, whose last token is run now; those before it are in the cache. [len(paths), V]."""
-        base = self._base
-        assert base == len(self._prompt) + len(self._ids), "the text before the tree is in the cache"
-        tokens = [path[-1] for path in paths]
-        known = len(self._rows)
-        straight = len(paths) == 1 and known == len(paths[0]) - 1
-        for path in paths:
-            self._rows[path] = len(self._rows)
-        if straight:  # one branch only: the order of the cache is that of the text
-            return self._model.forward(tokens, self._cache)
-        visible = torch.zeros(len(paths), len(self._rows), dtype=torch.bool)
-        for number, path in enumerate(paths):
-            visible[number, [self._rows[path[:depth]] for depth in range(1, len(path) + 1)]] = True
-        depths = torch.tensor([len(place) - 1 for place in self._rows])
-        return self._model.forward_tree(tokens, self._cache, base=base, visible=visible, depths=depths)

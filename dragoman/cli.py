@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.doctor_cli import doctor
 from dragoman.fleet_cli import FleetModel, FleetOf, add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.options import (
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(fleet_app, name="fleet")
 app.command("plan")(plan)
+app.command("doctor")(doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -119,6 +121,7 @@ def verifier(
         int, typer.Option(help="Milliseconds that a step may wait for a draft; pays only where processors are shared")
     ] = 0,
     span_tokens: Annotated[int, typer.Option(help="A drafter ships a span at least every so many tokens")] = 1,
+    draft_top_k: Annotated[int, typer.Option(help="Probabilities sent with a draft token, if the rule needs any")] = 0,
     alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 3,
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
     verify_threshold: Annotated[float, typer.Option(help="Candidates less likely than this are not verified")] = 0.05,
@@ -145,8 +148,10 @@ def verifier(
     set_up_logging(verbose)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
-    wait, unsure = patience / 1000, alternative_threshold
-    plan = SpeculationPlan(width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, verify_threshold)
+    wait, unsure, least = patience / 1000, alternative_threshold, verify_threshold
+    plan = SpeculationPlan(
+        width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, least, draft_top_k
+    )
     engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
     serve_verifier(
         engine,
@@ -211,6 +216,9 @@ def generate(
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End the text before this; may be repeated")] = None,
     rule: RuleOption = RuleName.RACE,
+    prediction_file: Annotated[
+        Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")
+    ] = None,
     no_draft: NoDraft = False,
     as_json: AsJson = False,
 ) -> None:
@@ -228,6 +236,7 @@ def generate(
         rule=Rule(rule.value),
         draft=not no_draft,
         as_json=as_json,
+        prediction_file=prediction_file,
     )
 
 
@@ -259,22 +268,6 @@ def chat(
         rule=Rule(rule.value),
         draft=not no_draft,
     )
-
-
-@app.command()
-def doctor(
-    target: Annotated[str, typer.Option(help=MODEL_HELP)],
-    drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
-) -> None:
-    """Will this target and this drafter work together? Exit code 3 if not."""
-    from rich.console import Console
-
-    from dragoman.doctor import Verdict, diagnose, show
-
-    found = diagnose(target, drafter)
-    show(found, Console())
-    if found.verdict is Verdict.CANNOT:
-        raise typer.Exit(3)
 
 
 add_fleet_commands(app)

@@ -73,7 +73,7 @@ class Client:
         **options: Unpack[TextOptions],
     ) -> Completion:
         """The answer to ``prompt``; ``on_chunk`` sees it grow. For the ``options`` see ``TextOptions``: sampling,
-        max_tokens, stop, rule, draft, ignore_end.
+        max_tokens, stop, rule, draft, ignore_end, prediction.
 
         ``resume``: where the connection breaks, or the
         verifier stops, wait for one at the same address and let it write the text on from where it was, for up to

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.text_stream import TextRun
 
@@ -76,6 +77,7 @@ class Completion:
             "resumes": self.resumes,
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
             "speculation": {
+                "rule": codec.rule_from_wire(stats.rule).value,
                 "steps": stats.steps,
                 "draft_tokens": stats.draft_tokens,
                 "accepted_tokens": stats.accepted_tokens,

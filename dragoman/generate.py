@@ -82,10 +82,12 @@ def run_generate(
     rule: Rule,
     draft: bool,
     as_json: bool,
+    prediction_file: Path | None = None,
 ) -> None:
     """Ask, and show the text live, or one JSON object at the end."""
     if max_tokens < 0:
         raise InputError("max-tokens", max_tokens, "must not be negative", remedy="0: as far as the context reaches")
+    prediction = _read(prediction_file, field="prediction-file") if prediction_file is not None else ""
     live = LiveText(Console())
 
     async def ask() -> Completion:
@@ -97,6 +99,7 @@ def run_generate(
                 stop=stop,
                 rule=rule,
                 draft=draft,
+                prediction=prediction,
                 on_chunk=(lambda chunk: None) if as_json else live.show,
             )
 

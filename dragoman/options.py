@@ -11,6 +11,9 @@ import typer
 class RuleName(StrEnum):
     RACE = "race"
     EXACT = "exact"
+    REJECTION = "rejection"
+    STRING_REJECTION = "string-rejection"
+    AUTO = "auto"
 
 
 LOCAL_VERIFIER = "127.0.0.1:50061"
@@ -25,7 +28,7 @@ Temperature = Annotated[float, typer.Option(help="0 is greedy")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
 TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
 MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
-Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none")]
+Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none (rules race, exact)")]
 RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]

@@ -33,6 +33,8 @@ class TextOptions(TypedDict, total=False):
     draft: bool
     #: Go on after the end token, for measuring: False.
     ignore_end: bool
+    #: What the answer may turn out to be, or be made of (an old version of it, say); it is verified like any draft.
+    prediction: str
 
 
 def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.GenerateRequest:
@@ -46,6 +48,7 @@ def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.Gener
         rule=codec.rule_to_wire(options.get("rule", Rule.RACE)),
         no_draft=not options.get("draft", True),
         ignore_end=options.get("ignore_end", False),
+        prediction=options.get("prediction", "").encode(),
     )
 
 

@@ -180,6 +180,7 @@ class KVCache:
                 masks[kind] = layer.tree_mask(base, visible, positions)
         return masks
 
+    @torch.inference_mode()
     def settle(self) -> None:
         """After a forward pass: let sliding layers forget what is far behind them."""
         for layer in self._layers:

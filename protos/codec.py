@@ -7,14 +7,22 @@ raised. Unset optional numbers mean the field's neutral value.
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
 from speculation.errors import InputError, LimitExceededError, ProtocolError, VersionMismatchError
 from speculation.messages import ChatMessage, Prompt, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
 
-_RULES = {Rule.RACE: pb.RULE_RACE, Rule.EXACT: pb.RULE_EXACT}
+_RULES = {
+    Rule.RACE: pb.RULE_RACE,
+    Rule.EXACT: pb.RULE_EXACT,
+    Rule.REJECTION: pb.RULE_REJECTION,
+    Rule.STRING_REJECTION: pb.RULE_STRING_REJECTION,
+    Rule.AUTO: pb.RULE_AUTO,
+}
 _RULES_BACK = {value: rule for rule, value in _RULES.items()}
 
 
@@ -96,6 +104,7 @@ def plan_to_wire(plan: SpeculationPlan) -> pb.SpeculationPlan:
         alternatives=plan.alternatives,
         alternative_threshold=plan.alternative_threshold,
         verify_threshold=plan.verify_threshold,
+        top_k=plan.top_k,
     )
 
 
@@ -109,6 +118,7 @@ def plan_from_wire(plan: pb.SpeculationPlan) -> SpeculationPlan:
         plan.alternatives,
         plan.alternative_threshold,
         plan.verify_threshold,
+        plan.top_k,
     )
 
 
@@ -121,6 +131,8 @@ def offer_to_wire(offer: SessionOffer) -> pb.SessionOffer:
         committed=offer.committed,
         zero_width=offer.zero_width,
         plan=plan_to_wire(offer.plan),
+        number=offer.number,
+        vocab_hash=offer.vocab_hash,
     )
 
 
@@ -133,7 +145,23 @@ def offer_from_wire(offer: pb.SessionOffer) -> SessionOffer:
         offer.committed,
         offer.zero_width,
         plan_from_wire(offer.plan),
+        offer.number,
+        offer.vocab_hash,
     )
+
+
+def _drawn_to_wire(proposal: Proposal) -> pb.DrawnToken:
+    steps = [after - before for before, after in pairwise((0, *proposal.ids))]
+    return pb.DrawnToken(token=proposal.token, id_steps=steps, weights=proposal.weights)
+
+
+def _drawn_from_wire(drawn: pb.DrawnToken, vocab_size: int) -> Proposal:
+    if len(drawn.id_steps) > MAX_PAIRS or len(drawn.weights) > MAX_PAIRS:
+        raise LimitExceededError(f"{len(drawn.id_steps)} tokens in one distribution; the limit is {MAX_PAIRS}")
+    proposal = Proposal(drawn.token, tuple(accumulate(drawn.id_steps)), tuple(drawn.weights))
+    if proposal.ids[-1] >= vocab_size:
+        raise InputError("drawn.id_steps", proposal.ids[-1], f"is no token id; the vocabulary has {vocab_size}")
+    return proposal
 
 
 def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
@@ -147,14 +175,19 @@ def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
         alternative=span.alternative,
         rests=span.rests,
         confidence=span.confidence,
+        drawn=[_drawn_to_wire(proposal) for proposal in span.proposals],
+        zero_width=span.zero_width,
     )
 
 
-def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int) -> Span:
+def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vocab_size: int) -> Span:
     """A drafter's span, checked. ``committed``: bytes of text committed so far in its session.
 
-    Raises LimitExceededError for oversized text, ProtocolError for an offset or a chance that no honest drafter names.
+    ``vocab_size``: of the target. Raises LimitExceededError for what is too large, ProtocolError for an offset or a
+    chance that no honest drafter names, InputError for a distribution that is none.
     """
+    if len(span.drawn) > limits.span_drawn_tokens:
+        raise LimitExceededError(f"{len(span.drawn)} drawn tokens in a span; the limit is {limits.span_drawn_tokens}")
     if len(span.text) > limits.span_bytes:
         raise LimitExceededError(f"a span of {len(span.text)} bytes; the limit is {limits.span_bytes}")
     if span.base_offset > committed + limits.pool_bytes:
@@ -173,6 +206,8 @@ def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int) ->
         span.alternative,
         span.rests,
         confidence,
+        tuple(_drawn_from_wire(drawn, vocab_size) for drawn in span.drawn),
+        span.zero_width,
     )
 
 

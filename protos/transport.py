@@ -16,8 +16,10 @@ from speculation.errors import InputError
 #: Raised when a change is made that an older peer would misunderstand.
 PROTOCOL_VERSION = 1
 
-#: A message holds at most a prompt; spans and verdicts are under a kilobyte.
+#: A message holds at most a prompt; spans and verdicts are some kilobytes at most.
 MAX_MESSAGE_BYTES = 4 << 20
+#: Of a vocabulary's table in one message.
+CHUNK_BYTES = 256 << 10
 
 KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 4_000
@@ -28,11 +30,16 @@ COORDINATOR_PORT = 50060
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
-    """What one drafter may send. ``span_bytes`` and ``pool_bytes`` are of text, ``pool_bytes`` a session's."""
+    """What one drafter may send. ``span_bytes`` and ``pool_bytes`` are of text, ``pool_bytes`` a session's.
+
+    ``prediction_bytes``: what a client may send as its own draft.
+    """
 
     span_bytes: int = 1024
     pool_bytes: int = 4096
     malformed_messages: int = 100
+    span_drawn_tokens: int = 8
+    prediction_bytes: int = 1 << 20
 
 
 def channel_options() -> list[tuple[str, int]]:

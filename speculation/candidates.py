@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from speculation.byte_vocab import ByteVocab
-from speculation.draft_trie import DraftPath, DraftTrie
+from speculation.draft_path import DraftPath
+from speculation.draft_trie import DraftTrie
 from speculation.retokenize import retokenize
 
 #: Bytes of draft that one candidate token may need, to bound the work of a step.
@@ -116,17 +117,22 @@ class CandidateBuilder:
         self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node], trust: float
     ) -> list[_Node]:
         """Returns the nodes whose text drafters sent."""
-        tokens = retokenize(path.text, tail, self._vocab, self._encode, limit=limit)
         node, end, sent = root, 0, []
-        for token in tokens:
+        for token in self.spell(path, tail, limit):
             end += len(self._vocab.bytes_of(token))
-            chance = path.chances[end - 1]
+            chance = path.chances[end - 1] if end else 1.0
             node = self._child(node, token, min(1.0, chance * trust) if end <= path.sent else chance, found)
             if end <= path.sent:
                 sent.append(node)
-        if path.ends and end == len(path.text) and len(tokens) < limit and self._end_id is not None:
-            sent.append(self._child(node, self._end_id, node.chance, found))
         return sent
+
+    def spell(self, path: DraftPath, tail: Sequence[int], limit: int) -> list[int]:
+        """At most ``limit`` tokens that spell a branch behind ``tail``, with the end token where it ends."""
+        tokens = retokenize(path.text, tail, self._vocab, self._encode, limit=limit)
+        whole = sum(len(self._vocab.bytes_of(token)) for token in tokens) == len(path.text)
+        if path.ends and whole and len(tokens) < limit and self._end_id is not None:
+            tokens.append(self._end_id)
+        return tokens
 
     def _child(self, node: _Node, token: int, chance: float, found: list[_Node]) -> _Node:
         child = node.children.get(token)

@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from speculation.proposal import Proposal
+
 _ids = itertools.count(1)
 
 
@@ -36,6 +38,8 @@ class DraftNode:
     asked: bool = False
     shipped: bool = False
     told: bool = False
+    proposal: Proposal | None = None
+    last: Proposal | None = None
     children: list[DraftNode] = field(default_factory=list)
     number: int = field(default_factory=lambda: next(_ids))
 

@@ -3,6 +3,9 @@
 Spans of one drafter, of several, and alternatives all land in the one trie; shared beginnings are stored once.
 Ranks order the branches: a drafter's first choice before its alternatives, earlier spans before later ones.
 
+Under a rejection rule a node also holds the draft token that was drawn there, with its distribution: the first that
+came, and only until the place is decided (see ``speculation/rejection.py``). Its bytes are in the trie like any text.
+
 Invariants: every node's digest is that of committed text + its path; ``size`` counts the nodes below the root
 and never exceeds ``capacity``; after ``advance`` only text that follows the new committed end is left.
 """
@@ -12,11 +15,12 @@ from __future__ import annotations
 import enum
 import heapq
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from speculation.draft_path import DraftPath
 from speculation.lookup import OWN_RANK
 from speculation.messages import Span
+from speculation.proposal import Proposal
 from speculation.text_digest import DigestedText, extend_digest
 
 _NEVER = (1 << 30, 1 << 62)
@@ -33,26 +37,10 @@ class SpanFate(enum.Enum):
     FULL = "full"  # the pool is at its capacity
 
 
-@dataclass(frozen=True, slots=True)
-class DraftPath:
-    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there.
-
-    ``chances``: by the drafter's word, that the target writes the text up to and with each byte. ``turning_chance``:
-    that it turns off here from the branches before this one. ``sent``: how many bytes of it drafters sent; the rest the
-    target looked up.
-    """
-
-    text: bytes
-    ends: bool
-    chances: tuple[float, ...] = ()
-    turning_chance: float = 1.0
-    sent: int = 0
-
-
 class _Node:
-    """``share``: the chance of this byte, given those before it."""
+    """``share``: the chance of this byte, given those before it. ``proposal``: what was drawn to follow it."""
 
-    __slots__ = ("children", "digest", "ends_rank", "rank", "share")
+    __slots__ = ("children", "digest", "ends_rank", "proposal", "rank", "share")
 
     def __init__(self, digest: int, rank: tuple[int, int], share: float = 1.0) -> None:
         self.children: dict[int, _Node] = {}
@@ -60,6 +48,7 @@ class _Node:
         self.rank = rank
         self.share = share
         self.ends_rank = _NEVER
+        self.proposal: tuple[Proposal, bytes] | None = None  # and its token's bytes
 
     def best_child(self) -> tuple[int, _Node | None]:
         """The best-ranked, with its byte; None if there is none, or if the guess that the text ends is better."""
@@ -67,12 +56,21 @@ class _Node:
         return (0, None) if child is None or self.ends_rank < child.rank else (byte, child)
 
 
+#: A place in the trie, good until its next change.
+Place = _Node
+
+
 class DraftTrie:
     """See the module. ``capacity`` bounds the bytes held, whatever drafters send."""
 
+    #: Tokens in all distributions that the pool holds.
+    MAX_PAIRS = 1 << 16
+
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
+        self._pairs = 0
         self.size = 0
+        self._zero_width = 0
         self._arrivals = 0
         self._committed = DigestedText()
         self._root = _Node(self._committed.digest, (0, 0))
@@ -84,8 +82,8 @@ class DraftTrie:
         """The committed text that the trie hangs on. Grow it through ``advance`` only."""
         return self._committed
 
-    def add(self, span: Span) -> SpanFate:
-        """Merge a span into the pool.
+    def add(self, span: Span, pieces: Sequence[bytes] = ()) -> SpanFate:
+        """Merge a span into the pool. ``pieces``: the bytes of its proposals' tokens, which its text begins with.
 
         A late span (its base lies before the committed end) is used from the middle, if the text committed since
         agrees with it. One that starts ahead must continue a branch that the pool holds.
@@ -107,7 +105,39 @@ class DraftTrie:
                 return SpanFate.STALE
             node, offset = found, span.base_offset
         self._arrivals += 1
-        return self._insert(node, offset, text, span, (span.alternative, self._arrivals))
+        rank = (span.alternative, self._arrivals)
+        return self._insert_drawn(node, offset, text, span, pieces, rank)
+
+    def _insert_drawn(
+        self, node: _Node, offset: int, text: bytes, span: Span, pieces: Sequence[bytes], rank: tuple[int, int]
+    ) -> SpanFate:
+        """Drawn tokens to the nodes where they begin, and all the text below ``node``."""
+        fates = [SpanFate.KNOWN]
+        start = span.base_offset
+        for proposal, piece in zip(span.proposals, pieces, strict=True):
+            lead, text = text[: max(0, start - offset)], text[max(0, start - offset) :]
+            if start >= offset:
+                found = self._insert(node, offset, lead, 1.0, False, rank, fates)
+                if found is None:
+                    break
+                node, offset = found, start
+                if self._place_is_open(node, span, start) and self._pairs < self.MAX_PAIRS:
+                    node.proposal = (proposal, piece)
+                    self._pairs += len(proposal.ids)
+                    fates.append(SpanFate.USED)
+            start += len(piece)
+        else:
+            share = 1.0 if span.proposals else span.confidence
+            self._insert(node, offset, text, share, span.ends, rank, fates)
+        return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
+
+    def _place_is_open(self, node: _Node, span: Span, start: int) -> bool:
+        """Whether a token drawn at the node may be used: the first there, and nothing was decided there yet."""
+        if node.proposal is not None:
+            return False
+        if node is not self._root:
+            return True
+        return (span.zero_width if start == span.base_offset else 0) == self._zero_width
 
     def fits(self, span: Span) -> bool:
         """Whether the span follows a text that is still possible."""
@@ -117,39 +147,72 @@ class DraftTrie:
             return False
         return span.text.startswith(self._committed.since(span.base_offset))
 
-    def _insert(self, node: _Node, offset: int, text: bytes, span: Span, rank: tuple[int, int]) -> SpanFate:
-        fate = SpanFate.KNOWN
-        share = span.confidence  # of all its bytes; what the known ones have of it is not the new ones'
+    def _insert(
+        self,
+        node: _Node,
+        offset: int,
+        text: bytes,
+        share: float,
+        ends: bool,
+        rank: tuple[int, int],
+        fates: list[SpanFate],
+    ) -> _Node | None:
+        """All of ``text`` below ``node``; returns the last node, None if there was no room for it.
+
+        ``share``: the chance of all its bytes; what the known ones have of it is not the new ones'.
+        """
         for byte in text:
             child = node.children.get(byte)
             offset += 1
             if child is None:
                 if self.size >= self.capacity:
-                    return SpanFate.FULL
+                    fates.append(SpanFate.FULL)
+                    return None
                 child = _Node(extend_digest(node.digest, bytes((byte,))), rank, min(share, 1.0))
                 share = 1.0
                 node.children[byte] = child
                 self._index[offset, child.digest] = child
                 self.size += 1
-                fate = SpanFate.USED
+                fates.append(SpanFate.USED)
             else:
                 child.share = max(child.share, min(share, 1.0))
                 share = share / child.share if child.share else 1.0
             child.rank = min(child.rank, rank)
             node = child
-        if span.ends and rank < node.ends_rank:
-            fate = SpanFate.USED if node.ends_rank == _NEVER else fate
+        if ends and rank < node.ends_rank:
+            if node.ends_rank == _NEVER:
+                fates.append(SpanFate.USED)
             node.ends_rank = rank
-        return fate
+        return node
+
+    def drawn(self, *, limit: int) -> tuple[list[Proposal], Place | None]:
+        """The tokens drawn from the committed end on, each where the one before it ends; and the place after them."""
+        node: _Node | None = self._root
+        found: list[Proposal] = []
+        while node is not None and node.proposal is not None and len(found) < limit:
+            proposal, piece = node.proposal
+            found.append(proposal)
+            if not piece:
+                node = None
+            for byte in piece:
+                node = node.children.get(byte) if node is not None else None
+        return found, node
 
     @property
     def has_draft(self) -> bool:
         """Whether there is any text, or the guess that it ends here."""
-        return self.size > 0 or self._root.ends_rank != _NEVER
+        return self.size > 0 or self.has_sent
 
-    def best_path(self, *, limit: int) -> DraftPath:
-        """The best-ranked branch, at most ``limit`` bytes of it."""
-        return next(self.branches(limit=limit))
+    @property
+    def has_sent(self) -> bool:
+        """The same, of what drafters sent only."""
+        root = self._root
+        ends = root.ends_rank != _NEVER or root.proposal is not None
+        return ends or any(child.rank[0] < OWN_RANK for child in root.children.values())
+
+    def best_path(self, *, limit: int, after: Place | None = None) -> DraftPath:
+        """The best-ranked branch after a place (None: the committed end), at most ``limit`` bytes of it."""
+        return next(self.branches(limit=limit, after=after))
 
     def first_guess(self) -> tuple[bytes, float]:
         """The first bytes of what drafters rank first, and their chance; empty without a draft of theirs."""
@@ -163,16 +226,17 @@ class DraftTrie:
             node = child
         return bytes(path), chance
 
-    def branches(self, *, limit: int) -> Iterator[DraftPath]:
+    def branches(self, *, limit: int, after: Place | None = None) -> Iterator[DraftPath]:
         """The best-ranked branch, then those that turn off from the ones before, the likeliest turn first.
 
         At most ``limit`` bytes of each.
         """
         order = itertools.count()
-        turns = [(-1.0, next(order), b"", (), self._root)]
+        turns = [(-1.0, next(order), b"", (), after or self._root)]
         while turns:
             turn, _, text, chances, node = heapq.heappop(turns)
-            path, so_far, chance, sent = bytearray(text), list(chances), -turn, 0
+            path, so_far, chance = bytearray(text), list(chances), -turn
+            sent = len(text) if node.rank[0] < OWN_RANK else 0
             while len(path) < limit:
                 best, child = node.best_child()
                 for byte, other in node.children.items():
@@ -190,8 +254,11 @@ class DraftTrie:
             ends = node.ends_rank != _NEVER and node.best_child()[1] is None
             yield DraftPath(bytes(path), ends, tuple(so_far), -turn, sent)
 
-    def advance(self, text: bytes) -> None:
-        """Commit ``text``: what agrees with it stays as draft, all else goes."""
+    def advance(self, text: bytes, *, zero_width: int = 0) -> None:
+        """Commit ``text``: what agrees with it stays as draft, all else goes.
+
+        ``zero_width``: tokens committed at its end that added no bytes.
+        """
         node: _Node | None = self._root
         for byte in text:
             node = node.children.get(byte) if node is not None else None
@@ -199,6 +266,9 @@ class DraftTrie:
         self._root = node if node is not None else _Node(self._committed.digest, (0, 0))
         if not text:  # a token without bytes: the target went on, so the guess that the text ends here was wrong
             self._root.ends_rank = _NEVER
+        if zero_width:  # the place of what was drawn here is decided
+            self._root.proposal = None
+        self._zero_width = zero_width
         self._reindex()
 
     def clear(self) -> None:
@@ -215,3 +285,5 @@ class DraftTrie:
             level = [child for node in level for child in node.children.values()]
             offset += 1
         self.size = len(self._index) - 1
+        drawn = (node.proposal for node in self._index.values())
+        self._pairs = sum(len(proposal[0].ids) for proposal in drawn if proposal is not None)

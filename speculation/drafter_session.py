@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from speculation.draft_tree import DraftNode, DraftTree
 from speculation.messages import Resync, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.proposal import Proposal
 from speculation.text_digest import DigestedText, extend_digest
 
 
@@ -25,6 +26,7 @@ class DraftToken:
 
     ``confidence``: the drafter's probability that the target agrees, 0..1. ``ends``: it is the end token (no text).
     ``stops``: the drafter has nothing to offer here (no text). ``token``: the model's own handle for it.
+    ``proposal``: under a rejection rule, the token as the target's, with the distribution that it was drawn from.
     """
 
     text: bytes
@@ -32,6 +34,7 @@ class DraftToken:
     ends: bool = False
     stops: bool = False
     token: int = 0
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ class DrafterSession:
     """See the module. One per session that the drafter takes part in."""
 
     def __init__(self, offer: SessionOffer) -> None:
-        self.plan: SpeculationPlan = offer.plan
+        self._rule = offer.rule
+        self.plan: SpeculationPlan = offer.plan.for_rule(offer.rule)
         self.zero_width = offer.zero_width
         self._committed = DigestedText(offer.committed)
         self._tree = DraftTree(len(self._committed))
@@ -104,12 +108,16 @@ class DrafterSession:
         first = choices[0]
         sure = first.confidence >= self.plan.alternative_threshold
         node.ends = first.ends
+        node.last = None if first.text else first.proposal
+        if first.ends or node.last is not None:
+            node.told = False  # that the draft rests here was said before it was asked how it goes on
         if not first.ends:
             likely = node.chance()
             for choice, token in enumerate(choices[: 1 if sure else 1 + self.plan.alternatives]):
                 # One that is too unlikely to be continued is too unlikely to be sent.
                 if token.text and (choice == 0 or likely * token.confidence >= self.plan.stop_threshold):
-                    self._tree.add(node, token.token, token.text, token.confidence, choice=choice)
+                    child = self._tree.add(node, token.token, token.text, token.confidence, choice=choice)
+                    child.proposal = token.proposal
         node.closed = not node.children
         return [*self._catch_up(), *self._ship_ready()]
 
@@ -152,16 +160,24 @@ class DrafterSession:
             node.shipped = True
         leaf.told = rests or leaf.ends
         digest = extend_digest(self._committed.digest, known)
-        text = drafted[len(known) :]
+        drawn = [*waiting, leaf] if leaf.last is not None else waiting
+        proposals = tuple(filter(None, [*(node.proposal for node in waiting), leaf.last]))
+        whole = not waiting or waiting[0].end - len(waiting[0].text) == base
+        if not whole or len(proposals) < len(drawn):
+            proposals = ()  # a token that is committed in part is text like any other
+        zero_width = self.zero_width if base == len(self._committed) else 0
+        ends = leaf.ends and leaf.last is None
+        leaf.last = None  # sent once
         confidence = math.prod(node.confidence for node in waiting)
-        return Span(base, digest, text, leaf.ends, len(waiting), leaf.alternative, rests, confidence)
+        text = drafted[len(known) :] if not proposals else b""
+        return Span(base, digest, text, ends, len(drawn), leaf.alternative, rests, confidence, proposals, zero_width)
 
     # ---- verdicts ---------------------------------------------------------------------------------------------
 
     def on_verdict(self, verdict: Verdict) -> list[Instruction]:
         """The target committed text. Returns moves for the model, spans, a resync, or nothing."""
         if verdict.plan is not None:
-            self.plan = verdict.plan
+            self.plan = verdict.plan.for_rule(self._rule)
         known = len(self._committed)
         if verdict.base_offset + len(verdict.text) < known:
             return []  # repeated or reordered: all of it is known

@@ -6,11 +6,13 @@ they can be driven by a test channel as well as by gRPC.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from speculation.errors import InputError
+from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
 
 
@@ -24,7 +26,8 @@ class SpeculationPlan:
     seconds that the target may hold a step back for a draft on its way (see ``speculation/patience.py``).
     ``alternatives``: how many further choices the drafter continues where its first is less sure than
     ``alternative_threshold``, and how many further leaves it continues in one batch. ``verify_threshold``: candidates
-    that by the drafter's word are less likely than this are not verified.
+    that by the drafter's word are less likely than this are not verified. ``top_k``: of how many tokens the drafter
+    sends the probability, under the rules that need it; 0 leaves it to the rule.
     """
 
     width: int = 8
@@ -35,9 +38,18 @@ class SpeculationPlan:
     alternatives: int = 0
     alternative_threshold: float = 0.9
     verify_threshold: float = 0.0
+    top_k: int = 0
 
     MAX_ALTERNATIVES: ClassVar[int] = 8
     MAX_TOKENS: ClassVar[int] = 256
+
+    def for_rule(self, rule: Rule) -> SpeculationPlan:
+        """The plan as a drafter follows it under ``rule``.
+
+        A token whose distribution is sent travels alone and at once: when it arrives must not depend on what was
+        drawn (see ``speculation/rejection.py``). An alternative is not drawn from that distribution: there is none.
+        """
+        return dataclasses.replace(self, span_tokens=1, alternatives=0) if rule.proposes else self
 
     def __post_init__(self) -> None:
         for field in ("width", "lookahead"):
@@ -52,6 +64,8 @@ class SpeculationPlan:
                 raise InputError(field, value, "must lie in 0..1", remedy="0 turns it off")
         if not 0 <= self.alternatives <= self.MAX_ALTERNATIVES:
             raise InputError("alternatives", self.alternatives, f"must lie in 0..{self.MAX_ALTERNATIVES}")
+        if not 0 <= self.top_k <= MAX_PAIRS:
+            raise InputError("top_k", self.top_k, f"must lie in 0..{MAX_PAIRS}", remedy="0 leaves it to the rule")
         if not 0 <= self.patience <= 10:
             raise InputError("patience", self.patience, "must lie in 0..10 seconds", remedy="0 never waits")
 
@@ -85,7 +99,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class SessionOffer:
-    """A session that a drafter may assist, with what it needs to run the same race."""
+    """A session that a drafter may assist, with what it needs to run the same race.
+
+    ``number``: counts the offers of the session, so that each draws with noise of its own. ``vocab_hash``: of the
+    target's vocabulary, where the rule needs it.
+    """
 
     session: str
     prompt: Prompt
@@ -94,6 +112,8 @@ class SessionOffer:
     committed: bytes
     zero_width: int
     plan: SpeculationPlan
+    number: int = 0
+    vocab_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +122,8 @@ class Span:
 
     ``ends``: the drafter's end token follows. ``tokens``: its own, for statistics. ``alternative``: 0 is its
     first choice. ``rests``: nothing more comes until a verdict. ``confidence``: the drafter's chance, 0..1, that the
-    target writes ``text`` if it writes what comes before.
+    target writes ``text`` if it writes what comes before. ``proposals``: the draft as target tokens with what they were
+    drawn from; ``text`` then follows them. ``zero_width``: see ``Verdict``, at the span's beginning.
     """
 
     base_offset: int
@@ -113,6 +134,8 @@ class Span:
     alternative: int = 0
     rests: bool = False
     confidence: float = 1.0
+    proposals: tuple[Proposal, ...] = ()
+    zero_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)

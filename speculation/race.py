@@ -34,7 +34,8 @@ _ORDINARY, _SPECIAL, _END, _PADDING = b"t", b"s", b"e", b"p"
 _WORD = 2**64 - 1
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
-_BITS = 52
+#: Random bits of one draw.
+BITS = _BITS = 52
 
 
 def token_keys(vocab: ByteVocab) -> list[int]:
@@ -88,6 +89,16 @@ def _reference_mix(z: int) -> int:
 def reference_gumbel(token_key: int, position: tuple[int, int]) -> float:
     """The noise of one token at one place."""
     return -math.log(-math.log((reference_bits(token_key, position) + 0.5) * 2.0**-_BITS))
+
+
+def place_bits(seed: int, offset: int, zero_width: int, stream: str) -> int:
+    """52 random bits of a place as a whole, for draws that are not about one token."""
+    return reference_bits(0, position_key(seed, offset, zero_width, stream))
+
+
+def place_uniform(seed: int, offset: int, zero_width: int, stream: str) -> float:
+    """The same as a number inside (0, 1), exact in float64."""
+    return (place_bits(seed, offset, zero_width, stream) + 0.5) * 2.0**-_BITS
 
 
 def _signed(word: int) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from speculation.byte_vocab import ByteVocab
 from speculation.errors import ModelError
-from speculation.race import RACE_STREAM, RaceNoise
+from speculation.race import RACE_STREAM, RaceNoise, place_uniform
 from speculation.sampling import SamplingParams
 from speculation.warpers import check_top, penalise, warp
 
@@ -117,6 +117,21 @@ class TokenSampler:
         """The distribution that ``draw`` draws from: log-probabilities [V], float32."""
         logits = self._without_padding(logits)
         return warp(logits, self.params, prompt_ids=self._prompt_ids, generated=self._counts)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The same as probabilities: float64 [V] whose sum is 1 to the last place."""
+        p = self.log_probs(logits).double().exp_()
+        return p.div_(p.sum())
+
+    def happens(self, probability: float, stream: str) -> bool:
+        """True with that probability; one decision for each place and ``stream``."""
+        return place_uniform(self.params.seed, self.offset, self.zero_width, stream) < probability
+
+    def draw_from(self, weights: Tensor, stream: str) -> int:
+        """A token with probability proportional to ``weights`` [V] (not negative, one of them above 0)."""
+        support = weights.nonzero().squeeze(-1)
+        noise = self._noise.gumbel(self.params.seed, self.offset, self.zero_width, stream=stream, ids=support)
+        return int(support[(weights[support].log() + noise).argmax()])
 
     def _without_padding(self, logits: Tensor) -> Tensor:
         if logits.shape != (self.vocab.size,):

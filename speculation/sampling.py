@@ -18,10 +18,23 @@ MAX_SEED = 2**64 - 1
 
 
 class Rule(enum.StrEnum):
-    """How drafts are verified (see ``speculation.acceptance``)."""
+    """How drafts are verified (see ``speculation.acceptance``). ``AUTO`` asks for one of the others."""
 
     RACE = "race"
     EXACT = "exact"
+    REJECTION = "rejection"
+    STRING_REJECTION = "string-rejection"
+    AUTO = "auto"
+
+    @classmethod
+    def concrete(cls) -> tuple[Rule, ...]:
+        """The rules that a session can run."""
+        return tuple(rule for rule in cls if rule is not cls.AUTO)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether the drafter sends the distribution that it drew from with each draft token."""
+        return self in (Rule.REJECTION, Rule.STRING_REJECTION)
 
 
 def _is_int(value: object) -> bool:

@@ -39,6 +39,8 @@ class SessionRequest:
             )
         if self.max_tokens < 1:
             raise InputError("max_tokens", self.max_tokens, "must be at least 1")
+        if self.rule is Rule.AUTO:
+            raise InputError("rule", self.rule.value, "must be decided before the session starts")
         if self.received and self.rule not in RESUMABLE:
             problem = f"cannot be resumed under rule {self.rule}, whose text depends on the drafts as well"
             raise InputError("received", self.received, problem, remedy="start from nothing")

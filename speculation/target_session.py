@@ -13,30 +13,34 @@ Invariants
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from speculation.acceptance import Acceptance, accept_exact, accept_race
+from speculation.acceptance import Acceptance, accept, target_stream
 from speculation.byte_vocab import ByteVocab
 from speculation.candidates import BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
-from speculation.draft_tree import common_prefix
 from speculation.draft_trie import DraftTrie, SpanFate
 from speculation.lookup import OwnLookup
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
+from speculation.prediction import Prediction
+from speculation.proposal import Proposal
 from speculation.race import RaceNoise
 from speculation.reliability import Reliability
 from speculation.replay import REPLAY_WIDTH, Replay
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
-from speculation.sampling import Rule
 from speculation.session_request import SessionRequest
+from speculation.session_stats import SessionStats
 from speculation.text_stream import TextRun, TextStream
 
 #: Candidates of a step while no drafter is asked, all of them looked up.
 LOOKUP_WIDTH = 8
+#: The chance that a client's prediction is taken to have, all of it together.
+PREDICTED = 0.9
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 16
 
@@ -49,10 +53,11 @@ class FinishReason(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Step:
     """Run the target on ``last``, the last committed id, and the candidates, each after ``last`` and its own ancestors;
-    logits [1 + candidates, V] come back."""
+    logits [1 + candidates, V] come back. ``proposals``: what the candidates were drawn from, if the rule needs that."""
 
     last: int
     candidates: CandidateTree
+    proposals: tuple[Proposal | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,39 +90,10 @@ class Finish:
 Instruction = Keep | Emit | SendVerdict | Finish
 
 
-@dataclass(slots=True)
-class SessionStats:
-    """Counts of one session, in vLLM's meanings: draft tokens are those that a step verified.
-
-    ``first_choices``: those of them on the likeliest path, which a plan's forecast rests on.
-    """
-
-    steps: int = 0
-    draft_tokens: int = 0
-    accepted_tokens: int = 0
-    first_choices: int = 0
-    accepted_first_choices: int = 0
-    spans: int = 0
-    stale_spans: int = 0
-    accepted_per_pos: list[int] = field(default_factory=list)
-
-    def count_step(self, candidates: CandidateTree, path: tuple[int, ...]) -> None:
-        """``path``: the accepted candidates."""
-        self.steps += 1
-        self.draft_tokens += len(candidates)
-        accepted = len(path)
-        self.accepted_tokens += accepted
-        self.first_choices += len(candidates.first_choices)
-        self.accepted_first_choices += common_prefix(candidates.first_choices, path)
-        self.accepted_per_pos.extend([0] * (accepted - len(self.accepted_per_pos)))
-        for position in range(accepted):
-            self.accepted_per_pos[position] += 1
-
-
 class TargetSession:
     """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off.
 
-    ``lookup``: beside what drafters send, look up in prompt and text how it may go on.
+    ``lookup``: beside what drafters send, look up in prompt and text how it may go on. ``prediction``: of the client.
     """
 
     def __init__(
@@ -130,6 +106,7 @@ class TargetSession:
         plan: SpeculationPlan,
         pool_bytes: int = 4096,
         lookup: bool = False,
+        prediction: bytes = b"",
     ) -> None:
         self.request = request
         self.plan = plan
@@ -140,16 +117,18 @@ class TargetSession:
         self._replay = Replay(request.received)
         self._vocab = vocab
         self._encode = encode
-        stream = "race" if request.rule is Rule.RACE else "target"
+        stream = target_stream(request.rule)
         self._sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
-        self._accept = accept_race if request.rule is Rule.RACE else accept_exact
         self._trie = DraftTrie(capacity=pool_bytes)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
         self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end)
         self._pending = Step(0, CandidateTree())
         self._drafters = Reliability()
+        # Not under the rules that draw by proposals, whose proof speaks of what drafters and clients send.
+        lookup = lookup and not request.rule.proposes
         self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
+        self._prediction = Prediction(prediction)
 
     # ---- what a drafter needs to know -------------------------------------------------------------------------
 
@@ -178,19 +157,23 @@ class TargetSession:
     def on_span(self, span: Span) -> SpanFate:
         """A drafter's guess came. It may be used, known already, stale, or one too many; never harmful."""
         self.stats.spans += 1
-        fate = self._trie.add(span)
+        drawn = span.proposals if self.request.rule.proposes else ()
+        pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
+        span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
+        fate = self._trie.add(span, pieces)
         if fate is SpanFate.STALE:
             self.stats.stale_spans += 1
         return fate
 
     @property
     def has_draft(self) -> bool:
-        """Whether the pool holds text for the coming step."""
-        return self._trie.has_draft
+        """Whether drafters have sent text for the coming step."""
+        return self._trie.has_sent
 
     def answers(self, span: Span) -> bool:
         """Whether a span brings text for the coming step, or says that none will come."""
-        return self._trie.fits(span) and (span.rests or span.base_offset + len(span.text) > self.committed_length)
+        new = span.proposals or span.base_offset + len(span.text) > self.committed_length
+        return self._trie.fits(span) and (span.rests or bool(new))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
         """A drafter lost track: everything from its offset on, or None if it claims text that does not exist."""
@@ -201,8 +184,13 @@ class TargetSession:
 
     def next_step(self) -> Step:
         """The last committed token and the likeliest candidates after it, in target tokens."""
-        candidates = self._recorded() if self.replaying else self._candidates()
-        self._pending = Step(self._last_token(), candidates)
+        last = self._last_token()
+        if self.replaying:
+            self._pending = Step(last, self._recorded())
+        elif self.request.rule.proposes:
+            self._pending = Step(last, *self._drawn_candidates())
+        else:
+            self._pending = Step(last, self._candidates())
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
@@ -211,7 +199,8 @@ class TargetSession:
         Raises DivergedError if the text is not the one that was received.
         """
         candidates, replaying = self._pending.candidates, self.replaying
-        acceptance = self._accept(logits, candidates, self._sampler, max_tokens=self._max_tokens - len(self.token_ids))
+        rule, proposals, room = self.request.rule, self._pending.proposals, self._room()
+        acceptance = accept(rule, logits, candidates, proposals, self._sampler, max_tokens=room)
         token_ids, runs = self._commit(acceptance)
         path = acceptance.path[: len(token_ids)]
         if replaying:  # was counted before, and says nothing about drafters
@@ -222,7 +211,8 @@ class TargetSession:
         self._drafters.settle(base, text)
         if self._lookup is not None:
             self._lookup.reliability.settle(base, text)
-        self._trie.advance(text)
+        self._trie.advance(text, zero_width=self.zero_width)
+        self._prediction.advance(text)
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
             Keep((0, *(1 + node for node in path))),
@@ -238,23 +228,46 @@ class TargetSession:
     def _last_token(self) -> int:
         return self.token_ids[-1] if self.token_ids else self.request.prompt_ids[-1]
 
+    def _room(self) -> int:
+        """Tokens that may still be committed."""
+        return self._max_tokens - len(self.token_ids)
+
     def _recorded(self) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""
-        limit = min(REPLAY_WIDTH, self._max_tokens - len(self.token_ids) - 1)
+        limit = min(REPLAY_WIDTH, self._room() - 1)
         recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
         return CandidateTree.chain(retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit))
 
     def _candidates(self) -> CandidateTree:
+        """The likeliest, and never more than may be committed beside the target's own token."""
         width, threshold = self.plan.width, self.plan.verify_threshold
         if self._lookup is not None:
             width = width or LOOKUP_WIDTH
             for span in self._lookup.spans(self._trie.committed):
                 self._trie.add(span)
-        # Never more than may still be committed beside the target's own.
-        width = min(width, self._max_tokens - len(self.token_ids) - 1)
+        width = min(width, self._room() - 1)
+        self._predict(width)
         guess, trust = self._trie.first_guess(), self._drafters.factor
         self._drafters.guess(len(self._trie.committed), *guess)
         return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
+
+    def _drawn_candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
+        """First those that a drafter drew as target tokens, then others that spell the best text after them."""
+        limit = min(self.plan.width, self._room() - 1)
+        if limit <= 0:
+            return CandidateTree(), ()
+        self._predict(limit)
+        drawn, place = self._trie.drawn(limit=limit)
+        tokens = [proposal.token for proposal in drawn]
+        if place is not None and len(drawn) < limit:
+            path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN, after=place)
+            tokens += self._builder.spell(path, [*self._tail(), *tokens], limit - len(drawn))
+        return CandidateTree.chain(tokens), (*drawn, *[None] * (len(tokens) - len(drawn)))
+
+    def _predict(self, limit: int) -> None:
+        if guess := self._prediction.ahead(max(limit, 0) * BYTES_PER_TOKEN):
+            end, rank = self._trie.committed, int(self._prediction.strayed)
+            self._trie.add(Span(len(end), end.digest, guess, alternative=rank, confidence=PREDICTED))
 
     def _tail(self) -> list[int]:
         tail = self.token_ids[-TAIL_TOKENS:]

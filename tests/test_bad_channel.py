@@ -30,7 +30,7 @@ class BadChannel(RuleBasedStateMachine):
 
     @initialize(
         sampling=st.sampled_from(SAMPLINGS),
-        rule=st.sampled_from(list(Rule)),
+        rule=st.sampled_from(Rule.concrete()),
         plan=st.builds(
             SpeculationPlan,
             width=st.integers(0, 12),

@@ -72,8 +72,10 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: Pair):
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert set(answer) == {"text", "token_ids", "finish_reason", "resumes", "usage", "speculation", "timing"}
+    assert answer["speculation"]["rule"] == "race"
     assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens"}
     assert set(answer["speculation"]) == {
+        "rule",
         "steps",
         "draft_tokens",
         "accepted_tokens",
@@ -105,6 +107,17 @@ def test_sampled_text_depends_on_the_seed_only(pair: Pair, rule: str):
     )
     assert one == again == alone
     assert one != other
+
+
+@pytest.mark.parametrize("rule", ["rejection", "string-rejection", "auto"])
+def test_other_rules_and_a_prediction_from_the_command_line(pair: Pair, tmp_path: Path, rule: str):
+    prediction = tmp_path / "prediction.txt"
+    prediction.write_text(" stands in the shallow water. The heron")
+    options = [f"--verifier={pair.address}", "--prompt=The heron", "--max-tokens=12", f"--rule={rule}", "--json"]
+    answer = json.loads(dragoman("generate", *options, f"--prediction-file={prediction}").stdout)
+    assert answer["text"].startswith(" stands in the shallow water"), "greedy: the same text by every rule"
+    assert rule == "auto" or answer["speculation"]["rule"] == rule
+    assert answer["speculation"]["accepted_tokens"] > 0
 
 
 def test_piped_output_is_bare_text_and_the_summary_goes_to_stderr(pair: Pair, tmp_path: Path):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drafter_service.linear_draft import LinearDraft
-from drafter_service.model_drafter import ModelDrafter, ModelDraftSource
+from drafter_service.model_draft_source import ModelDraftSource
+from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
 from speculation.errors import SessionError
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
@@ -65,6 +66,7 @@ def test_stands_at_exactly_the_corrected_text_with_a_matching_cache(drafter: Mod
 def fresh_at(drafter: ModelDrafter, ids: list[int]) -> ModelDraftSource:
     """A source that never saw anything but these tokens."""
     source = drafter.open(SessionOffer("s", PROMPT, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan()))
+    assert isinstance(source, ModelDraftSource)
     for own in ids:
         source._append(own)
     return source

@@ -10,7 +10,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.candidates import CandidateTree
 from speculation.errors import ProtocolError
 from speculation.messages import SpeculationPlan
-from speculation.target_session import SessionStats
+from speculation.session_stats import SessionStats
 from speculation.telemetry import LinearFit
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.planning import ORDER_SECONDS, PROBE, PROBE_EVERY, PROBE_STEPS, REPLAN_SECONDS, SessionPlanner

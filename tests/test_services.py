@@ -27,7 +27,7 @@ from verifier_service.verifier import Verifier
 SAMPLINGS = [SamplingParams(), SamplingParams(temperature=0.8, seed=5)]
 
 
-@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize("rule", Rule.concrete())
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 async def test_same_bytes_with_and_without_drafters(sampling: SamplingParams, rule: Rule):
     engine = TextEngine(step_seconds=0.02)

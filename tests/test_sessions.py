@@ -19,7 +19,7 @@ from tests.text_models import TARGET_VOCAB
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize("rule", Rule.concrete())
 def test_good_channel_same_text_and_drafts_accepted(sampling: SamplingParams, rule: Rule):
     target = Target(request(sampling, max_tokens=60, rule=rule), SpeculationPlan(stop_threshold=0.0))
     drafter = Drafter(target.offer(sampling, rule))

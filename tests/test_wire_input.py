@@ -17,8 +17,10 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.transport import PROTOCOL_VERSION, WireLimits
 from speculation.errors import VersionMismatchError
 from speculation.sampling import SamplingParams
+from speculation.text_digest import DigestedText
 from tests.service_drivers import QUICK, baseline, drafters, eventually, request, serving, stub_to, text_of
 from tests.text_engine import TextDrafter, TextEngine
+from verifier_service.open_session import OpenSession
 
 
 class RawDrafter:
@@ -47,6 +49,8 @@ MALFORMED = {
     "unknown session": {"session": "s-0"},
     "oversized text": {"text": b"x" * 5000},
     "offset beyond all limits": {"base_offset": 2**50},
+    "a chance that is no number": {"confidence": float("nan")},
+    "a chance above 1": {"confidence": 1.5},
 }
 
 
@@ -84,6 +88,32 @@ async def test_wrong_digest_is_stale_not_an_error():
         _, finished = await task
         assert finished.speculation.stale_spans == 1
         assert verifier.describe().drafters[0].rejected_messages == 0
+        await baseline(verifier, engine)
+
+
+async def test_a_flood_of_good_spans_is_cut_to_what_a_step_can_take():
+    engine = TextEngine()
+    async with serving(engine) as (verifier, address), stub_to(address) as stub:
+        expected, _ = await text_of(address, request(SamplingParams()))
+        raw = RawDrafter(stub)
+        await raw.dial()
+        engine.gate.clear()
+        task = asyncio.create_task(text_of(address, request(SamplingParams())))
+        await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
+        (session,) = verifier.roster.links[0].sessions
+        digest = DigestedText(b"").digest
+        flood = 300
+        for number in range(flood):
+            text = bytes((number % 256,)) * 900
+            await raw.span(session=session, base_digest=digest, text=text, confidence=1.0, alternative=number % 9)
+        await eventually(lambda: verifier.describe().drafters[0].spans == flood)
+        engine.gate.set()
+        text, finished = await task
+        assert text == expected
+        link = verifier.roster.links[0]
+        taken = finished.speculation.spans
+        assert 0 < taken <= OpenSession.STEP_BYTES // 900 * 2, "no step took in more than it may"
+        assert link.rejected_messages >= flood - taken - link.stale_spans
         await baseline(verifier, engine)
 
 

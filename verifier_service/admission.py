@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import WireLimits
 from speculation.errors import InputError
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.race import RaceNoise
+from speculation.sampling import Rule
 from speculation.session_request import SessionRequest
 from speculation.target_session import TargetSession
 from verifier_service.engine import Engine
@@ -21,14 +24,23 @@ def admit(
     plan: SpeculationPlan,
     limits: WireLimits,
     lookup: bool,
+    auto: Callable[[], Rule],
 ) -> tuple[Prompt, TargetSession]:
-    """Raises InputError or VersionMismatchError."""
+    """``auto`` says which rule to run where the request leaves it open. Raises InputError or VersionMismatchError."""
     codec.check_version(request.protocol_version, who="the client")
     prompt = codec.prompt_from_wire(request.prompt)
     sampling = codec.sampling_from_wire(request.sampling)
     wild = [token for token in sampling.logit_bias if token >= engine.vocab_size]
     if wild:
         raise InputError("logit_bias", wild[0], f"is no token id; the vocabulary has {engine.vocab_size}")
+    if len(request.prediction) > limits.prediction_bytes:
+        raise InputError(
+            "prediction",
+            f"{len(request.prediction)} bytes",
+            f"is too long; the limit is {limits.prediction_bytes}",
+            remedy="leave out what is unlikely to come",
+        )
+    rule = codec.rule_from_wire(request.rule)
     session = TargetSession(
         SessionRequest(
             tuple(engine.tokenizer.prompt_ids(prompt)),
@@ -36,7 +48,7 @@ def admit(
             request.max_tokens or engine.context_length,
             engine.context_length,
             tuple(request.stop),
-            codec.rule_from_wire(request.rule),
+            auto() if rule is Rule.AUTO else rule,
             request.ignore_end,
             request.received,
         ),
@@ -46,5 +58,6 @@ def admit(
         plan=plan,
         pool_bytes=limits.pool_bytes,
         lookup=lookup and plan.width > 0 and not request.no_draft,
+        prediction=request.prediction,
     )
     return prompt, session

@@ -35,6 +35,7 @@ class DrafterLink:
     spans: int = 0
     stale_spans: int = 0
     rejected_messages: int = 0
+    has_vocabulary: bool = False  # it was sent the target's, or will be
     round_trip: Smoothed = field(default_factory=Smoothed)
     _draft_token: Smoothed = field(default_factory=Smoothed)
     _pings: dict[int, float] = field(default_factory=dict)

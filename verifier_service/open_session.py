@@ -60,6 +60,9 @@ class OpenSession:
 
     #: Events that may wait for the next step; the oldest are dropped beyond it.
     INBOX_EVENTS = 1024
+    #: Bytes of draft text that one step takes in, a span counting as some bytes more; what a flood brings beyond it is
+    #: refused, because a step would wait for its merging into the pool.
+    STEP_BYTES, SPAN_COST = 32 << 10, 32
     #: Changes of the plan that are remembered for the statistics.
     PLAN_CHANGES = 500
 
@@ -96,6 +99,7 @@ class OpenSession:
         self.bytes_up = 0
         self.bytes_down = 0
         self.verify_seconds = 0.0
+        self._offers = 0
         self._prompt = prompt
         self._engine = engine
         self._slot: Slot | None = None
@@ -195,9 +199,12 @@ class OpenSession:
         return logits
 
     def _read_inbox(self, report: StepReport) -> None:
+        room = self.STEP_BYTES
         while self._inbox:
             link, event = self._inbox.popleft()
             match event:
+                case Span() if (room := room - len(event.text) - self.SPAN_COST) < 0:
+                    link.rejected_messages += 1
                 case Span():
                     link.stale_spans += self.session.on_span(event) is SpanFate.STALE
                 case Resync():
@@ -230,6 +237,7 @@ class OpenSession:
 
     def _offer(self) -> pb.AssistResponse:
         request = self.session.request
+        self._offers += 1
         offer = SessionOffer(
             self.name,
             self._prompt,
@@ -238,6 +246,8 @@ class OpenSession:
             self.session.committed,
             self.session.zero_width,
             self.session.plan,
+            self._offers,
+            self._engine.tokenizer.vocab.content_hash if request.rule.proposes else "",
         )
         return pb.AssistResponse(offer=codec.offer_to_wire(offer))
 
@@ -266,4 +276,5 @@ class OpenSession:
             verify_seconds=self.verify_seconds,
             overhead_p50_seconds=statistics.median(self._overheads) if self._overheads else 0.0,
             plans=self._plans,
+            rule=codec.rule_to_wire(self.session.request.rule),
         )

@@ -14,7 +14,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.cost_model import PairCosts, predict, worth_verifying
 from speculation.messages import SpeculationPlan
 from speculation.plan import WORTHWHILE, PlanLimits, choose_plan
-from speculation.target_session import SessionStats
+from speculation.session_stats import SessionStats
 from speculation.telemetry import AcceptanceByPosition, LinearFit
 from verifier_service.drafter_link import DrafterLink
 

@@ -22,6 +22,7 @@ from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import Join, OpenSession, StepReport
 from verifier_service.planning import ORDER_SECONDS
+from verifier_service.vocabulary_sender import VocabularySender
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Roster:
         self._sessions = sessions
         self._metrics = metrics
         self._known: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)  # instances that dialled in
+        self._vocabulary = VocabularySender(engine.tokenizer.vocab)
         self._closed: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)
 
     def attach(self, hello: pb.Hello) -> DrafterLink:
@@ -105,7 +107,9 @@ class Roster:
                 if opened is not None:
                     opened.bytes_up += message.ByteSize()
                     committed = opened.session.committed_length
-                    opened.put(link, codec.span_from_wire(message.span, self._limits, committed=committed))
+                    size = self._engine.vocab_size
+                    span = codec.span_from_wire(message.span, self._limits, committed=committed, vocab_size=size)
+                    opened.put(link, span)
             case "resync":
                 opened = self._offered(link, message.resync.session)
                 if opened is not None:
@@ -119,6 +123,8 @@ class Roster:
                     self._leave(opened, link)
             case "pong":
                 self._metrics.round_trip(link.on_pong(message.pong))
+            case "vocabulary":
+                self._vocabulary.ask(link, message.vocabulary.vocab_hash)
             case "hello":
                 raise ProtocolError("a second hello on one stream")
             case _:

@@ -32,6 +32,7 @@ from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, V
 from verifier_service.open_session import OpenSession, StepReport
 from verifier_service.planning import SessionPlanner
 from verifier_service.roster import Roster
+from verifier_service.rule_choice import RuleChoice
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -72,6 +73,7 @@ class Verifier:
         self._responses: dict[str, Responses] = {}
         self.metrics = VerifierMetrics(instruments or NoInstruments())
         self.roster = Roster(engine, self.limits, self._sessions, self.metrics)
+        self._rules = RuleChoice()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     @property
@@ -119,7 +121,13 @@ class Verifier:
                 f"{len(self._sessions)} sessions are open, which is the limit", remedy="try again later"
             )
         prompt, session = admit(
-            request, self.engine, self._noise, plan=self._plan, limits=self.limits, lookup=self._lookup
+            request,
+            self.engine,
+            self._noise,
+            plan=self._plan,
+            limits=self.limits,
+            lookup=self._lookup,
+            auto=lambda: self._rules.choose(self.roster.links),
         )
         planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive)
         assisted = self._plan.width > 0 and not request.no_draft
@@ -160,6 +168,7 @@ class Verifier:
                 replayed_tokens=opened.session.replayed_tokens,
             )
             responses.put_nowait(pb.GenerateResponse(finished=finished))
+            self._rules.observe(opened)
             meter.finished()
             opened.log.info("ends with %d tokens (%s)", finished.completion_tokens, finish_reason)
         except asyncio.CancelledError:

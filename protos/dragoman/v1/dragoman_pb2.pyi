@@ -11,6 +11,9 @@ class Rule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RULE_UNSPECIFIED: _ClassVar[Rule]
     RULE_RACE: _ClassVar[Rule]
     RULE_EXACT: _ClassVar[Rule]
+    RULE_REJECTION: _ClassVar[Rule]
+    RULE_STRING_REJECTION: _ClassVar[Rule]
+    RULE_AUTO: _ClassVar[Rule]
 
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -20,6 +23,9 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 RULE_UNSPECIFIED: Rule
 RULE_RACE: Rule
 RULE_EXACT: Rule
+RULE_REJECTION: Rule
+RULE_STRING_REJECTION: Rule
+RULE_AUTO: Rule
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -128,7 +134,7 @@ class DrafterStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., sessions: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "received")
+    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "received", "prediction")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +144,7 @@ class GenerateRequest(_message.Message):
     NO_DRAFT_FIELD_NUMBER: _ClassVar[int]
     IGNORE_END_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     prompt: Prompt
     sampling: SamplingParams
@@ -147,7 +154,8 @@ class GenerateRequest(_message.Message):
     no_draft: bool
     ignore_end: bool
     received: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., received: _Optional[bytes] = ...) -> None: ...
+    prediction: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., received: _Optional[bytes] = ..., prediction: _Optional[bytes] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("started", "chunk", "finished")
@@ -208,7 +216,7 @@ class GenerateFinished(_message.Message):
     def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ..., replayed_tokens: _Optional[int] = ...) -> None: ...
 
 class SpeculationStats(_message.Message):
-    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans")
+    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans", "rule")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +228,7 @@ class SpeculationStats(_message.Message):
     VERIFY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OVERHEAD_P50_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PLANS_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
     steps: int
     draft_tokens: int
     accepted_tokens: int
@@ -231,7 +240,8 @@ class SpeculationStats(_message.Message):
     verify_seconds: float
     overhead_p50_seconds: float
     plans: _containers.RepeatedCompositeFieldContainer[PlanChange]
-    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ..., plans: _Optional[_Iterable[_Union[PlanChange, _Mapping]]] = ...) -> None: ...
+    rule: Rule
+    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ..., plans: _Optional[_Iterable[_Union[PlanChange, _Mapping]]] = ..., rule: _Optional[_Union[Rule, str]] = ...) -> None: ...
 
 class PlanChange(_message.Message):
     __slots__ = ("committed_tokens", "seconds", "plan")
@@ -244,18 +254,20 @@ class PlanChange(_message.Message):
     def __init__(self, committed_tokens: _Optional[int] = ..., seconds: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
 
 class AssistRequest(_message.Message):
-    __slots__ = ("hello", "span", "resync", "decline", "pong")
+    __slots__ = ("hello", "span", "resync", "decline", "pong", "vocabulary")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SPAN_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
     DECLINE_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     span: DraftSpan
     resync: Resync
     decline: Decline
     pong: Pong
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., span: _Optional[_Union[DraftSpan, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+    vocabulary: VocabularyRequest
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., span: _Optional[_Union[DraftSpan, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., vocabulary: _Optional[_Union[VocabularyRequest, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "name", "model", "vocab_size", "vocab_hash", "max_sessions", "seconds_per_token", "version", "instance")
@@ -280,7 +292,7 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class DraftSpan(_message.Message):
-    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests", "confidence")
+    __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests", "confidence", "drawn", "zero_width")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -290,6 +302,8 @@ class DraftSpan(_message.Message):
     ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
     RESTS_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FIELD_NUMBER: _ClassVar[int]
+    ZERO_WIDTH_FIELD_NUMBER: _ClassVar[int]
     session: str
     base_offset: int
     base_digest: int
@@ -299,7 +313,25 @@ class DraftSpan(_message.Message):
     alternative: int
     rests: bool
     confidence: float
-    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ..., confidence: _Optional[float] = ...) -> None: ...
+    drawn: _containers.RepeatedCompositeFieldContainer[DrawnToken]
+    zero_width: int
+    def __init__(self, session: _Optional[str] = ..., base_offset: _Optional[int] = ..., base_digest: _Optional[int] = ..., text: _Optional[bytes] = ..., ends: bool = ..., tokens: _Optional[int] = ..., alternative: _Optional[int] = ..., rests: bool = ..., confidence: _Optional[float] = ..., drawn: _Optional[_Iterable[_Union[DrawnToken, _Mapping]]] = ..., zero_width: _Optional[int] = ...) -> None: ...
+
+class DrawnToken(_message.Message):
+    __slots__ = ("token", "id_steps", "weights")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ID_STEPS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    id_steps: _containers.RepeatedScalarFieldContainer[int]
+    weights: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, token: _Optional[int] = ..., id_steps: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VocabularyRequest(_message.Message):
+    __slots__ = ("vocab_hash",)
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    vocab_hash: str
+    def __init__(self, vocab_hash: _Optional[str] = ...) -> None: ...
 
 class Resync(_message.Message):
     __slots__ = ("session", "offset")
@@ -326,20 +358,34 @@ class Pong(_message.Message):
     def __init__(self, number: _Optional[int] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
 
 class AssistResponse(_message.Message):
-    __slots__ = ("welcome", "offer", "verdict", "closed", "drain", "ping")
+    __slots__ = ("welcome", "offer", "verdict", "closed", "drain", "ping", "vocabulary")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: SessionOffer
     verdict: Verdict
     closed: SessionClosed
     drain: Drain
     ping: Ping
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[SessionOffer, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    vocabulary: VocabularyChunk
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[SessionOffer, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., vocabulary: _Optional[_Union[VocabularyChunk, _Mapping]] = ...) -> None: ...
+
+class VocabularyChunk(_message.Message):
+    __slots__ = ("vocab_hash", "index", "chunks", "data")
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    vocab_hash: str
+    index: int
+    chunks: int
+    data: bytes
+    def __init__(self, vocab_hash: _Optional[str] = ..., index: _Optional[int] = ..., chunks: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "model", "vocab_size", "vocab_hash", "limits")
@@ -366,7 +412,7 @@ class Limits(_message.Message):
     def __init__(self, span_bytes: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., malformed_messages: _Optional[int] = ...) -> None: ...
 
 class SpeculationPlan(_message.Message):
-    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold", "verify_threshold")
+    __slots__ = ("width", "lookahead", "stop_threshold", "span_tokens", "patience", "alternatives", "alternative_threshold", "verify_threshold", "top_k")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
     STOP_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -375,6 +421,7 @@ class SpeculationPlan(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     VERIFY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
     width: int
     lookahead: int
     stop_threshold: float
@@ -383,10 +430,11 @@ class SpeculationPlan(_message.Message):
     alternatives: int
     alternative_threshold: float
     verify_threshold: float
-    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ..., verify_threshold: _Optional[float] = ...) -> None: ...
+    top_k: int
+    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ..., verify_threshold: _Optional[float] = ..., top_k: _Optional[int] = ...) -> None: ...
 
 class SessionOffer(_message.Message):
-    __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan")
+    __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan", "number", "vocab_hash")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -394,6 +442,8 @@ class SessionOffer(_message.Message):
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     ZERO_WIDTH_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt: Prompt
     sampling: SamplingParams
@@ -401,7 +451,9 @@ class SessionOffer(_message.Message):
     committed: bytes
     zero_width: int
     plan: SpeculationPlan
-    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., committed: _Optional[bytes] = ..., zero_width: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
+    number: int
+    vocab_hash: str
+    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., committed: _Optional[bytes] = ..., zero_width: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., number: _Optional[int] = ..., vocab_hash: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("session", "base_offset", "text", "digest", "zero_width", "draft_tokens", "accepted_tokens", "plan")

@@ -1,0 +1,102 @@
+"""Is sampled text across vocabularies the target's? Hugging Face's assisted generation and Dragoman's rejection rule.
+
+Both draw the first tokens of the same prompt with the same pair and settings, once for each seed. A G-test compares
+each with the target's own distribution, enumerated by plain forward passes. A right sampler has a small p-value by
+chance only: below 0.0001 once in 10,000 runs. The total variation is that of the draws themselves, so a right sampler
+has one as well, which falls with the square root of their number.
+
+    python -m benchmarks.rules_transformers --target gemma3-270m --drafter smollm2-135m --draws 400
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from typing import Any
+
+import typer
+from rich.console import Console
+from scipy.stats import power_divergence
+
+from benchmarks.transformers_arm import TransformersPair
+from dragoman.client import Client
+from dragoman.demo import TAKING_TURNS
+from dragoman.processes import child
+from speculation.messages import Prompt
+from speculation.sampling import Rule, SamplingParams
+
+Sequences = Counter[tuple[int, ...]]
+
+
+def verdict(counts: Sequences, truth: dict[tuple[int, ...], float]) -> dict[str, float]:
+    """p-value of the G-test over the sequences that are expected 5 times or more, total variation, and strays.
+
+    ``impossible``: draws that the target never makes. They make the p-value 0.
+    """
+    draws = sum(counts.values())
+    frequent = [ids for ids, share in truth.items() if share * draws >= 5]
+    cells, shares = [counts[ids] for ids in frequent], [truth[ids] for ids in frequent]
+    impossible = sum(count for ids, count in counts.items() if ids not in truth)
+    rest = 1 - sum(shares)
+    if rest * draws >= 5:
+        cells.append(draws - impossible - sum(cells))
+        shares.append(rest)
+    expected = [share / sum(shares) * sum(cells) for share in shares]
+    p_value = 0.0 if impossible else float(power_divergence(cells, expected, lambda_="log-likelihood").pvalue)
+    distance = sum(abs(counts[ids] / draws - truth.get(ids, 0.0)) for ids in {*counts, *truth}) / 2
+    return {"p_value": p_value, "total_variation": distance, "impossible": impossible}
+
+
+async def drawn_by_dragoman(
+    target: str, drafter: str, prompt: Prompt, *, draws: int, tokens: int, temperature: float, top_k: int
+) -> Sequences:
+    """Through two processes."""
+    counts: Sequences = Counter()
+    async with contextlib.AsyncExitStack() as stack:
+        options = [f"--model={target}", "--listen=127.0.0.1:0", *TAKING_TURNS]
+        verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
+        address = (await verifier.ready())["address"]
+        arguments = ["drafter", f"--model={drafter}", f"--verifier={address}", "--threads=1"]
+        process = await stack.enter_async_context(child("drafter", arguments))
+        await process.ready()
+        client = await stack.enter_async_context(Client(address))
+        for seed in range(draws):
+            sampling = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
+            done = await client.complete(
+                prompt, sampling=sampling, max_tokens=tokens + 1, rule=Rule.REJECTION, ignore_end=True
+            )
+            counts[tuple(done.token_ids[:tokens])] += 1
+    return counts
+
+
+def main(
+    target: str = "gemma3-270m",
+    drafter: str = "smollm2-135m",
+    prompt: str = "The capital of France is",
+    draws: int = 400,
+    tokens: int = 2,
+    temperature: float = 1.0,
+    top_k: int = 6,
+    threads: int = 2,
+) -> None:
+    """Draw, and compare with the target's own distribution."""
+    console = Console(stderr=True)
+    asked = Prompt(text=prompt)
+    pair = TransformersPair(target, drafter, threads=threads)
+    truth = pair.probabilities(asked, tokens=tokens, temperature=temperature, top_k=top_k)
+    counts: Sequences = Counter()
+    for seed in range(draws):
+        counts[pair.sample(asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)] += 1
+    del pair
+    found: dict[str, Any] = {"transformers": verdict(counts, truth)}
+    console.print(f"Hugging Face assisted: {found['transformers']}", highlight=False)
+    work = drawn_by_dragoman(target, drafter, asked, draws=draws, tokens=tokens, temperature=temperature, top_k=top_k)
+    found["dragoman"] = verdict(asyncio.run(work), truth)
+    console.print(f"Dragoman, rejection:   {found['dragoman']}", highlight=False)
+    print(json.dumps({"target": target, "drafter": drafter, "draws": draws, **found}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,149 @@
+"""The two session state machines under a rejection rule, every random draw a branch, messages by a schedule.
+
+A schedule is a string of events, repeated until the text is finished: d the drafter drafts one token; a, w it begins
+to draft, and is done; u, U one span, or all, reach the target; s the target steps; v, V one verdict, or all, reach the
+drafter; r the drafter restarts on a fresh offer, with what was on its way lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+
+from speculation.acceptance import target_stream
+from speculation.candidates import ROOT
+from speculation.drafter_session import DrafterSession, DraftToken, Expand, Move
+from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.proposal import Proposal
+from speculation.sampling import Rule, SamplingParams
+from speculation.target_session import SendVerdict, SessionRequest, TargetSession
+from tests.branching import BranchingSampler, Chooser, draw_proposal
+from tests.text_models import longest_words
+from tests.tiny_pairs import TinyPair
+
+
+class EnumeratedRun:
+    """See the module. ``prediction``: text that enters the pool at the start, as a client's would."""
+
+    def __init__(
+        self,
+        pair: TinyPair,
+        rule: Rule,
+        params: SamplingParams,
+        chooser: Chooser,
+        *,
+        length: int,
+        plan: SpeculationPlan,
+        ignore_end: bool = False,
+        prediction: bytes = b"",
+    ) -> None:
+        self.pair, self.rule, self.params, self.chooser = pair, rule, params, chooser
+        vocab = pair.target.vocab
+        request = SessionRequest((0,), params, length, 4096, rule=rule, ignore_end=ignore_end)
+        self.target = TargetSession(request, vocab, longest_words(vocab), pair.target.noise, plan=plan)
+        sampler = BranchingSampler(params, vocab, pair.target.noise, prompt_ids=(0,), stream=target_stream(rule))
+        sampler.chooser = chooser
+        self.target._sampler = sampler
+        if prediction:
+            self.target.on_span(Span(0, self.target._trie.committed.digest, prediction))
+        self.up: deque[Span | Resync] = deque()
+        self.down: deque[Verdict] = deque()
+        self.start_drafter()
+
+    def start_drafter(self) -> None:
+        session = self.target
+        prompt = Prompt(text="x")
+        offer = SessionOffer(
+            "s", prompt, self.params, self.rule, session.committed, session.zero_width, session.plan, number=1
+        )
+        self.drafter = DrafterSession(offer)
+        self.root_text = offer.committed
+        self.drafted: list[bytes] = []
+        self.asked: Expand | None = None
+        self.answer: DraftToken | None = None
+        self.up.clear()
+        self.down.clear()
+
+    def play(self, schedule: str) -> tuple[int, ...]:
+        """The text's tokens, once it is finished."""
+        while True:
+            for event in schedule:
+                getattr(self, f"on_{event}")()
+                if self.target.finish_reason is not None:
+                    return tuple(self.target.token_ids)
+
+    # ---- events -----------------------------------------------------------------------------------------------
+
+    def on_d(self) -> None:
+        self.on_a()
+        self.on_w()
+
+    def on_a(self) -> None:
+        if self.asked is None and self.drafter.wants_draft():
+            [self.asked] = self.drafter.next_expansions()
+            text = self.root_text + b"".join(self.drafted[handle] for handle in self.asked.path)
+            self.answer = self.draw(text)
+
+    def on_w(self) -> None:
+        if self.asked is not None and self.answer is not None:
+            self.carry_out(self.drafter.on_choices(self.asked.number, [self.answer]))
+            self.asked = None
+
+    def on_u(self) -> None:
+        if self.up:
+            message = self.up.popleft()
+            if isinstance(message, Span):
+                self.target.on_span(message)
+            elif (verdict := self.target.on_resync(message)) is not None:
+                self.down.append(verdict)
+
+    def on_U(self) -> None:
+        while self.up:
+            self.on_u()
+
+    def on_s(self) -> None:
+        before = self.target.token_ids[:]
+        step = self.target.next_step()
+        paths = [step.candidates.path(node) for node in range(ROOT, len(step.candidates))]
+        texts = [[*before, *(step.candidates.tokens[node] for node in path)] for path in paths]
+        logits = [self.pair.target.logits(text) for text in texts]
+        for instruction in self.target.on_logits(torch.stack(logits)):
+            if isinstance(instruction, SendVerdict):
+                self.down.append(instruction.verdict)
+
+    def on_v(self) -> None:
+        if self.down:
+            self.carry_out(self.drafter.on_verdict(self.down.popleft()))
+
+    def on_V(self) -> None:
+        while self.down:
+            self.on_v()
+
+    def on_r(self) -> None:
+        self.start_drafter()
+
+    # ---- the drafter's model ----------------------------------------------------------------------------------
+
+    def draw(self, text: bytes) -> DraftToken:
+        q = self.pair.draft_distribution(self.rule, text, self.params)
+        proposal = draw_proposal(q, self.chooser)
+        piece = self.pair.target.vocab.bytes_of(proposal.token)
+        if not piece:
+            ends = proposal.token in self.pair.target.vocab.end_ids
+            return DraftToken(b"", 0.9, ends=ends, stops=not ends, proposal=self.sent(proposal))
+        self.drafted.append(piece)
+        return DraftToken(piece, 0.9, token=len(self.drafted) - 1, proposal=self.sent(proposal))
+
+    def sent(self, proposal: Proposal) -> Proposal:
+        """What the drafter says it drew from."""
+        return proposal
+
+    def carry_out(self, instructions) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Move):
+                self.root_text += b"".join(self.drafted[handle] for handle in instruction.path)
+                if instruction.text is not None:
+                    self.root_text = self.root_text[: instruction.keep] + instruction.text
+            else:
+                self.up.append(instruction)

@@ -1,0 +1,56 @@
+"""Which rule a request that leaves it open gets: from measured acceptance and bytes, pair by pair."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.sampling import Rule
+from verifier_service.drafter_link import DrafterLink
+from verifier_service.rule_choice import RETRY_EVERY, RuleChoice
+
+MODEL = DrafterLink(pb.Hello(name="d", vocab_hash="abc"))
+LOOKUP = DrafterLink(pb.Hello(name="l"))
+
+
+def session(rule: Rule, *, drafted: int, accepted: int, wire_bytes: int) -> Any:
+    stats = SimpleNamespace(draft_tokens=drafted, accepted_tokens=accepted)
+    inner = SimpleNamespace(stats=stats, request=SimpleNamespace(rule=rule), token_ids=range(100))
+    return SimpleNamespace(session=inner, links={MODEL, LOOKUP}, bytes_up=wire_bytes, bytes_down=0)
+
+
+def choices(rejection: dict[str, int], race: dict[str, int]) -> list[Rule]:
+    choice, taken = RuleChoice(), []
+    for _ in range(3 * RETRY_EVERY):
+        rule = choice.choose([LOOKUP, MODEL])
+        taken.append(rule)
+        choice.observe(session(rule, **(rejection if rule is Rule.REJECTION else race)))
+    return taken
+
+
+RACE = dict(drafted=100, accepted=60, wire_bytes=5_000)
+
+
+@pytest.mark.parametrize(
+    "rejection, best",
+    [
+        (dict(drafted=100, accepted=70, wire_bytes=40_000), Rule.REJECTION),
+        (dict(drafted=100, accepted=61, wire_bytes=40_000), Rule.RACE),
+        (dict(drafted=100, accepted=70, wire_bytes=200_000), Rule.RACE),
+        (dict(drafted=0, accepted=0, wire_bytes=0), Rule.RACE),
+    ],
+    ids=["accepts more", "hardly more", "too many bytes", "never drafts"],
+)
+def test_the_better_rule_is_taken_once_both_are_tried(rejection: dict[str, int], best: Rule):
+    taken = choices(rejection, RACE)
+    assert taken[:2] == [Rule.RACE, Rule.REJECTION]
+    later = taken[RETRY_EVERY:]
+    assert later.count(best) == len(later) - 2, "but for a retry now and then"
+
+
+def test_without_a_model_that_drafts_it_is_the_race():
+    choice = RuleChoice()
+    assert {choice.choose([LOOKUP]) for _ in range(40)} == {choice.choose([])} == {Rule.RACE}

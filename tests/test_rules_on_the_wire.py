@@ -1,0 +1,299 @@
+"""Rejection rules over gRPC: what a lying drafter may send, the vocabulary's way, who declines, predictions, auto."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import pytest
+
+from drafter_service.lookup_drafter import LookupDrafter
+from drafter_service.model_drafter import ModelDrafter
+from drafter_service.target_vocabularies import TargetVocabularies
+from drafter_service.waiting_offers import WaitingOffers
+from dragoman.client import Client
+from language_models.causal_lm import CausalLM
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.transport import WireLimits
+from speculation.errors import LimitExceededError, ProtocolError, SessionError
+from speculation.messages import Prompt, SessionOffer, Span, SpeculationPlan
+from speculation.proposal import MAX_PAIRS, Proposal
+from speculation.sampling import Rule, SamplingParams
+from speculation.text_digest import EMPTY_DIGEST
+from speculation.vocab_table import table_of
+from tests.service_drivers import baseline, drafters, drafting, eventually, request, serving, stub_to, text_of
+from tests.test_wire_input import RawDrafter
+from tests.text_engine import TextDrafter, TextEngine
+from verifier_service.transformers_engine import TransformersEngine
+from verifier_service.vocabulary_sender import chunks_of
+
+WARM = SamplingParams(temperature=1.0, seed=4)
+SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
+
+
+def drawn(token: int = 3, steps=(3,), weights=(9,)) -> pb.DrawnToken:
+    return pb.DrawnToken(token=token, id_steps=steps, weights=weights)
+
+
+LIES = {
+    "no distribution": [drawn(steps=(), weights=())],
+    "fewer weights than tokens": [drawn(steps=(3, 1))],
+    "weight of nothing": [drawn(steps=(3, 1), weights=(9, 0))],
+    "weight beyond the scale": [drawn(weights=(2**31,))],
+    "the same token twice": [drawn(steps=(3, 0), weights=(1, 1))],
+    "a token that was not in it": [drawn(token=4)],
+    "a token beyond the vocabulary": [drawn(token=10**6, steps=(10**6,))],
+    "too many probabilities": [drawn(steps=range(1, MAX_PAIRS + 2), weights=[1] * (MAX_PAIRS + 1))],
+    "too many tokens": [drawn()] * 100,
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_impossible_distributions_are_refused_and_the_session_goes_on(lie: list[pb.DrawnToken]):
+    engine = TextEngine()
+    asked = request(WARM, rule=Rule.REJECTION)
+    async with serving(engine) as (verifier, address), stub_to(address) as stub:
+        expected, _ = await text_of(address, asked)
+        raw = RawDrafter(stub)
+        await raw.dial()
+        engine.gate.clear()
+        task = asyncio.create_task(text_of(address, asked))
+        await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
+        (session,) = verifier.roster.links[0].sessions
+        await raw.span(session=session, base_digest=EMPTY_DIGEST, drawn=lie)
+        await eventually(lambda: verifier.describe().drafters[0].rejected_messages == 1)
+        engine.gate.set()
+        assert (await task)[0] == expected
+        await baseline(verifier, engine)
+
+
+async def test_a_possible_lie_cannot_break_a_session_nor_move_the_text_of_other_rules():
+    """All of q on one token, a token without text in mid-draft, a start that is far away."""
+    lies = [
+        dict(drawn=[drawn()] * 8),
+        dict(drawn=[drawn(270, (270,)), drawn(), drawn(271, (271,))], text=b"x", ends=True),
+        dict(drawn=[drawn()], zero_width=7),
+        dict(drawn=[drawn()], base_offset=900),
+    ]
+    for rule in Rule.concrete():
+        engine = TextEngine()
+        asked = request(WARM, rule=rule)
+        async with serving(engine) as (verifier, address), stub_to(address) as stub:
+            expected, _ = await text_of(address, asked)
+            raw = RawDrafter(stub)
+            await raw.dial()
+            engine.gate.clear()
+            task = asyncio.create_task(text_of(address, asked))
+            await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
+            (session,) = verifier.roster.links[0].sessions
+            for lie in lies:
+                await raw.span(**{"session": session, "base_digest": EMPTY_DIGEST} | lie)
+            await eventually(lambda: verifier.describe().drafters[0].spans == len(lies))
+            engine.gate.set()
+            text, finished = await task
+            assert text and verifier.describe().drafters[0].rejected_messages == 0
+            assert rule.proposes or text == expected
+            assert finished.speculation.rule == codec.rule_to_wire(rule)
+            await baseline(verifier, engine)
+
+
+def test_a_distribution_survives_the_wire_to_the_last_bit():
+    span = Span(7, 5, b"", tokens=1, proposals=(Proposal(9, (2, 9, 70_000), (1, 2**16, 3)),), zero_width=2)
+    wire = pb.DraftSpan.FromString(codec.span_to_wire("s", span).SerializeToString())
+    assert codec.span_from_wire(wire, WireLimits(), committed=7, vocab_size=70_001) == span
+
+
+def test_a_messages_size_does_not_tell_what_was_drawn():
+    ids, weights = (1, 300, 70_000), (9, 9, 9)
+    sizes = {
+        len(codec.span_to_wire("s", Span(0, 1, b"", proposals=(Proposal(token, ids, weights),))).SerializeToString())
+        for token in ids
+    }
+    assert len(sizes) == 1
+
+
+# ---- the vocabulary's way -----------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> CausalLM:
+    return CausalLM.load(str(path), dtype="float32", threads=1)
+
+
+async def test_the_vocabulary_travels_once_and_is_kept(tiny_qwen2: Path, tiny_gemma: Path, tmp_path: Path):
+    engine = TransformersEngine(load(tiny_qwen2))
+    model = load(tiny_gemma)
+    travelled: Counter[str] = Counter()
+    async with serving(engine, plan=SLOW, adaptive=False) as (verifier, address):
+        for process in ("first", "second"):
+            drafter = ModelDrafter(model, vocabularies=tmp_path)
+            learn = drafter.learn_vocabulary
+
+            def counted(content_hash: str, table: bytes, process=process, learn=learn) -> None:
+                travelled[process] += 1
+                learn(content_hash, table)
+
+            drafter.learn_vocabulary = counted  # type: ignore[method-assign]
+            async with drafting(address, drafter):
+                await drafters(verifier, 1)
+                _, raced = await text_of(address, request(WARM, max_tokens=12, ignore_end=True))
+                assert raced.speculation.accepted_tokens > 0
+                for _ in range(2):
+                    asked = request(WARM, max_tokens=24, rule=Rule.REJECTION, ignore_end=True)
+                    _, finished = await text_of(address, asked)
+                assert finished.speculation.accepted_tokens > 0
+            await drafters(verifier, 0)
+    assert travelled == {"first": 1}, "the second process has it from the disk"
+    assert [file.name for file in tmp_path.iterdir()] == [engine.tokenizer.vocab.content_hash]
+
+
+async def test_one_vocabulary_needs_no_table(tiny_qwen2: Path):
+    model = load(tiny_qwen2)
+    async with (
+        serving(TransformersEngine(model), plan=SLOW, adaptive=False) as (verifier, address),
+        drafting(address, ModelDrafter(model)),
+    ):
+        await drafters(verifier, 1)
+        _, finished = await text_of(address, request(WARM, max_tokens=24, rule=Rule.REJECTION, ignore_end=True))
+        stats = finished.speculation
+        assert stats.accepted_tokens >= 0.9 * stats.draft_tokens > 0, (
+            "a model drafts for itself: p = q but for rounding"
+        )
+        assert not verifier.roster.links[0].has_vocabulary
+
+
+def test_a_kept_vocabulary_that_is_damaged_is_thrown_away(tmp_path: Path):
+    own, other = TextDrafter(), TextEngine()
+    vocab = other.tokenizer.vocab
+    known = TargetVocabularies(own.model.vocab, tmp_path)
+    with pytest.raises(SessionError, match="not known"):
+        known.get(vocab.content_hash)
+    (tmp_path / vocab.content_hash).write_bytes(b"nonsense")
+    assert vocab.content_hash in known
+    with pytest.raises(ProtocolError):
+        known.get(vocab.content_hash)
+    assert vocab.content_hash not in known
+    assert "../../etc/passwd" not in known
+    known.add(vocab.content_hash, table_of(vocab))
+    assert TargetVocabularies(own.model.vocab, tmp_path).get(vocab.content_hash).alignment.common > 256
+
+
+def test_parts_of_a_vocabulary_come_in_order_and_only_when_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("verifier_service.vocabulary_sender.CHUNK_BYTES", 100)
+    vocab = TextEngine.tokenizer.vocab
+    first, second, *rest = [message.vocabulary for message in chunks_of(vocab)]
+    waiting = WaitingOffers()
+    with pytest.raises(ProtocolError, match="not asked for"):
+        waiting.add(first)
+    offers = [
+        SessionOffer(name, Prompt(text="x"), WARM, Rule.REJECTION, b"", 0, SLOW, 1, vocab.content_hash)
+        for name in ("a", "b", "c")
+    ]
+    assert [waiting.hold(offer) for offer in offers] == [True, False, False]
+    with pytest.raises(ProtocolError, match="part 1 of"):
+        waiting.add(second)
+    tables = [waiting.add(part) for part in (first, second, *rest)]
+    assert tables == [None] * (len(tables) - 1) + [table_of(vocab)]
+    waiting.forget("b")
+    assert waiting.release(vocab.content_hash) == [offers[0], offers[2]] and len(waiting) == 0
+    monkeypatch.setattr("drafter_service.waiting_offers.MAX_TABLE_BYTES", 150)
+    waiting.add(first)
+    with pytest.raises(LimitExceededError):
+        waiting.add(second)
+
+
+async def test_a_vocabulary_is_asked_for_once_and_for_this_target_only():
+    engine = TextEngine()
+    async with serving(engine) as (verifier, address), stub_to(address) as stub:
+        raw = RawDrafter(stub)
+        await raw.dial()
+        for asked in ("no such", engine.tokenizer.vocab.content_hash, engine.tokenizer.vocab.content_hash):
+            await raw.call.write(pb.AssistRequest(vocabulary=pb.VocabularyRequest(vocab_hash=asked)))
+        await eventually(lambda: verifier.describe().drafters[0].rejected_messages == 2)
+        while not (message := await raw.call.read()).HasField("vocabulary"):
+            pass
+        assert message.vocabulary.vocab_hash == engine.tokenizer.vocab.content_hash
+
+
+# ---- who declines, and who need not --------------------------------------------------------------------------------
+
+
+async def test_an_enumeration_that_is_too_large_is_declined(tiny_qwen2: Path, tiny_gemma: Path):
+    plan = SpeculationPlan(top_k=64, stop_threshold=0.0, patience=0.5)
+    async with (
+        serving(TransformersEngine(load(tiny_qwen2)), plan=plan, adaptive=False) as (verifier, address),
+        drafting(address, ModelDrafter(load(tiny_gemma)), max_sessions=1),
+    ):
+        await drafters(verifier, 1)
+        asked = request(WARM, max_tokens=40, rule=Rule.STRING_REJECTION, ignore_end=True)
+        _, finished = await text_of(address, asked)
+        assert finished.completion_tokens == 40 and finished.speculation.spans == 0
+        await eventually(lambda: verifier.describe().drafters[0].sessions == 0)
+        _, finished = await text_of(address, request(WARM, max_tokens=40, rule=Rule.RACE, ignore_end=True))
+        assert finished.speculation.spans > 0, "the drafter itself is as good as before"
+
+
+@pytest.mark.parametrize("rule", [Rule.REJECTION, Rule.STRING_REJECTION])
+async def test_drafters_of_text_assist_under_every_rule(rule: Rule):
+    """A lookup has no distribution to send; its text is verified by agreement, so the text is the target's own draw."""
+    engine = TextEngine(step_seconds=0.02)
+    async with serving(engine) as (verifier, address), drafting(address, LookupDrafter()):
+        await drafters(verifier, 1)
+        alone, _ = await text_of(address, request(SamplingParams(), rule=rule, no_draft=True, max_tokens=120))
+        text, finished = await text_of(address, request(SamplingParams(), rule=rule, max_tokens=120))
+        assert text == alone and finished.speculation.spans > 0
+        await baseline(verifier, engine)
+
+
+# ---- predictions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", Rule.concrete())
+async def test_a_right_prediction_saves_steps_and_no_prediction_moves_the_text(rule: Rule):
+    engine = TextEngine()
+    asked = request(WARM, rule=rule)
+    async with serving(engine, lookup=False) as (verifier, address):
+        expected, without = await text_of(address, asked)
+        halves = expected[: len(expected) // 2] + b"?" + expected[len(expected) // 2 :]
+        steps = []
+        for prediction in (expected, halves, b"\xff" * 3000, expected[20:]):
+            asked.prediction = prediction
+            text, finished = await text_of(address, asked)
+            assert text == expected
+            steps.append(finished.speculation.steps)
+        assert steps[0] <= without.speculation.steps / 2, "all of it was known"
+        assert steps[1] < without.speculation.steps * 0.8, "it is taken up again behind what was wrong"
+        assert steps[2] == without.speculation.steps
+        await baseline(verifier, engine)
+
+
+async def test_a_prediction_through_the_python_client():
+    async with serving(TextEngine()) as (_, address), Client(address) as client:
+        alone = await client.complete(Prompt(text="a story: "), max_tokens=40)
+        assisted = await client.complete(Prompt(text="a story: "), max_tokens=40, prediction=alone.text)
+        assert assisted.data == alone.data and assisted.stats.steps < alone.stats.steps
+
+
+async def test_a_prediction_that_is_too_long_is_refused():
+    limits = WireLimits(prediction_bytes=100)
+    async with serving(TextEngine(), limits=limits) as (_, address), stub_to(address) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Generate(request(WARM, prediction=b"x" * 101)).read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "prediction='101 bytes'" in str(caught.value.details())
+
+
+# ---- auto ---------------------------------------------------------------------------------------------------------
+
+
+async def test_auto_tries_the_rules_and_says_which_it_took(tiny_qwen2: Path, tiny_llama: Path):
+    asked = request(WARM, max_tokens=32, rule=Rule.AUTO, ignore_end=True)
+    async with serving(TransformersEngine(load(tiny_qwen2)), plan=SLOW, adaptive=False) as (verifier, address):
+        _, alone = await text_of(address, asked)
+        assert alone.speculation.rule == pb.RULE_RACE, "no drafter, no reason to depend on one"
+        async with drafting(address, ModelDrafter(load(tiny_llama))):
+            await drafters(verifier, 1)
+            rules = Counter([(await text_of(address, asked))[1].speculation.rule for _ in range(12)])
+    assert set(rules) == {pb.RULE_RACE, pb.RULE_REJECTION}
