@@ -232,7 +232,8 @@ class DraftTrie:
         At most ``limit`` bytes of each.
         """
         order = itertools.count()
-        turns = [(-1.0, next(order), b"", (), after or self._root)]
+        start = after or self._root
+        turns: list[tuple[float, int, bytes, tuple[float, ...], _Node]] = [(-1.0, next(order), b"", (), start)]
         while turns:
             turn, _, text, chances, node = heapq.heappop(turns)
             path, so_far, chance = bytearray(text), list(chances), -turn

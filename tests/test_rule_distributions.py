@@ -8,6 +8,7 @@ smallest total variation that it would find, and bugs planted in a twin of the s
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,9 +42,9 @@ PLAN = SpeculationPlan(stop_threshold=0.0, lookahead=3, patience=0.5)
 #: Total variation over the cells of a test, at which it fails with probability 0.999.
 FOUND = 0.25
 SETTINGS = {
-    "temperature": dict(temperature=1.6, top_k=3),
-    "top-p": dict(temperature=1.6, top_p=0.6),
-    "penalties": dict(
+    "temperature": SamplingParams(temperature=1.6, top_k=3),
+    "top-p": SamplingParams(temperature=1.6, top_p=0.6),
+    "penalties": SamplingParams(
         temperature=1.5, top_k=3, repetition_penalty=1.3, presence_penalty=0.8, frequency_penalty=0.7, min_p=0.02
     ),
 }
@@ -92,7 +93,7 @@ async def draw(address: Address, rule: Rule, settings: str) -> tuple[Counter[tup
         async def drawing() -> None:
             nonlocal accepted
             for seed in seeds:
-                params = SamplingParams(**SETTINGS[settings], seed=seed)
+                params = dataclasses.replace(SETTINGS[settings], seed=seed)
                 ids: list[int] = []
                 async for response in stub.Generate(request(params, max_tokens=TOKENS, rule=rule, ignore_end=True)):
                     ids += response.chunk.token_ids
@@ -104,7 +105,7 @@ async def draw(address: Address, rule: Rule, settings: str) -> tuple[Counter[tup
 
 
 def p_value(counts: Counter[tuple[int, ...]], model: CausalLM, settings: str) -> float:
-    exact = truth(model, SamplingParams(**SETTINGS[settings]))
+    exact = truth(model, SETTINGS[settings])
     frequent = [ids for ids, share in exact.items() if share * DRAWS >= 8]
     cells = [counts[ids] for ids in frequent]
     shares = [exact[ids] for ids in frequent]

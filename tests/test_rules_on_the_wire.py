@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -28,6 +32,7 @@ from tests.service_drivers import baseline, drafters, drafting, eventually, requ
 from tests.test_wire_input import RawDrafter
 from tests.text_engine import TextDrafter, TextEngine
 from verifier_service.transformers_engine import TransformersEngine
+from verifier_service.verifier import Verifier
 from verifier_service.vocabulary_sender import chunks_of
 
 WARM = SamplingParams(temperature=1.0, seed=4)
@@ -51,53 +56,66 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-async def test_impossible_distributions_are_refused_and_the_session_goes_on(lie: list[pb.DrawnToken]):
+@dataclass
+class Held:
+    """A session that waits before its first step, and a drafter that speaks the wire by hand."""
+
+    verifier: Verifier
+    raw: RawDrafter
+    session: str
+    alone: bytes
+    finish: Callable[[], Awaitable[tuple[bytes, pb.GenerateFinished]]]
+
+    @property
+    def link(self) -> pb.DrafterStatus:
+        return self.verifier.describe().drafters[0]
+
+
+@contextlib.asynccontextmanager
+async def held(asked: pb.GenerateRequest) -> AsyncIterator[Held]:
     engine = TextEngine()
-    asked = request(WARM, rule=Rule.REJECTION)
     async with serving(engine) as (verifier, address), stub_to(address) as stub:
-        expected, _ = await text_of(address, asked)
+        alone, _ = await text_of(address, asked)
         raw = RawDrafter(stub)
         await raw.dial()
         engine.gate.clear()
         task = asyncio.create_task(text_of(address, asked))
         await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
         (session,) = verifier.roster.links[0].sessions
-        await raw.span(session=session, base_digest=EMPTY_DIGEST, drawn=lie)
-        await eventually(lambda: verifier.describe().drafters[0].rejected_messages == 1)
-        engine.gate.set()
-        assert (await task)[0] == expected
+
+        async def finish() -> tuple[bytes, pb.GenerateFinished]:
+            engine.gate.set()
+            return await task
+
+        yield Held(verifier, raw, session, alone, finish)
         await baseline(verifier, engine)
 
 
-async def test_a_possible_lie_cannot_break_a_session_nor_move_the_text_of_other_rules():
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_impossible_distributions_are_refused_and_the_session_goes_on(lie: list[pb.DrawnToken]):
+    async with held(request(WARM, rule=Rule.REJECTION)) as started:
+        await started.raw.span(session=started.session, base_digest=EMPTY_DIGEST, drawn=lie)
+        await eventually(lambda: started.link.rejected_messages == 1)
+        assert (await started.finish())[0] == started.alone
+
+
+@pytest.mark.parametrize("rule", Rule.concrete())
+async def test_a_possible_lie_cannot_break_a_session_nor_move_the_text_of_other_rules(rule: Rule):
     """All of q on one token, a token without text in mid-draft, a start that is far away."""
-    lies = [
+    lies: list[dict[str, Any]] = [
         dict(drawn=[drawn()] * 8),
         dict(drawn=[drawn(270, (270,)), drawn(), drawn(271, (271,))], text=b"x", ends=True),
         dict(drawn=[drawn()], zero_width=7),
         dict(drawn=[drawn()], base_offset=900),
     ]
-    for rule in Rule.concrete():
-        engine = TextEngine()
-        asked = request(WARM, rule=rule)
-        async with serving(engine) as (verifier, address), stub_to(address) as stub:
-            expected, _ = await text_of(address, asked)
-            raw = RawDrafter(stub)
-            await raw.dial()
-            engine.gate.clear()
-            task = asyncio.create_task(text_of(address, asked))
-            await eventually(lambda: verifier.describe().drafters[0].sessions == 1)
-            (session,) = verifier.roster.links[0].sessions
-            for lie in lies:
-                await raw.span(**{"session": session, "base_digest": EMPTY_DIGEST} | lie)
-            await eventually(lambda: verifier.describe().drafters[0].spans == len(lies))
-            engine.gate.set()
-            text, finished = await task
-            assert text and verifier.describe().drafters[0].rejected_messages == 0
-            assert rule.proposes or text == expected
-            assert finished.speculation.rule == codec.rule_to_wire(rule)
-            await baseline(verifier, engine)
+    async with held(request(WARM, rule=rule)) as started:
+        for lie in lies:
+            await started.raw.span(**{"session": started.session, "base_digest": EMPTY_DIGEST} | lie)
+        await eventually(lambda: started.link.spans == len(lies))
+        text, finished = await started.finish()
+        assert text and started.link.rejected_messages == 0
+        assert rule.proposes or text == started.alone
+        assert finished.speculation.rule == codec.rule_to_wire(rule)
 
 
 def test_a_distribution_survives_the_wire_to_the_last_bit():
