@@ -37,7 +37,7 @@ def run_steps(model: CausalLM, *, steps: int, prompt: int) -> list[tuple[torch.T
         logits = slot.step(last, tree)
         paths = [[tree.tokens[n] for n in tree.path(node)] for node in range(ROOT, len(tree))]
         for row, path in enumerate(paths):
-            found.append((logits[row], after(engine, [*text, last, *path])))
+            found.append((logits[row], after(engine, ids, [*text[len(ids) - 1 :], last, *path])))
         kept = int(torch.randint(ROOT, len(tree), (1,), generator=generator))
         branch = tree.path(kept)
         slot.keep((0, *(1 + node for node in branch)))
@@ -46,9 +46,14 @@ def run_steps(model: CausalLM, *, steps: int, prompt: int) -> list[tuple[torch.T
     return found
 
 
-def after(engine: TransformersEngine, text: list[int]) -> torch.Tensor:
-    slot: TransformersSlot = engine.open(text)
-    return slot.step(text[-1], CandidateTree())[0]
+def after(engine: TransformersEngine, ids: list[int], text: list[int]) -> torch.Tensor:
+    """Logits after the prompt and ``text``, which begins with the prompt's last token, in steps of four in a row."""
+    slot: TransformersSlot = engine.open(ids)
+    for start in range(0, len(text), 4):
+        first, *others = text[start : start + 4]
+        logits = slot.step(first, CandidateTree.chain(others))
+        slot.keep(range(1 + len(others)))
+    return logits[-1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
