@@ -249,16 +249,14 @@ def main(
     """Compare, pair by pair."""
     console = Console(stderr=True)
     # Folders: the actors' cache is another one.
-    models = [model if model == LOOKUP else resolve(model).source for model in (target, drafter)]
-    rows = asyncio.run(
-        compare_fleets(
-            *models, load_prompts(prompts, limit=limit), max_tokens=max_tokens, threads=threads, console=console
-        )
+    folders = {model: model if model == LOOKUP else resolve(model).source for model in (target, drafter)}
+    asked = load_prompts(prompts, limit=limit)
+    comparing = compare_fleets(
+        folders[target], folders[drafter], asked, max_tokens=max_tokens, threads=threads, console=console
     )
-    found: dict[str, Any] = {
-        "setup": {"target": target, "drafter": drafter, "threads": threads},
-        "summary": summary(rows),
-    }
+    rows = asyncio.run(comparing)
+    setup = {"target": target, "drafter": drafter, "threads": threads, "max_tokens": max_tokens}
+    found: dict[str, Any] = {"setup": setup, "summary": summary(rows)}
     if ageing:
         found |= start_and_age(console)
     console.print({name: value for name, value in found.items() if name != "ageing"})

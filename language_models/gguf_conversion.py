@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from language_models.quiet import quiet
 from speculation.errors import WeightsError
 
 
@@ -13,6 +12,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     # Heavy imports, and only for the one time that a model is converted.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from language_models.quiet import quiet
 
     try:
         with quiet():

@@ -25,6 +25,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from language_models.embedded import EMBEDDED, EmbeddedModel
+from language_models.gguf_conversion import convert_gguf
 from speculation.errors import UnknownModelError, WeightsError
 
 #: (stage, done, total), in bytes or steps.
@@ -150,8 +151,6 @@ def _converted(folder: Path, sha256: str, gguf: Callable[[Path], Path], progress
                 with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
                     built = Path(temporary) / "built"
                     progress("converting", 0, 1)
-                    from language_models.gguf_conversion import convert_gguf  # brings transformers along
-
                     convert_gguf(gguf(Path(temporary)), built)
                     _write_manifest(built, sha256, progress)
                     built.rename(folder)

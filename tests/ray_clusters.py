@@ -175,7 +175,7 @@ async def struck_text(client: FleetClient, strike: Callable[[], None]) -> Comple
 
 async def keep_writing(client: Client | FleetClient, enough: asyncio.Event) -> list[bytes]:
     """Text after text until it is enough."""
-    texts = []
+    texts: list[bytes] = []
     while not texts or not enough.is_set():
         texts.append((await text_of(client)).data)
     return texts

@@ -14,13 +14,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from dragoman.cli import main
 from dragoman.ray_fleet.cluster import connect, find
 from dragoman.ray_fleet.commands import run_up
 from dragoman.ray_fleet.probe import probe
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, ModelTooLargeError, UnknownModelError
 from tests.ray_clusters import ACCELERATOR, EDGE, RayCluster, at_rest, cluster_of, fleet_on, text_of
-from tests.test_cli import dragoman
 from tests.test_fleet_cli import free_port
 
 pytestmark = pytest.mark.ray
@@ -245,10 +245,11 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("code, arguments, words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_one_clear_line(no_token, tmp_path: Path, code: int, arguments: list[str], words: str):
+def test_bad_input_is_one_clear_line(no_token, tmp_path: Path, capsys, code: int, arguments: list[str], words: str):
     (tmp_path / "good.yaml").write_text("targets:\n  - name: a\n    model: m\n")
     (tmp_path / "broken.yaml").write_text("targets:\n  - name: a\n    model: m\n    colour: red\n")
     filled = [argument.format(dir=tmp_path, free=free_port()) for argument in arguments]
-    found = dragoman("fleet", *filled)
-    assert found.returncode == code, found.stderr
-    assert words in " ".join(found.stderr.split()) and "Traceback" not in found.stderr
+    with pytest.raises(SystemExit) as ended:
+        main(["fleet", *filled])
+    assert ended.value.code == code
+    assert words in " ".join(capsys.readouterr().err.split())

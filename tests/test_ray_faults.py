@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.coordinator_client import CoordinatorClient
 from dragoman.fleet_client import FleetClient
 from tests.ray_clusters import (
     ACCELERATOR,
@@ -69,18 +68,22 @@ async def test_a_verifiers_node_is_lost_and_another_replica_goes_on(cluster: Ray
     fleet = cluster.fleet(targets=2)
     apart = fleet.targets[0].model_copy(update={"num_cpus": 5})  # of the 8 that a node has
     async with fleet_on(cluster, fleet.model_copy(update={"targets": [apart]})) as actors:
-        # The replica that the coordinator sends the text to.
-        async with CoordinatorClient(actors["coordinator"].facts["address"]) as coordinator:
-            address = (await coordinator.route(0))[0].address
-        struck = next(actors[name] for name in ("heron/0", "heron/1") if actors[name].facts["address"] == address)
-        other = next(actors[name] for name in ("heron/0", "heron/1") if actors[name] is not struck)
-        node = cluster.node_of(struck)
-        assert cluster.node_of(other) is not node
+        nodes = {name: cluster.node_of(actors[name]) for name in ("heron/0", "heron/1")}
+        assert nodes["heron/0"] is not nodes["heron/1"]
+        struck: list[str] = []
+
+        def strike() -> None:
+            """At the replica that writes the text."""
+            found = {one.name: one.facts.get("sessions") for one in cluster.launcher.status() if one.name in nodes}
+            struck.extend(name for name, sessions in found.items() if sessions)
+            cluster.kill(nodes[struck[0]])
+
         async with FleetClient(actors["coordinator"].facts["address"]) as client:
-            text = await struck_text(client, lambda: cluster.kill(node))
+            text = await struck_text(client, strike)
         assert text.data == await reference(cluster.models)
         assert text.resumes > 0 and text.replayed_tokens > 0
-        await at_rest(other.facts["address"], drafters=1)
+        [other] = nodes.keys() - set(struck)
+        await at_rest(actors[other].facts["address"], drafters=1)
 
 
 async def test_the_coordinator_is_killed_and_then_its_node(cluster: RayCluster):

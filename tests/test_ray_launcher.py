@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ ray = pytest.importorskip("ray")
 # ---- calls --------------------------------------------------------------------------------------------------------
 
 
-def fake_ray(*answers: object) -> SimpleNamespace:
+def fake_ray(*answers: object) -> Any:
     """Its ``get`` gives or raises these, one after the other, the last again and again."""
     left = list(answers)
 
@@ -120,9 +121,10 @@ def test_waiting_for_a_node_that_comes_or_does_not(monkeypatch: pytest.MonkeyPat
 
     notes: list[str] = []
     group = DrafterGroup(name="d", model="m")
-    wait_for_nodes(SimpleNamespace(nodes=nodes), [group], 5, note=notes.append)
+    coming: Any = SimpleNamespace(nodes=nodes)
+    wait_for_nodes(coming, [group], 5, note=notes.append)
     assert len(notes) == 1 and "waiting for a node for d" in notes[0]
-    bare = SimpleNamespace(nodes=lambda: [told({})])
+    bare: Any = SimpleNamespace(nodes=lambda: [told({})])
     with pytest.raises(DragomanError, match="waited") as caught:
         wait_for_nodes(bare, [group], 0.05)
     assert "--labels=role=edge" in caught.value.remedy

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from drafter_service.lookup_drafter import LookupDrafter
 from drafter_service.model_drafter import ModelDrafter
-from dragoman.client import Client
-from language_models.causal_lm import CausalLM
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import WireLimits
-from speculation.messages import Prompt, Span, SpeculationPlan
+from speculation.messages import Span, SpeculationPlan
 from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
 from speculation.text_digest import EMPTY_DIGEST
 from tests.service_drivers import baseline, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.test_wire_input import RawDrafter
 from tests.text_engine import TextEngine
+from tests.tiny_models import load_tiny
 from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.verifier import Verifier
 
@@ -128,18 +125,14 @@ def test_a_messages_size_does_not_tell_what_was_drawn():
     assert len(sizes) == 1
 
 
-def load(path: Path) -> CausalLM:
-    return CausalLM.load(str(path), dtype="float32", threads=1)
-
-
 # ---- who declines, and who need not --------------------------------------------------------------------------------
 
 
 async def test_an_enumeration_that_is_too_large_is_declined(tiny_qwen2: Path, tiny_gemma: Path):
     plan = SpeculationPlan(top_k=64, stop_threshold=0.0, patience=0.5)
     async with (
-        serving(TransformersEngine(load(tiny_qwen2)), plan=plan, adaptive=False) as (verifier, address),
-        drafting(address, ModelDrafter(load(tiny_gemma)), max_sessions=1),
+        serving(TransformersEngine(load_tiny(tiny_qwen2)), plan=plan, adaptive=False) as (verifier, address),
+        drafting(address, ModelDrafter(load_tiny(tiny_gemma)), max_sessions=1),
     ):
         await drafters(verifier, 1)
         asked = request(WARM, max_tokens=40, rule=Rule.STRING_REJECTION, ignore_end=True)
@@ -163,52 +156,3 @@ async def test_drafters_of_text_assist_under_every_rule(rule: Rule):
 
 
 # ---- predictions --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rule", Rule.concrete())
-async def test_a_right_prediction_saves_steps_and_no_prediction_moves_the_text(rule: Rule):
-    engine = TextEngine()
-    asked = request(WARM, rule=rule)
-    async with serving(engine, lookup=False) as (verifier, address):
-        expected, without = await text_of(address, asked)
-        halves = expected[: len(expected) // 2] + b"?" + expected[len(expected) // 2 :]
-        steps = []
-        for prediction in (expected, halves, b"\xff" * 3000, expected[20:]):
-            asked.prediction = prediction
-            text, finished = await text_of(address, asked)
-            assert text == expected
-            steps.append(finished.speculation.steps)
-        assert steps[0] <= without.speculation.steps / 2, "all of it was known"
-        assert steps[1] < without.speculation.steps * 0.8, "it is taken up again behind what was wrong"
-        assert steps[2] == without.speculation.steps
-        await baseline(verifier, engine)
-
-
-async def test_a_prediction_through_the_python_client():
-    async with serving(TextEngine()) as (_, address), Client(address) as client:
-        alone = await client.complete(Prompt(text="a story: "), max_tokens=40)
-        assisted = await client.complete(Prompt(text="a story: "), max_tokens=40, prediction=alone.text)
-        assert assisted.data == alone.data and assisted.stats.steps < alone.stats.steps
-
-
-async def test_a_prediction_that_is_too_long_is_refused():
-    limits = WireLimits(prediction_bytes=100)
-    async with serving(TextEngine(), limits=limits) as (_, address), stub_to(address) as stub:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Generate(request(WARM, prediction=b"x" * 101)).read()
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "prediction='101 bytes'" in str(caught.value.details())
-
-
-# ---- auto ---------------------------------------------------------------------------------------------------------
-
-
-async def test_auto_tries_the_rules_and_says_which_it_took(tiny_qwen2: Path, tiny_llama: Path):
-    asked = request(WARM, max_tokens=32, rule=Rule.AUTO, ignore_end=True)
-    async with serving(TransformersEngine(load(tiny_qwen2)), plan=SLOW, adaptive=False) as (verifier, address):
-        _, alone = await text_of(address, asked)
-        assert alone.speculation.rule == pb.RULE_RACE, "no drafter, no reason to depend on one"
-        async with drafting(address, ModelDrafter(load(tiny_llama))):
-            await drafters(verifier, 1)
-            rules = Counter([(await text_of(address, asked))[1].speculation.rule for _ in range(12)])
-    assert set(rules) == {pb.RULE_RACE, pb.RULE_REJECTION}

@@ -21,6 +21,14 @@ from transformers import (
     Qwen2Config,
 )
 
+from language_models.causal_lm import CausalLM
+
+
+def load_tiny(path: Path) -> CausalLM:
+    """In float32, on one thread."""
+    return CausalLM.load(str(path), dtype="float32", threads=1)
+
+
 CORPUS = (
     "The heron stands in the shallow water. The heron waits for a fish. A fish swims by, and the heron is quick.\n"
     "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return a * b\n"

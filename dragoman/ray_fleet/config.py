@@ -119,7 +119,7 @@ class FleetFile(Settings):
     start_seconds: Wait = 600
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[Target | DrafterGroup]:
         return [*self.targets, *self.drafters]
 
     def mistakes(self) -> Iterator[Mistake]:

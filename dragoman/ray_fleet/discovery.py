@@ -31,7 +31,7 @@ async def coordinator_address(namespace: str) -> Address:
 
     try:
         handle = await asyncio.to_thread(ray.get_actor, COORDINATOR, namespace)
-        address = await asyncio.wait_for(handle.address.remote(), TIMEOUT)
+        address: str = await asyncio.wait_for(handle.address.remote(), TIMEOUT)
     except ValueError as error:
         raise ConnectionFailedError("the cluster has no coordinator") from error
     except (TimeoutError, ray.exceptions.RayError) as error:

@@ -82,7 +82,7 @@ class Launcher:
         new = [] if handle_of(self._ray, COORDINATOR) else [COORDINATOR]
         try:
             started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet))]
-            for group in [*fleet.targets, *fleet.drafters]:
+            for group in fleet.groups:
                 for number in range(group.replicas):
                     replica = Replica(kind_of(group), group.name, number)
                     if replica.actor_name not in before:
@@ -136,7 +136,7 @@ class Launcher:
     def _tell_differences(self, fleet: FleetFile, found: list[Standing]) -> None:
         """What was there before may not be what the file says now."""
         wanted = {COORDINATOR: {"port": fleet.coordinator.port, **fleet.coordinator.settings.model_dump()}}
-        for group in [*fleet.targets, *fleet.drafters]:
+        for group in fleet.groups:
             for number in range(group.replicas):
                 wanted[f"{group.name}/{number}"] = dataclasses.asdict(group.settings_of(number))
         for one in found:
@@ -186,7 +186,7 @@ class Launcher:
 
     def _group(self, fleet: FleetFile, name: str) -> Target | DrafterGroup:
         """By its name; ``target`` and ``drafters`` will do where there is only one of the kind."""
-        groups: list[Target | DrafterGroup] = [*fleet.targets, *fleet.drafters]
+        groups = fleet.groups
         found = [group for group in groups if group.name == name]
         if not found and name in ("target", "targets"):
             found = [*fleet.targets]

@@ -1,7 +1,8 @@
 """A Ray of one's own on this machine, where there is no cluster: started for `fleet up`, ended by `fleet down`.
 
-It outlives the command that starts it. What has to be known of it stands in a file in DRAGOMAN_HOME. It wants a
-token, which lies there as well: whoever reaches Ray's ports may run any code, and a machine has several users.
+It outlives the command that starts it, and has no dashboard, which takes longer to start than all the rest. What has
+to be known of it stands in a file in DRAGOMAN_HOME. It wants a token, which lies there as well: whoever reaches Ray's
+ports may run any code, and a machine has several users.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class LocalRay:
         try:
             for number, labels in enumerate(nodes):
                 arguments = [f"--num-cpus={num_cpus}", f"--node-ip-address={address.host}"]
-                arguments += [f"--address={address}"] if number else ["--head", f"--port={port}"]
+                head = ["--head", f"--port={port}", "--include-dashboard=false"]
+                arguments += [f"--address={address}"] if number else head
                 if labels:
                     arguments.append(f"--labels={','.join(f'{name}={value}' for name, value in labels.items())}")
                 log = home() / f"ray-node-{number}.log"

@@ -9,6 +9,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -102,10 +103,11 @@ def _connect(address: Address) -> None:
 
 def _check_alive(address: Address, token: Token | None) -> str | None:
     """The version of Ray there; None if it refuses. Raises ConnectionFailedError if it is no Ray."""
-    metadata = [("authorization", f"Bearer {token.value}")] if token else []
+    metadata = (("authorization", f"Bearer {token.value}"),) if token else ()
     with grpc.insecure_channel(str(address)) as channel:
         try:
-            answer: bytes = channel.unary_unary(_CHECK_ALIVE)(b"", timeout=_ANSWER, metadata=metadata)
+            call: Any = channel.unary_unary(_CHECK_ALIVE)  # without stubs: bytes in, bytes out
+            answer: bytes = call(b"", timeout=_ANSWER, metadata=metadata)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
             if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
@@ -114,6 +116,5 @@ def _check_alive(address: Address, token: Token | None) -> str | None:
                 f"what listens at {address} does not answer as Ray's control service does ({code.name})",
                 remedy="give the address that `ray start --head` printed (port 6379 by default), not the dashboard's",
             ) from error
-    return next(
-        (field.data.decode() for field in UnknownFieldSet(Empty.FromString(answer)) if field.field_number == 2), ""
-    )
+    fields: Any = UnknownFieldSet(Empty.FromString(answer))
+    return next((field.data.decode() for field in fields if field.field_number == 2), "")
