@@ -62,9 +62,7 @@ async def test_one_vocabulary_needs_no_table(tiny_qwen2: Path):
         await drafters(verifier, 1)
         _, finished = await text_of(address, request(WARM, max_tokens=64, rule=Rule.REJECTION, ignore_end=True))
         stats = finished.speculation
-        assert stats.accepted_tokens > stats.draft_tokens / 2, "a model drafts for itself"
-            "a model drafts for itself: p = q but for rounding"
-        )
+        assert stats.accepted_tokens >= 0.9 * stats.draft_tokens > 0, "p = q but for rounding and the top K"
         assert not verifier.roster.links[0].has_vocabulary
 
 
