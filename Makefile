@@ -72,27 +72,39 @@ check-protos: $(PROTOS_VENV)/.installed-$(GRPCIO_TOOLS) ## Fail if the committed
 bench-local-pair: venv ## Measure the embedded drafter and target against the target alone
 	$(BIN)/python -m benchmarks.local_pair $(ARGS)
 
-# Four prompts of each kind; PROMPTS=file.jsonl TASK=humaneval takes others.
-PROMPTS ?= benchmarks/prompts.jsonl
+# Four prompts of each kind; PROMPTS=file.jsonl TASK=humaneval takes others for the pairs' tables.
+KINDS := benchmarks/prompts.jsonl
+PROMPTS ?= $(KINDS)
 TASK ?= code
-TRIPS ?= 0 10 40 80 160
+LIMIT ?= 6
 BENCH := build/wide_area
-WIDE_AREA = $(BIN)/python -m benchmarks.wide_area $(TRIPS:%=--round-trip=%)
+WIDE_AREA := $(BIN)/python -m benchmarks.wide_area
+FIGURES := $(BIN)/python -m benchmarks.wide_area_figures
+REAL := --token 0.0225 --step-per-token 0.0135
 
 .PHONY: bench-wide-area
-bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (two hours)
+bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (an hour)
 	mkdir -p $(BENCH)
-	$(BIN)/python -m benchmarks.recording --prompts $(PROMPTS) --task '$(TASK)' --output $(BENCH)/recording.json
+	$(BIN)/python -m benchmarks.recording --prompts $(PROMPTS) --task '$(TASK)' --limit 8 --output $(BENCH)/recording.json
 	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 8 --output $(BENCH)/fast.json
-	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 4 --drafter wrong --arm adaptive --output $(BENCH)/fast_wrong.json
-	$(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/fast.json --output $(BENCH)/fast.png
-	for drafter in smollm2-135m lookup wrong absent; do \
-	  $(WIDE_AREA) --prompts $(PROMPTS) --task '$(TASK)' --drafter $$drafter --token 0.0225 --step-per-token 0.0135 \
-	    --arm synchronous_4 --arm fixed_16_32_3 --arm adaptive --output $(BENCH)/$$drafter.json; \
-	  $(BIN)/python -m benchmarks.wide_area_figures $(BENCH)/$$drafter.json --output $(BENCH)/$$drafter.png; \
+	$(FIGURES) $(BENCH)/fast.json --output $(BENCH)/fast.png
+	for drafter in wrong absent; do \
+	  $(WIDE_AREA) --replay $(BENCH)/recording.json --limit 4 --round-trip 0 --round-trip 40 --round-trip 160 \
+	    --drafter $$drafter --arm adaptive --arm drafter_only --output $(BENCH)/fast_$$drafter.json; \
 	done
+	$(WIDE_AREA) --prompts $(PROMPTS) --task '$(TASK)' --limit $(LIMIT) --round-trip 0 --round-trip 40 --round-trip 80 \
+	  $(REAL) --arm synchronous_4 --arm fixed_16_32_3 --arm adaptive --output $(BENCH)/real.json
+	$(FIGURES) $(BENCH)/real.json --output $(BENCH)/real.png
 	taskset -c 0 $(BIN)/python -m benchmarks.transformers_reference --prompts $(PROMPTS) --task '$(TASK)' \
-	  --output $(BENCH)/reference.json
+	  --limit $(LIMIT) --output $(BENCH)/reference.json
+	for kind in prose summarising translation; do \
+	  $(WIDE_AREA) --prompts $(KINDS) --task $$kind --limit 2 --round-trip 0 --round-trip 80 $(REAL) \
+	    --arm adaptive --output $(BENCH)/real_$$kind.json; \
+	done
+	for drafter in lookup wrong absent; do \
+	  $(WIDE_AREA) --prompts $(PROMPTS) --task '$(TASK)' --limit 2 --round-trip 0 --round-trip 160 $(REAL) \
+	    --drafter $$drafter --arm adaptive --output $(BENCH)/real_$$drafter.json; \
+	done
 
 .PHONY: bench-ray
 bench-ray: venv ## Measure a fleet on Ray against the same processes started by hand, its start and its memory
