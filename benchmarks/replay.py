@@ -68,6 +68,7 @@ class ReplayEngine:
     dtype_name = "float32"
     device_name = "cpu"
     parameter_bytes = 0
+    free_draft_tokens = 0
 
     def __init__(self, texts: list[RecordedText], target: str, *, step: float, step_per_token: float) -> None:
         self.texts = texts

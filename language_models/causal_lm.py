@@ -3,7 +3,8 @@
 Row invariance: on a CPU in bfloat16 the logits of a token are the same bits whatever number of tokens is run with
 it, so greedy and seeded text does not depend on the speculation length. Two things bring it about (measured:
 README, "Figures"): a step never has a single row, which the matrix library would give to another kernel, and
-attention sums in an order that cannot be seen (``language_models/attention.py``).
+attention sums in an order that cannot be seen (``language_models/attention.py``). Its weights are packed
+(``language_models/packed_linear.py``) where that keeps the bits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from language_models.attention import ROW_INVARIANT
 from language_models.footprint import check_fits
 from language_models.kv_cache import KVCache, layer_windows
+from language_models.packed_linear import LEAST_ROWS, pack, packed_bytes
 from language_models.quiet import quiet
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
@@ -49,6 +51,9 @@ class CausalLM:
         self.dtype_name = dtype_name
         self.device: torch.device = model.device
         self.parameter_bytes = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+        self.parameter_bytes += (packed := packed_bytes(model))
+        #: Rows that any step runs, were it only to forget some.
+        self.least_rows = LEAST_ROWS if packed else 2
         self._model = model
         self._config = model.config
 
@@ -80,7 +85,11 @@ class CausalLM:
         vocab_size = loaded.config.get_text_config(decoder=True).vocab_size
         tokenizer = TextTokenizer.from_pretrained(files, vocab_size)
         dtype_name = "int8" if int8 else str(target_dtype).removeprefix("torch.")
-        return cls(_quantise(loaded) if int8 else loaded, tokenizer, name=files.name, dtype_name=dtype_name)
+        if int8:
+            loaded = _quantise(loaded)
+        elif target_device.type == "cpu" and target_dtype is torch.bfloat16:
+            pack(loaded)
+        return cls(loaded, tokenizer, name=files.name, dtype_name=dtype_name)
 
     def new_cache(self) -> KVCache:
         return KVCache(self._config)
@@ -127,9 +136,9 @@ class CausalLM:
                 f"exceed the context of {self.name}, {self.context_length} tokens",
                 remedy="shorten the prompt",
             )
-        # One row alone would go to a kernel of its own, with other bits: a second row is run and forgotten.
-        padding = 1 if len(tokens) == 1 else 0
-        ids = torch.tensor([[*tokens, *tokens[:padding]]], device=self.device)
+        # One row alone would go to a kernel of its own, with other bits: more rows are run and forgotten.
+        padding = max(0, self.least_rows - len(tokens))
+        ids = torch.tensor([[*tokens, *[tokens[-1]] * padding]], device=self.device)
         output = self._model(
             input_ids=ids, past_key_values=cache.cache, use_cache=True, logits_to_keep=logits_to_keep and 1 + padding
         )

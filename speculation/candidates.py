@@ -72,23 +72,22 @@ class _Node:
     children: dict[int, _Node] = field(default_factory=dict)
 
 
-def _least(found: list[_Node], width: int, threshold: float) -> float:
-    """What a further candidate must be likelier than to be chosen."""
-    return heapq.nlargest(width, (node.chance for node in found))[-1] if len(found) >= width else threshold
-
-
 class CandidateBuilder:
-    """Cuts candidates out of a pool. ``encode`` turns ordinary text into target ids, special-token parsing off."""
+    """Cuts candidates out of a pool. ``encode`` turns ordinary text into target ids, special-token parsing off.
 
-    def __init__(self, vocab: ByteVocab, encode: Callable[[str], list[int]], *, may_end: bool) -> None:
+    ``free``: so many candidates cost a step nothing, so they are taken however unlikely they are.
+    """
+
+    def __init__(self, vocab: ByteVocab, encode: Callable[[str], list[int]], *, may_end: bool, free: int = 0) -> None:
         self._vocab = vocab
         self._encode = encode
         self._end_id = vocab.end_ids[0] if may_end and vocab.end_ids else None
+        self._free = free
 
     def build(
         self, pool: DraftTrie, tail: Sequence[int], *, width: int, threshold: float, trust: float = 1.0
     ) -> CandidateTree:
-        """The ``width`` likeliest candidates, none less likely than ``threshold``.
+        """The ``width`` likeliest candidates, none beyond the free ones less likely than ``threshold``.
 
         ``tail``: the last committed ids, which retokenisation looks back on. ``trust``: what the chances of drafters'
         text are multiplied with.
@@ -99,19 +98,25 @@ class CandidateBuilder:
         first: list[_Node] = []
         root = _Node(None, ROOT, 1.0)
         for path in itertools.islice(pool.branches(limit=width * BYTES_PER_TOKEN), MAX_BRANCHES):
-            if found and path.turning_chance <= _least(found, width, threshold):
+            if found and path.turning_chance <= self._least(found, width, threshold):
                 break
             sent = self._add(root, path, tail, width, found, trust)
             first = first or sent
         # A child is never likelier than its parent, and comes after it: the sort keeps the order of equals.
         found.sort(key=lambda node: -node.chance)
-        chosen = [node for node in found[:width] if node.chance >= threshold]
+        chosen = [node for place, node in enumerate(found[:width]) if place < self._free or node.chance >= threshold]
         numbers = {id(node): number for number, node in enumerate(chosen)} | {id(root): ROOT}
         return CandidateTree(
             tuple(node.token for node in chosen),
             tuple(numbers[id(node.parent)] for node in chosen),
             tuple(numbers[id(node)] for node in first if id(node) in numbers),
         )
+
+    def _least(self, found: list[_Node], width: int, threshold: float) -> float:
+        """What a further candidate must be likelier than to be chosen."""
+        if len(found) < width:
+            return threshold if len(found) >= self._free else 0.0
+        return heapq.nlargest(width, (node.chance for node in found))[-1]
 
     def _add(
         self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node], trust: float

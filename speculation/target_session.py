@@ -94,6 +94,7 @@ class TargetSession:
     """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off.
 
     ``lookup``: beside what drafters send, look up in prompt and text how it may go on. ``prediction``: of the client.
+    ``free``: draft tokens that cost a step nothing.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class TargetSession:
         pool_bytes: int = 4096,
         lookup: bool = False,
         prediction: bytes = b"",
+        free: int = 0,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -122,7 +124,7 @@ class TargetSession:
         self._trie = DraftTrie(capacity=pool_bytes)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
-        self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end)
+        self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end, free=free)
         self._pending = Step(0, CandidateTree())
         self._drafters = Reliability()
         # Not under the rules that draw by proposals, whose proof speaks of what drafters and clients send.

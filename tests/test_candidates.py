@@ -46,10 +46,17 @@ def test_the_likeliest_are_taken_across_branches():
     width=st.integers(0, 12),
     threshold=st.sampled_from([0.0, 0.1, 0.5]),
     trust=st.sampled_from([0.1, 1.0, 1.2]),
+    free=st.integers(0, 4),
 )
-def test_every_pool_gives_a_tree(spans: list[tuple[bytes, float]], width: int, threshold: float, trust: float):
+def test_every_pool_gives_a_tree(
+    spans: list[tuple[bytes, float]], width: int, threshold: float, trust: float, free: int
+):
     drafts = pool(*((b"", text, confidence) for text, confidence in spans))
-    tree = BUILDER.build(drafts, [], width=width, threshold=threshold, trust=trust)
+    builder = CandidateBuilder(TARGET_VOCAB, longest_words(TARGET_VOCAB), may_end=True, free=free)
+    tree = builder.build(drafts, [], width=width, threshold=threshold, trust=trust)
+    likely = BUILDER.build(drafts, [], width=width, threshold=threshold, trust=trust)
+    everything = BUILDER.build(drafts, [], width=width, threshold=0.0, trust=trust)
+    assert len(tree) == max(len(likely), min(free, len(everything)))
     assert len(tree) <= width
     assert all(ROOT <= parent < node for node, parent in enumerate(tree.parents)), "parents come first"
     assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree), "no candidate twice"

@@ -69,6 +69,7 @@ class TextEngine:
     dtype_name = "float32"
     device_name = "cpu"
     parameter_bytes = 0
+    free_draft_tokens = 0
 
     def __init__(self, *, salt: int = 1, step_seconds: float = 0.0) -> None:
         self.model = TextModel(TARGET_VOCAB, salt)

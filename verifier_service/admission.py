@@ -59,5 +59,6 @@ def admit(
         pool_bytes=limits.pool_bytes,
         lookup=lookup and plan.width > 0 and not request.no_draft,
         prediction=request.prediction,
+        free=engine.free_draft_tokens,
     )
     return prompt, session

@@ -70,6 +70,10 @@ class Engine(Protocol):
     def device_name(self) -> str: ...
     @property
     def parameter_bytes(self) -> int: ...
+    @property
+    def free_draft_tokens(self) -> int:
+        """So many draft tokens make a step no longer."""
+        ...
 
     def open(self, prompt_ids: Sequence[int]) -> Slot:
         """Prefill all of the prompt but its last token, which the first step takes."""

@@ -65,6 +65,7 @@ class TransformersEngine:
         self.dtype_name = model.dtype_name
         self.device_name = str(model.device)
         self.parameter_bytes = model.parameter_bytes
+        self.free_draft_tokens = model.least_rows - 1
 
     def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
         return TransformersSlot(self._model, prompt_ids)

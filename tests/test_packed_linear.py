@@ -1,0 +1,81 @@
+"""Packed weights give the bits that plain ones give, and are left alone where they would not.
+
+Run: python -m pytest tests/test_packed_linear.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from language_models import causal_lm, packed_linear
+from language_models.causal_lm import CausalLM
+from language_models.packed_linear import LEAST_ROWS, PackedLinear, pack, packed_bytes
+
+pytestmark = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 kernels"
+)
+
+
+def load(path: Path, dtype: str = "bfloat16") -> CausalLM:
+    return CausalLM.load(str(path), device="cpu", dtype=dtype)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 192), (576, 1536), (1536, 576), (48, 100)])
+def test_a_packed_layer_computes_what_the_plain_one_does(inputs: int, outputs: int, bias: bool):
+    torch.manual_seed(3)
+    layer = nn.Linear(inputs, outputs, bias=bias).to(torch.bfloat16)
+    packed = PackedLinear(layer)
+    if not packed.keeps_bits():
+        pytest.skip("on this CPU rows depend on their number")
+    for rows in (2, LEAST_ROWS, 7, 32):
+        x = torch.randn(1, rows, inputs).to(torch.bfloat16)
+        torch.testing.assert_close(packed(x), layer(x), rtol=2**-7, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2", "tiny_gemma"])
+def test_a_packed_model_says_what_the_plain_one_says(
+    family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    path = request.getfixturevalue(family)
+    packed = load(path)
+    monkeypatch.setattr(causal_lm, "pack", lambda model: False)
+    plain = load(path)
+    assert plain.least_rows == 2
+    tokens = list(range(5, 45))
+    caches = packed.new_cache(), plain.new_cache()
+    ours, theirs = (model.forward(tokens, cache) for model, cache in zip((packed, plain), caches, strict=True))
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+    # An output layer that was tied to the embedding has a weight of its own once it is packed.
+    assert packed.parameter_bytes >= plain.parameter_bytes
+
+
+def test_rows_that_were_only_padding_leave_no_trace(tiny_llama: Path):
+    model = load(tiny_llama)
+    cache = model.new_cache()
+    model.prefill([5, 6, 7], cache)
+    first = model.forward([8], cache)
+    assert first.shape[0] == 1 and cache.length == 4
+    cache.rollback(1)
+    assert torch.equal(model.forward([8, 9, 10, 11, 12], cache)[:1], first)
+
+
+def test_a_model_whose_bits_would_change_stays_as_it_is(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packed_linear.PackedLinear, "keeps_bits", lambda _: False)
+    model = load(tiny_llama)
+    assert model.least_rows == 2 and packed_bytes(model._model) == 0
+
+
+def test_float32_is_not_packed(tiny_llama: Path):
+    assert load(tiny_llama, dtype="float32").least_rows == 2
+
+
+def test_no_packing_without_bfloat16_kernels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    model = nn.Sequential(nn.Linear(8, 8).to(torch.bfloat16))
+    assert not pack(model)
+    assert type(model[0]) is nn.Linear
