@@ -51,9 +51,13 @@ def pack(model: nn.Module) -> bool:
     one_of_each = {tuple(layer.weight.shape): layer for _, _, layer in layers}
     if not all(PackedLinear(layer).keeps_bits() for layer in one_of_each.values()):
         return False
+    del one_of_each
     while layers:  # one by one, so that never more than one weight is there twice
         owner, name, layer = layers.pop()
         setattr(owner, name, PackedLinear(layer))
+    # Weights that were read by mapping the file keep all of it in memory as long as one of them is left.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     return True
 
 

@@ -5,8 +5,10 @@ Run: python -m pytest tests/test_packed_linear.py
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -68,6 +70,13 @@ def test_a_model_whose_bits_would_change_stays_as_it_is(tiny_llama: Path, monkey
     monkeypatch.setattr(packed_linear.PackedLinear, "keeps_bits", lambda _: False)
     model = load(tiny_llama)
     assert model.least_rows == 2 and packed_bytes(model._model) == 0
+
+
+def test_nothing_keeps_the_file_of_the_weights_in_memory(tiny_llama: Path, tmp_path: Path):
+    path = shutil.copytree(tiny_llama, tmp_path / "model")
+    model = load(path)
+    held = {mapped.path for mapped in psutil.Process().memory_maps()}
+    assert not [name for name in held if name.startswith(str(path))]
 
 
 def test_float32_is_not_packed(tiny_llama: Path):
