@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from language_models import causal_lm, packed_linear
 from language_models.causal_lm import CausalLM
@@ -74,6 +75,8 @@ def test_a_model_whose_bits_would_change_stays_as_it_is(tiny_llama: Path, monkey
 
 def test_nothing_keeps_the_file_of_the_weights_in_memory(tiny_llama: Path, tmp_path: Path):
     path = shutil.copytree(tiny_llama, tmp_path / "model")
+    # Weights of the type that they are saved in are mapped, others converted.
+    AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).save_pretrained(path)
     model = load(path)
     held = {mapped.path for mapped in psutil.Process().memory_maps()}
     assert model.parameter_bytes and not [name for name in held if name.startswith(str(path))]
