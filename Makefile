@@ -80,7 +80,7 @@ LIMIT ?= 6
 BENCH := build/wide_area
 WIDE_AREA := $(BIN)/python -m benchmarks.wide_area
 FIGURES := $(BIN)/python -m benchmarks.wide_area_figures
-REAL := --token 0.0225 --step-per-token 0.0135
+REAL := --token 0.0225 --step-per-token 0.011
 
 .PHONY: bench-wide-area
 bench-wide-area: venv ## Measure speed-up against distance, on an emulated fast pair and on the embedded models (an hour)
