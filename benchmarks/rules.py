@@ -11,8 +11,9 @@ target samples, both models stand at the same text, with distributions p and q a
     bound of a race    (1 - TV) / (1 + TV), TV = 1 - sum_t min(p(t), q(t)) over tokens of equal bytes, q not restricted:
                        what no coupling without communication can promise to beat (Daliri et al. 2024)
 
-Then the pair runs as two processes, and each rule answers the same prompts: tokens per verify step and bytes on the
-wire per committed token, both ways.
+Then the pair runs as two processes that take turns, and each rule answers the same prompts: tokens per verify step and
+bytes on the wire per committed token, both ways. Under the rejection rules a drafter sends token by token, and the target
+goes on with the first that comes, so there a step has one draft token.
 
     python -m benchmarks.rules --target qwen2.5-coder-1.5b --drafter smollm2-135m --temperature 0 --temperature 1
 """
@@ -48,6 +49,8 @@ from speculation.vocab_table import table_of
 
 #: Races drawn at each position.
 SEEDS = 8
+#: Both sides wait for each other, however long it takes on this machine: what counts here is not time.
+PATIENCE = "--patience=10000"
 BOUND, RACE_BOUND = "bound", "bound of a race"
 COLUMNS = (*(rule.value for rule in Rule.concrete()), BOUND, RACE_BOUND)
 
@@ -154,7 +157,7 @@ async def answer(
 ) -> dict[str, dict[str, float]]:
     """Tokens per step and bytes per token of each rule at each temperature, from two processes."""
     found: dict[str, dict[str, float]] = {}
-    options = [f"--model={target}", "--listen=127.0.0.1:0", f"--draft-top-k={top_k}", *TAKING_TURNS]
+    options = [f"--model={target}", "--listen=127.0.0.1:0", f"--draft-top-k={top_k}", *TAKING_TURNS, PATIENCE]
     async with contextlib.AsyncExitStack() as stack:
         verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
         address = (await verifier.ready())["address"]
