@@ -12,8 +12,8 @@ target samples, both models stand at the same text, with distributions p and q a
                        what no coupling without communication can promise to beat (Daliri et al. 2024)
 
 Then the pair runs as two processes that take turns, and each rule answers the same prompts: tokens per verify step and
-bytes on the wire per committed token, both ways. Under the rejection rules a drafter sends token by token, and the target
-goes on with the first that comes, so there a step has one draft token.
+bytes on the wire per committed token, both ways. Under the rejection rules a drafter sends token by token, and the
+target goes on with the first that comes, so there a step has one draft token.
 
     python -m benchmarks.rules --target qwen2.5-coder-1.5b --drafter smollm2-135m --temperature 0 --temperature 1
 """
