@@ -85,13 +85,12 @@ def main(
     asked = Prompt(text=prompt)
     pair = TransformersPair(target, drafter, threads=threads)
     truth = pair.probabilities(asked, tokens=tokens, temperature=temperature, top_k=top_k)
-    counted: dict[str, Sequences] = {"transformers, assisted": Counter(), "transformers, target alone": Counter()}
-    for name, counts in counted.items():
-        for seed in range(draws):
-            ids = pair.sample(
-                asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, assisted="assisted" in name
-            )
-            counts[ids] += 1
+    counted: dict[str, Sequences] = {}
+    for name, assisted in (("transformers, assisted", True), ("transformers, target alone", False)):
+        counted[name] = Counter(
+            pair.sample(asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, assisted=assisted)
+            for seed in range(draws)
+        )
     del pair
     work = drawn_by_dragoman(target, drafter, asked, draws=draws, tokens=tokens, temperature=temperature, top_k=top_k)
     counted["dragoman, rejection"] = asyncio.run(work)

@@ -23,7 +23,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.in_features = layer.in_features
         self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), LEAST_ROWS)
         self.bias = layer.bias
         self.packed_bytes = layer.weight.nbytes
@@ -49,12 +49,13 @@ def pack(model: nn.Module) -> bool:
         return False
     layers = list(_linear_layers(model))
     one_of_each = {tuple(layer.weight.shape): layer for _, _, layer in layers}
-    if not all(PackedLinear(layer).keeps_bits() for layer in one_of_each.values()):
+    tried = {layer: PackedLinear(layer) for layer in one_of_each.values()}
+    if not all(packed.keeps_bits() for packed in tried.values()):
         return False
     del one_of_each
-    while layers:  # one by one, so that never more than one weight is there twice
+    while layers:  # one by one: beside those that were tried, never more than one weight is there twice
         owner, name, layer = layers.pop()
-        setattr(owner, name, PackedLinear(layer))
+        setattr(owner, name, tried.pop(layer, None) or PackedLinear(layer))
     # Weights that were read by mapping the file keep all of it in memory as long as one of them is left.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

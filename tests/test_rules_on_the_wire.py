@@ -153,6 +153,3 @@ async def test_drafters_of_text_assist_under_every_rule(rule: Rule):
         text, finished = await text_of(address, request(SamplingParams(), rule=rule, max_tokens=120))
         assert text == alone and finished.speculation.spans > 0
         await baseline(verifier, engine)
-
-
-# ---- predictions --------------------------------------------------------------------------------------------------
