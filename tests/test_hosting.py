@@ -15,6 +15,7 @@ from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from coordinator.server import CoordinatorServer
 from drafter_service.actor import DrafterActor, DrafterSettings
+from dragoman.client import Client
 from dragoman.fleet_client import FleetClient
 from protos.hosting import SelfStarting
 from protos.transport import Address, Backoff
@@ -26,7 +27,7 @@ from speculation.errors import (
     UnknownModelError,
 )
 from speculation.messages import Prompt
-from tests.service_drivers import LOOPBACK, eventually
+from tests.service_drivers import LOOPBACK, described, eventually
 from tests.test_fleet_cli import free_port
 from tests.test_joining import CONFIG, coordinating, joining, target
 from verifier_service.actor import VerifierActor, VerifierSettings
@@ -147,9 +148,8 @@ async def test_the_three_actors_make_a_fleet(tiny_qwen2: Path, tiny_llama: Path)
                     text = await client.complete(Prompt(text="The heron"), max_tokens=30, ignore_end=True)
                 assert text.completion_tokens == 30
                 assert (await verifier.describe())["settings"]["threads"] == 1
-                async with asyncio.timeout(20):  # the client has its text a moment before the session is put away
-                    while (told := await verifier.describe())["sessions"] or told["kv_cache_bytes"]:
-                        await asyncio.sleep(0.01)
+                async with Client((await verifier.ready())["address"]) as direct:
+                    await described(direct, sessions=0, kv_cache_bytes=0)
                 assert await verifier.drain(0.0) == 0 and (await verifier.describe())["draining"]
             assert (await coordinator.describe())["drafters"] == 0
 
