@@ -35,13 +35,15 @@ def main(
         first = pair.generate(prompt, max_tokens=1, assisted=False)
         alone = pair.generate(prompt, max_tokens=max_tokens, assisted=False)
         assisted = pair.generate(prompt, max_tokens=max_tokens, assisted=True)
-        after_first = max(1, len(alone.token_ids) - 1)
+        alone_ms, assisted_ms = (
+            (text.seconds - first.seconds) * 1000 / max(1, len(text.token_ids) - 1) for text in (alone, assisted)
+        )
         cells.append(
             {
                 "prompt": title(prompt),
-                "target_alone_tpot_ms": (alone.seconds - first.seconds) / after_first * 1000,
-                "assisted_tpot_ms": (assisted.seconds - first.seconds) / after_first * 1000,
-                "speed_up": (alone.seconds - first.seconds) / (assisted.seconds - first.seconds),
+                "target_alone_tpot_ms": alone_ms,
+                "assisted_tpot_ms": assisted_ms,
+                "speed_up": alone_ms / assisted_ms,
                 "identical": alone.token_ids == assisted.token_ids,
             }
         )

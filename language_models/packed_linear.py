@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 #: Rows that a step has at least, were it only to forget them: the kernels for fewer are slower, or give other bits.
 LEAST_ROWS = 4
-#: Numbers of rows whose bits must be the same: those of steps. A prefill is the same whatever follows.
-_STEP_ROWS = (*range(3, 18), 24, 32)
+#: Numbers of rows whose bits must be the same: those of steps and of replays. A prefill is the same whatever follows.
+_STEP_ROWS = range(3, 33)
 
 
 class PackedLinear(nn.Module):
