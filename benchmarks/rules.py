@@ -12,8 +12,7 @@ target samples, both models stand at the same text, with distributions p and q a
                        what no coupling without communication can promise to beat (Daliri et al. 2024)
 
 Then the pair runs as two processes that take turns, and each rule answers the same prompts: tokens per verify step and
-bytes on the wire per committed token, both ways. Under the rejection rules a drafter sends token by token, and the
-target goes on with the first that comes, so there a step has one draft token.
+bytes on the wire per committed token, both ways.
 
     python -m benchmarks.rules --target qwen2.5-coder-1.5b --drafter smollm2-135m --temperature 0 --temperature 1
 """
@@ -51,6 +50,8 @@ from speculation.vocab_table import table_of
 SEEDS = 8
 #: Both sides wait for each other, however long it takes on this machine: what counts here is not time.
 PATIENCE = "--patience=10000"
+#: Tokens that are not counted, at the start of the two processes.
+SETTLING_TOKENS = 64
 BOUND, RACE_BOUND = "bound", "bound of a race"
 COLUMNS = (*(rule.value for rule in Rule.concrete()), BOUND, RACE_BOUND)
 
@@ -165,6 +166,8 @@ async def answer(
         process = await stack.enter_async_context(child("drafter", arguments))
         await process.ready()
         client = await stack.enter_async_context(Client(address))
+        # Until the drafter has the target's vocabulary nothing comes from it, and for a while steps do not wait for it.
+        await client.complete(prompts[0], max_tokens=SETTLING_TOKENS, rule=Rule.REJECTION)
         for temperature in temperatures:
             for rule in Rule.concrete():
                 sums: dict[str, float] = defaultdict(float)

@@ -29,11 +29,13 @@ from benchmarks.recording import load
 from benchmarks.replay import ReplayDrafter, ReplayEngine, batch_seconds
 from drafter_service.desk import DeskSession, Message
 from protos import codec
+from speculation.instructions import Finish, Keep, SendVerdict, Step
 from speculation.messages import Prompt, SessionOffer, Span, SpeculationPlan
 from speculation.plan import START
 from speculation.race import RaceNoise
 from speculation.sampling import Rule, SamplingParams
-from speculation.target_session import Finish, Keep, SendVerdict, SessionRequest, Step, TargetSession
+from speculation.session_request import SessionRequest
+from speculation.target_session import TargetSession
 from speculation.telemetry import LinearFit, Smoothed
 from verifier_service.planning import SessionPlanner
 
@@ -114,15 +116,8 @@ class Run:
     # ---- the target ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Begin a step with what has come, or hold it back where the plan has patience."""
-        while self._inbox:
-            message = self._inbox.popleft()
-            if isinstance(message, Span):
-                self.target.on_span(message)
-            else:
-                verdict = self.target.on_resync(message)
-                if verdict is not None:
-                    self.at(self.speeds.round_trip / 2, partial(self.hear, verdict))
+        """Begin a step with what has come."""
+        self.read_inbox()
         step = self.target.next_step()
         duration = self.speeds.step + self.speeds.step_per_token * len(step.candidates)
         self.at(duration, lambda: self.end_step(step, duration))
@@ -151,8 +146,20 @@ class Run:
         else:
             self.step()
 
+    def read_inbox(self) -> None:
+        while self._inbox:
+            message = self._inbox.popleft()
+            if isinstance(message, Span):
+                self.target.on_span(message)
+            else:
+                verdict = self.target.on_resync(message)
+                if verdict is not None:
+                    self.at(self.speeds.round_trip / 2, partial(self.hear, verdict))
+
     def ready(self) -> bool:
-        return self.target.has_draft or any(isinstance(m, Span) and self.target.answers(m) for m in self._inbox)
+        """Whether the coming step has no draft to wait for."""
+        self.read_inbox()
+        return self.target.ready
 
     def give_up(self, number: int) -> None:
         if self._held and number == self._holding_since:

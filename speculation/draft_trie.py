@@ -139,14 +139,6 @@ class DraftTrie:
             return True
         return (span.zero_width if start == span.base_offset else 0) == self._zero_width
 
-    def fits(self, span: Span) -> bool:
-        """Whether the span follows a text that is still possible."""
-        if span.base_offset > len(self._committed):
-            return (span.base_offset, span.base_digest) in self._index
-        if self._committed.digest_at(span.base_offset) != span.base_digest:
-            return False
-        return span.text.startswith(self._committed.since(span.base_offset))
-
     def _insert(
         self,
         node: _Node,
@@ -197,6 +189,11 @@ class DraftTrie:
             for byte in piece:
                 node = node.children.get(byte) if node is not None else None
         return found, node
+
+    def has_drawn(self, count: int) -> bool:
+        """Whether so many tokens were drawn; fewer will do if what follows them came in another way, or is the end."""
+        drawn, place = self.drawn(limit=count)
+        return len(drawn) >= count or place is None or bool(place.children) or place.ends_rank != _NEVER
 
     @property
     def has_draft(self) -> bool:

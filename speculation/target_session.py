@@ -14,9 +14,7 @@ Invariants
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from speculation.acceptance import Acceptance, accept, target_stream
 from speculation.byte_vocab import ByteVocab
 from speculation.candidates import BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
 from speculation.draft_trie import DraftTrie, SpanFate
+from speculation.instructions import Emit, Finish, FinishReason, Instruction, Keep, SendVerdict, Step
 from speculation.lookup import OwnLookup
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.prediction import Prediction
@@ -43,51 +42,6 @@ LOOKUP_WIDTH = 8
 PREDICTED = 0.9
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 16
-
-
-class FinishReason(enum.StrEnum):
-    STOP = "stop"
-    LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Run the target on ``last``, the last committed id, and the candidates, each after ``last`` and its own ancestors;
-    logits [1 + candidates, V] come back. ``proposals``: what the candidates were drawn from, if the rule needs that."""
-
-    last: int
-    candidates: CandidateTree
-    proposals: tuple[Proposal | None, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Of the KV cache's entries of the step just run, keep these rows, in this order; row 0 is ``Step.last``."""
-
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Show the client ``runs`` of text, and the ids committed with them."""
-
-    runs: tuple[TextRun, ...]
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SendVerdict:
-    """Tell every attached drafter."""
-
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    reason: FinishReason
-
-
-Instruction = Keep | Emit | SendVerdict | Finish
 
 
 class TargetSession:
@@ -126,6 +80,7 @@ class TargetSession:
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
         self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end, free=free)
         self._pending = Step(0, CandidateTree())
+        self._rests = False  # a drafter waits for the coming verdict
         self._drafters = Reliability()
         # Not under the rules that draw by proposals, whose proof speaks of what drafters and clients send.
         lookup = lookup and not request.rule.proposes
@@ -165,6 +120,8 @@ class TargetSession:
         fate = self._trie.add(span, pieces)
         if fate is SpanFate.STALE:
             self.stats.stale_spans += 1
+        else:
+            self._rests = self._rests or span.rests
         return fate
 
     @property
@@ -172,10 +129,14 @@ class TargetSession:
         """Whether drafters have sent text for the coming step."""
         return self._trie.has_sent
 
-    def answers(self, span: Span) -> bool:
-        """Whether a span brings text for the coming step, or says that none will come."""
-        new = span.proposals or span.base_offset + len(span.text) > self.committed_length
-        return self._trie.fits(span) and (span.rests or bool(new))
+    @property
+    def ready(self) -> bool:
+        """Whether the coming step has no draft to wait for: one is there, or a drafter said that no more comes.
+
+        Draft tokens that travel one by one are awaited until there are as many as a span has under other rules.
+        """
+        enough = min(self.plan.span_tokens, self.plan.width, self._room() - 1)
+        return enough <= 0 or self._rests or (self.has_draft and self._trie.has_drawn(enough))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
         """A drafter lost track: everything from its offset on, or None if it claims text that does not exist."""
@@ -215,6 +176,7 @@ class TargetSession:
             self._lookup.reliability.settle(base, text)
         self._trie.advance(text, zero_width=self.zero_width)
         self._prediction.advance(text)
+        self._rests = False
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
             Keep((0, *(1 + node for node in path))),

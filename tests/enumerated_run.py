@@ -1,8 +1,8 @@
 """The two session state machines under a rejection rule, every random draw a branch, messages by a schedule.
 
 A schedule is a string of events, repeated until the text is finished: d the drafter drafts one token; a, w it begins
-to draft, and is done; u, U one span, or all, reach the target; s the target steps; v, V one verdict, or all, reach the
-drafter; r the drafter restarts on a fresh offer, with what was on its way lost.
+to draft, and is done; u, U one span, or all, reach the target; s the target steps, p if it has nothing to wait for;
+v, V one verdict, or all, reach the drafter; r the drafter restarts on a fresh offer, what was on its way is lost.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import torch
 from speculation.acceptance import target_stream
 from speculation.candidates import ROOT
 from speculation.drafter_session import DrafterSession, DraftToken, Expand, Move
+from speculation.instructions import SendVerdict
 from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.proposal import Proposal
 from speculation.sampling import Rule, SamplingParams
-from speculation.target_session import SendVerdict, SessionRequest, TargetSession
+from speculation.session_request import SessionRequest
+from speculation.target_session import TargetSession
 from tests.branching import BranchingSampler, Chooser, draw_proposal
 from tests.text_models import longest_words
 from tests.tiny_pairs import TinyPair
@@ -111,6 +113,10 @@ class EnumeratedRun:
         for instruction in self.target.on_logits(torch.stack(logits)):
             if isinstance(instruction, SendVerdict):
                 self.down.append(instruction.verdict)
+
+    def on_p(self) -> None:
+        if self.target.ready:
+            self.on_s()
 
     def on_v(self) -> None:
         if self.down:

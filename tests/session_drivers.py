@@ -8,12 +8,13 @@ import torch
 
 from speculation.candidates import ROOT
 from speculation.drafter_session import DrafterSession, DraftToken, Move
+from speculation.instructions import Emit, Finish, Keep, SendVerdict
 from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.race import RaceNoise
 from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
 from speculation.session_request import SessionRequest
-from speculation.target_session import Emit, Finish, Keep, SendVerdict, TargetSession
+from speculation.target_session import TargetSession
 from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
 
 TARGET = TextModel(TARGET_VOCAB, salt=1)

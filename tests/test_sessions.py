@@ -9,10 +9,10 @@ import pytest
 
 from speculation.drafter_session import DrafterSession, DraftToken, Move
 from speculation.errors import InputError
+from speculation.instructions import FinishReason
 from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.sampling import Rule, SamplingParams
 from speculation.session_request import SessionRequest
-from speculation.target_session import FinishReason
 from speculation.text_digest import EMPTY_DIGEST, extend_digest
 from tests.session_drivers import SAMPLINGS, Drafter, Target, plain_text, request
 from tests.text_models import TARGET_VOCAB

@@ -19,18 +19,10 @@ import torch
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.draft_trie import SpanFate
+from speculation.instructions import Emit, Finish, FinishReason, Instruction, Keep, SendVerdict, Step
 from speculation.messages import Prompt, Resync, SessionOffer, Span, Verdict
 from speculation.patience import Patience
-from speculation.target_session import (
-    Emit,
-    Finish,
-    FinishReason,
-    Instruction,
-    Keep,
-    SendVerdict,
-    Step,
-    TargetSession,
-)
+from speculation.target_session import TargetSession
 from speculation.text_stream import TextRun
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
@@ -89,8 +81,9 @@ class OpenSession:
         self._inbox: deque[tuple[DrafterLink, Span | Resync | Join]] = deque(maxlen=self.INBOX_EVENTS)
         self.planner = planner
         self._patience = patience
-        self._draft_came = asyncio.Event()
-        self._waiting = False
+        self._came = asyncio.Event()
+        self._report = StepReport()  # of the coming step
+        self._room = self.STEP_BYTES  # for drafts until then
         self._held = 0.0  # seconds that the coming step was held back
         self._unanswered = False
         self._plan_is_new = False
@@ -113,8 +106,7 @@ class OpenSession:
     def put(self, link: DrafterLink, event: Span | Resync | Join) -> None:
         """A drafter's event, for the next step to take in."""
         self._inbox.append((link, event))
-        if self._waiting and isinstance(event, Span) and self.session.answers(event):
-            self._draft_came.set()
+        self._came.set()
 
     def begin_drafting(self) -> bool:
         """Between steps: whether the replay is over and drafters may be offered the session from now on."""
@@ -136,31 +128,33 @@ class OpenSession:
                 self._plans.append(pb.PlanChange(committed_tokens=committed, seconds=seconds, plan=plan))
 
     async def wait_for_draft(self) -> None:
-        """Hold the coming step back for a draft on its way, if the plan has patience and that pays."""
+        """Between steps: hold the coming one back for a draft on its way, if the plan has patience and that pays."""
         self._held, self._unanswered = 0.0, False
         patience = self._patience.hold(self.session.plan.patience) if self.links and self.session.plan.width else 0.0
-        spans = [event for _, event in self._inbox if isinstance(event, Span)]
-        if not patience or self.session.has_draft or any(self.session.answers(span) for span in spans):
+        if not patience:
             return
         started = time.perf_counter()
-        # No step of this session runs now, so its pool may be read from here.
-        self._draft_came.clear()
-        self._waiting = True
         try:
-            await asyncio.wait_for(self._draft_came.wait(), patience)
+            async with asyncio.timeout(patience):
+                while not self._ready():
+                    self._came.clear()
+                    await self._came.wait()
         except TimeoutError:
-            self._unanswered = True
-        finally:
-            self._waiting = False
+            self._unanswered = not self.session.has_draft
         self._held = time.perf_counter() - started
+
+    def _ready(self) -> bool:
+        """Whether the coming step shall begin: with its draft, or because a drafter waits for what it will send."""
+        self._read_inbox()
+        return self.session.ready or bool(self._report.messages)
 
     # ---- in the engine's thread -------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def step(self) -> StepReport:
         """Take in what drafters sent, run the target once on the best candidates, commit."""
-        report = StepReport()
-        self._read_inbox(report)
+        self._read_inbox()
+        report, self._report, self._room = self._report, StepReport(), self.STEP_BYTES
         step = self.session.next_step()
         logits, replayed = self._forward(step), self.session.replaying
         self._carry_out(self.session.on_logits(logits), report)
@@ -198,12 +192,14 @@ class OpenSession:
         self.verify_seconds += self._forward_seconds
         return logits
 
-    def _read_inbox(self, report: StepReport) -> None:
-        room = self.STEP_BYTES
+    def _read_inbox(self) -> None:
+        report = self._report
         while self._inbox:
             link, event = self._inbox.popleft()
+            if isinstance(event, Span):
+                self._room -= len(event.text) + self.SPAN_COST
             match event:
-                case Span() if (room := room - len(event.text) - self.SPAN_COST) < 0:
+                case Span() if self._room < 0:
                     link.rejected_messages += 1
                 case Span():
                     link.stale_spans += self.session.on_span(event) is SpanFate.STALE

@@ -21,10 +21,10 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
 from protos.version import VERSION
 from speculation.errors import DragomanError, DrainingError, LimitExceededError
+from speculation.instructions import FinishReason
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
 from speculation.race import RaceNoise
-from speculation.target_session import FinishReason
 from speculation.telemetry import LinearFit
 from verifier_service.admission import admit
 from verifier_service.engine import Engine
