@@ -6,7 +6,6 @@ session whose rounded figures changed, for a few sessions per round, and once fo
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -76,13 +75,14 @@ class PlanDesk:
             # Alone it learns nothing about its drafter, and has to find out now and then.
             self._off_since = steps if self._off_since is None else min(self._off_since, steps)
             if steps - self._off_since >= PROBE_EVERY:
-                self.plan, self._probing, self._off_since = self._probe(), (steps, now), None
+                probe = plan_limits(self._settings).clip(PROBE)
+                self.plan, self._probing, self._off_since = probe, (steps, now), None
                 return
         if self._probing is not None:
             since, began = self._probing
             if steps < since + PROBE_STEPS and now < began + PROBE_SECONDS:
                 return
-        rounded = within(coarse(costs), self._settings)
+        rounded = coarse(costs)
         if rounded == self._planned_for and self._probing is None:
             return
         if not budget.take():
@@ -96,16 +96,6 @@ class PlanDesk:
         if self.plan.width:
             self._off_since = None
 
-    def _probe(self) -> SpeculationPlan:
-        limits = self._settings
-        lookahead = min(PROBE.lookahead, limits.max_lookahead)
-        return replace(
-            PROBE,
-            width=min(PROBE.width, limits.max_width),
-            lookahead=lookahead,
-            span_tokens=min(PROBE.span_tokens, lookahead),
-        )
-
     def _allowed(self, plan: SpeculationPlan) -> bool:
         limits = self._settings
         return (
@@ -115,16 +105,10 @@ class PlanDesk:
         )
 
 
-def within(costs: PairCosts, limits: PlanSettings) -> PairCosts:
-    """The costs, without the alternatives that no plan may have."""
-    return replace(
-        costs,
-        recovery=costs.recovery[: limits.max_alternatives],
-        alternative_cost=costs.alternative_cost[: limits.max_alternatives],
-    )
+def plan_limits(settings: PlanSettings) -> PlanLimits:
+    return PlanLimits(settings.max_width, settings.max_lookahead, settings.max_alternatives)
 
 
 @lru_cache(maxsize=4096)
 def _chosen(costs: PairCosts, current: SpeculationPlan | None, limits: PlanSettings) -> SpeculationPlan:
-    bounds = PlanLimits(limits.max_width, limits.max_lookahead, limits.max_alternatives)
-    return choose_plan(costs, bounds, current=current, margin=limits.margin)
+    return choose_plan(costs, plan_limits(limits), current=current, margin=limits.margin)

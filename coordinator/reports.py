@@ -18,10 +18,10 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
+from speculation.telemetry import LONGEST_SECONDS
 
 #: Beyond these no figure is believed: counts, seconds, entries of one report, characters of a name.
 MOST: Final = 10**15
-LONGEST_SECONDS: Final = 3600.0
 ENTRIES: Final = 4096
 NAME_LENGTH: Final = 200
 _POSITIONS: Final = 64

@@ -14,8 +14,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coordinator.config import CoordinatorConfig
 from coordinator.fleet import Dismissal, Fleet
+from coordinator.planning import plan_limits
 from coordinator.registry import Member
 from coordinator.status import status_of_fleet
+from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import status_of
@@ -87,6 +89,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
                 protocol_version=PROTOCOL_VERSION,
                 report_seconds=config.report_seconds,
                 version=VERSION,
+                plan_limits=codec.plan_limits_to_wire(plan_limits(config.plan)),
             )
         )
 

@@ -24,7 +24,7 @@ from protos.status import error_of
 from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
 from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
-from speculation.messages import SessionOffer, Span
+from speculation.messages import SessionOffer, Span, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class _Link:
             case "verdict":
                 session = self._desk.get(message.verdict.session)
                 if session is not None:
-                    self._send(session.name, session.on_verdict(codec.verdict_from_wire(message.verdict)))
+                    self._send(session.name, session.on_verdict(self._verdict(message.verdict)))
             case "ping":
                 pong = pb.Pong(number=message.ping.number, seconds_per_token=self.seconds_per_token)
                 self._outbox.put_nowait(pb.AssistRequest(pong=pong))
@@ -206,6 +206,15 @@ class _Link:
                 if session is not None:
                     self._thread.submit(session.close)
         self._work.set()
+
+    def _verdict(self, message: pb.Verdict) -> Verdict:
+        """A plan that is out of range is not followed; the text counts all the same."""
+        try:
+            return codec.verdict_from_wire(message)
+        except InputError as error:
+            log.warning("session %s keeps its plan: %s", message.session, error)
+            message.ClearField("plan")
+            return codec.verdict_from_wire(message)
 
     def _take(self, offer: SessionOffer) -> None:
         """Start on a session, or wait for the vocabulary that it needs."""

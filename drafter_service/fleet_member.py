@@ -58,10 +58,12 @@ class DrafterMember:
         )
 
     async def run(self) -> None:
-        """Assist as ordered until cancelled."""
+        """Assist as ordered until cancelled. Raises DragomanError if the coordinator refuses it at once."""
         try:
             await self._link.run()
-            await asyncio.Event().wait()  # refused by the coordinator: whom it assists already, it goes on assisting
+            if self._link.refusal is not None:
+                raise self._link.refusal
+            await asyncio.Event().wait()  # refused later: whom it assists already, it goes on assisting
         finally:
             tasks = [task for _, task in self._clients.values()]
             for task in tasks:

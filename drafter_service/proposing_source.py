@@ -91,7 +91,9 @@ class ProposingSource(ModelDraftSource):
             return found
 
         try:
-            return psi(next_tokens, self._vocab, self._view.first)
+            shares = psi(next_tokens, self._vocab, self._view.first)
+            # Nothing is drawn that could not be drafted on from: a drafter must not stop because of what it drew.
+            return {token: share for token, share in shares.items() if self._view.can_spell(token)}
         finally:
             self._drop_tree()
 

@@ -26,6 +26,15 @@ class TargetView:
         self.first = FirstToken(target)
         special = [token for token, data in enumerate(drafter.token_bytes) if not data and token not in drafter.end_ids]
         self.without_text = torch.tensor(special, dtype=torch.int64)
+        known = {data[0] for data in drafter.token_bytes if data and len(data) == 1}
+        self._unknown_bytes = bytes(set(range(256)) - known)
+
+    def can_spell(self, target_id: int) -> bool:
+        """Whether the drafter has tokens for the text of a target's token, wherever it stands."""
+        if not self._unknown_bytes:
+            return True
+        text = self.alignment.target.bytes_of(target_id)
+        return not any(byte in self._unknown_bytes for byte in text)
 
 
 class TargetVocabularies:

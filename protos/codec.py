@@ -13,6 +13,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
 from speculation.errors import InputError, LimitExceededError, ProtocolError, VersionMismatchError
 from speculation.messages import ChatMessage, Prompt, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.plan import PlanLimits
 from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
 
@@ -23,6 +24,8 @@ _RULES = {
     Rule.STRING_REJECTION: pb.RULE_STRING_REJECTION,
     Rule.AUTO: pb.RULE_AUTO,
 }
+#: A rank that a drafter gives to a branch is cut to this; the target's own ranks are beyond it.
+LAST_ALTERNATIVE = 1 << 16
 _RULES_BACK = {value: rule for rule, value in _RULES.items()}
 
 
@@ -122,6 +125,17 @@ def plan_from_wire(plan: pb.SpeculationPlan) -> SpeculationPlan:
     )
 
 
+def plan_limits_to_wire(limits: PlanLimits) -> pb.PlanLimits:
+    return pb.PlanLimits(width=limits.width, lookahead=limits.lookahead, alternatives=limits.alternatives)
+
+
+def plan_limits_from_wire(limits: pb.PlanLimits) -> PlanLimits:
+    """Those that are beyond what any plan can have are cut."""
+    most = SpeculationPlan.MAX_TOKENS
+    alternatives = min(limits.alternatives, SpeculationPlan.MAX_ALTERNATIVES)
+    return PlanLimits(min(limits.width, most), min(limits.lookahead, most), alternatives)
+
+
 def offer_to_wire(offer: SessionOffer) -> pb.SessionOffer:
     return pb.SessionOffer(
         session=offer.session,
@@ -203,7 +217,7 @@ def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vo
         span.text,
         span.ends,
         span.tokens,
-        span.alternative,
+        min(span.alternative, LAST_ALTERNATIVE),
         span.rests,
         confidence,
         tuple(_drawn_from_wire(drawn, vocab_size) for drawn in span.drawn),

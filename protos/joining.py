@@ -54,6 +54,9 @@ class CoordinatorLink:
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.joined = False
+        #: Why the coordinator refuses this member, unless it took it in before.
+        self.refusal: DragomanError | None = None
+        self._was_joined = False
         self._whereabouts = coordinator
         self._coordinator = coordinator if isinstance(coordinator, Address) else None
         self._registration = registration
@@ -79,6 +82,7 @@ class CoordinatorLink:
                 log.info("the coordinator at %s ended the stream; joining again", self._coordinator)
             except (VersionMismatchError, InputError) as error:
                 log.error("the coordinator at %s refuses: %s; going on without it", self._coordinator, error)
+                self.refusal = None if self._was_joined else error
                 return
             except DragomanError as error:
                 # Said once per outage, not once per attempt.
@@ -141,7 +145,7 @@ class CoordinatorLink:
         asked = joined.report_seconds if math.isfinite(joined.report_seconds) else LONGEST_REPORT
         self._report_seconds = min(max(asked, SHORTEST_REPORT), LONGEST_REPORT)
         if not self.joined:
-            self.joined = True
+            self.joined = self._was_joined = True
             self._failures = 0
             self._may_report.set()
             log.info("joined the coordinator at %s", self._coordinator)

@@ -24,8 +24,8 @@ from speculation.proposal import Proposal
 from speculation.text_digest import DigestedText, extend_digest
 
 _NEVER = (1 << 30, 1 << 62)
-#: So much of a draft tells whether it agrees: about one token.
-GUESS_BYTES = 4
+#: So much of a draft tells whether it agrees: about one token. And branches that are looked at for it.
+GUESS_BYTES, GUESSES = 4, 8
 
 
 class SpanFate(enum.Enum):
@@ -177,9 +177,9 @@ class DraftTrie:
             node.ends_rank = rank
         return node
 
-    def drawn(self, *, limit: int) -> tuple[list[Proposal], Place | None]:
-        """The tokens drawn from the committed end on, each where the one before it ends; and the place after them."""
-        node: _Node | None = self._root
+    def drawn(self, *, limit: int, after: Place | None = None) -> tuple[list[Proposal], Place | None]:
+        """The tokens drawn from a place on (None: the committed end), one after another; and the place after them."""
+        node: _Node | None = after or self._root
         found: list[Proposal] = []
         while node is not None and node.proposal is not None and len(found) < limit:
             proposal, piece = node.proposal
@@ -207,30 +207,35 @@ class DraftTrie:
         ends = root.ends_rank != _NEVER or root.proposal is not None
         return ends or any(child.rank[0] < OWN_RANK for child in root.children.values())
 
-    def best_path(self, *, limit: int, after: Place | None = None) -> DraftPath:
-        """The best-ranked branch after a place (None: the committed end), at most ``limit`` bytes of it."""
-        return next(self.branches(limit=limit, after=after))
-
-    def first_guess(self) -> tuple[bytes, float]:
-        """The first bytes of what drafters rank first, and their chance; empty without a draft of theirs."""
-        node, path, chance = self._root, bytearray(), 1.0
-        while len(path) < GUESS_BYTES:
+    def text_to_drawn(self, *, limit: int, after: Place) -> tuple[DraftPath, Place | None]:
+        """The best-ranked text after a place, at most ``limit`` bytes, to where a token was drawn; that place."""
+        text, node = bytearray(), after
+        while len(text) < limit:
             byte, child = node.best_child()
-            if child is None or child.rank[0] >= OWN_RANK:
-                break
-            path.append(byte)
-            chance *= child.share
+            if child is None:
+                return DraftPath(bytes(text), node.ends_rank != _NEVER), None
+            text.append(byte)
             node = child
-        return bytes(path), chance
+            if node.proposal is not None:
+                return DraftPath(bytes(text), False), node
+        return DraftPath(bytes(text), False), None
 
-    def branches(self, *, limit: int, after: Place | None = None) -> Iterator[DraftPath]:
+    def best_path(self, *, limit: int) -> DraftPath:
+        """The best-ranked branch, at most ``limit`` bytes of it."""
+        return next(self.branches(limit=limit))
+
+    def guesses(self) -> dict[bytes, float]:
+        """How the text goes on by drafters' word: the first bytes of some branches, with their chances."""
+        paths = itertools.islice(self.branches(limit=GUESS_BYTES), GUESSES)
+        return {path.text[: path.sent]: path.chances[path.sent - 1] for path in paths if path.sent}
+
+    def branches(self, *, limit: int) -> Iterator[DraftPath]:
         """The best-ranked branch, then those that turn off from the ones before, the likeliest turn first.
 
         At most ``limit`` bytes of each.
         """
         order = itertools.count()
-        start = after or self._root
-        turns: list[tuple[float, int, bytes, tuple[float, ...], _Node]] = [(-1.0, next(order), b"", (), start)]
+        turns: list[tuple[float, int, bytes, tuple[float, ...], _Node]] = [(-1.0, next(order), b"", (), self._root)]
         while turns:
             turn, _, text, chances, node = heapq.heappop(turns)
             path, so_far, chance = bytearray(text), list(chances), -turn

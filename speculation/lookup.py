@@ -78,7 +78,7 @@ class OwnLookup:
                 return
             confidence = match_confidence(length)
             if number == 0:
-                self.reliability.guess(base, word, confidence)
+                self.reliability.guess(base, [(word, confidence)])
                 confidence = min(1.0, confidence * trust)
             yield Span(base, digest, word, alternative=OWN_RANK, confidence=confidence)
             base, digest = base + len(word), extend_digest(digest, word)

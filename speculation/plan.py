@@ -42,6 +42,17 @@ class PlanLimits:
     lookahead: int = 32
     alternatives: int = 3
 
+    def clip(self, plan: SpeculationPlan) -> SpeculationPlan:
+        """The plan, as far as it goes within them."""
+        lookahead = min(plan.lookahead, self.lookahead)
+        return replace(
+            plan,
+            width=min(plan.width, self.width),
+            lookahead=lookahead,
+            span_tokens=max(1, min(plan.span_tokens, lookahead)),
+            alternatives=min(plan.alternatives, self.alternatives),
+        )
+
 
 def generous_plan(costs: PairCosts, limits: PlanLimits) -> SpeculationPlan:
     """For a drafter that runs freely."""
@@ -61,6 +72,8 @@ def choose_plan(
     """The plan to follow. ``current``, if it takes turns, is kept unless another gains more than ``margin``."""
     if not (limits.width and limits.lookahead):
         return OFF
+    known = limits.alternatives  # of those that no plan may have nothing is expected
+    costs = replace(costs, recovery=costs.recovery[:known], alternative_cost=costs.alternative_cost[:known])
     patient = current if current is not None and current.patience else None
     best = best_plan(costs, max_width=limits.width, max_lookahead=limits.lookahead, current=patient, margin=margin)
     generous = generous_plan(costs, limits)

@@ -20,8 +20,11 @@ h and all that came before, (1) X is distributed as q, and (2) whether X is used
     bytes, if the drafter rests then): it arrives, or fails to, whatever it is. If likely tokens waited for company, or
     the end token were sent sooner, being in time would depend on X, and the text would lean towards what is sent soon.
     What is drafted *after* X may depend on X.
+  * Text that is not drawn (what is left of a token that was cut, a prediction) is spelled to the place where the next
+    token was drawn and no further, and the chain of candidates goes on with that token. Were it spelled across the
+    place, what follows would decide with which token the text gets there, or whether it passes by.
   * A step may be held back for more, by what is there already: how many tokens, which, whether the drafter rests after
-    them. All of these are used in any case, and one that has not come yet is held back for whatever it will be.
+    them. All of these stand in its chain whatever they are, and one that has not come is waited for, or not, alike.
   * Among several for one place the first to arrive is used, never the better one; a later one does not replace it.
   * It is used at most once: whatever is decided at its place, accepted, rejected or drawn without it, takes the text
     past that place. Tokens without bytes do not move the offset, so there the place's draft is thrown away.

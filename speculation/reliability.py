@@ -6,6 +6,7 @@ more costs the target nothing, and is believed again when it is right.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 _FAITH: Final = 4.0  # expected hits that the first belief weighs
@@ -19,27 +20,32 @@ class Reliability:
 
     def __init__(self) -> None:
         self._expected = self._hits = 0.0
-        self._guess: tuple[int, bytes, float] | None = None
+        self._guesses: tuple[int, tuple[tuple[bytes, float], ...]] = (0, ())
 
     @property
     def factor(self) -> float:
         """Hits by expected hits: a stated chance times this is the chance."""
         return min(_MOST, (_FAITH + self._hits) / (_FAITH + self._expected))
 
-    def guess(self, offset: int, text: bytes, chance: float) -> None:
-        """The source says that ``text`` comes after ``offset`` bytes, with this chance. Replaces the guess before.
+    def guess(self, offset: int, guesses: Iterable[tuple[bytes, float]]) -> None:
+        """The source says what may come after ``offset`` bytes, texts with their chances. Replaces what it said before.
 
-        An empty text is no guess.
+        All of its guesses count together: one that promises little with its first choice and much with the second is
+        held to both.
         """
-        self._guess = (offset, text, chance) if text else None
+        self._guesses = offset, tuple((text, chance) for text, chance in guesses if text)
 
     def settle(self, offset: int, text: bytes) -> None:
-        """``text`` was committed after ``offset`` bytes: did the guess come true? Too short a text says nothing."""
-        guess, self._guess = self._guess, None
-        if guess is None or guess[0] != offset:
+        """``text`` was committed after ``offset`` bytes: which guesses came true? Too short a text says nothing."""
+        (said_at, guesses), self._guesses = self._guesses, (0, ())
+        if said_at != offset or not text:
             return
-        _, guessed, chance = guess
-        followed = text[: len(guessed)]
-        if followed == guessed or not guessed.startswith(followed):
-            self._expected = _DECAY * self._expected + chance
-            self._hits = _DECAY * self._hits + (followed == guessed)
+        expected = hits = 0.0
+        for guessed, chance in guesses:
+            followed = text[: len(guessed)]
+            if followed == guessed or not guessed.startswith(followed):
+                expected += chance
+                hits += followed == guessed
+        if expected or hits:
+            self._expected = _DECAY * self._expected + expected
+            self._hits = _DECAY * self._hits + min(hits, 1.0)

@@ -211,22 +211,35 @@ class TargetSession:
                 self._trie.add(span)
         width = min(width, self._room() - 1)
         self._predict(width)
-        guess, trust = self._trie.first_guess(), self._drafters.factor
-        self._drafters.guess(len(self._trie.committed), *guess)
+        trust = self._drafters.factor
+        self._drafters.guess(len(self._trie.committed), self._trie.guesses().items())
         return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
 
     def _drawn_candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
-        """First those that a drafter drew as target tokens, then others that spell the best text after them."""
+        """One chain: tokens that a drafter drew, others that spell the best text to where more were drawn, and so on.
+
+        No spelled token goes beyond such a place: whether a drawn token is used must not depend on what it spells.
+        """
         limit = min(self.plan.width, self._room() - 1)
         if limit <= 0:
             return CandidateTree(), ()
         self._predict(limit)
-        drawn, place = self._trie.drawn(limit=limit)
-        tokens = [proposal.token for proposal in drawn]
-        if place is not None and len(drawn) < limit:
-            path = self._trie.best_path(limit=limit * BYTES_PER_TOKEN, after=place)
-            tokens += self._builder.spell(path, [*self._tail(), *tokens], limit - len(drawn))
-        return CandidateTree.chain(tokens), (*drawn, *[None] * (len(tokens) - len(drawn)))
+        tokens: list[int] = []
+        proposals: list[Proposal | None] = []
+        place = None
+        while len(tokens) < limit:
+            drawn, place = self._trie.drawn(limit=limit - len(tokens), after=place)
+            tokens += [proposal.token for proposal in drawn]
+            proposals += drawn
+            if place is None:
+                break
+            path, place = self._trie.text_to_drawn(limit=limit * BYTES_PER_TOKEN, after=place)
+            spelled = self._builder.spell(path, [*self._tail(), *tokens], limit - len(tokens))
+            tokens += spelled
+            proposals += [None] * len(spelled)
+            if place is None or self._vocab.text(spelled) != path.text:
+                break
+        return CandidateTree.chain(tokens), tuple(proposals)
 
     def _predict(self, limit: int) -> None:
         if guess := self._prediction.ahead(max(limit, 0) * BYTES_PER_TOKEN):

@@ -14,6 +14,8 @@ from typing import Final
 from speculation.cost_model import PairCosts
 from speculation.errors import InputError
 
+#: Seconds that a step, a draft token or a round trip may take and still be believed.
+LONGEST_SECONDS: Final = 3600.0
 _IN_A_ROW: Final = 3  # so many observations that all say the same are no accident
 _FREAK: Final = 5.0  # times the expected value, or this part of it
 _QUICK: Final = 1.5

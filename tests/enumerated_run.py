@@ -1,4 +1,4 @@
-"""The two session state machines under a rejection rule, every random draw a branch, messages by a schedule.
+"""The two session state machines, every random draw a branch, messages by a schedule.
 
 A schedule is a string of events, repeated until the text is finished: d the drafter drafts one token; a, w it begins
 to draft, and is done; u, U one span, or all, reach the target; s the target steps, p if it has nothing to wait for;
@@ -26,7 +26,7 @@ from tests.tiny_pairs import TinyPair
 
 
 class EnumeratedRun:
-    """See the module. ``prediction``: text that enters the pool at the start, as a client's would."""
+    """See the module. ``prediction``: of the client."""
 
     def __init__(
         self,
@@ -43,12 +43,11 @@ class EnumeratedRun:
         self.pair, self.rule, self.params, self.chooser = pair, rule, params, chooser
         vocab = pair.target.vocab
         request = SessionRequest((0,), params, length, 4096, rule=rule, ignore_end=ignore_end)
-        self.target = TargetSession(request, vocab, longest_words(vocab), pair.target.noise, plan=plan)
+        encode = longest_words(vocab)
+        self.target = TargetSession(request, vocab, encode, pair.target.noise, plan=plan, prediction=prediction)
         sampler = BranchingSampler(params, vocab, pair.target.noise, prompt_ids=(0,), stream=target_stream(rule))
         sampler.chooser = chooser
         self.target._sampler = sampler
-        if prediction:
-            self.target.on_span(Span(0, self.target._trie.committed.digest, prediction))
         self.up: deque[Span | Resync] = deque()
         self.down: deque[Verdict] = deque()
         self.start_drafter()
@@ -132,9 +131,13 @@ class EnumeratedRun:
     # ---- the drafter's model ----------------------------------------------------------------------------------
 
     def draw(self, text: bytes) -> DraftToken:
-        q = self.pair.draft_distribution(self.rule, text, self.params)
+        q = self.pair.draft_distribution(self.rule if self.rule.proposes else Rule.REJECTION, text, self.params)
         proposal = draw_proposal(q, self.chooser)
         piece = self.pair.target.vocab.bytes_of(proposal.token)
+        if not self.rule.proposes:
+            self.drafted.append(piece)
+            ends = proposal.token in self.pair.target.vocab.end_ids
+            return DraftToken(piece, 0.9, ends=ends, stops=not (piece or ends), token=len(self.drafted) - 1)
         if not piece:
             ends = proposal.token in self.pair.target.vocab.end_ids
             return DraftToken(b"", 0.9, ends=ends, stops=not ends, proposal=self.sent(proposal))

@@ -14,7 +14,7 @@ from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.transport import PROTOCOL_VERSION, Address, channel_options
-from speculation.messages import Prompt
+from speculation.messages import Prompt, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
 from tests.text_engine import TextDrafter, TextEngine
 from verifier_service.engine import Engine
@@ -23,6 +23,9 @@ from verifier_service.verifier import Verifier
 
 LOOPBACK = Address("127.0.0.1", 0)
 QUICK = Backoff(shortest=0.02, longest=0.1)
+#: Sampling with draws that matter, and a plan under which steps wait for the drafter.
+WARM = SamplingParams(temperature=1.0, seed=4)
+SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 
 @contextlib.asynccontextmanager

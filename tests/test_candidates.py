@@ -77,7 +77,7 @@ def test_what_the_target_looked_up_is_no_first_choice_of_a_drafter():
     looked_up = pool((b"", b"the dog", 0.9), alternative=OWN_RANK)
     tree = BUILDER.build(looked_up, [], width=8, threshold=0.0)
     assert len(tree) and tree.first_choices == ()
-    assert looked_up.first_guess() == (b"", 1.0)
+    assert looked_up.guesses() == {}
 
 
 @pytest.mark.parametrize("trust", [0.1, 1.0])

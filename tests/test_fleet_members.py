@@ -16,6 +16,7 @@ from drafter_service.fleet_member import DrafterMember
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import InputError
+from speculation.plan import PlanLimits
 from speculation.sampling import SamplingParams
 from tests.service_drivers import LOOPBACK, QUICK, baseline, drafters, drafting, eventually, request, serving, text_of
 from tests.text_engine import TextDrafter, TextEngine
@@ -38,8 +39,10 @@ async def running(*members: VerifierMember | DrafterMember) -> AsyncIterator[Non
 
 
 @contextlib.asynccontextmanager
-async def coordinating(listen: Address = LOOPBACK) -> AsyncIterator[tuple[CoordinatorServer, Address]]:
-    server = CoordinatorServer(CONFIG)
+async def coordinating(
+    listen: Address = LOOPBACK, *, config: CoordinatorConfig = CONFIG
+) -> AsyncIterator[tuple[CoordinatorServer, Address]]:
+    server = CoordinatorServer(config)
     bound = await server.start(listen)
     try:
         yield server, bound
@@ -169,4 +172,20 @@ async def test_a_plan_out_of_range_is_not_obeyed(plan: pb.SpeculationPlan):
 
         text, _ = await text_of(address, request(SAMPLING), watch)
         assert text == (await text_of(address, request(SAMPLING, no_draft=True)))[0]
+        await baseline(verifier, engine)
+
+
+async def test_the_limits_of_plans_outlive_the_coordinator():
+    engine = TextEngine()
+    config = CONFIG.model_copy(update={"plan": CONFIG.plan.model_copy(update={"max_width": 3, "max_alternatives": 0})})
+    async with coordinating(config=config) as (server, at), fleet(at, engine) as (verifier, address):
+        await eventually(lambda: verifier.plan_limits == PlanLimits(3, CONFIG.plan.max_lookahead, 0))
+        await server.stop(grace=0.1)
+
+        async def watch(text: bytes) -> None:
+            assert all(opened.planner.plan.width <= 3 for opened in verifier.sessions)
+
+        text, _ = await text_of(address, request(SAMPLING), watch)
+        assert text == (await text_of(address, request(SAMPLING, no_draft=True)))[0]
+        assert verifier.plan_limits.width == 3
         await baseline(verifier, engine)

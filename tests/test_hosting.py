@@ -25,6 +25,7 @@ from speculation.errors import (
     InputError,
     ModelTooLargeError,
     UnknownModelError,
+    VersionMismatchError,
 )
 from speculation.messages import Prompt
 from tests.service_drivers import LOOPBACK, described, eventually
@@ -152,6 +153,25 @@ async def test_the_three_actors_make_a_fleet(tiny_qwen2: Path, tiny_llama: Path)
                     await described(direct, sessions=0, kv_cache_bytes=0)
                 assert await verifier.drain(0.0) == 0 and (await verifier.describe())["draining"]
             assert (await coordinator.describe())["drafters"] == 0
+
+
+@pytest.mark.parametrize("kind", ["verifier", "drafter"])
+async def test_a_member_that_the_coordinator_does_not_want_says_so(
+    tiny_qwen2: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    """A coordinator of another release that was left in the cluster: `up` says the true reason, at once."""
+    monkeypatch.setattr(f"{kind}_service.fleet_member.PROTOCOL_VERSION", 99)
+    async with coordinating() as (_, at):
+        if kind == "verifier":
+            made: SelfStarting = VerifierActor(
+                "v/0", VerifierSettings(str(tiny_qwen2), dtype="float32", threads=1), host=here, coordinator=at
+            )
+        else:
+            made = DrafterActor("d/0", DrafterSettings("lookup"), host=here, coordinator=at)
+        async with running(made):
+            with pytest.raises(VersionMismatchError, match="99"):
+                async with asyncio.timeout(60):
+                    await made.ready()
 
 
 async def test_a_port_that_is_taken_is_tried_again():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,22 +43,22 @@ def test_longer_matches_are_worth_more():
 def test_a_source_that_is_never_right_is_soon_believed_no_more_and_again_when_it_is():
     source = Reliability()
     for step in range(60):
-        source.guess(step, b"x", 0.9)
+        source.guess(step, [(b"x", 0.9)])
         source.settle(step, b"y")
     assert source.factor < 0.15
     for step in range(400):
-        source.guess(step, b"x", 0.9)
+        source.guess(step, [(b"x", 0.9)])
         source.settle(step, b"x")
     assert source.factor > 0.9
 
 
 def test_a_text_too_short_to_say_and_a_guess_for_another_place_change_nothing():
     source = Reliability()
-    source.guess(7, b"word", 1.0)
+    source.guess(7, [(b"word", 1.0)])
     source.settle(7, b"wo")
-    source.guess(7, b"word", 1.0)
+    source.guess(7, [(b"word", 1.0)])
     source.settle(8, b"other")
-    source.guess(9, b"", 1.0)
+    source.guess(9, [(b"", 1.0)])
     source.settle(9, b"other")
     assert source.factor == 1.0
 
@@ -73,3 +74,17 @@ def test_a_target_alone_with_its_lookup_writes_the_plain_text_in_fewer_steps():
     while not again.finished:
         again.step()
     assert again.session.stats.steps < 0.8 * len(again.session.token_ids)
+
+
+def test_a_source_is_held_to_all_of_its_guesses():
+    """Little promised with the first choice, everything with a wrong second one: not believed for long."""
+    source = Reliability()
+    for step in range(40):
+        source.guess(step, [(b"x", 0.0), (b"y", 1.0)])
+        source.settle(step, b"z")
+    assert source.factor < 0.2
+    honest = Reliability()
+    for step in range(40):
+        honest.guess(step, [(b"x", 0.6), (b"y", 0.4)])
+        honest.settle(step, b"x" if step % 5 < 3 else b"y")
+    assert honest.factor == pytest.approx(1.0, abs=0.05)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.candidates import CandidateTree
+from speculation.cost_model import PairCosts
 from speculation.errors import ProtocolError
 from speculation.messages import SpeculationPlan
+from speculation.plan import PlanLimits
 from speculation.session_stats import SessionStats
 from speculation.telemetry import LinearFit
 from verifier_service.drafter_link import DrafterLink
-from verifier_service.planning import ORDER_SECONDS, PROBE, PROBE_EVERY, PROBE_STEPS, REPLAN_SECONDS, SessionPlanner
+from verifier_service.planning import (
+    ORDER_SECONDS,
+    PROBE,
+    PROBE_EVERY,
+    PROBE_STEPS,
+    REPLAN_SECONDS,
+    SessionPlanner,
+    coarse,
+)
 
 START = SpeculationPlan(width=5, lookahead=5)
 
@@ -104,6 +115,48 @@ def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
     assert clock.run(100, accepts=5)[-1] > 1
 
 
+def test_noise_in_the_measured_steps_never_stops_planning():
+    """One hiccup at a wide step, and the fit has it that a step without drafts takes no time."""
+    fit = LinearFit()
+    for _ in range(33):
+        fit.observe(15, 1.0)
+    fit.observe(16, 1.5)
+    assert fit.intercept < 1e-9
+    planner = SessionPlanner(START, fit, adaptive=True)
+    costs = planner.costs([link()])
+    assert costs is not None and coarse(costs).step > 0
+    planner.replan(100.0, [link()])
+    told = planner.step_costs()
+    assert told is not None and told.step > 0
+
+
+@pytest.mark.parametrize("step", [1e-300, 1e-9, 9.9e-7, 1e-6, 1.1e-6])
+def test_rounding_leaves_a_step_its_time(step: float):
+    assert coarse(PairCosts(step, 0.0, 0.0, 0.0, (0.5,))).step > 0
+
+
+def test_limits_hold_where_the_verifier_plans_by_itself():
+    limits = PlanLimits(width=1, lookahead=3, alternatives=0)
+    planner = SessionPlanner(START, LinearFit(), adaptive=True, limits=lambda: limits)
+    clock = Clock(planner, [link(round_trip=0.002)])
+    plans = []
+    for accepts in (9, 0, 9):
+        for _ in range(600):
+            clock.run(1, accepts=accepts)
+            plans.append(planner.plan)
+    assert {plan.width for plan in plans} == {0, 1}
+    assert all(plan.lookahead <= 3 and plan.alternatives == 0 for plan in plans)
+
+
+def test_how_many_tokens_a_distribution_has_is_never_planned():
+    planner = SessionPlanner(replace(START, top_k=7), LinearFit(), adaptive=True)
+    clock = Clock(planner, [link()])
+    clock.run(200, accepts=5)
+    assert planner.plan != replace(START, top_k=7) and planner.plan.top_k == 7
+    planner.order(SpeculationPlan(width=1, lookahead=1), clock.now)
+    assert planner.plan.top_k == 7
+
+
 def test_links_measure_themselves_and_refuse_nonsense():
     made = DrafterLink(pb.Hello(name="d", max_sessions=4))
     made.ping()
@@ -116,7 +169,7 @@ def test_links_measure_themselves_and_refuse_nonsense():
     for pong in (pb.Pong(number=number), pb.Pong(number=10**9)):
         with pytest.raises(ProtocolError, match="no ping"):
             made.on_pong(pong)
-    for speed in (math.nan, -1.0, math.inf):
+    for speed in (math.nan, -1.0, math.inf, 1e308):
         made.ping()
         number = made._outbox.get_nowait().ping.number
         with pytest.raises(ProtocolError, match="seconds_per_token"):

@@ -12,15 +12,12 @@ from drafter_service.model_drafter import ModelDrafter
 from dragoman.client import Client
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import WireLimits
-from speculation.messages import Prompt, SpeculationPlan
-from speculation.sampling import Rule, SamplingParams
-from tests.service_drivers import baseline, drafters, drafting, request, serving, stub_to, text_of
+from speculation.messages import Prompt
+from speculation.sampling import Rule
+from tests.service_drivers import SLOW, WARM, baseline, drafters, drafting, request, serving, stub_to, text_of
 from tests.text_engine import TextEngine
 from tests.tiny_models import load_tiny
 from verifier_service.transformers_engine import TransformersEngine
-
-WARM = SamplingParams(temperature=1.0, seed=4)
-SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 
 @pytest.mark.parametrize("rule", Rule.concrete())

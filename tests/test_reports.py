@@ -152,6 +152,21 @@ def test_no_report_upsets_the_fleet(said: list[pb.VerifierReport]):
     assert honest.sessions["fine"].steps > 0
 
 
+@pytest.mark.parametrize("step", [1e-300, 1e-9, 9.9e-7])
+def test_a_step_that_takes_no_time_is_planned_for_like_any_other(step: float):
+    target = verifier("s")
+    driver = FleetDriver(target, FakeDrafter())
+    target.link(1, "d1")
+    target.sessions["s"] = FakeSession(links=[1], steps=50, committed=90, drafted=80, accepted=40, drafted_steps=50)
+    report = target.report()
+    report.verifier.sessions[0].costs.step = step
+    member = driver.fleet.join(verifier("other", instance="v9", address="10.0.0.9:1").registration(), driver.now)
+    for _ in range(3):
+        driver.fleet.receive(member, report, driver.now)
+        driver.run(0.5)
+    assert status_of_fleet(driver.fleet, driver.now).sessions
+
+
 # ---- smoothing ----------------------------------------------------------------------------------------------------
 
 

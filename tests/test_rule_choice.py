@@ -16,10 +16,10 @@ MODEL = DrafterLink(pb.Hello(name="d", vocab_hash="abc"))
 LOOKUP = DrafterLink(pb.Hello(name="l"))
 
 
-def session(rule: Rule, *, drafted: int, accepted: int, wire_bytes: int) -> Any:
-    stats = SimpleNamespace(draft_tokens=drafted, accepted_tokens=accepted)
-    inner = SimpleNamespace(stats=stats, request=SimpleNamespace(rule=rule), token_ids=range(100))
-    return SimpleNamespace(session=inner, links={MODEL, LOOKUP}, bytes_up=wire_bytes, bytes_down=0)
+def session(rule: Rule, *, drafted: int, steps: int, wire_bytes: int) -> Any:
+    stats = SimpleNamespace(draft_tokens=drafted, steps=steps)
+    inner = SimpleNamespace(stats=stats, request=SimpleNamespace(rule=rule))
+    return SimpleNamespace(session=inner, vocabularies={"abc", ""}, new_tokens=100, bytes_up=wire_bytes, bytes_down=0)
 
 
 def choices(rejection: dict[str, int], race: dict[str, int]) -> list[Rule]:
@@ -31,18 +31,18 @@ def choices(rejection: dict[str, int], race: dict[str, int]) -> list[Rule]:
     return taken
 
 
-RACE = dict(drafted=100, accepted=60, wire_bytes=5_000)
+RACE = dict(drafted=100, steps=100, wire_bytes=5_000)
 
 
 @pytest.mark.parametrize(
     "rejection, best",
     [
-        (dict(drafted=100, accepted=70, wire_bytes=40_000), Rule.REJECTION),
-        (dict(drafted=100, accepted=61, wire_bytes=40_000), Rule.RACE),
-        (dict(drafted=100, accepted=70, wire_bytes=200_000), Rule.RACE),
-        (dict(drafted=0, accepted=0, wire_bytes=0), Rule.RACE),
+        (dict(drafted=100, steps=80, wire_bytes=40_000), Rule.REJECTION),
+        (dict(drafted=900, steps=99, wire_bytes=40_000), Rule.RACE),
+        (dict(drafted=100, steps=80, wire_bytes=200_000), Rule.RACE),
+        (dict(drafted=0, steps=100, wire_bytes=0), Rule.RACE),
     ],
-    ids=["accepts more", "hardly more", "too many bytes", "never drafts"],
+    ids=["longer", "hardly longer", "too many bytes", "never drafts"],
 )
 def test_the_better_rule_is_taken_once_both_are_tried(rejection: dict[str, int], best: Rule):
     taken = choices(rejection, RACE)
@@ -54,3 +54,13 @@ def test_the_better_rule_is_taken_once_both_are_tried(rejection: dict[str, int],
 def test_without_a_model_that_drafts_it_is_the_race():
     choice = RuleChoice()
     assert {choice.choose([LOOKUP]) for _ in range(40)} == {choice.choose([])} == {Rule.RACE}
+
+
+def test_a_rule_is_learned_where_not_every_drafter_serves_every_session():
+    other = DrafterLink(pb.Hello(name="e", vocab_hash="def"))
+    choice, taken = RuleChoice(), []
+    for _ in range(RETRY_EVERY - 1):
+        taken.append(choice.choose([MODEL, other]))
+        steps = 40 if taken[-1] is Rule.REJECTION else 50
+        choice.observe(session(taken[-1], drafted=100, steps=steps, wire_bytes=5_000))
+    assert taken == [Rule.RACE] + [Rule.REJECTION] * (RETRY_EVERY - 2)

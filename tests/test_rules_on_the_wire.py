@@ -20,15 +20,22 @@ from speculation.messages import Span, SpeculationPlan
 from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
 from speculation.text_digest import EMPTY_DIGEST
-from tests.service_drivers import baseline, drafters, drafting, eventually, request, serving, stub_to, text_of
+from tests.service_drivers import (
+    WARM,
+    baseline,
+    drafters,
+    drafting,
+    eventually,
+    request,
+    serving,
+    stub_to,
+    text_of,
+)
 from tests.test_wire_input import RawDrafter
 from tests.text_engine import TextEngine
 from tests.tiny_models import load_tiny
 from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.verifier import Verifier
-
-WARM = SamplingParams(temperature=1.0, seed=4)
-SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 
 def drawn(token: int = 3, steps=(3,), weights=(9,)) -> pb.DrawnToken:

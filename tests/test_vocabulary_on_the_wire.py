@@ -19,17 +19,14 @@ from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.proposal import WEIGHT_SCALE, propose
 from speculation.race import RaceNoise
 from speculation.sampler import TokenSampler
-from speculation.sampling import Rule, SamplingParams
+from speculation.sampling import Rule
 from speculation.vocab_table import table_of
-from tests.service_drivers import drafters, drafting, eventually, request, serving, stub_to, text_of
+from tests.service_drivers import SLOW, WARM, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.test_wire_input import RawDrafter
 from tests.text_engine import TextDrafter, TextEngine
 from tests.tiny_models import load_tiny
 from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.vocabulary_sender import chunks_of
-
-WARM = SamplingParams(temperature=1.0, seed=4)
-SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 
 async def test_the_vocabulary_travels_once_and_is_kept(tiny_qwen2: Path, tiny_gemma: Path, tmp_path: Path):

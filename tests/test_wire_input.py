@@ -20,7 +20,7 @@ from speculation.sampling import SamplingParams
 from speculation.text_digest import DigestedText
 from tests.service_drivers import QUICK, baseline, drafters, eventually, request, serving, stub_to, text_of
 from tests.text_engine import TextDrafter, TextEngine
-from verifier_service.open_session import OpenSession
+from verifier_service.inbox import Inbox
 
 
 class RawDrafter:
@@ -112,7 +112,7 @@ async def test_a_flood_of_good_spans_is_cut_to_what_a_step_can_take():
         assert text == expected
         link = verifier.roster.links[0]
         taken = finished.speculation.spans
-        assert 0 < taken <= OpenSession.STEP_BYTES // 900 * 2, "no step took in more than it may"
+        assert 0 < taken <= Inbox.BYTES // 900 * 2, "no step took in more than it may"
         assert link.rejected_messages >= flood - taken - link.stale_spans
         await baseline(verifier, engine)
 

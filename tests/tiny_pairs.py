@@ -143,3 +143,9 @@ SAME = TinyPair(
     top_k=4,
 )
 PAIRS = {"words": WORDS, "doubles": DOUBLES, "same": SAME}
+# What is left of a cut "ab" and the next draft "a" would be spelled as one "ba".
+CROSSING = TinyPair(
+    MarkovModel(vocabulary("a", "b", "ab", "ba", None, end=4), 1, end_bias=-9.0),
+    MarkovModel(vocabulary("a", "b", "ab", "ba", None, end=4), 2, end_bias=-9.0),
+    top_k=2,
+)

@@ -84,7 +84,9 @@ class VerifierActor(SelfStarting):
                 on_joined=lambda joined: serving(bound),  # before that, the fleet does not know of it
             )
             await member.run()
-            await asyncio.Event().wait()  # refused by the coordinator: it serves all the same
+            if member.refusal is not None:  # nobody would ever find it
+                raise member.refusal
+            await asyncio.Event().wait()  # refused later: those whom it serves it goes on serving
         finally:
             self._server = None
             await asyncio.shield(server.stop(grace=0.5))

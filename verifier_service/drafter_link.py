@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ProtocolError
-from speculation.telemetry import Smoothed
+from speculation.telemetry import LONGEST_SECONDS, Smoothed
 
 _numbers = itertools.count(1)
 
@@ -73,7 +72,7 @@ class DrafterLink:
             raise ProtocolError(f"a pong to no ping, {pong.number}")
         round_trip = time.monotonic() - asked
         self.round_trip.observe(round_trip)
-        if not (math.isfinite(pong.seconds_per_token) and pong.seconds_per_token >= 0):
+        if not 0 <= pong.seconds_per_token <= LONGEST_SECONDS:  # nor NaN
             raise ProtocolError(f"seconds_per_token={pong.seconds_per_token} in a pong")
         if pong.seconds_per_token:
             self._draft_token.observe(pong.seconds_per_token)

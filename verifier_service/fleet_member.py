@@ -13,6 +13,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.joining import CoordinatorLink, Whereabouts
 from protos.transport import PROTOCOL_VERSION
 from protos.version import VERSION
+from speculation.errors import DragomanError
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
 from verifier_service.verifier import Verifier
@@ -45,11 +46,22 @@ class VerifierMember:
             verifier=pb.VerifierKind(address=advertised),
             dtype=engine.dtype_name,
         )
-        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey, on_joined=on_joined)
+        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey, on_joined=self._take_in)
+        self._on_joined = on_joined
 
     async def run(self) -> None:
         """Report and obey until cancelled, or until the coordinator refuses this verifier."""
         await self._link.run()
+
+    @property
+    def refusal(self) -> DragomanError | None:
+        """Why the coordinator does not want this verifier; None once it joined."""
+        return self._link.refusal
+
+    def _take_in(self, joined: pb.Joined) -> None:
+        if joined.HasField("plan_limits"):
+            self._verifier.plan_limits = codec.plan_limits_from_wire(joined.plan_limits)
+        self._on_joined(joined)
 
     def report(self) -> pb.JoinRequest:
         verifier = self._verifier

@@ -1,7 +1,7 @@
 """A session that is being served: the sans-IO ``TargetSession`` with a slot in the engine and an inbox.
 
-``step`` and ``close`` run in the engine's thread; the event loop only appends to the inbox (a deque, whose append and
-popleft are atomic) and reads what ``step`` returned.
+``step`` and ``close`` run in the engine's thread; between steps the event loop may read the inbox as well. While one
+runs, it only puts into the inbox, and afterwards reads what ``step`` returned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import statistics
 import time
-from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -26,15 +25,11 @@ from speculation.target_session import TargetSession
 from speculation.text_stream import TextRun
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
+from verifier_service.inbox import Event, Inbox, Join
 from verifier_service.planning import SessionPlanner
 from verifier_service.session_log import SessionLog
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """A drafter is to be offered the session as it stands."""
 
 
 @dataclass(slots=True)
@@ -50,11 +45,6 @@ class StepReport:
 class OpenSession:
     """See the module."""
 
-    #: Events that may wait for the next step; the oldest are dropped beyond it.
-    INBOX_EVENTS = 1024
-    #: Bytes of draft text that one step takes in, a span counting as some bytes more; what a flood brings beyond it is
-    #: refused, because a step would wait for its merging into the pool.
-    STEP_BYTES, SPAN_COST = 32 << 10, 32
     #: Changes of the plan that are remembered for the statistics.
     PLAN_CHANGES = 500
 
@@ -78,12 +68,13 @@ class OpenSession:
         self.links: set[DrafterLink] = set()
         self.declined: set[DrafterLink] = set()
         self.placed_until = 0.0  # till then, by the steady clock, its drafters are those of the coordinator's order
-        self._inbox: deque[tuple[DrafterLink, Span | Resync | Join]] = deque(maxlen=self.INBOX_EVENTS)
+        #: Vocabularies of the drafters that were offered it; "" is that of one without a model.
+        self.vocabularies: set[str] = set()
+        self._inbox = Inbox()
         self.planner = planner
         self._patience = patience
         self._came = asyncio.Event()
         self._report = StepReport()  # of the coming step
-        self._room = self.STEP_BYTES  # for drafts until then
         self._held = 0.0  # seconds that the coming step was held back
         self._unanswered = False
         self._plan_is_new = False
@@ -103,9 +94,22 @@ class OpenSession:
 
     # ---- in the event loop ------------------------------------------------------------------------------------
 
-    def put(self, link: DrafterLink, event: Span | Resync | Join) -> None:
+    def put(self, link: DrafterLink, event: Event) -> None:
         """A drafter's event, for the next step to take in."""
-        self._inbox.append((link, event))
+        asks_for = self.session.committed_length - event.offset if isinstance(event, Resync) else 0
+        # However long the text, a drafter may ask for it twice before it is told.
+        self._inbox.put(link, event, asks_for=min(max(asks_for, 0), Inbox.BYTES // 3))
+        self._came.set()
+
+    def join(self, link: DrafterLink) -> None:
+        """Offer the session to a drafter."""
+        self.links.add(link)
+        self.vocabularies.add(link.hello.vocab_hash)
+        self.put(link, Join())
+
+    def leave(self, link: DrafterLink) -> None:
+        """The drafter takes part no more; nobody waits for it."""
+        self.links.discard(link)
         self._came.set()
 
     def begin_drafting(self) -> bool:
@@ -144,9 +148,10 @@ class OpenSession:
         self._held = time.perf_counter() - started
 
     def _ready(self) -> bool:
-        """Whether the coming step shall begin: with its draft, or because a drafter waits for what it will send."""
+        """Whether the coming step shall begin: with its draft, for a drafter that waits to be told something, or
+        because nobody is left to wait for."""
         self._read_inbox()
-        return self.session.ready or bool(self._report.messages)
+        return self.session.ready or bool(self._report.messages) or not self.links
 
     # ---- in the engine's thread -------------------------------------------------------------------------------
 
@@ -154,7 +159,8 @@ class OpenSession:
     def step(self) -> StepReport:
         """Take in what drafters sent, run the target once on the best candidates, commit."""
         self._read_inbox()
-        report, self._report, self._room = self._report, StepReport(), self.STEP_BYTES
+        self._inbox.renew()
+        report, self._report = self._report, StepReport()
         step = self.session.next_step()
         logits, replayed = self._forward(step), self.session.replaying
         self._carry_out(self.session.on_logits(logits), report)
@@ -193,14 +199,8 @@ class OpenSession:
         return logits
 
     def _read_inbox(self) -> None:
-        report = self._report
-        while self._inbox:
-            link, event = self._inbox.popleft()
-            if isinstance(event, Span):
-                self._room -= len(event.text) + self.SPAN_COST
+        for link, event in self._inbox.take():
             match event:
-                case Span() if self._room < 0:
-                    link.rejected_messages += 1
                 case Span():
                     link.stale_spans += self.session.on_span(event) is SpanFate.STALE
                 case Resync():
@@ -208,9 +208,9 @@ class OpenSession:
                     if verdict is None:
                         link.rejected_messages += 1
                     else:
-                        report.messages.append((link, self._verdict(verdict)))
+                        self._report.messages.append((link, self._verdict(verdict)))
                 case Join():
-                    report.messages.append((link, self._offer()))
+                    self._report.messages.append((link, self._offer()))
 
     def _carry_out(self, instructions: list[Instruction], report: StepReport) -> None:
         for instruction in instructions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.cost_model import PairCosts, predict, worth_verifying
@@ -25,18 +25,32 @@ PROBE_EVERY, PROBE_STEPS = 64, 8
 PROBE = SpeculationPlan(width=2, lookahead=4, span_tokens=2)
 #: Acceptance rates told apart, by position since the last miss.
 POSITIONS = 4
+#: Seconds of a step that costs nothing but its draft tokens, as noise in the measurements may have it.
+SHORTEST_STEP = 1e-6
 #: An order of the coordinator stands for so long; then the verifier plans by itself again.
 ORDER_SECONDS = 5.0
 
 
 class SessionPlanner:
-    """``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it."""
+    """``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
 
-    def __init__(self, start: SpeculationPlan, step_fit: LinearFit, *, adaptive: bool) -> None:
-        self.plan = start
-        self._start = start
+    ``limits``: asked for what no adaptive plan exceeds.
+    """
+
+    def __init__(
+        self,
+        start: SpeculationPlan,
+        step_fit: LinearFit,
+        *,
+        adaptive: bool,
+        limits: Callable[[], PlanLimits] = PlanLimits,
+    ) -> None:
+        self.plan = limits().clip(start) if adaptive else start
+        self._top_k = start.top_k
         self._step_fit = step_fit
         self._adaptive = adaptive
+        self._limits = limits
+        self._probe: SpeculationPlan | None = None  # the one that runs
         self._acceptance = AcceptanceByPosition()
         self._planned_at = 0.0
         self._planned_for: PairCosts | None = None
@@ -50,7 +64,7 @@ class SessionPlanner:
         if not self._step_fit.seen:
             return None
         return pb.StepCosts(
-            step=self._step_fit.intercept,
+            step=max(self._step_fit.intercept, SHORTEST_STEP),
             step_per_token=self._step_fit.slope,
             acceptance=self._acceptance.rates(POSITIONS),
             drafted_steps=self._drafted_steps,
@@ -71,7 +85,7 @@ class SessionPlanner:
     def order(self, plan: SpeculationPlan, now: float) -> None:
         """The coordinator decides."""
         if self._adaptive:
-            self.plan = plan
+            self._follow(plan)
             self._ordered_until = now + ORDER_SECONDS
 
     def replan(self, now: float, links: Iterable[DrafterLink]) -> bool:
@@ -79,11 +93,13 @@ class SessionPlanner:
         if not self._adaptive or now < self._planned_at + REPLAN_SECONDS or now < self._ordered_until:
             return False
         before = self.plan
+        limits = self._limits()
         if before.width == 0 and self._steps_off >= PROBE_EVERY:
-            self.plan = PROBE
+            self._follow(limits.clip(PROBE))
+            self._probe = self.plan
             self._steps_off = -PROBE_STEPS
             self._planned_for = None
-        elif before == PROBE and self._steps_off < 0:
+        elif before == self._probe and self._steps_off < 0:
             return False
         else:
             costs = self.costs(links)
@@ -94,10 +110,14 @@ class SessionPlanner:
                 return False
             self._planned_for = costs
             # No loyalty to a probe, or to a plan that gains nothing over the target alone.
-            loyal = before != PROBE and predict(costs, before).speed_up >= WORTHWHILE
-            self.plan = choose_plan(costs, PlanLimits(), current=before if loyal else None)
+            loyal = before != self._probe and predict(costs, before).speed_up >= WORTHWHILE
+            self._follow(choose_plan(costs, limits, current=before if loyal else None))
         self._planned_at = now
         return self.plan != before
+
+    def _follow(self, plan: SpeculationPlan) -> None:
+        """How many tokens a distribution has is asked for, never chosen."""
+        self.plan = dataclasses.replace(plan, top_k=self._top_k)
 
     def _weigh_lookups(self) -> bool:
         """Without a measured drafter: what a candidate costs is known all the same."""
@@ -117,7 +137,7 @@ class SessionPlanner:
         quickest = min(measured, key=DrafterLink.seconds_to_first_span)
         assert quickest.seconds_per_token is not None and quickest.round_trip.mean is not None
         return PairCosts(
-            step=self._step_fit.intercept,
+            step=max(self._step_fit.intercept, SHORTEST_STEP),
             step_per_token=self._step_fit.slope,
             draft_token=quickest.seconds_per_token,
             round_trip=quickest.round_trip.mean,
@@ -129,10 +149,10 @@ def coarse(costs: PairCosts) -> PairCosts:
     """Times to some 10 %, shares to 0.05: what differs by less needs no new plan."""
 
     def rounded(seconds: float) -> float:
-        return math.exp(round(math.log(seconds) * 10) / 10) if seconds > 1e-6 else 0.0
+        return math.exp(round(math.log(seconds) * 10) / 10) if seconds > SHORTEST_STEP else 0.0
 
     return PairCosts(
-        step=rounded(costs.step),
+        step=rounded(costs.step) or SHORTEST_STEP,
         step_per_token=rounded(costs.step_per_token),
         draft_token=rounded(costs.draft_token),
         round_trip=rounded(costs.round_trip),

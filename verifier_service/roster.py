@@ -20,7 +20,7 @@ from speculation.messages import Resync
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
-from verifier_service.open_session import Join, OpenSession, StepReport
+from verifier_service.open_session import OpenSession, StepReport
 from verifier_service.planning import ORDER_SECONDS
 from verifier_service.vocabulary_sender import VocabularySender
 
@@ -147,14 +147,13 @@ class Roster:
     def _join(self, opened: OpenSession, link: DrafterLink) -> None:
         if opened.assisted and link.has_room and link not in opened.links and link not in opened.declined:
             link.sessions.add(opened.name)
-            opened.links.add(link)
-            opened.put(link, Join())
+            opened.join(link)
             opened.log.debug("offered to drafter %s", link.hello.name)
 
     def _leave(self, opened: OpenSession, link: DrafterLink) -> None:
         link.sessions.discard(opened.name)
         link.former.append(opened.name)
-        opened.links.discard(link)
+        opened.leave(link)
 
     def send(self, opened: OpenSession, report: StepReport) -> None:
         for addressee, message in report.messages:

@@ -1,9 +1,10 @@
 """Which rule a session runs whose request leaves it open: what has served these drafters best.
 
-Rejection sampling accepts more draft tokens than the race, by some per cent, and takes many times its bytes. So it has
-to earn them: both are tried, then the one with more accepted of its draft tokens is taken, rejection only within a
-limit of bytes. The other is tried again now and then. The choice rests on sessions that are over, so it cannot lean
-on the coming text; but the text then depends on it, which is why nobody gets it without asking.
+Rejection sampling accepts more draft tokens than the race, by some per cent, and takes many times its bytes; the race
+has alternatives and the target's own lookup beside it. So both are tried, then the one with the longer mean acceptance
+length is taken, which counts all of that, and rejection only within a limit of bytes. The other is tried again now and
+then. The choice rests on sessions that are over, so it cannot lean on the coming text; but the text then depends on it,
+which is why nobody gets it without asking.
 """
 
 from __future__ import annotations
@@ -18,32 +19,29 @@ from verifier_service.open_session import OpenSession
 
 #: Draft tokens, or sessions, after which a rule counts as tried; and draft tokens at which the counts are halved.
 TRIED, TRIED_SESSIONS, REMEMBERED = 64, 8, 4096
-#: Rejection must accept so many times what the race does.
+#: Rejection must commit so many times as many tokens per step as the race.
 WORTHWHILE = 1.02
 #: Bytes per committed token, both ways, beyond which it is not taken.
 MOST_BYTES = 1000.0
 #: The other rule gets every n-th session.
 RETRY_EVERY = 16
 
-#: The drafters of a session: content hashes of their vocabularies.
-Pair = frozenset[str]
-
 
 @dataclass(slots=True)
 class _Record:
     sessions: float = 0.0
     draft_tokens: float = 0.0
-    accepted_tokens: float = 0.0
+    steps: float = 0.0
     committed_tokens: float = 0.0
     wire_bytes: float = 0.0
 
-    def add(self, draft_tokens: int, accepted_tokens: int, committed_tokens: int, wire_bytes: int) -> None:
+    def add(self, draft_tokens: float, steps: float, committed_tokens: float, wire_bytes: float) -> None:
         if self.draft_tokens > REMEMBERED:
             for name in self.__slots__:
                 setattr(self, name, getattr(self, name) / 2)
         self.sessions += 1
         self.draft_tokens += draft_tokens
-        self.accepted_tokens += accepted_tokens
+        self.steps += steps
         self.committed_tokens += committed_tokens
         self.wire_bytes += wire_bytes
 
@@ -52,8 +50,8 @@ class _Record:
         return self.draft_tokens >= TRIED or self.sessions >= TRIED_SESSIONS
 
     @property
-    def acceptance(self) -> float:
-        return self.accepted_tokens / self.draft_tokens if self.draft_tokens else 0.0
+    def acceptance_length(self) -> float:
+        return self.committed_tokens / self.steps if self.steps else 0.0
 
     @property
     def bytes_per_token(self) -> float:
@@ -61,31 +59,38 @@ class _Record:
 
 
 class RuleChoice:
-    """See the module."""
+    """See the module. What is known is kept by the drafters' vocabularies."""
 
     def __init__(self) -> None:
-        self._records: dict[tuple[Pair, Rule], _Record] = {}
-        self._sessions: Counter[Pair] = Counter()
+        self._records: dict[tuple[str, Rule], _Record] = {}
+        self._sessions: Counter[frozenset[str]] = Counter()
 
     def choose(self, links: Iterable[DrafterLink]) -> Rule:
-        """For a session that these drafters may assist."""
-        pair = frozenset(link.hello.vocab_hash for link in links if link.hello.vocab_hash)
-        if not pair:
+        """For a session that some of these drafters will assist."""
+        vocabularies = frozenset(link.hello.vocab_hash for link in links if link.hello.vocab_hash)
+        if not vocabularies:
             return Rule.RACE  # nobody drafts with a model
-        self._sessions[pair] += 1
-        race, rejection = (self._record(pair, rule) for rule in (Rule.RACE, Rule.REJECTION))
+        self._sessions[vocabularies] += 1
+        race, rejection = (self._known(vocabularies, rule) for rule in (Rule.RACE, Rule.REJECTION))
         if not (race.tried and rejection.tried):
             return Rule.REJECTION if race.tried else Rule.RACE
-        pays = rejection.acceptance >= WORTHWHILE * race.acceptance and rejection.bytes_per_token <= MOST_BYTES
-        retry = self._sessions[pair] % RETRY_EVERY == 0
+        longer = rejection.acceptance_length >= WORTHWHILE * race.acceptance_length
+        pays = longer and rejection.bytes_per_token <= MOST_BYTES
+        retry = self._sessions[vocabularies] % RETRY_EVERY == 0
         return Rule.REJECTION if pays != retry else Rule.RACE
 
     def observe(self, opened: OpenSession) -> None:
-        """A session is over."""
+        """A session is over. It counts for the vocabularies of all drafters that it had at some time."""
         stats, rule = opened.session.stats, opened.session.request.rule
-        pair = frozenset(link.hello.vocab_hash for link in opened.links if link.hello.vocab_hash)
-        committed, wire_bytes = len(opened.session.token_ids), opened.bytes_up + opened.bytes_down
-        self._record(pair, rule).add(stats.draft_tokens, stats.accepted_tokens, committed, wire_bytes)
+        wire_bytes = opened.bytes_up + opened.bytes_down
+        for vocabulary in opened.vocabularies - {""}:
+            record = self._records.setdefault((vocabulary, rule), _Record())
+            record.add(stats.draft_tokens, stats.steps, opened.new_tokens, wire_bytes)
 
-    def _record(self, pair: Pair, rule: Rule) -> _Record:
-        return self._records.setdefault((pair, rule), _Record())
+    def _known(self, vocabularies: frozenset[str], rule: Rule) -> _Record:
+        total = _Record()
+        for vocabulary in vocabularies:
+            one = self._records.get((vocabulary, rule), _Record())
+            total.add(one.draft_tokens, one.steps, one.committed_tokens, one.wire_bytes)
+            total.sessions += one.sessions - 1
+        return total

@@ -24,6 +24,7 @@ from speculation.errors import DragomanError, DrainingError, LimitExceededError
 from speculation.instructions import FinishReason
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
+from speculation.plan import PlanLimits
 from speculation.race import RaceNoise
 from speculation.telemetry import LinearFit
 from verifier_service.admission import admit
@@ -60,6 +61,8 @@ class Verifier:
         self.limits = limits or WireLimits()
         self._plan = plan or SpeculationPlan()
         self.max_sessions = max_sessions
+        #: What no adaptive plan exceeds; a coordinator may set others.
+        self.plan_limits = PlanLimits()
         self.committed_tokens = 0
         self._adaptive = adaptive
         self._lookup = lookup
@@ -129,7 +132,7 @@ class Verifier:
             lookup=self._lookup,
             auto=lambda: self._rules.choose(self.roster.links),
         )
-        planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive)
+        planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive, limits=lambda: self.plan_limits)
         assisted = self._plan.width > 0 and not request.no_draft
         name = f"s-{secrets.token_hex(8)}"
         opened = OpenSession(name, prompt, session, self.engine, planner, self._patience, assisted=assisted)

@@ -652,14 +652,26 @@ class JoinResponse(_message.Message):
     def __init__(self, joined: _Optional[_Union[Joined, _Mapping]] = ..., placement: _Optional[_Union[PlacementOrder, _Mapping]] = ..., plan: _Optional[_Union[PlanOrder, _Mapping]] = ..., attach: _Optional[_Union[AttachOrder, _Mapping]] = ..., drain: _Optional[_Union[DrainOrder, _Mapping]] = ...) -> None: ...
 
 class Joined(_message.Message):
-    __slots__ = ("protocol_version", "report_seconds", "version")
+    __slots__ = ("protocol_version", "report_seconds", "version", "plan_limits")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REPORT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    PLAN_LIMITS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     report_seconds: float
     version: str
-    def __init__(self, protocol_version: _Optional[int] = ..., report_seconds: _Optional[float] = ..., version: _Optional[str] = ...) -> None: ...
+    plan_limits: PlanLimits
+    def __init__(self, protocol_version: _Optional[int] = ..., report_seconds: _Optional[float] = ..., version: _Optional[str] = ..., plan_limits: _Optional[_Union[PlanLimits, _Mapping]] = ...) -> None: ...
+
+class PlanLimits(_message.Message):
+    __slots__ = ("width", "lookahead", "alternatives")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    lookahead: int
+    alternatives: int
+    def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., alternatives: _Optional[int] = ...) -> None: ...
 
 class PlacementOrder(_message.Message):
     __slots__ = ("session", "links")

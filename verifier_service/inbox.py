@@ -1,0 +1,53 @@
+"""What drafters sent a session since its last step.
+
+Every drafter has a budget of its own until the next step, because a step would wait for the merging of all of it into
+the pool: a flood drowns nobody but its sender.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from speculation.messages import Resync, Span
+from verifier_service.drafter_link import DrafterLink
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A drafter is to be offered the session as it stands."""
+
+
+Event = Span | Resync | Join
+
+
+class Inbox:
+    """``put`` in the event loop; ``take`` and ``renew`` in whichever thread steps the session, never both at once."""
+
+    #: Messages and bytes that one drafter may send for one step; a message counts as some bytes more.
+    MESSAGES, BYTES, MESSAGE_COST = 1024, 32 << 10, 32
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[DrafterLink, Event]] = deque()  # whose append and popleft are atomic
+        self._spent: dict[DrafterLink, tuple[int, int]] = {}
+
+    def put(self, link: DrafterLink, event: Event, *, asks_for: int = 0) -> None:
+        """Refused, and counted against the drafter, beyond its budget. ``asks_for``: bytes that answering takes."""
+        if not isinstance(event, Join):  # which is our own doing
+            size = self.MESSAGE_COST + (len(event.text) if isinstance(event, Span) else asks_for)
+            messages, spent = self._spent.get(link, (0, 0))
+            if messages >= self.MESSAGES or spent + size > self.BYTES:
+                link.rejected_messages += 1
+                return
+            self._spent[link] = messages + 1, spent + size
+        self._events.append((link, event))
+
+    def take(self) -> Iterator[tuple[DrafterLink, Event]]:
+        """All that came, in its order."""
+        while self._events:
+            yield self._events.popleft()
+
+    def renew(self) -> None:
+        """A step begins: budgets are full again."""
+        self._spent = {}
