@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from dragoman.doctor_cli import doctor
-from dragoman.fleet_cli import FleetModel, FleetOf, add_fleet_commands
+from dragoman.fleet_cli import FleetModel, FleetOf, ResumeFor, add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.options import (
     LOCAL_VERIFIER,
@@ -208,6 +208,7 @@ def generate(
     verifier: Verifier = None,
     coordinator: FleetOf = None,
     model: FleetModel = "",
+    resume_for: ResumeFor = None,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -228,7 +229,7 @@ def generate(
     from speculation.sampling import Rule, SamplingParams
 
     run_generate(
-        Destination(verifier, coordinator, model),
+        Destination(verifier, coordinator, model, resume_for),
         read_prompt(prompt, prompt_file, messages),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,
@@ -245,6 +246,7 @@ def chat(
     verifier: Verifier = None,
     coordinator: FleetOf = None,
     model: FleetModel = "",
+    resume_for: ResumeFor = None,
     system: Annotated[str | None, typer.Option(help="System message")] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.7,
@@ -261,7 +263,7 @@ def chat(
     from speculation.sampling import Rule, SamplingParams
 
     run_chat(
-        Destination(verifier, coordinator, model),
+        Destination(verifier, coordinator, model, resume_for),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         system=system,
         max_tokens=max_tokens,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dragoman.client import Client
+from dragoman.client import PATIENCE, Client
+from dragoman.durations import parse_duration
 from dragoman.fleet_client import FleetClient
 from protos.transport import DEFAULT_PORT
 from speculation.errors import InputError
@@ -12,11 +13,15 @@ from speculation.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Addresses as a person gave them; with neither, the verifier of this machine. ``model``: of a fleet's."""
+    """Addresses as a person gave them; with neither, the verifier of this machine. ``model``: of a fleet's.
+
+    ``resume_for``: how long to look for another verifier of the fleet when one is lost; a duration as people write it.
+    """
 
     verifier: str | None = None
     coordinator: str | None = None
     model: str = ""
+    resume_for: str | None = None
 
     def __post_init__(self) -> None:
         if self.verifier is not None and self.coordinator is not None:
@@ -24,9 +29,13 @@ class Destination:
             raise InputError("verifier", self.verifier, "comes with --coordinator as well", remedy=remedy)
         if self.model and self.coordinator is None:
             raise InputError("model", self.model, "is a choice among a fleet's", remedy="add --coordinator")
+        if self.resume_for is not None and self.coordinator is None:
+            raise InputError("resume-for", self.resume_for, "is for the texts of a fleet", remedy="add --coordinator")
 
     def connect(self) -> Client | FleetClient:
         """Within an event loop; use as an async context manager. Raises InputError."""
         if self.coordinator is not None:
-            return FleetClient(self.coordinator, model=self.model)
+            asked = self.resume_for
+            patience = PATIENCE if asked is None else parse_duration("resume-for", asked)
+            return FleetClient(self.coordinator, model=self.model, patience=patience)
         return Client(self.verifier or f"127.0.0.1:{DEFAULT_PORT}")

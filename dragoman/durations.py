@@ -1,4 +1,4 @@
-"""Durations as people write them: 40ms, 1.5s, 200us."""
+"""Durations as people write them: 40ms, 1.5s, 200us, 5m."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 
 from speculation.errors import InputError
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-_FORM = re.compile(r"\s*([0-9.eE+-]+)\s*(us|ms|s)\s*")
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FORM = re.compile(r"\s*([0-9.eE+-]+)\s*(us|ms|s|m|h)\s*")
 
 
 def parse_duration(field: str, text: str) -> float:
@@ -19,7 +19,7 @@ def parse_duration(field: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise InputError(field, text, "is no duration", remedy="give a number of 0 or more with its unit: 40ms, 1.5s")
+        raise InputError(field, text, "is no duration", remedy="give a number of 0 or more with a unit: 40ms, 1.5s, 5m")
     return value
 
 

@@ -202,6 +202,7 @@ BAD_INPUT = {
     "no port": (2, ["verifier", "--model=x", "--listen=127.0.0.1:banana"], "port"),
     "bad width": (2, ["verifier", "--model=x", "--width=9999"], "width=9999"),
     "unreachable verifier": (4, ["generate", "--verifier=127.0.0.1:{free}", "--prompt=x"], "no verifier answers"),
+    "no fleet to look in": (2, ["generate", LOCAL, "--prompt=x", "--resume-for=2m"], "resume-for='2m'"),
     "no prompt": (2, ["generate", LOCAL], "exactly one"),
     "two prompts": (2, ["generate", LOCAL, "--prompt=x", "--messages=[]"], "exactly one"),
     "empty prompt": (2, ["generate", LOCAL, "--prompt="], "prompt"),

@@ -9,8 +9,8 @@ import yaml
 
 from coordinator.config import CoordinatorConfig
 from deploy.fleet import fleet_arguments
-from dragoman.ray_fleet.commands import label_sets
 from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target, read_fleet
+from dragoman.ray_fleet.labels import fulfils, label_sets
 from speculation.errors import InputError
 from speculation.plan import START
 
@@ -54,8 +54,20 @@ def test_what_the_actors_are_told():
         ("targets:\n  - name: a\n", ["line 2", "targets.0.model", "is missing"]),
         (TARGET + "    replcas: 2\n", ["line 4", "targets.0.replcas=2", "no such setting", "replicas"]),
         (TARGET + "    replicas: two\n", ["line 4", "targets.0.replicas='two'", "valid integer"]),
-        (TARGET + "    num_gpus: 1.5\n", ["line 4", "targets.0.num_gpus=1.5", "fraction of one GPU"]),
+        (TARGET + "    num_gpus: 1.5\n", ["line 4", "targets.0.num_gpus=1.5", "less than or equal to 1"]),
         (TARGET + "    labels: {role: true}\n", ["line 4", "targets.0.labels.role=True", "valid string"]),
+        (TARGET + "    labels: {role: '!edge,cloud'}\n", ["line 4", "labels.role='!edge,cloud'", "in(edge, cloud)"]),
+        (TARGET + "    labels: {role: in(edge}\n", ["line 4", "labels.role='in(edge'", "selector of Ray"]),
+        (TARGET + "    labels: {my role: edge}\n", ["line 4", "targets.0.labels.my role", "name of a label"]),
+        ("coordinator:\n  labels: {role: ''}\n" + TARGET, ["line 2", "coordinator.labels.role=''", "selector of Ray"]),
+        (TARGET + "    dtype: bf17\n", ["line 4", "targets.0.dtype='bf17'", "bfloat16"]),
+        (TARGET + "    device: gpu\n", ["line 4", "targets.0.device='gpu'", "cuda"]),
+        (TARGET + "    port: 65535\n    replicas: 2\n", ["line 4", "targets.0.port=65535", "beyond 65535"]),
+        (
+            TARGET + "    port: 5000\n    replicas: 3\n  - {name: b, model: m, port: 5002}\n",
+            ["line 6", "targets.1.port=5002", "port 5002 is taken by a"],
+        ),
+        (TARGET + "    port: 50060\n", ["line 4", "targets.0.port=50060", "taken by coordinator"]),
         (TARGET + "    plan:\n      width: 999\n", ["line 5", "targets.0.plan.width=999", "256"]),
         (
             TARGET + "  - name: b\n    model: m\n  - name: B\n    model: m\n",
@@ -79,13 +91,15 @@ def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, wo
 
 
 def test_a_local_ray_has_a_node_for_labels_that_exclude_each_other():
-    groups = [{"role": "edge"}, {"role": "cloud", "zone": "in(a,b)"}, {"zone": "c"}, {"role": "!edge"}, {}]
-    fleet = FleetFile(
-        targets=[Target(name="t", model="m")],
-        drafters=[DrafterGroup(name=f"d{number}", model="m", labels=labels) for number, labels in enumerate(groups)],
-    )
-    assert label_sets(fleet) == [{"role": "edge", "zone": "c"}, {"role": "cloud"}]
-    assert label_sets(FleetFile(targets=[Target(name="t", model="m")])) == [{}]
+    asked = [{"role": "edge"}, {"role": "cloud", "zone": "in(a,b)"}, {"zone": "c"}, {"role": "!edge"}, {}]
+    nodes = label_sets(asked)
+    assert nodes == [{"role": "edge", "zone": "c"}, {"role": "cloud", "zone": "a"}]
+    for selectors in asked:
+        assert any(all(fulfils(node.get(name), each) for name, each in selectors.items()) for node in nodes)
+    assert label_sets([{"role": "!edge"}, {"role": "edge"}]) == [{}, {"role": "edge"}]
+    assert label_sets([{"role": "!in(a, b)"}, {"role": "c"}]) == [{"role": "c"}]
+    fleet = FleetFile(targets=[Target(name="t", model="m")])
+    assert label_sets(place.labels for place in fleet.places) == [{}]
 
 
 def test_a_job_without_a_command_brings_the_fleet_up():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import urllib.request
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from tests.service_drivers import drafters, drafting, eventually, request, servi
 from tests.test_cli import dragoman
 from tests.test_fleet_cli import free_port
 from tests.text_engine import TextEngine
-from verifier_service.metrics import PrometheusInstruments
+from verifier_service.metrics import PREFIX, PrometheusInstruments
 
 COUNTERS = {
     "spec_decode_num_drafts",
@@ -165,3 +167,16 @@ def test_a_port_that_is_none():
 
 
 pytestmark = pytest.mark.timeout(120)
+
+
+def test_the_dashboard_shows_what_there_is():
+    """Every name in the Grafana dashboard is a metric; sessions, acceptance, plan and tokens per second are on it."""
+    dashboard = json.loads((Path(__file__).parent.parent / "deploy" / "grafana.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    shown = {name for expression in expressions for name in re.findall(r"\$\{prefix\}(\w+)", expression)}
+    histograms = {f"{name}_bucket" for name in HISTOGRAMS}
+    assert shown <= {f"{name}_total" for name in COUNTERS} | GAUGES | histograms
+    assert {"sessions_active", "generation_tokens_total", "plan_width", "plan_lookahead"} <= shown
+    assert "spec_decode_num_accepted_tokens_total" in shown
+    [prefix] = [variable for variable in dashboard["templating"]["list"] if variable["name"] == "prefix"]
+    assert {option["value"] for option in prefix["options"]} == {PREFIX, f"ray_{PREFIX}"}

@@ -68,7 +68,9 @@ def test_bad_input_names_the_field(option: str, field: str):
     assert isinstance(error, InputError) and field in str(error)
 
 
-@pytest.mark.parametrize("text, seconds", [("40ms", 0.04), (" 1.5 s", 1.5), ("200us", 0.0002), ("0ms", 0.0)])
+@pytest.mark.parametrize(
+    "text, seconds", [("40ms", 0.04), (" 1.5 s", 1.5), ("200us", 0.0002), ("0ms", 0.0), ("5m", 300.0)]
+)
 def test_durations(text: str, seconds: float):
     assert parse_duration("x", text) == pytest.approx(seconds)
     assert show_duration(0.04) == "40 ms" and show_duration(2.0) == "2.00 s"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dragoman.completion import Chunk
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import child
 from dragoman.ray_fleet.launcher import Standing
@@ -75,20 +76,20 @@ async def test_rays_own_metrics_and_logs_tell_of_the_sessions(cluster: RayCluste
     assert re.search(rf"session s-[0-9a-f]{{16}}: ends with {TOKENS} tokens", logs)
 
 
-async def test_drafters_come_and_go_while_texts_run(cluster: RayCluster):
+async def test_replicas_come_and_go_while_texts_run(cluster: RayCluster):
     fleet = cluster.fleet()
     async with fleet_on(cluster, fleet) as actors:
         enough = asyncio.Event()
         async with FleetClient(actors["coordinator"].facts["address"]) as client:
             writing = [asyncio.create_task(keep_writing(client, enough)) for _ in range(2)]
-            sizes = []
-            for count in (3, 1):
-                await asyncio.to_thread(cluster.launcher.scale, fleet, {"drafters": count}, drain_seconds=5)
-                sizes.append([one.name for one in await asyncio.to_thread(cluster.launcher.status)])
+            found = []
+            for sizes in ({"drafters": 3, "target": 2}, {"drafters": 1, "target": 1}):
+                await asyncio.to_thread(cluster.launcher.scale, fleet, sizes, drain_seconds=5)
+                found.append([one.name for one in await asyncio.to_thread(cluster.launcher.status)])
             enough.set()
             texts = {text for written in await asyncio.gather(*writing) for text in written}
-        assert sizes == [
-            ["coordinator", "heron/0", "edge/0", "edge/1", "edge/2"],
+        assert found == [
+            ["coordinator", "heron/0", "heron/1", "edge/0", "edge/1", "edge/2"],
             ["coordinator", "heron/0", "edge/0"],
         ]
         assert texts == {await reference(cluster.models)}
@@ -124,6 +125,31 @@ async def test_a_drained_verifier_hands_its_texts_over(cluster: RayCluster):
         assert [line for line in cluster.lines if "other settings" in line] == [
             "edge/0 runs with other settings than the file has: end it and bring it up again"
         ]
+
+
+async def test_a_drained_verifier_may_finish_its_texts(cluster: RayCluster):
+    fleet = cluster.fleet(targets=2)
+    async with fleet_on(cluster, fleet) as actors:
+        drains: list[asyncio.Task[str]] = []
+
+        async def drain() -> str:
+            found = await standing(cluster, lambda now: True)
+            busy = next(one.name for one in verifiers(found) if one.facts["sessions"])
+            await asyncio.to_thread(cluster.launcher.drain, busy, seconds=60)
+            return busy
+
+        def on_chunk(_: Chunk) -> None:
+            if not drains:
+                drains.append(asyncio.create_task(drain()))
+
+        async with FleetClient(actors["coordinator"].facts["address"]) as client:
+            cluster.lines.clear()
+            text = await text_of(client, on_chunk=on_chunk)
+        assert text.data == await reference(cluster.models) and text.resumes == 0
+        assert not any("over" in line for line in cluster.lines)
+        drained = await drains[0]
+        [left] = verifiers(await standing(cluster, lambda now: drained not in now))
+        await at_rest(left.facts["address"], drafters=1)
 
 
 async def test_a_drafter_beyond_the_cluster_joins_by_dialling_out(cluster: RayCluster, tiny_llama: Path):

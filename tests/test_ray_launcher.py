@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dragoman.ray_fleet.calls import Outcome, ask, ask_until
-from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.labels import fulfils
 from dragoman.ray_fleet.launcher import Launcher
-from dragoman.ray_fleet.nodes import Node, fulfils, problem_of, wait_for_nodes
+from dragoman.ray_fleet.nodes import Node, problem_of, wait_for_nodes
 from speculation.errors import DragomanError, InputError, UnknownModelError
 
 pytestmark = pytest.mark.ray
@@ -101,14 +102,25 @@ def told(labels: dict[str, str], **resources: float) -> dict:
 
 def test_a_missing_label_or_gpu_says_what_is_wanted_and_what_is_there():
     nodes = [Node.of(told({"role": "cloud", "zone": "a"})), Node.of(told({}, GPU=1.0))]
-    problem = problem_of(DrafterGroup(name="d", model="m"), nodes)
+    problem = problem_of(DrafterGroup(name="d", model="m").place, nodes)
     assert "no node carries the label role=edge" in problem
     assert "10.0.0.1 (role=cloud, zone=a; 4 CPU, 0 GPU)" in problem and "no label; 4 CPU, 1 GPU" in problem
     gpus = Target(name="t", model="m", num_gpus=1, labels={"role": "cloud"})
-    assert "needs 1 GPU, more than any node with its labels" in problem_of(gpus, nodes)
-    assert problem_of(Target(name="t", model="m", num_gpus=0.5), nodes) == ""
-    assert "needs 5 CPU" in problem_of(Target(name="t", model="m", num_cpus=5), nodes)
-    assert "no node" in problem_of(Target(name="t", model="m"), [])
+    assert "needs 1 GPU, more than any node with its labels" in problem_of(gpus.place, nodes)
+    assert problem_of(Target(name="t", model="m", num_gpus=0.5).place, nodes) == ""
+    assert "needs 5 CPU" in problem_of(Target(name="t", model="m", num_cpus=5).place, nodes)
+    assert "no node" in problem_of(Target(name="t", model="m").place, [])
+
+
+def test_the_coordinator_needs_a_place_too():
+    """The head node, unless its labels name another."""
+    head, other = Node.of(told({}, **{HEAD: 1.0})), Node.of(told({"role": "control"}))
+    default, labelled = CoordinatorSettings(), CoordinatorSettings(labels={"role": "control"})
+    assert problem_of(default.place, [head]) == "" != problem_of(default.place, [other])
+    assert problem_of(labelled.place, [other]) == "" != problem_of(labelled.place, [head])
+    assert "needs 8 CPU, more than the head node" in problem_of(CoordinatorSettings(num_cpus=8).place, [head, other])
+    fleet = FleetFile(coordinator=labelled, targets=[Target(name="t", model="m")], drafters=[])
+    assert [place.name for place in fleet.places] == ["coordinator", "t"]
 
 
 def test_waiting_for_a_node_that_comes_or_does_not(monkeypatch: pytest.MonkeyPatch):
@@ -120,16 +132,16 @@ def test_waiting_for_a_node_that_comes_or_does_not(monkeypatch: pytest.MonkeyPat
         return [told({"role": "edge"} if len(looks) > 3 else {})]
 
     notes: list[str] = []
-    group = DrafterGroup(name="d", model="m")
+    place = DrafterGroup(name="d", model="m").place
     coming: Any = SimpleNamespace(nodes=nodes)
-    wait_for_nodes(coming, [group], 5, note=notes.append)
+    wait_for_nodes(coming, [place], 5, note=notes.append)
     assert len(notes) == 1 and "waiting for a node for d" in notes[0]
     bare: Any = SimpleNamespace(nodes=lambda: [told({})])
     with pytest.raises(DragomanError, match="waited") as caught:
-        wait_for_nodes(bare, [group], 0.05)
+        wait_for_nodes(bare, [place], 0.05)
     assert "--labels=role=edge" in caught.value.remedy
     with pytest.raises(DragomanError, match="role=edge") as caught:
-        wait_for_nodes(bare, [group], 0)
+        wait_for_nodes(bare, [place], 0)
     assert "waited" not in caught.value.message
 
 

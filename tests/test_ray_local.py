@@ -50,6 +50,7 @@ def test_up_text_status_down(tiny_qwen2: Path, tiny_llama: Path, tmp_path_factor
         actors = {actor["name"]: actor for actor in json.loads(up.stdout)["actors"]}
         assert {actor["state"] for actor in actors.values()} == {"serving"} and len(actors) == 3
         coordinator = actors["coordinator"]["address"]
+        assert coordinator.startswith("127.0.0.1:"), "what is not encrypted stays on this machine"
 
         text = dragoman("generate", f"--coordinator={coordinator}", "--prompt=The heron", "--max-tokens=8", **around)
         assert text.returncode == 0 and text.stdout.strip(), text.stderr
@@ -59,6 +60,11 @@ def test_up_text_status_down(tiny_qwen2: Path, tiny_llama: Path, tmp_path_factor
         told = json.loads(found.stdout)
         assert [actor["name"] for actor in told["actors"]] == ["coordinator", "heron/0", "edge/0"]
         assert len(told["fleet"]["verifiers"]) == len(told["fleet"]["drafters"]) == 1 and not told["problem"]
+
+        more = dragoman("fleet", "scale", "drafters=2", "-c", str(path), **around)
+        assert more.returncode == 0 and "edge/1" in more.stdout, more.stderr
+        fewer = dragoman("fleet", "drain", "edge/1", **around)
+        assert fewer.returncode == 0 and "edge/1 is gone" in fewer.stderr, fewer.stderr
 
         # Strangers on this machine do not get in, and are told why.
         stranger = around | {"DRAGOMAN_HOME": str(folder / "other")}

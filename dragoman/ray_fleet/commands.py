@@ -18,20 +18,28 @@ from dragoman.fleet import fetch_status, status_as_dict
 from dragoman.fleet_view import fleet_view
 from dragoman.ray_fleet import cluster
 from dragoman.ray_fleet.config import FleetFile, read_fleet
+from dragoman.ray_fleet.labels import label_sets
 from dragoman.ray_fleet.launcher import Launcher, Standing
 from dragoman.ray_fleet.local_ray import LocalRay
 from dragoman.terminal import err
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 
+#: Seconds for further nodes of a Ray that was started here, after its head.
+OWN_NODES_SECONDS = 60.0
+
 
 def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: bool) -> None:
     """``wait_seconds`` None: as the file says."""
     fleet = read_fleet(config)
     cluster.installed_version()
-    found = cluster.find(address) or _start_local(fleet)
+    found = cluster.find(address)
+    wait = fleet.wait_seconds if wait_seconds is None else wait_seconds
+    if found is None:
+        found = _start_local(fleet)
+        wait = max(wait, OWN_NODES_SECONDS)  # those of our own are on their way, whatever was asked of others
     with _launcher(found) as launcher:
-        standings = launcher.up(fleet, wait_seconds=fleet.wait_seconds if wait_seconds is None else wait_seconds)
+        standings = launcher.up(fleet, wait_seconds=wait)
     if as_json:
         print(json.dumps({"ray": str(found), "actors": [standing.to_json() for standing in standings]}))
     else:
@@ -125,21 +133,7 @@ def _start_local(fleet: FleetFile) -> Address:
     err.print("no Ray runs here: starting one", highlight=False, style="dim")
     needed = sum(group.replicas * group.num_cpus for group in fleet.groups) + fleet.coordinator.num_cpus
     cpus = max(len(os.sched_getaffinity(0)), int(needed + 0.999))
-    return LocalRay.start(label_sets(fleet), num_cpus=cpus).use()
-
-
-def label_sets(fleet: FleetFile) -> list[dict[str, str]]:
-    """The fewest sets of labels, each for one node, that fulfil the plain selectors of all groups."""
-    found: list[dict[str, str]] = [{}]
-    for labels in [fleet.coordinator.labels, *(group.labels for group in fleet.groups)]:
-        wanted = {name: value for name, value in labels.items() if not re.search(r"[!()]", value)}
-        for node in found:
-            if all(node.get(name, value) == value for name, value in wanted.items()):
-                node |= wanted
-                break
-        else:
-            found.append(wanted)
-    return found
+    return LocalRay.start(label_sets(place.labels for place in fleet.places), num_cpus=cpus).use()
 
 
 def actor_table(standings: Sequence[Standing]) -> Table:
@@ -163,5 +157,5 @@ def how_to_get_text(standings: Sequence[Standing]) -> str:
         f"\ncoordinator at {coordinator}\n"
         f"  text:      dragoman generate --coordinator {coordinator} --prompt '...'\n"
         f"  watch:     dragoman top --coordinator {coordinator}\n"
-        f"  one more drafter, from any machine: dragoman drafter --model smollm2-135m --coordinator {coordinator}"
+        f"  one more drafter: dragoman drafter --model smollm2-135m --coordinator {coordinator}"
     )

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from coordinator.config import CoordinatorConfig, Share
 from coordinator.settings import Mistake, Settings, read_settings
 from drafter_service.actor import DrafterSettings
+from dragoman.ray_fleet.labels import Labels
 from protos.transport import COORDINATOR_PORT
 from speculation.messages import SpeculationPlan
 from speculation.plan import START
 from verifier_service.actor import VerifierSettings
 
-
-def _whole_or_fraction(gpus: float) -> float:
-    if gpus > 1 and gpus != int(gpus):
-        raise ValueError("should be a fraction of one GPU, or a whole number of them")
-    return gpus
+_LAST_PORT: Final = 65_535
+#: The resource that only the head node of a cluster has.
+HEAD: Final = "node:__internal_head__"
 
 
 Cpus = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)]
-Gpus = Annotated[float, Field(ge=0, le=64, allow_inf_nan=False), AfterValidator(_whole_or_fraction)]
+#: A model is on one GPU, or on a part of one.
+Gpus = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-#: Label of a Ray node and what it must be: `edge`, `!edge`, `in(edge, cloud)`, `!in(edge, cloud)`.
-Labels = dict[str, str]
+Port = Annotated[int, Field(ge=1, le=_LAST_PORT)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|(cuda|mps|xpu)(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an actor needs of a node. ``resources``: of Ray's logical ones."""
+
+    name: str
+    labels: Mapping[str, str]
+    resources: Mapping[str, float]
 
 
 class PlanSettings(Settings):
@@ -49,13 +59,17 @@ class Group(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     model: str = Field(min_length=1)
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
     replicas: int = Field(default=1, ge=0, le=1000)
     num_cpus: Cpus = 1
     num_gpus: Gpus = 0
     labels: Labels = Field(default={})
+
+    @property
+    def place(self) -> Place:
+        return Place(self.name, self.labels, {"CPU": self.num_cpus, "GPU": self.num_gpus})
 
     @property
     def actor_device(self) -> str:
@@ -101,12 +115,17 @@ class DrafterGroup(Group):
 
 
 class CoordinatorSettings(Settings):
-    """``settings``: those of coordinator.yaml."""
+    """``settings``: those of coordinator.yaml. ``labels`` {}: it runs on the cluster's head node."""
 
     port: Port = COORDINATOR_PORT
     num_cpus: Cpus = 0
     labels: Labels = Field(default={})
     settings: CoordinatorConfig = CoordinatorConfig()
+
+    @property
+    def place(self) -> Place:
+        on_head = {} if self.labels else {HEAD: 0.001}
+        return Place("coordinator", self.labels, {"CPU": self.num_cpus, **on_head})
 
 
 class FleetFile(Settings):
@@ -121,6 +140,10 @@ class FleetFile(Settings):
     @property
     def groups(self) -> list[Target | DrafterGroup]:
         return [*self.targets, *self.drafters]
+
+    @property
+    def places(self) -> list[Place]:
+        return [self.coordinator.place, *(group.place for group in self.groups if group.replicas)]
 
     def mistakes(self) -> Iterator[Mistake]:
         if "listen" in self.coordinator.settings.model_fields_set:
@@ -138,6 +161,17 @@ class FleetFile(Settings):
                         (kind, index, "name"), group.name, "is taken by another group", remedy="name it otherwise"
                     )
                 names.add(group.name)
+        ports: dict[int, str] = {self.coordinator.port: "coordinator"}
+        for index, target in enumerate(self.targets):
+            for port in range(target.port, target.port + target.replicas) if target.port else ():
+                problem = f"port {port} is taken by {ports[port]}" if port in ports else ""
+                if port > _LAST_PORT:
+                    problem = f"the last of {target.replicas} replicas would have a port beyond {_LAST_PORT}"
+                if problem:
+                    yield Mistake(
+                        ("targets", index, "port"), target.port, problem, remedy="choose other ports, or null"
+                    )
+                ports[port] = target.name
 
 
 def read_fleet(path: Path) -> FleetFile:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dragoman.ray_fleet.calls import Answer, Outcome, ask, ask_until
 from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
@@ -29,6 +30,10 @@ _ANSWER: Final = 5.0
 _STOP: Final = 10.0
 #: Seconds between two words about what is still coming up.
 _PATIENCE: Final = 10.0
+#: Actors that are asked at a time.
+_AT_ONCE: Final = 32
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(slots=True)
@@ -70,7 +75,7 @@ class Launcher:
         of an actor that cannot serve, ConnectionFailedError for one that does not come up in time. Actors that this
         call started and that do not serve are removed again.
         """
-        wait_for_nodes(self._ray, fleet.groups, wait_seconds, note=self._note)
+        wait_for_nodes(self._ray, fleet.places, wait_seconds, note=self._note)
         found = self._start(fleet)
         self._tell_differences(fleet, found)
         return found
@@ -81,7 +86,7 @@ class Launcher:
         before = {replica.actor_name for replica in running(self._ray)}
         new = [] if handle_of(self._ray, COORDINATOR) else [COORDINATOR]
         try:
-            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet))]
+            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet.coordinator))]
             for group in fleet.groups:
                 for number in range(group.replicas):
                     replica = Replica(kind_of(group), group.name, number)
@@ -154,7 +159,7 @@ class Launcher:
         names = [(replica.name, replica.kind, replica.actor_name) for replica in replicas]
         if handle_of(self._ray, COORDINATOR) is not None:
             names.insert(0, (COORDINATOR, "coordinator", COORDINATOR))
-        return [self._standing(*name) for name in names]
+        return _at_once(lambda name: self._standing(*name), names)
 
     def _standing(self, name: str, kind: str, actor_name: str) -> Standing:
         handle = handle_of(self._ray, actor_name)
@@ -170,13 +175,12 @@ class Launcher:
         wanted = [self._group(fleet, name).model_copy(update={"replicas": count}) for name, count in sizes.items()]
         nodes = alive(self._ray)
         for group in wanted:
-            problem = problem_of(group, nodes) if group.replicas else ""
+            problem = problem_of(group.place, nodes) if group.replicas else ""
             if problem:
                 raise DragomanError(f"{group.name} has no place: {problem}")
         for group in wanted:
             surplus = [one for one in running(self._ray) if self._belongs(one, group) and one.number >= group.replicas]
-            for replica in sorted(surplus, reverse=True):
-                self.remove(replica, drain_seconds=drain_seconds)
+            _at_once(lambda one: self.remove(one, drain_seconds=drain_seconds), sorted(surplus, reverse=True))
         targets = [group for group in wanted if isinstance(group, Target)]
         drafters = [group for group in wanted if isinstance(group, DrafterGroup)]
         return self._start(fleet.model_copy(update={"targets": targets, "drafters": drafters}))
@@ -222,14 +226,20 @@ class Launcher:
     def down(self) -> int:
         """End all of it, drafters first, the coordinator last; how many actors that were."""
         replicas = running(self._ray)
-        for replica in replicas:  # drafters come first by their kind's name
-            self.remove(replica, drain_seconds=0.0)
+        for kind in ("drafter", "verifier"):
+            _at_once(lambda one: self.remove(one, drain_seconds=0.0), [one for one in replicas if one.kind == kind])
         coordinator = handle_of(self._ray, COORDINATOR)
         if coordinator is not None:
             ask(self._ray, coordinator.stop.remote, _STOP)
             self._ray.kill(coordinator)
             self._note("the coordinator is gone")
         return len(replicas) + (coordinator is not None)
+
+
+def _at_once(call: Callable[[_T], _R], arguments: Iterable[_T]) -> list[_R]:
+    """Of actors that do not answer each takes seconds; of many at once, all together take no longer."""
+    with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="launcher") as pool:
+        return list(pool.map(call, arguments))
 
 
 def _where(facts: Mapping[str, Any]) -> str:

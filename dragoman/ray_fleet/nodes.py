@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from dragoman.ray_fleet.config import Group
+from dragoman.ray_fleet.config import HEAD, Place
+from dragoman.ray_fleet.labels import fulfils
 from speculation.errors import DragomanError
 
 _POLL: Final = 0.5
-_CONDITION = re.compile(r"(?P<no>!?)(?:in\((?P<several>[^()]*)\)|(?P<one>.*))")
 #: Ray's own labels say nothing that a person would have to know here.
 _OWN_LABEL = "ray.io/node-id"
 
@@ -37,29 +36,23 @@ class Node:
         return f"{self.host} ({labels}; {cpus:g} CPU, {gpus:g} GPU)"
 
 
-def fulfils(value: str | None, condition: str) -> bool:
-    """Whether a label with this value (None: the node has none) is what Ray's label selector asks for."""
-    parts = _CONDITION.fullmatch(condition.strip())
-    assert parts is not None
-    several = parts["several"]
-    wanted = [word.strip() for word in several.split(",")] if several is not None else [parts["one"]]
-    return (value in wanted) != bool(parts["no"])
-
-
-def problem_of(group: Group, nodes: Sequence[Node]) -> str:
-    """Why no node can host a replica of the group; "" if one can, once what runs there leaves room."""
+def problem_of(place: Place, nodes: Sequence[Node]) -> str:
+    """Why no node can host such an actor; "" if one can, once what runs there leaves room."""
     labelled = [
-        node for node in nodes if all(fulfils(node.labels.get(name), value) for name, value in group.labels.items())
+        node for node in nodes if all(fulfils(node.labels.get(name), value) for name, value in place.labels.items())
     ]
     cluster = f"the cluster has {'; '.join(map(str, nodes)) or 'no node'}"
     if not labelled:
-        wanted = ", ".join(f"{name}={value}" for name, value in group.labels.items())
+        wanted = ", ".join(f"{name}={value}" for name, value in place.labels.items())
         return f"no node carries the label {wanted}; {cluster}"
-    for resource, needed in (("CPU", group.num_cpus), ("GPU", group.num_gpus)):
+    if HEAD in place.resources:  # the cluster has it, so that what else is missing there is worth telling
+        labelled = [node for node in labelled if HEAD in node.resources]
+    for resource, needed in place.resources.items():
         labelled = [node for node in labelled if node.resources.get(resource, 0) >= needed]
         if not labelled:
-            where = " with its labels" if group.labels else ""
-            return f"it needs {needed:g} {resource}, more than any node{where}; {cluster}"
+            where = "the head node" if HEAD in place.resources else "any node"
+            where += " with its labels" if place.labels else ""
+            return f"it needs {needed:g} {resource}, more than {where}; {cluster}"
     return ""
 
 
@@ -68,26 +61,26 @@ def alive(ray: ModuleType) -> list[Node]:
 
 
 def wait_for_nodes(
-    ray: ModuleType, groups: Sequence[Group], seconds: float, *, note: Callable[[str], None] = lambda words: None
+    ray: ModuleType, places: Sequence[Place], seconds: float, *, note: Callable[[str], None] = lambda words: None
 ) -> None:
-    """Until every group has a node that can host it. Raises DragomanError naming the first that has none."""
+    """Until every place has a node that can host it. Raises DragomanError naming the first that has none."""
     until = time.monotonic() + seconds
     told = ""
     while True:
         nodes = alive(ray)
-        problems = ((group, problem) for group in groups if (problem := problem_of(group, nodes)))
-        group, problem = next(problems, (None, ""))
-        if group is None:
+        problems = ((place, problem) for place in places if (problem := problem_of(place, nodes)))
+        place, problem = next(problems, (None, ""))
+        if place is None:
             return
         if time.monotonic() >= until:
             waited = f", waited {seconds:g} s for one" if seconds else ""
-            labels = ",".join(f"{name}={value}" for name, value in group.labels.items())
+            labels = ",".join(f"{name}={value}" for name, value in place.labels.items())
             start = f"`ray start --address=HEAD:6379{f' --labels={labels}' if labels else ''}` on a machine for it"
             raise DragomanError(
-                f"{group.name} has no place: {problem}{waited}",
-                remedy=f"{start}, or change labels, num_cpus or num_gpus of {group.name} in the fleet file",
+                f"{place.name} has no place: {problem}{waited}",
+                remedy=f"{start}, or change labels, num_cpus or num_gpus of {place.name} in the fleet file",
             )
         if problem != told:
-            note(f"waiting for a node for {group.name}: {problem}")
+            note(f"waiting for a node for {place.name}: {problem}")
             told = problem
         time.sleep(min(_POLL, max(until - time.monotonic(), 0)))

@@ -11,7 +11,7 @@ from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from drafter_service.actor import DrafterActor
 from dragoman.ray_fleet.cluster import NAMESPACE
-from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Group, Target
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, Group, Place, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address, own_host
 from dragoman.ray_fleet.metrics import RayInstruments
 from verifier_service.actor import VerifierActor
@@ -56,10 +56,9 @@ def handle_of(ray: ModuleType, actor_name: str) -> Any | None:
         return None
 
 
-def start_coordinator(ray: ModuleType, fleet: FleetFile) -> Any:
+def start_coordinator(ray: ModuleType, wanted: CoordinatorSettings) -> Any:
     """The coordinator's actor, started if it is not there."""
-    wanted = fleet.coordinator
-    options = _options(COORDINATOR, num_cpus=wanted.num_cpus, num_gpus=0, labels=wanted.labels)
+    options = _options(COORDINATOR, wanted.place)
     config = CoordinatorConfig.model_validate(wanted.settings.model_dump())
     return ray.remote(CoordinatorActor).options(**options).remote(COORDINATOR, config, wanted.port, host=own_host)
 
@@ -67,7 +66,7 @@ def start_coordinator(ray: ModuleType, fleet: FleetFile) -> Any:
 def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int) -> Any:
     """The actor of a group's replica, started if it is not there."""
     replica = Replica(kind_of(group), group.name, number)
-    options = _options(replica.actor_name, num_cpus=group.num_cpus, num_gpus=group.num_gpus, labels=group.labels)
+    options = _options(replica.actor_name, group.place)
     common = {"host": own_host, "coordinator": functools.partial(coordinator_address, NAMESPACE)}
     if isinstance(group, DrafterGroup):
         made = ray.remote(DrafterActor).options(**options)
@@ -77,7 +76,8 @@ def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int) ->
     return made.remote(replica.name, group.settings_of(number), **common, instruments=RayInstruments)
 
 
-def _options(name: str, *, num_cpus: float, num_gpus: float, labels: dict[str, str]) -> dict[str, Any]:
+def _options(name: str, place: Place) -> dict[str, Any]:
+    needed = dict(place.resources)
     return {
         "name": name,
         "namespace": NAMESPACE,
@@ -86,7 +86,8 @@ def _options(name: str, *, num_cpus: float, num_gpus: float, labels: dict[str, s
         # A restart is a new start: nothing is kept in an actor that cannot be had again.
         "max_restarts": -1,
         "max_task_retries": 0,
-        "num_cpus": num_cpus,
-        "num_gpus": num_gpus,
-        "label_selector": labels or None,
+        "num_cpus": needed.pop("CPU", 0),
+        "num_gpus": needed.pop("GPU", 0),
+        "resources": needed or None,
+        "label_selector": dict(place.labels) or None,
     }
