@@ -18,6 +18,7 @@ from dragoman.fleet import fetch_status, status_as_dict
 from dragoman.fleet_view import fleet_view
 from dragoman.ray_fleet import cluster
 from dragoman.ray_fleet.config import FleetFile, read_fleet
+from dragoman.ray_fleet.discovery import loopback, own_host
 from dragoman.ray_fleet.labels import label_sets
 from dragoman.ray_fleet.launcher import Launcher, Standing
 from dragoman.ray_fleet.local_ray import LocalRay
@@ -122,8 +123,12 @@ def _existing(address: str) -> Address:
 @contextlib.contextmanager
 def _launcher(address: Address) -> Iterator[Launcher]:
     ray = cluster.connect(address)
+    local = LocalRay.running()
+    host = loopback if local is not None and local.address == address else own_host
     try:
-        yield Launcher(ray, note=lambda words: err.print(words, highlight=False, soft_wrap=True, style="dim"))
+        yield Launcher(
+            ray, note=lambda words: err.print(words, highlight=False, soft_wrap=True, style="dim"), host=host
+        )
     finally:
         ray.shutdown()
 

@@ -18,6 +18,11 @@ def log_what_happens() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
+def loopback() -> str:
+    """For a fleet that is all on one machine."""
+    return "127.0.0.1"
+
+
 def own_host() -> str:
     """The address of this node, as Ray knows it."""
     import ray

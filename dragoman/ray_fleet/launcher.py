@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from dragoman.ray_fleet.calls import Answer, Outcome, ask, ask_until
 from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
-from dragoman.ray_fleet.discovery import COORDINATOR
+from dragoman.ray_fleet.discovery import COORDINATOR, own_host
 from dragoman.ray_fleet.nodes import alive, problem_of, wait_for_nodes
 from dragoman.ray_fleet.replicas import (
     Replica,
@@ -60,10 +60,12 @@ class Standing:
 
 
 class Launcher:
-    """``ray``: connected to the cluster. ``note``: told what happens, line by line."""
+    """``ray``: connected to the cluster. ``note``: told what happens, line by line. ``host``: called in the actors that
+    are started, for the address that they listen at."""
 
-    def __init__(self, ray: ModuleType, *, note: Note = lambda words: None) -> None:
+    def __init__(self, ray: ModuleType, *, note: Note = lambda words: None, host: Callable[[], str] = own_host) -> None:
         self._ray = ray
+        self._host = host
         self._note = note
 
     # ---- up -----------------------------------------------------------------------------------------------------
@@ -86,13 +88,15 @@ class Launcher:
         before = {replica.actor_name for replica in running(self._ray)}
         new = [] if handle_of(self._ray, COORDINATOR) else [COORDINATOR]
         try:
-            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet.coordinator))]
+            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet.coordinator, host=self._host))]
             for group in fleet.groups:
                 for number in range(group.replicas):
                     replica = Replica(kind_of(group), group.name, number)
                     if replica.actor_name not in before:
                         new.append(replica.actor_name)
-                    started.append((replica.name, replica.kind, start_replica(self._ray, group, number)))
+                    started.append(
+                        (replica.name, replica.kind, start_replica(self._ray, group, number, host=self._host))
+                    )
             return [self._await(name, kind, handle, until) for name, kind, handle in started]
         except BaseException:
             self._remove_failed(new)

@@ -2,8 +2,8 @@
 
 It outlives the command that starts it, and has no dashboard, which takes longer to start than all the rest. What has
 to be known of it stands in a file in DRAGOMAN_HOME. It wants a token, which lies there as well: whoever reaches Ray's
-ports may run any code, and a machine has several users. Other machines reach neither Ray nor what runs in it, which is
-not encrypted.
+ports may run any code, and a machine has several users. The fleet's own servers, which are not encrypted, listen on
+loopback there.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LocalRay:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        address = Address("127.0.0.1", port)
+        address = Address(_own_ip(), port)
         try:
             for number, labels in enumerate(nodes):
                 arguments = [f"--num-cpus={num_cpus}", f"--node-ip-address={address.host}"]
@@ -139,6 +139,16 @@ def _token(mode: str) -> None:
     ):
         file.write(secrets.token_hex(32))
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def _own_ip() -> str:
+    """The address that Ray takes for this machine's: that of the way out, which is not used."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        try:
+            out.connect(("8.8.8.8", 80))
+            return str(out.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
 
 
 def _start_node(arguments: list[str], log: Path) -> _Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from coordinator.config import CoordinatorConfig
 from drafter_service.actor import DrafterActor
 from dragoman.ray_fleet.cluster import NAMESPACE
 from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, Group, Place, Target
-from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address, own_host
+from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address
 from dragoman.ray_fleet.metrics import RayInstruments
 from verifier_service.actor import VerifierActor
 
@@ -56,18 +57,18 @@ def handle_of(ray: ModuleType, actor_name: str) -> Any | None:
         return None
 
 
-def start_coordinator(ray: ModuleType, wanted: CoordinatorSettings) -> Any:
+def start_coordinator(ray: ModuleType, wanted: CoordinatorSettings, *, host: Callable[[], str]) -> Any:
     """The coordinator's actor, started if it is not there."""
     options = _options(COORDINATOR, wanted.place)
     config = CoordinatorConfig.model_validate(wanted.settings.model_dump())
-    return ray.remote(CoordinatorActor).options(**options).remote(COORDINATOR, config, wanted.port, host=own_host)
+    return ray.remote(CoordinatorActor).options(**options).remote(COORDINATOR, config, wanted.port, host=host)
 
 
-def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int) -> Any:
-    """The actor of a group's replica, started if it is not there."""
+def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int, *, host: Callable[[], str]) -> Any:
+    """The actor of a group's replica, started if it is not there. ``host``: called in it for where it listens."""
     replica = Replica(kind_of(group), group.name, number)
     options = _options(replica.actor_name, group.place)
-    common = {"host": own_host, "coordinator": functools.partial(coordinator_address, NAMESPACE)}
+    common = {"host": host, "coordinator": functools.partial(coordinator_address, NAMESPACE)}
     if isinstance(group, DrafterGroup):
         made = ray.remote(DrafterActor).options(**options)
         return made.remote(replica.name, group.settings_of(number), **common)

@@ -1,0 +1,56 @@
+"""The wide-area bench's own sums: medians, the best of each kind, and what its table says."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
+from benchmarks.wide_area import show, summary
+from speculation.errors import InputError
+
+SHOWN = ["synchronous_2", "synchronous_4", "fixed_4_8_0", ADAPTIVE]
+
+
+def cell(round_trip: float, *ups: float, identical: bool = True) -> dict[str, Any]:
+    arms = {arm: {"speed_up": up, "bytes_per_token": 100 * up} for arm, up in zip(SHOWN, ups, strict=True)}
+    return {"round_trip_ms": round_trip, "identical": identical, ALONE: {}, **arms}
+
+
+CELLS = [
+    cell(40, 0.5, 0.6, 1.4, 1.6),
+    cell(40, 0.7, 0.6, 1.2, 1.2),
+    cell(40, 0.6, 0.9, 1.3, 1.5, identical=False),
+    cell(0, 1.5, 1.2, 1.8, 1.9),
+]
+
+
+def test_medians_over_prompts_and_the_best_of_each_kind():
+    none, forty = summary(CELLS, SHOWN)
+    assert (none["round_trip_ms"], forty["round_trip_ms"]) == (0, 40)
+    assert (forty["synchronous_2"], forty["synchronous_4"], forty["synchronous"]) == (0.6, 0.6, 0.6)
+    assert none["synchronous"] == 1.5 and forty["fixed"] == 1.3
+    assert (forty[ADAPTIVE], forty["worst"], forty["bytes_per_token"]) == (1.5, 1.2, 150)
+    assert none["identical"] and not forty["identical"], "one text that differs is told"
+
+
+def test_every_figure_is_readable_in_a_terminal_of_80_columns():
+    shown = io.StringIO()
+    rows = summary([{**CELLS[0], **{arm: CELLS[0][ADAPTIVE] for arm in ARMS}}], list(ARMS))
+    show(rows * 5, list(ARMS), Console(file=shown, width=80))
+    assert "…" not in shown.getvalue() and shown.getvalue().count("1.60x") == 5 * (len(ARMS) + 1)
+    show(summary(CELLS, SHOWN), SHOWN, Console(file=shown, width=80))
+    assert "NO" in shown.getvalue()
+
+
+def test_arms_are_plans():
+    synchronous = plan_of("synchronous_4")
+    assert synchronous is not None and (synchronous.width, synchronous.lookahead, synchronous.span_tokens) == (4, 4, 4)
+    assert synchronous.patience > 1 and synchronous.alternatives == 0
+    assert plan_of(ADAPTIVE) is None and "--adaptive" in plan_options(ADAPTIVE)
+    assert {"--no-adaptive", "--no-lookup", "--width=4"} <= set(plan_options("synchronous_4"))
+    with pytest.raises(InputError, match="arm='fixed_4'"):
+        plan_of("fixed_4")
