@@ -85,7 +85,7 @@ def draw_speed_up(axes: Axes, cells: Cells, setup: dict[str, Any], arms: list[st
         axes.plot(fine, curve, "--", color="grey", label="cost model, one branch, no lookup")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(xlabel="round trip, ms", ylabel="speed-up over the target alone", title="Speed-up", ylim=(0, None))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper right")
 
 
 def draw_plan(axes: Axes, cells: Cells) -> None:

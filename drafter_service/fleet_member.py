@@ -74,9 +74,11 @@ class DrafterMember:
     def report(self) -> pb.JoinRequest:
         clients = {address: client for address, (client, _) in self._clients.items()}
         measured = [client.seconds_per_token for client in clients.values() if client.sessions]
+        if measured:  # what was true last is the best guess while nothing is drafted
+            self._seconds_per_token = sum(measured) / len(measured)
         report = pb.DrafterReport(
             sessions=sum(client.sessions for client in clients.values()),
-            seconds_per_token=sum(measured) / len(measured) if measured else self._seconds_per_token,
+            seconds_per_token=self._seconds_per_token,
             attached_to=sorted(address for address, client in clients.items() if client.attached),
         )
         return pb.JoinRequest(drafter=report)
