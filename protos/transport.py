@@ -78,7 +78,7 @@ class Backoff:
     """Seconds to wait before dialling again: grows by ``factor`` up to ``longest``, with 20 % jitter."""
 
     shortest: float = 0.2
-    longest: float = 0.6
+    longest: float = 0.4
     factor: float = 1.3
 
     def delay(self, failures: int) -> float:

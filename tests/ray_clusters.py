@@ -123,7 +123,9 @@ def cluster_of(roles: Sequence[str], models: dict[str, Path], home: Path) -> Ite
         patch.delenv("RAY_ADDRESS", raising=False)
         from ray.cluster_utils import Cluster
 
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        # Ports of its own: the machine may have a Ray already.
+        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
         try:
             for role in roles:
                 nodes.add_node(num_cpus=8, labels={"role": role})

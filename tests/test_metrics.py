@@ -17,7 +17,7 @@ from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.sampling import SamplingParams
-from tests.service_drivers import drafters, drafting, eventually, request, serving, text_of
+from tests.service_drivers import SLOW, drafters, drafting, eventually, request, serving, text_of
 from tests.test_cli import dragoman
 from tests.test_fleet_cli import free_port
 from tests.text_engine import TextEngine
@@ -78,7 +78,7 @@ async def counted(**kwargs):
 
 
 async def test_the_counters_are_the_sums_of_what_the_sessions_tell():
-    async with counted() as (registry, verifier, address), drafting(address):
+    async with counted(plan=SLOW) as (registry, verifier, address), drafting(address):
         await drafters(verifier, 1)
         told = []
         for seed in range(3):
