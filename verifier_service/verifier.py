@@ -84,7 +84,10 @@ class Verifier:
         return list(self._sessions.values())
 
     def shutdown(self) -> None:
+        """End the engine's thread, and with it all sessions; those that waited for it to close them are closed here."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        for opened in self._sessions.values():
+            opened.close()
 
     async def _in_engine(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
