@@ -128,6 +128,7 @@ def verifier(
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
     lookup: Annotated[bool, typer.Option(help="Beside the drafters, look up in prompt and text how it goes on")] = True,
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
+    grace: Annotated[str, typer.Option(help="When stopped, texts may end for this long, then are handed over")] = "1s",
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
     advertise: Annotated[
@@ -140,6 +141,7 @@ def verifier(
     verbose: Verbose = False,
 ) -> None:
     """Serve a target model; clients and drafters dial in."""
+    from dragoman.durations import parse_duration
     from dragoman.loading import load_model
     from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
     from speculation.messages import SpeculationPlan
@@ -148,6 +150,7 @@ def verifier(
     set_up_logging(verbose)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
+    grace_seconds = parse_duration("grace", grace)
     wait, unsure, least = patience / 1000, alternative_threshold, verify_threshold
     plan = SpeculationPlan(
         width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, least, draft_top_k
@@ -160,6 +163,7 @@ def verifier(
         adaptive=adaptive,
         lookup=lookup,
         max_sessions=max_sessions,
+        grace=grace_seconds,
         membership=membership,
         metrics_port=metrics_port,
         ready_json=ready_json,

@@ -95,11 +95,14 @@ def serve_verifier(
     adaptive: bool = True,
     lookup: bool = True,
     max_sessions: int = 64,
+    grace: float = 1.0,
     membership: Membership | None = None,
     metrics_port: int | None = None,
     ready_json: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``adaptive``: ``plan`` is where to begin, else it stands.
+    """Serve until SIGINT or SIGTERM, then let texts end by themselves for ``grace`` seconds, then hand them over.
+
+    ``adaptive``: ``plan`` is where to begin, else it stands.
 
     Raises ConnectionFailedError if a port is taken.
     """
@@ -127,7 +130,7 @@ def serve_verifier(
 
     async def serve() -> None:
         try:
-            await serve_until_signal(verifier, address, on_ready=on_ready)
+            await serve_until_signal(verifier, address, on_ready=on_ready, grace=grace)
         finally:
             for task in joining:
                 task.cancel()

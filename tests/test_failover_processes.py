@@ -37,7 +37,7 @@ class Fleet:
         self.steering = await self._start("coordinator", "--listen=127.0.0.1:0")
         self.coordinator = (await self.steering.ready())["address"]
         join = f"--coordinator={self.coordinator}"
-        options = (f"--model={model}", "--listen=127.0.0.1:0", "--dtype=float32", "--threads=1", join)
+        options = (f"--model={model}", "--listen=127.0.0.1:0", "--dtype=float32", "--threads=1", "--grace=50ms", join)
         started = [await self._start("verifier", *options, f"--name=replica-{n}") for n in range(verifiers)]
         drafting = await self._start("drafter", "--model=lookup", join)
         for process in started:

@@ -89,7 +89,7 @@ class VerifierActor(SelfStarting):
             await asyncio.Event().wait()  # refused later: those whom it serves it goes on serving
         finally:
             self._server = None
-            await asyncio.shield(server.stop(grace=0.5))
+            await asyncio.shield(server.stop(grace=0.25))
 
     async def drain(self, seconds: float) -> int:
         """Take no new sessions; those still running after so many seconds are handed over. Returns how many were.

@@ -21,6 +21,10 @@ from verifier_service.verifier import Verifier
 
 log = logging.getLogger(__name__)
 
+#: Seconds that running texts are given when a verifier stops.
+GRACE = 1.0
+#: Seconds in which clients and drafters take leave after that.
+_FAREWELL_SECONDS = 1.0
 SERVICE = pb.DESCRIPTOR.services_by_name["VerifierService"].full_name
 
 
@@ -103,18 +107,20 @@ class VerifierServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return Address(listen.host, port)
 
-    async def stop(self, grace: float = 2.0) -> None:
-        """Not serving any more. Running texts are given half of ``grace`` seconds, then handed over to other verifiers;
+    async def stop(self, grace: float = GRACE) -> None:
+        """Not serving any more. Running texts are given ``grace`` seconds, then handed over to other verifiers;
         drafters are told to dial again."""
         await self._health.enter_graceful_shutdown()
         await self.verifier.stop_serving(grace)
         await self.verifier.roster.drain(reconnect_after_ms=1000)
-        await self._server.stop(grace / 2)
+        await self._server.stop(min(grace, _FAREWELL_SECONDS))
         self.verifier.shutdown()
 
 
-async def serve_until_signal(verifier: Verifier, listen: Address, *, on_ready: Callable[[Address], None]) -> None:
-    """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address."""
+async def serve_until_signal(
+    verifier: Verifier, listen: Address, *, on_ready: Callable[[Address], None], grace: float = GRACE
+) -> None:
+    """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address. ``grace``: see `VerifierServer.stop`."""
     server = VerifierServer(verifier)
     bound = await server.start(listen)
     stop = asyncio.Event()
@@ -125,4 +131,4 @@ async def serve_until_signal(verifier: Verifier, listen: Address, *, on_ready: C
     try:
         await stop.wait()
     finally:
-        await server.stop()
+        await server.stop(grace)

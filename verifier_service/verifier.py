@@ -226,12 +226,12 @@ class Verifier:
                 self._responses[name].put_nowait(error)
 
     async def stop_serving(self, grace: float) -> None:
-        """For good: sessions may end by themselves for half of ``grace`` seconds, then they are handed over."""
+        """For good: sessions may end by themselves for ``grace`` seconds, then they are handed over."""
         self.drain()
         self._stopping = True
-        deadline = time.monotonic() + grace / 2
+        deadline = time.monotonic() + grace
         while self._responses and time.monotonic() < deadline:
-            await asyncio.sleep(min(0.02, grace / 2))
+            await asyncio.sleep(min(0.02, grace))
         self.hand_over()
 
     # ---- the coordinator ------------------------------------------------------------------------------------------
