@@ -3,9 +3,11 @@
 Both draw the first tokens of the same prompt with the same pair and settings, once for each seed. A G-test compares
 each with the target's own distribution, enumerated by plain forward passes. A right sampler has a small p-value by
 chance only: below 0.0001 once in 10,000 runs. The total variation is that of the draws themselves, so a right sampler
-has one as well, which falls with the square root of their number.
+has one as well, which falls with the square root of their number. Everything is in float32: in bfloat16 two right
+programs differ by their rounding, which many draws would show.
 
     python -m benchmarks.rules_transformers --target gemma3-270m --drafter smollm2-135m --draws 400
+    python -m benchmarks.rules_transformers --no-transformers --draws 4000 --first-seed 1000
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 
+import torch
 import typer
 from rich.console import Console
 from scipy.stats import power_divergence
@@ -49,25 +53,28 @@ def verdict(counts: Sequences, truth: dict[tuple[int, ...], float]) -> dict[str,
 
 
 async def drawn_by_dragoman(
-    target: str, drafter: str, prompt: Prompt, *, draws: int, tokens: int, temperature: float, top_k: int
-) -> Sequences:
-    """Through two processes."""
+    target: str, drafter: str, prompt: Prompt, *, seeds: Iterable[int], tokens: int, temperature: float, top_k: int
+) -> tuple[Sequences, dict[str, int]]:
+    """Through two processes; with the draft tokens that were verified and accepted."""
     counts: Sequences = Counter()
+    drafted = accepted = 0
     async with contextlib.AsyncExitStack() as stack:
-        options = [f"--model={target}", "--listen=127.0.0.1:0", *TAKING_TURNS]
+        options = [f"--model={target}", "--listen=127.0.0.1:0", "--dtype=float32", *TAKING_TURNS]
         verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
         address = (await verifier.ready())["address"]
         arguments = ["drafter", f"--model={drafter}", f"--verifier={address}", "--threads=1"]
         process = await stack.enter_async_context(child("drafter", arguments))
         await process.ready()
         client = await stack.enter_async_context(Client(address))
-        for seed in range(draws):
+        for seed in seeds:
             sampling = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
             done = await client.complete(
                 prompt, sampling=sampling, max_tokens=tokens + 1, rule=Rule.REJECTION, ignore_end=True
             )
             counts[tuple(done.token_ids[:tokens])] += 1
-    return counts
+            drafted += done.stats.draft_tokens
+            accepted += done.stats.accepted_tokens
+    return counts, {"draft_tokens": drafted, "accepted_tokens": accepted}
 
 
 def main(
@@ -79,22 +86,27 @@ def main(
     temperature: float = 1.0,
     top_k: int = 6,
     threads: int = 2,
+    first_seed: int = 0,
+    transformers: bool = True,
 ) -> None:
-    """Draw, and compare with the target's own distribution."""
+    """Draw, and compare with the target's own distribution. ``transformers``: its samples as well."""
     console = Console(stderr=True)
     asked = Prompt(text=prompt)
-    pair = TransformersPair(target, drafter, threads=threads)
+    pair = TransformersPair(target, drafter, threads=threads, dtype=torch.float32)
+    seeds = range(first_seed, first_seed + draws)
     truth = pair.probabilities(asked, tokens=tokens, temperature=temperature, top_k=top_k)
     counted: dict[str, Sequences] = {}
-    for name, assisted in (("transformers, assisted", True), ("transformers, target alone", False)):
+    arms = (("transformers, assisted", True), ("transformers, target alone", False)) if transformers else ()
+    for name, assisted in arms:
         counted[name] = Counter(
             pair.sample(asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, assisted=assisted)
-            for seed in range(draws)
+            for seed in seeds
         )
     del pair
-    work = drawn_by_dragoman(target, drafter, asked, draws=draws, tokens=tokens, temperature=temperature, top_k=top_k)
-    counted["dragoman, rejection"] = asyncio.run(work)
+    work = drawn_by_dragoman(target, drafter, asked, seeds=seeds, tokens=tokens, temperature=temperature, top_k=top_k)
+    counted["dragoman, rejection"], drafts = asyncio.run(work)
     found = {name: verdict(counts, truth) for name, counts in counted.items()}
+    found["dragoman, rejection"] |= drafts
     for name, row in found.items():
         console.print(f"{name}: {row}", highlight=False)
     print(json.dumps({"target": target, "drafter": drafter, "draws": draws, **found}))

@@ -29,14 +29,14 @@ class Answer:
 
 
 class TransformersPair:
-    """Target and assistant in bfloat16 with the library's defaults, greedy."""
+    """Target and assistant with the library's defaults."""
 
-    def __init__(self, target: str, assistant: str, *, threads: int) -> None:
+    def __init__(self, target: str, assistant: str, *, threads: int, dtype: torch.dtype = torch.bfloat16) -> None:
         torch.set_num_threads(threads)
         target_files, assistant_files = resolve(target), resolve(assistant)
         with quiet():
-            self._target = AutoModelForCausalLM.from_pretrained(target_files.source, dtype=torch.bfloat16).eval()
-            self._assistant = AutoModelForCausalLM.from_pretrained(assistant_files.source, dtype=torch.bfloat16).eval()
+            self._target = AutoModelForCausalLM.from_pretrained(target_files.source, dtype=dtype).eval()
+            self._assistant = AutoModelForCausalLM.from_pretrained(assistant_files.source, dtype=dtype).eval()
             self._tokenizer = AutoTokenizer.from_pretrained(target_files.source)
             self._assistant_tokenizer = AutoTokenizer.from_pretrained(assistant_files.source)
         self._prompts = TextTokenizer.from_pretrained(target_files, self._target.config.vocab_size)
