@@ -63,6 +63,9 @@ class RayCluster:
     def kill(self, node: Any) -> None:
         """Like a machine that loses its power: every process at once, the actors too."""
         actors = _actors_on(node)
+        for process in actors:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()  # no text ends while Ray's own processes are killed
         self.nodes.remove_node(node, allow_graceful=False)
         for process in actors:
             with contextlib.suppress(psutil.NoSuchProcess):
