@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 
@@ -157,10 +158,14 @@ def test_how_many_tokens_a_distribution_has_is_never_planned():
     assert planner.plan.top_k == 7
 
 
+def next_ping(made: DrafterLink) -> int:
+    return asyncio.run(made.outbox.next_message()).ping.number
+
+
 def test_links_measure_themselves_and_refuse_nonsense():
     made = DrafterLink(pb.Hello(name="d", max_sessions=4))
     made.ping()
-    number = made._outbox.get_nowait().ping.number
+    number = next_ping(made)
     made.on_pong(pb.Pong(number=number, seconds_per_token=0.02))
     assert made.round_trip.mean is not None and made.round_trip.mean >= 0
     assert made.seconds_per_token == 0.02
@@ -171,7 +176,7 @@ def test_links_measure_themselves_and_refuse_nonsense():
             made.on_pong(pong)
     for speed in (math.nan, -1.0, math.inf, 1e308):
         made.ping()
-        number = made._outbox.get_nowait().ping.number
+        number = next_ping(made)
         with pytest.raises(ProtocolError, match="seconds_per_token"):
             made.on_pong(pb.Pong(number=number, seconds_per_token=speed))
     assert made.seconds_per_token == 0.04

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ProtocolError
 from speculation.telemetry import LONGEST_SECONDS, Smoothed
+from verifier_service.outbox import Outbox
 
 _numbers = itertools.count(1)
 
@@ -19,9 +19,6 @@ _numbers = itertools.count(1)
 class DrafterLink:
     """One open ``Assist`` stream. Names need not be unique; links are told apart by identity."""
 
-    #: Messages that may wait for a slow drafter. The oldest are dropped beyond it: verdicts carry offsets, so the
-    #: drafter notices the gap and resyncs.
-    OUTBOX_MESSAGES = 256
     #: Pings without an answer that are remembered.
     PINGS_OUT = 64
     #: Sessions that it took part in and no longer does: spans for them may still be on their way.
@@ -38,21 +35,12 @@ class DrafterLink:
     round_trip: Smoothed = field(default_factory=Smoothed)
     _draft_token: Smoothed = field(default_factory=Smoothed)
     _pings: dict[int, float] = field(default_factory=dict)
-    _outbox: asyncio.Queue[pb.AssistResponse] = field(default_factory=asyncio.Queue)
+    outbox: Outbox = field(default_factory=Outbox)
 
     @property
     def has_room(self) -> bool:
-        """Whether it takes one more session."""
-        return len(self.sessions) < self.hello.max_sessions
-
-    def send(self, message: pb.AssistResponse) -> None:
-        """Queue a message; never waits, so that no drafter can hold a session up."""
-        if self._outbox.qsize() >= self.OUTBOX_MESSAGES:
-            self._outbox.get_nowait()
-        self._outbox.put_nowait(message)
-
-    async def next_message(self) -> pb.AssistResponse:
-        return await self._outbox.get()
+        """Whether it takes one more session: it has not as many as it wants, and keeps up with what it is sent."""
+        return len(self.sessions) < self.hello.max_sessions and not self.outbox.full
 
     def ping(self) -> None:
         """Ask for a sign of life, and note when."""
@@ -60,7 +48,7 @@ class DrafterLink:
         if len(self._pings) >= self.PINGS_OUT:
             self._pings.pop(next(iter(self._pings)))
         self._pings[number] = time.monotonic()
-        self.send(pb.AssistResponse(ping=pb.Ping(number=number)))
+        self.outbox.send(pb.AssistResponse(ping=pb.Ping(number=number)))
 
     def on_pong(self, pong: pb.Pong) -> float:
         """Measure the link; returns this round trip in seconds.

@@ -60,14 +60,13 @@ class Roster:
             vocab_hash=tokenizer.vocab.content_hash,
             limits=codec.limits_to_wire(self._limits),
         )
-        link.send(pb.AssistResponse(welcome=welcome))
+        link.outbox.send(pb.AssistResponse(welcome=welcome))
         self.links.append(link)
         if hello.instance in self._known:
             self._metrics.reconnects(1)
         elif hello.instance:
             self._known.append(hello.instance)
-        for opened in self._sessions.values():
-            self.find_drafters(opened)
+        self._find_sessions(link)
         log.info("drafter %s (%s) joined", hello.name, hello.model)
         return link
 
@@ -79,9 +78,13 @@ class Roster:
         log.info("drafter %s left", link.hello.name)
 
     async def keep_measuring(self, link: DrafterLink) -> None:
-        """Ping the drafter: to know how far away it is, and to let it know that the link is alive."""
+        """Ping the drafter: to know how far away it is, and to let it know that the link is alive.
+
+        One that did not keep up is given sessions again when it does.
+        """
         while True:
             link.ping()
+            self._find_sessions(link)
             await asyncio.sleep(PING_SECONDS if link.sessions else IDLE_PING_SECONDS)
 
     def receive(self, link: DrafterLink, message: pb.AssistRequest) -> None:
@@ -140,9 +143,16 @@ class Roster:
 
     def find_drafters(self, opened: OpenSession) -> None:
         """Offer the session to every drafter with room, unless the coordinator has said who drafts for it."""
+        for link in self.links:
+            self._consider(opened, link)
+
+    def _find_sessions(self, link: DrafterLink) -> None:
+        for opened in self._sessions.values():
+            self._consider(opened, link)
+
+    def _consider(self, opened: OpenSession, link: DrafterLink) -> None:
         if time.monotonic() >= opened.placed_until:
-            for link in self.links:
-                self._join(opened, link)
+            self._join(opened, link)
 
     def _join(self, opened: OpenSession, link: DrafterLink) -> None:
         if opened.assisted and link.has_room and link not in opened.links and link not in opened.declined:
@@ -160,12 +170,12 @@ class Roster:
             for link in (addressee,) if addressee is not None else tuple(opened.links):
                 if link in opened.links:
                     opened.bytes_down += message.ByteSize()
-                    link.send(message)
+                    link.outbox.send(message)
 
     async def drain(self, reconnect_after_ms: int) -> None:
         """Tell the drafters to dial again later."""
         for link in self.links:
-            link.send(pb.AssistResponse(drain=pb.Drain(reconnect_after_ms=reconnect_after_ms)))
+            link.outbox.send(pb.AssistResponse(drain=pb.Drain(reconnect_after_ms=reconnect_after_ms)))
 
     def place(self, session: str, numbers: frozenset[int]) -> None:
         """From now on these links draft for the session; the order stands for a while, then the verifier places."""
@@ -176,7 +186,7 @@ class Roster:
         for link in tuple(opened.links):
             if link.number not in numbers:
                 self._leave(opened, link)
-                link.send(pb.AssistResponse(closed=pb.SessionClosed(session=session, reason="placed elsewhere")))
+                link.outbox.send(pb.AssistResponse(closed=pb.SessionClosed(session=session, reason="placed elsewhere")))
         for link in self.links:
             if link.number in numbers:
                 self._join(opened, link)
@@ -187,7 +197,7 @@ class Roster:
         closed = pb.AssistResponse(closed=pb.SessionClosed(session=opened.name))
         for link in tuple(opened.links):
             self._leave(opened, link)
-            link.send(closed)
+            link.outbox.send(closed)
         self._closed.append(opened.name)
         for other in self._sessions.values():
             self.find_drafters(other)

@@ -64,7 +64,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         measuring = asyncio.create_task(self._verifier.roster.keep_measuring(link))
         try:
             while True:
-                sender = asyncio.ensure_future(link.next_message())
+                sender = asyncio.ensure_future(link.outbox.next_message())
                 await asyncio.wait((sender, reader), return_when=asyncio.FIRST_COMPLETED)
                 if not sender.done():
                     sender.cancel()

@@ -40,7 +40,7 @@ class VocabularySender:
         if self._chunks is None:
             self._chunks = asyncio.ensure_future(asyncio.to_thread(chunks_of, self._vocab))
         for message in await asyncio.shield(self._chunks):
-            link.send(message)
+            link.outbox.send(message)
 
 
 def chunks_of(vocab: ByteVocab) -> list[pb.AssistResponse]:
