@@ -220,10 +220,6 @@ class DraftTrie:
                 return DraftPath(bytes(text), False), node
         return DraftPath(bytes(text), False), None
 
-    def best_path(self, *, limit: int) -> DraftPath:
-        """The best-ranked branch, at most ``limit`` bytes of it."""
-        return next(self.branches(limit=limit))
-
     def guesses(self) -> dict[bytes, float]:
         """How the text goes on by drafters' word: the first bytes of some branches, with their chances."""
         paths = itertools.islice(self.branches(limit=GUESS_BYTES), GUESSES)

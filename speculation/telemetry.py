@@ -16,6 +16,8 @@ from speculation.errors import InputError
 
 #: Seconds that a step, a draft token or a round trip may take and still be believed.
 LONGEST_SECONDS: Final = 3600.0
+#: The least that a step is taken to cost.
+SHORTEST_SECONDS: Final = 1e-6
 _IN_A_ROW: Final = 3  # so many observations that all say the same are no accident
 _FREAK: Final = 5.0  # times the expected value, or this part of it
 _QUICK: Final = 1.5
@@ -27,8 +29,10 @@ _POSITIONS: Final = 32  # positions since the last miss that are told apart
 
 
 class LinearFit:
-    """y = intercept + slope * x by least squares whose weights decay exponentially, neither of the two negative.
+    """Seconds = intercept + slope * x by least squares whose weights decay exponentially.
 
+    The slope is never negative, the intercept at least ``SHORTEST_SECONDS``: noise may have a step cost nothing but its
+    draft tokens, but costs and ratios of them must stay finite.
     ``prior_share``: the slope as a share of the intercept, taken until x has spread. Observations must be finite.
     """
 
@@ -81,7 +85,7 @@ class LinearFit:
     @property
     def intercept(self) -> float:
         """The expected y at x = 0."""
-        return max(self._y - self.slope * self._x, 0.0)
+        return max(self._y - self.slope * self._x, SHORTEST_SECONDS)
 
     def predict(self, x: float) -> float:
         """The expected y."""
@@ -193,7 +197,7 @@ class PairTelemetry:
         if not self.verify.seen or self.draft_token.mean is None:
             return None
         return PairCosts(
-            step=max(self.verify.intercept, 1e-9),  # a fit may come out at 0, a cost must not
+            step=self.verify.intercept,
             step_per_token=self.verify.slope,
             draft_token=self.draft_token.mean,
             round_trip=self.round_trip.mean or 0.0,

@@ -15,7 +15,7 @@ from speculation.errors import ProtocolError
 from speculation.messages import SpeculationPlan
 from speculation.plan import PlanLimits
 from speculation.session_stats import SessionStats
-from speculation.telemetry import LinearFit
+from speculation.telemetry import SHORTEST_SECONDS, LinearFit
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.planning import (
     ORDER_SECONDS,
@@ -122,7 +122,7 @@ def test_noise_in_the_measured_steps_never_stops_planning():
     for _ in range(33):
         fit.observe(15, 1.0)
     fit.observe(16, 1.5)
-    assert fit.intercept < 1e-9
+    assert fit.intercept == SHORTEST_SECONDS
     planner = SessionPlanner(START, fit, adaptive=True)
     costs = planner.costs([link()])
     assert costs is not None and coarse(costs).step > 0

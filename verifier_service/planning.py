@@ -15,7 +15,7 @@ from speculation.cost_model import PairCosts, predict, worth_verifying
 from speculation.messages import SpeculationPlan
 from speculation.plan import WORTHWHILE, PlanLimits, choose_plan
 from speculation.session_stats import SessionStats
-from speculation.telemetry import AcceptanceByPosition, LinearFit
+from speculation.telemetry import SHORTEST_SECONDS, AcceptanceByPosition, LinearFit
 from verifier_service.drafter_link import DrafterLink
 
 #: Seconds between two plans of a session.
@@ -25,8 +25,6 @@ PROBE_EVERY, PROBE_STEPS = 64, 8
 PROBE = SpeculationPlan(width=2, lookahead=4, span_tokens=2)
 #: Acceptance rates told apart, by position since the last miss.
 POSITIONS = 4
-#: Seconds of a step that costs nothing but its draft tokens, as noise in the measurements may have it.
-SHORTEST_STEP = 1e-6
 #: An order of the coordinator stands for so long; then the verifier plans by itself again.
 ORDER_SECONDS = 5.0
 
@@ -64,7 +62,7 @@ class SessionPlanner:
         if not self._step_fit.seen:
             return None
         return pb.StepCosts(
-            step=max(self._step_fit.intercept, SHORTEST_STEP),
+            step=self._step_fit.intercept,
             step_per_token=self._step_fit.slope,
             acceptance=self._acceptance.rates(POSITIONS),
             drafted_steps=self._drafted_steps,
@@ -137,7 +135,7 @@ class SessionPlanner:
         quickest = min(measured, key=DrafterLink.seconds_to_first_span)
         assert quickest.seconds_per_token is not None and quickest.round_trip.mean is not None
         return PairCosts(
-            step=max(self._step_fit.intercept, SHORTEST_STEP),
+            step=self._step_fit.intercept,
             step_per_token=self._step_fit.slope,
             draft_token=quickest.seconds_per_token,
             round_trip=quickest.round_trip.mean,
@@ -149,10 +147,10 @@ def coarse(costs: PairCosts) -> PairCosts:
     """Times to some 10 %, shares to 0.05: what differs by less needs no new plan."""
 
     def rounded(seconds: float) -> float:
-        return math.exp(round(math.log(seconds) * 10) / 10) if seconds > SHORTEST_STEP else 0.0
+        return math.exp(round(math.log(seconds) * 10) / 10) if seconds > SHORTEST_SECONDS else 0.0
 
     return PairCosts(
-        step=rounded(costs.step) or SHORTEST_STEP,
+        step=rounded(costs.step) or SHORTEST_SECONDS,
         step_per_token=rounded(costs.step_per_token),
         draft_token=rounded(costs.draft_token),
         round_trip=rounded(costs.round_trip),
