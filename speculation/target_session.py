@@ -179,7 +179,8 @@ class TargetSession:
         self._rests = False
         digest = self._trie.committed.digest
         instructions: list[Instruction] = [
-            Keep((0, *(1 + node for node in path))),
+            # Not the row of the last token: a block that ends with an accepted end token has no token after it.
+            Keep((0, *(1 + node for node in path))[: len(token_ids)]),
             Emit(runs, token_ids),
             SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), len(path))),
         ]

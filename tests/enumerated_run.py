@@ -1,5 +1,7 @@
 """The two session state machines, every random draw a branch, messages by a schedule.
 
+Logits are those after what a KV cache would hold: what the session says to keep decides them, as with a model.
+
 A schedule is a string of events, repeated until the text is finished: d the drafter drafts one token; a, w it begins
 to draft, and is done; u, U one span, or all, reach the target; s the target steps, p if it has nothing to wait for;
 v, V one verdict, or all, reach the drafter; r the drafter restarts on a fresh offer, what was on its way is lost.
@@ -14,7 +16,7 @@ import torch
 from speculation.acceptance import target_stream
 from speculation.candidates import ROOT
 from speculation.drafter_session import DrafterSession, DraftToken, Expand, Move
-from speculation.instructions import SendVerdict
+from speculation.instructions import Keep, SendVerdict
 from speculation.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.proposal import Proposal
 from speculation.sampling import Rule, SamplingParams
@@ -48,6 +50,7 @@ class EnumeratedRun:
         sampler = BranchingSampler(params, vocab, pair.target.noise, prompt_ids=(0,), stream=target_stream(rule))
         sampler.chooser = chooser
         self.target._sampler = sampler
+        self.cached: list[int] = []  # all of the prompt but its last token
         self.up: deque[Span | Resync] = deque()
         self.down: deque[Verdict] = deque()
         self.start_drafter()
@@ -104,14 +107,17 @@ class EnumeratedRun:
             self.on_u()
 
     def on_s(self) -> None:
-        before = self.target.token_ids[:]
         step = self.target.next_step()
         paths = [step.candidates.path(node) for node in range(ROOT, len(step.candidates))]
-        texts = [[*before, *(step.candidates.tokens[node] for node in path)] for path in paths]
-        logits = [self.pair.target.logits(text) for text in texts]
+        rows = [[*self.cached, step.last, *(step.candidates.tokens[node] for node in path)] for path in paths]
+        logits = [self.pair.target.logits(row[1:]) for row in rows]  # without the prompt, which is one token
         for instruction in self.target.on_logits(torch.stack(logits)):
             if isinstance(instruction, SendVerdict):
                 self.down.append(instruction.verdict)
+            elif isinstance(instruction, Keep):
+                self.cached = rows[instruction.rows[-1]]
+        if self.target.finish_reason is None:
+            assert self.cached == [0, *self.target.token_ids[:-1]], "the KV cache is not the text's"
 
     def on_p(self) -> None:
         if self.target.ready:

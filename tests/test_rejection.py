@@ -185,6 +185,13 @@ def test_tokens_without_text_keep_the_distribution(pair: TinyPair, schedule: str
     assert session(small, Rule.REJECTION, SCHEDULES[schedule], length=2, ignore_end=True) < EXACT
 
 
+@pytest.mark.parametrize("rule", PROPOSING)
+@pytest.mark.parametrize("pair", [WORDS, DOUBLES.drawing_from(2)], ids=["words", "doubles"])
+def test_a_text_that_goes_on_after_an_accepted_end_token(rule: Rule, pair: TinyPair):
+    """Nothing was drawn after that token, so it is run in the next step."""
+    assert session(pair, rule, "dUsV", length=3 if pair is WORDS else 2, ignore_end=True) < EXACT
+
+
 def test_what_is_left_of_a_token_is_not_spelled_together_with_the_next_draft():
     """Else what was drawn would decide whether it is used."""
     assert session(CROSSING, Rule.REJECTION, "ddUsV", length=4) < EXACT
