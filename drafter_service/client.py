@@ -260,8 +260,10 @@ class _Link:
                 if not fresh:
                     self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
-                self._desk.close(session.name)
-                self._decline(session.name, error)
+                if self._desk.get(session.name) is session:
+                    self._desk.close(session.name)
+                    self._decline(session.name, error)
+                await loop.run_in_executor(self._thread, session.close)
                 continue
             if self._desk.get(session.name) is session:
                 self._send(session.name, session.take(draft))

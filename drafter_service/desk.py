@@ -6,13 +6,18 @@ moves queue up here and are carried out by the thread, in order, before it draft
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 
 from drafter_service.draft_source import Drafter, DraftSource
 from speculation.drafter_session import DrafterSession, DraftToken, Instruction, Move
+from speculation.errors import DragomanError, SessionError
 from speculation.messages import Resync, SessionOffer, Span, Verdict
 
+log = logging.getLogger(__name__)
+
+_REASON_LENGTH = 500
 Message = Span | Resync
 #: Node numbers of the session's tree, each with the choices after it.
 Draft = list[tuple[int, list[DraftToken]]]
@@ -41,14 +46,18 @@ class DeskSession:
         return self._messages(self._session.on_verdict(verdict))
 
     def prepare(self) -> Callable[[], Draft]:
-        """The work of drafting one batch of tokens, for the worker thread."""
+        """The work of drafting one batch of tokens, for the worker thread.
+
+        It raises DragomanError only: what nobody foresaw, no GPU memory left say, costs this session its drafts, and
+        not all sessions their drafter.
+        """
         moves = tuple(self._moves)
         self._moves.clear()
         zero_width = self._session.next_zero_width()
         choices = 1 + self._session.plan.alternatives
         expansions = self._session.next_expansions()
 
-        def draft() -> Draft:
+        def carry_out() -> Draft:
             if self._source is None:
                 self._source = self._drafter.open(self._offer)
             for move in moves:
@@ -56,6 +65,15 @@ class DeskSession:
             paths = [expansion.path for expansion in expansions]
             drafted = self._source.expand(paths, zero_width=zero_width, choices=choices)
             return [(expansion.number, tokens) for expansion, tokens in zip(expansions, drafted, strict=True)]
+
+        def draft() -> Draft:
+            try:
+                return carry_out()
+            except DragomanError:
+                raise
+            except Exception as error:
+                log.exception("session %s: drafting failed", self.name)
+                raise SessionError(f"drafting failed: {type(error).__name__}: {error}"[:_REASON_LENGTH]) from error
 
         return draft
 

@@ -86,7 +86,8 @@ class ProposingSource(ModelDraftSource):
             found = []
             for path, row in zip(paths, rows, strict=True):
                 self._advance(path)
-                found.append(self._likeliest(row.index_fill(0, self._view.without_text, -torch.inf)))
+                special = self._view.without_text.to(row.device)
+                found.append(self._likeliest(row.index_fill(0, special, -torch.inf)))
                 self._sampler.truncate(context)
             return found
 

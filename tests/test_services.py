@@ -17,7 +17,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.transport import PROTOCOL_VERSION
 from speculation.errors import ConnectionFailedError
-from speculation.messages import SpeculationPlan
+from speculation.messages import SessionOffer, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
 from tests.service_drivers import baseline, drafters, drafting, request, serving, stub_to, text_of
 from tests.text_engine import TextDrafter, TextEngine
@@ -116,6 +116,26 @@ async def test_drafter_that_declines_is_left_alone():
         await drafters(verifier, 1)
         _, finished = await text_of(address, request(SamplingParams()))
         assert finished.speculation.spans == 0
+        await baseline(verifier, engine)
+
+
+async def test_a_drafter_whose_model_fails_loses_that_session_only():
+    drafter, engine, failures = TextDrafter(), TextEngine(step_seconds=0.02), [RuntimeError("out of memory")]
+    opened = drafter.open
+
+    def failing(offer: SessionOffer):
+        if failures:
+            raise failures.pop()
+        return opened(offer)
+
+    drafter.open = failing
+    async with serving(engine) as (verifier, address), drafting(address, drafter):
+        await drafters(verifier, 1)
+        alone, without = await text_of(address, request(SamplingParams()))
+        assert without.speculation.spans == 0 and not failures
+        again, finished = await text_of(address, request(SamplingParams()))
+        assert finished.speculation.spans > 0 and again == alone
+        assert [link.rejected_messages for link in verifier.roster.links] == [0]
         await baseline(verifier, engine)
 
 
