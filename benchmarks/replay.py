@@ -69,6 +69,7 @@ class ReplayEngine:
     device_name = "cpu"
     parameter_bytes = 0
     free_draft_tokens = 0
+    max_draft_tokens = SpeculationPlan.MAX_TOKENS
 
     def __init__(self, texts: list[RecordedText], target: str, *, step: float, step_per_token: float) -> None:
         self.texts = texts

@@ -145,9 +145,10 @@ def verifier(
     from dragoman.loading import load_model
     from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
     from speculation.messages import SpeculationPlan
-    from verifier_service.transformers_engine import TransformersEngine
+    from verifier_service.transformers_engine import TransformersEngine, check_target_dtype
 
     set_up_logging(verbose)
+    check_target_dtype(dtype)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
     grace_seconds = parse_duration("grace", grace)

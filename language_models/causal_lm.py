@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from language_models.attention import ROW_INVARIANT
 from language_models.footprint import check_fits
 from language_models.kv_cache import KVCache, layer_windows
-from language_models.packed_linear import LEAST_ROWS, pack, packed_bytes
+from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
 from language_models.quiet import quiet
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
@@ -54,6 +54,8 @@ class CausalLM:
         self.parameter_bytes += (packed := packed_bytes(model))
         #: Rows that any step runs, were it only to forget some.
         self.least_rows = LEAST_ROWS if packed else 2
+        #: Rows that a step may have, or their bits depend on their number; None: any.
+        self.most_rows = MOST_ROWS if self.device.type == "cpu" and dtype_name in ("bfloat16", "float16") else None
         self._model = model
         self._config = model.config
 

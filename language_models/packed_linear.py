@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 #: Rows that a step has at least, were it only to forget them: the kernels for fewer are slower, or give other bits.
 LEAST_ROWS = 4
+#: And at most: with more, 16-bit numbers are summed in another order on some processors (matrix tiles).
+MOST_ROWS = 32
 #: Numbers of rows whose bits must be the same: those of steps and of replays. A prefill is the same whatever follows.
-_STEP_ROWS = range(3, 33)
+_STEP_ROWS = range(3, MOST_ROWS + 1)
 
 
 class PackedLinear(nn.Module):

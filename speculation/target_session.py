@@ -48,7 +48,7 @@ class TargetSession:
     """See the module. ``encode`` turns ordinary text into target ids, special-token parsing off.
 
     ``lookup``: beside what drafters send, look up in prompt and text how it may go on. ``prediction``: of the client.
-    ``free``: draft tokens that cost a step nothing.
+    ``free``: draft tokens that cost a step nothing. ``widest``: draft tokens that a step may have, whatever the plan.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class TargetSession:
         lookup: bool = False,
         prediction: bytes = b"",
         free: int = 0,
+        widest: int = SpeculationPlan.MAX_TOKENS,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -71,6 +72,7 @@ class TargetSession:
         self.finish_reason: FinishReason | None = None
         self.replayed_tokens = 0  # of token_ids: those of the replay
         self._replay = Replay(request.received)
+        self._widest = widest
         self._vocab = vocab
         self._encode = encode
         stream = target_stream(request.rule)
@@ -135,7 +137,7 @@ class TargetSession:
 
         Draft tokens that travel one by one are awaited until there are as many as a span has under other rules.
         """
-        enough = min(self.plan.span_tokens, self.plan.width, self._room() - 1)
+        enough = min(self.plan.span_tokens, self._width())
         return enough <= 0 or self._rests or (self.has_draft and self._trie.has_drawn(enough))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
@@ -197,20 +199,23 @@ class TargetSession:
         """Tokens that may still be committed."""
         return self._max_tokens - len(self.token_ids)
 
+    def _width(self, *, at_least: int = 0) -> int:
+        """Draft tokens that the coming step may have, beside the target's own token."""
+        return min(self.plan.width or at_least, self._widest, self._room() - 1)
+
     def _recorded(self) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""
-        limit = min(REPLAY_WIDTH, self._room() - 1)
+        limit = min(REPLAY_WIDTH, self._widest, self._room() - 1)
         recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
         return CandidateTree.chain(retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit))
 
     def _candidates(self) -> CandidateTree:
         """The likeliest, and never more than may be committed beside the target's own token."""
-        width, threshold = self.plan.width, self.plan.verify_threshold
+        threshold = self.plan.verify_threshold
+        width = self._width(at_least=LOOKUP_WIDTH if self._lookup is not None else 0)
         if self._lookup is not None:
-            width = width or LOOKUP_WIDTH
             for span in self._lookup.spans(self._trie.committed):
                 self._trie.add(span)
-        width = min(width, self._room() - 1)
         self._predict(width)
         trust = self._drafters.factor
         self._drafters.guess(len(self._trie.committed), self._trie.guesses().items())
@@ -221,7 +226,7 @@ class TargetSession:
 
         No spelled token goes beyond such a place: whether a drawn token is used must not depend on what it spells.
         """
-        limit = min(self.plan.width, self._room() - 1)
+        limit = self._width()
         if limit <= 0:
             return CandidateTree(), ()
         self._predict(limit)

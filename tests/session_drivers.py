@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -44,9 +45,9 @@ def plain_text(sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE
 class Target:
     """A target session with the model and a cache count behind it, checking the cache invariant at every step."""
 
-    def __init__(self, req: SessionRequest, plan: SpeculationPlan, *, lookup: bool = False) -> None:
+    def __init__(self, req: SessionRequest, plan: SpeculationPlan, **kwargs: Any) -> None:
         encode = longest_words(TARGET_VOCAB)
-        self.session = TargetSession(req, TARGET_VOCAB, encode, NOISE, plan=plan, lookup=lookup)
+        self.session = TargetSession(req, TARGET_VOCAB, encode, NOISE, plan=plan, **kwargs)
         self.cached = len(PROMPT_IDS) - 1
         self.shown = b""
         self.told: list[int] = []

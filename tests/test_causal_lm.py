@@ -14,6 +14,9 @@ from language_models import kv_cache
 from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache, layer_windows
 from speculation.errors import InputError, ModelError, UnsupportedModelError
+from speculation.messages import SpeculationPlan
+from verifier_service.transformers_engine import TransformersEngine
+from verifier_service.verifier import Verifier
 
 FAMILIES = ["tiny_llama", "tiny_qwen2", "tiny_gemma"]
 
@@ -110,6 +113,22 @@ def test_int8_is_close_to_float32(tiny_llama: Path):
     a = exact.forward(ids, exact.new_cache()).softmax(-1)
     b = quick.forward(ids, quick.new_cache()).softmax(-1)
     assert (a - b).abs().sum(-1).mean() / 2 < 0.1, "total variation distance"
+
+
+def test_int8_is_no_targets_dtype(tiny_llama: Path):
+    """Its activations are scaled by all rows of a step."""
+    with pytest.raises(InputError, match=r"dtype='int8'.*drafters"):
+        TransformersEngine(CausalLM.load(str(tiny_llama), dtype="int8", device="cpu"))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 31), ("float16", 31), ("float32", SpeculationPlan.MAX_TOKENS)])
+def test_steps_of_16_bit_numbers_on_a_cpu_are_not_too_wide(tiny_llama: Path, dtype: str, most: int):
+    engine = TransformersEngine(CausalLM.load(str(tiny_llama), dtype=dtype, device="cpu"))
+    assert engine.max_draft_tokens == most
+    Verifier(engine, plan=SpeculationPlan(width=most)).shutdown()
+    if most < SpeculationPlan.MAX_TOKENS:
+        with pytest.raises(InputError, match=rf"width={most + 1}.*{dtype} on cpu.*{most} at most"):
+            Verifier(engine, plan=SpeculationPlan(width=most + 1))
 
 
 def test_bad_options_name_the_field(tiny_llama: Path):

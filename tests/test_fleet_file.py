@@ -61,6 +61,7 @@ def test_what_the_actors_are_told():
         (TARGET + "    labels: {my role: edge}\n", ["line 4", "targets.0.labels.my role", "name of a label"]),
         ("coordinator:\n  labels: {role: ''}\n" + TARGET, ["line 2", "coordinator.labels.role=''", "selector of Ray"]),
         (TARGET + "    dtype: bf17\n", ["line 4", "targets.0.dtype='bf17'", "bfloat16"]),
+        (TARGET + "    dtype: int8\n", ["line 4", "targets.0.dtype='int8'", "'auto', 'float32', 'bfloat16'"]),
         (TARGET + "    device: gpu\n", ["line 4", "targets.0.device='gpu'", "cuda"]),
         (TARGET + "    port: 65535\n    replicas: 2\n", ["line 4", "targets.0.port=65535", "beyond 65535"]),
         (

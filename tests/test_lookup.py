@@ -11,6 +11,7 @@ from speculation.messages import SpeculationPlan
 from speculation.reliability import Reliability
 from speculation.text_digest import DigestedText
 from tests.session_drivers import SAMPLINGS, Target, plain_text, request
+from tests.text_models import TARGET_VOCAB
 
 
 def looked_up(prompt: bytes, text: bytes) -> bytes:
@@ -74,6 +75,20 @@ def test_a_target_alone_with_its_lookup_writes_the_plain_text_in_fewer_steps():
     while not again.finished:
         again.step()
     assert again.session.stats.steps < 0.8 * len(again.session.token_ids)
+
+
+@pytest.mark.parametrize("width", [0, 64])
+def test_no_step_is_wider_than_its_engine_allows(width: int):
+    """Whatever the plan says, and whoever drafts."""
+    whole = plain_text(SAMPLINGS[0], 60)
+    everything = b"".join(TARGET_VOCAB.bytes_of(token) for token in whole)
+    asked = request(SAMPLINGS[0], max_tokens=60)
+    target = Target(asked, SpeculationPlan(width=width), lookup=True, prediction=everything, widest=5)
+    sizes = []
+    while not target.finished:
+        sizes.append(len(target.session.next_step().candidates))
+        target.step()
+    assert max(sizes) == 5 and target.session.token_ids == whole
 
 
 def test_a_source_is_held_to_all_of_its_guesses():

@@ -13,7 +13,7 @@ import torch
 
 from speculation.candidates import ROOT, CandidateTree
 from speculation.errors import SessionError
-from speculation.messages import Prompt, SessionOffer
+from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
 
 
@@ -70,6 +70,7 @@ class TextEngine:
     device_name = "cpu"
     parameter_bytes = 0
     free_draft_tokens = 0
+    max_draft_tokens = SpeculationPlan.MAX_TOKENS
 
     def __init__(self, *, salt: int = 1, step_seconds: float = 0.0) -> None:
         self.model = TextModel(TARGET_VOCAB, salt)

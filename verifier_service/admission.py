@@ -60,5 +60,6 @@ def admit(
         lookup=lookup and plan.width > 0 and not request.no_draft,
         prediction=request.prediction,
         free=engine.free_draft_tokens,
+        widest=engine.max_draft_tokens,
     )
     return prompt, session

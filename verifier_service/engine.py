@@ -75,6 +75,11 @@ class Engine(Protocol):
         """So many draft tokens make a step no longer."""
         ...
 
+    @property
+    def max_draft_tokens(self) -> int:
+        """A step may have so many draft tokens, or its logits would depend on their number."""
+        ...
+
     def open(self, prompt_ids: Sequence[int]) -> Slot:
         """Prefill all of the prompt but its last token, which the first step takes."""
         ...

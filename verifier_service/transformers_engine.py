@@ -10,6 +10,8 @@ from torch import Tensor
 from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache
 from speculation.candidates import CandidateTree
+from speculation.errors import InputError
+from speculation.messages import SpeculationPlan
 
 
 class TransformersSlot:
@@ -53,10 +55,20 @@ class TransformersSlot:
         return self._cache
 
 
+def check_target_dtype(dtype: str) -> None:
+    """Raises InputError for int8: its activations are scaled by all rows of a step, so drafts would change the text."""
+    if dtype == "int8":
+        raise InputError("dtype", dtype, "is for drafters: a target's text would depend on the drafts", remedy="auto")
+
+
 class TransformersEngine:
-    """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step."""
+    """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step.
+
+    Raises InputError for a model in int8.
+    """
 
     def __init__(self, model: CausalLM) -> None:
+        check_target_dtype(model.dtype_name)
         self._model = model
         self.name = model.name
         self.tokenizer = model.tokenizer
@@ -66,6 +78,8 @@ class TransformersEngine:
         self.device_name = str(model.device)
         self.parameter_bytes = model.parameter_bytes
         self.free_draft_tokens = model.least_rows - 1
+        most = SpeculationPlan.MAX_TOKENS
+        self.max_draft_tokens = most if model.most_rows is None else min(most, model.most_rows - 1)
 
     def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
         return TransformersSlot(self._model, prompt_ids)

@@ -20,7 +20,7 @@ from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION, WireLimits
 from protos.version import VERSION
-from speculation.errors import DragomanError, DrainingError, LimitExceededError
+from speculation.errors import DragomanError, DrainingError, InputError, LimitExceededError
 from speculation.instructions import FinishReason
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
@@ -44,7 +44,10 @@ _FINISH = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FIN
 
 
 class Verifier:
-    """See the module. Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on."""
+    """See the module. Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on.
+
+    Raises InputError for a plan of steps that are too wide for the engine.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,13 @@ class Verifier:
         self.engine = engine
         self.limits = limits or WireLimits()
         self._plan = plan or SpeculationPlan()
+        if self._plan.width > engine.max_draft_tokens:
+            raise InputError(
+                "width",
+                self._plan.width,
+                f"is too much for {engine.dtype_name} on {engine.device_name}: the text would depend on the drafts",
+                remedy=f"{engine.max_draft_tokens} at most",
+            )
         self.max_sessions = max_sessions
         #: What no adaptive plan exceeds; a coordinator may set others.
         self.plan_limits = PlanLimits()

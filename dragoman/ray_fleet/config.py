@@ -30,6 +30,8 @@ Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=_LAST_PORT)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|(cuda|mps|xpu)(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+#: int8 is not among them: a target's text would depend on the drafts.
+TargetDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,6 @@ class Group(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     model: str = Field(min_length=1)
     device: Device = "auto"
-    dtype: Dtype = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
     replicas: int = Field(default=1, ge=0, le=1000)
     num_cpus: Cpus = 1
@@ -80,6 +81,7 @@ class Group(Settings):
 class Target(Group):
     """``port``: of the first replica, the n-th takes the n-th after it; None: free ones."""
 
+    dtype: TargetDtype = "auto"
     port: Port | None = None
     max_sessions: int = Field(default=64, ge=1, le=100_000)
     adaptive: bool = True
@@ -101,6 +103,7 @@ class Target(Group):
 class DrafterGroup(Group):
     """``model``: as everywhere, or ``lookup``."""
 
+    dtype: Dtype = "auto"
     labels: Labels = Field(default={"role": "edge"})
     max_sessions: int = Field(default=4, ge=1, le=100_000)
 
