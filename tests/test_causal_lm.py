@@ -121,12 +121,15 @@ def test_int8_is_no_targets_dtype(tiny_llama: Path):
         TransformersEngine(CausalLM.load(str(tiny_llama), dtype="int8", device="cpu"))
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 31), ("float16", 31), ("float32", SpeculationPlan.MAX_TOKENS)])
+WIDEST = SpeculationPlan.MAX_TOKENS
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 31), ("float16", 31), ("float32", WIDEST)])
 def test_steps_of_16_bit_numbers_on_a_cpu_are_not_too_wide(tiny_llama: Path, dtype: str, most: int):
     engine = TransformersEngine(CausalLM.load(str(tiny_llama), dtype=dtype, device="cpu"))
     assert engine.max_draft_tokens == most
     Verifier(engine, plan=SpeculationPlan(width=most)).shutdown()
-    if most < SpeculationPlan.MAX_TOKENS:
+    if most < WIDEST:
         with pytest.raises(InputError, match=rf"width={most + 1}.*{dtype} on cpu.*{most} at most"):
             Verifier(engine, plan=SpeculationPlan(width=most + 1))
 
