@@ -12,6 +12,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION
 from speculation.errors import ProtocolError, SessionError
 from speculation.messages import Prompt
+from speculation.replay import RESUMABLE
 from speculation.sampling import Rule, SamplingParams
 from speculation.text_stream import TextRun
 
@@ -75,6 +76,7 @@ class Transcript:
         self.writer: Writer | None = None
         self._received = bytearray()
         self._tokens_told = 0  # by the verifier that writes now, the replayed ones included
+        self._rule = self._request.rule  # under which it was begun, once a verifier has said so
 
     @property
     def received(self) -> int:
@@ -94,9 +96,14 @@ class Transcript:
     def next_request(self) -> pb.GenerateRequest:
         """For the next verifier: the request, and what of its answer is here already."""
         self._tokens_told = 0
+        if not self._received and codec.rule_from_wire(self._rule) not in RESUMABLE:
+            # Nothing was shown, and the next verifier writes another text: its tokens are not those told so far.
+            self.completion = Completion(resumes=self.completion.resumes)
         request = pb.GenerateRequest()
         request.CopyFrom(self._request)
-        request.received = bytes(self._received)
+        if self.must_write is not None:
+            request.rule = self._rule
+            request.received = bytes(self._received)
         return request
 
     def take(self, response: pb.GenerateResponse) -> bool:
@@ -126,6 +133,7 @@ class Transcript:
             )
         self.completion.resumes += self.begun
         self.writer = writer
+        self._rule = started.rule or self._rule
 
     def _add(self, chunk: pb.TextChunk) -> None:
         completion = self.completion

@@ -38,8 +38,10 @@ tokens before it, which are part of h. A token whose text the committed text cut
 All other drafts (text from a lookup, a client's prediction, what is left of a token that was cut) are verified by
 agreement: the target draws from p with its own noise, and a candidate that equals the draw only saves a step.
 
-A drafter that lies (draws from another distribution than it sends, or sends by what it drew) does change the texts'
-distribution. No check on single messages can find that out. Under ``race`` and ``exact`` it has no such power.
+Drafters are trusted. One that draws from another distribution than it sends, or sends by what it drew, changes the
+texts' distribution; so does one that sends no more than text, but chooses it by other draws of the seed, which every
+drafter is told: it can fill the pool before a draft token comes that it does not like. No check on single messages
+can find that out. Under ``race`` and ``exact`` no drafter has such power.
 """
 
 from __future__ import annotations

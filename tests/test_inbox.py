@@ -10,6 +10,7 @@ import pytest
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.messages import Resync, Span
+from speculation.proposal import Proposal
 from speculation.text_digest import EMPTY_DIGEST
 from tests.service_drivers import (
     SLOW,
@@ -60,6 +61,13 @@ def test_many_small_messages_and_answers_that_take_much_are_bounded_too():
     for _ in range(100):
         inbox.put(flooder, Resync(0), asks_for=Inbox.BYTES // 3)
     assert len(list(inbox.take())) == 2, "however long the text, one that lost it may ask for it"
+    inbox.renew()
+    drawn = Proposal(0, tuple(range(1000)), (1 << 12, *[1] * 999))
+    for _ in range(100):
+        inbox.put(flooder, Span(0, EMPTY_DIGEST, b"", proposals=(drawn,) * 8))
+    assert len(list(inbox.take())) == Inbox.PAIRS // 8000 and inbox.refuses(flooder)
+    inbox.renew()
+    assert not inbox.refuses(flooder)
 
 
 async def test_resyncs_without_end_cost_the_session_nothing():

@@ -16,8 +16,9 @@ import pytest
 from dragoman import Chunk, Client, Completion
 from dragoman.transcript import Transcript, generate_request
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import ConnectionFailedError, DivergedError, DrainingError
+from speculation.errors import ConnectionFailedError, DivergedError, DrainingError, InputError
 from speculation.messages import Prompt
+from speculation.sampling import Rule
 from tests.service_drivers import LOOPBACK, baseline, drafters, drafting, eventually, request, serving, text_of
 from tests.test_fleet_members import SAMPLING
 from tests.text_engine import TextEngine
@@ -173,3 +174,44 @@ async def test_an_old_verifier_is_not_asked_to_resume() -> None:
     assert transcript.next_request().received == b"ab"
     with pytest.raises(Exception, match="too old to resume"):
         transcript.take(pb.GenerateResponse(started=pb.GenerateStarted(session="t")))
+
+
+def told(transcript: Transcript, *events: pb.GenerateStarted | pb.TextChunk) -> None:
+    for event in events:
+        if isinstance(event, pb.GenerateStarted):
+            transcript.take(pb.GenerateResponse(started=event))
+        else:
+            transcript.take(pb.GenerateResponse(chunk=event))
+
+
+@pytest.mark.parametrize("rule", [pb.RULE_RACE, pb.RULE_REJECTION])
+def test_a_text_whose_rule_was_left_open_is_resumed_under_the_one_it_was_begun_under(rule: pb.Rule) -> None:
+    transcript = Transcript(generate_request(PROMPT, rule=Rule.AUTO), lambda chunk: None)
+    assert transcript.next_request().rule == pb.RULE_AUTO
+    told(transcript, pb.GenerateStarted(rule=rule))
+    assert transcript.next_request().rule == pb.RULE_AUTO, "it has no beginning yet"
+    told(transcript, pb.GenerateStarted(rule=rule), pb.TextChunk(runs=[pb.TextRun(text=b"ab")], token_ids=[1]))
+    assert transcript.next_request().rule == rule and transcript.next_request().received == b"ab"
+    transcript.restart()
+    assert transcript.next_request().rule == pb.RULE_AUTO
+
+
+def test_a_text_of_which_nothing_was_shown_begins_anew_under_a_rule_that_is_not_resumed() -> None:
+    """Half a character was held back; the next verifier writes another text."""
+    transcript = Transcript(generate_request(PROMPT, rule=Rule.REJECTION), lambda chunk: None)
+    told(transcript, pb.GenerateStarted(rule=pb.RULE_REJECTION), pb.TextChunk(token_ids=[11]))
+    assert not transcript.next_request().received
+    again = pb.TextChunk(token_ids=[77, 78], runs=[pb.TextRun(text=b"ab")])
+    told(transcript, pb.GenerateStarted(rule=pb.RULE_REJECTION), again)
+    assert transcript.completion.token_ids == [77, 78] and transcript.completion.resumes == 1
+
+
+async def test_no_text_is_resumed_under_a_rule_that_is_still_open() -> None:
+    engine = TextEngine()
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        first, *_ = [response async for response in client._generate(request(SAMPLING, rule=Rule.AUTO))]
+        assert first.started.rule == pb.RULE_RACE, "nobody drafts"
+        with pytest.raises(InputError, match=r"rule=.*auto.*begun under one rule"):
+            async for _ in client._generate(request(SAMPLING, rule=Rule.AUTO, received=b"once")):
+                pass
+        await baseline(verifier, engine)

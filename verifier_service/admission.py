@@ -41,6 +41,9 @@ def admit(
             remedy="leave out what is unlikely to come",
         )
     rule = codec.rule_from_wire(request.rule)
+    if request.received and rule is Rule.AUTO:
+        problem = "cannot be resumed under: the text was begun under one rule"
+        raise InputError("rule", rule, problem, remedy="give the rule that the first verifier named")
     session = TargetSession(
         SessionRequest(
             tuple(engine.tokenizer.prompt_ids(prompt)),

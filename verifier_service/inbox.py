@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from speculation.draft_trie import DraftTrie
 from speculation.messages import Resync, Span
 from verifier_service.drafter_link import DrafterLink
 
@@ -27,20 +28,33 @@ class Inbox:
 
     #: Messages and bytes that one drafter may send for one step; a message counts as some bytes more.
     MESSAGES, BYTES, MESSAGE_COST = 1024, 32 << 10, 32
+    #: And tokens in all distributions: as many as the pool holds.
+    PAIRS = DraftTrie.MAX_PAIRS
 
     def __init__(self) -> None:
         self._events: deque[tuple[DrafterLink, Event]] = deque()  # whose append and popleft are atomic
-        self._spent: dict[DrafterLink, tuple[int, int]] = {}
+        self._spent: dict[DrafterLink, tuple[int, int, int]] = {}
+        self._overdrawn: set[DrafterLink] = set()
+
+    def refuses(self, link: DrafterLink) -> bool:
+        """Whether the drafter went beyond its budget before: what it sends need not be read. Counted against it."""
+        if link not in self._overdrawn:
+            return False
+        link.rejected_messages += 1
+        return True
 
     def put(self, link: DrafterLink, event: Event, *, asks_for: int = 0) -> None:
         """Refused, and counted against the drafter, beyond its budget. ``asks_for``: bytes that answering takes."""
         if not isinstance(event, Join):  # which is our own doing
-            size = self.MESSAGE_COST + (len(event.text) if isinstance(event, Span) else asks_for)
-            messages, spent = self._spent.get(link, (0, 0))
-            if messages >= self.MESSAGES or spent + size > self.BYTES:
+            messages, size, pairs = self._spent.get(link, (0, 0, 0))
+            size += self.MESSAGE_COST + (len(event.text) if isinstance(event, Span) else asks_for)
+            if isinstance(event, Span):
+                pairs += sum(len(proposal.ids) for proposal in event.proposals)
+            if messages >= self.MESSAGES or size > self.BYTES or pairs > self.PAIRS:
                 link.rejected_messages += 1
+                self._overdrawn.add(link)
                 return
-            self._spent[link] = messages + 1, spent + size
+            self._spent[link] = messages + 1, size, pairs
         self._events.append((link, event))
 
     def take(self) -> Iterator[tuple[DrafterLink, Event]]:
@@ -50,4 +64,4 @@ class Inbox:
 
     def renew(self) -> None:
         """A step begins: budgets are full again."""
-        self._spent = {}
+        self._spent, self._overdrawn = {}, set()

@@ -101,6 +101,10 @@ class OpenSession:
         self._inbox.put(link, event, asks_for=min(max(asks_for, 0), Inbox.BYTES // 3))
         self._came.set()
 
+    def refuses(self, link: DrafterLink) -> bool:
+        """Whether what the drafter sends before the coming step need not even be read."""
+        return self._inbox.refuses(link)
+
     def join(self, link: DrafterLink) -> None:
         """Offer the session to a drafter."""
         self.links.add(link)

@@ -107,15 +107,17 @@ class Roster:
             case "span":
                 link.spans += 1
                 opened = self._offered(link, message.span.session)
-                if opened is not None:
+                if opened is not None and not opened.refuses(link):
                     opened.bytes_up += message.ByteSize()
+                    if not opened.session.request.rule.proposes:
+                        message.span.ClearField("drawn")  # nobody asked for it, and it takes long to read
                     committed = opened.session.committed_length
                     size = self._engine.vocab_size
                     span = codec.span_from_wire(message.span, self._limits, committed=committed, vocab_size=size)
                     opened.put(link, span)
             case "resync":
                 opened = self._offered(link, message.resync.session)
-                if opened is not None:
+                if opened is not None and not opened.refuses(link):
                     opened.bytes_up += message.ByteSize()
                     opened.put(link, Resync(message.resync.offset))
             case "decline":

@@ -217,6 +217,7 @@ class Verifier:
             model=engine.name,
             vocab_hash=engine.tokenizer.vocab.content_hash,
             dtype=engine.dtype_name,
+            rule=codec.rule_to_wire(request.rule),
         )
 
     # ---- going out of service -----------------------------------------------------------------------------------

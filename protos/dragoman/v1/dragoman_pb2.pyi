@@ -168,7 +168,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[GenerateStarted, _Mapping]] = ..., chunk: _Optional[_Union[TextChunk, _Mapping]] = ..., finished: _Optional[_Union[GenerateFinished, _Mapping]] = ...) -> None: ...
 
 class GenerateStarted(_message.Message):
-    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype")
+    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype", "rule")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,7 @@ class GenerateStarted(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt_tokens: int
     drafters: int
@@ -183,7 +184,8 @@ class GenerateStarted(_message.Message):
     model: str
     vocab_hash: str
     dtype: str
-    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+    rule: Rule
+    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ..., rule: _Optional[_Union[Rule, str]] = ...) -> None: ...
 
 class TextChunk(_message.Message):
     __slots__ = ("runs", "token_ids")
