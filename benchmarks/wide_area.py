@@ -101,7 +101,7 @@ async def arm_of(setup: Setup, arm: str) -> AsyncIterator[Arm]:
 
 
 def figures(completion: Completion) -> dict[str, Any]:
-    """Of one text, from the first token on: prefill is the same for all arms."""
+    """Of one text, from its first chunk on: prefill is the same for all arms."""
     stats = completion.stats
     return {
         "output_tokens": completion.completion_tokens,

@@ -28,14 +28,14 @@ class DrainDesk:
         if request.undo and request.hand_over:
             raise InputError("hand_over", True, "cannot be undone", remedy="give undo alone")
         member = self._named(request.verifier)
-        member.drain = DrainDecision(not request.undo, request.hand_over)
-        log.info("%s: %s", member, member.drain)
+        member.drain = decision = DrainDecision(not request.undo, request.hand_over)
+        log.info("%s: %s", member, decision)
         return pb.DrainResponse(
             protocol_version=PROTOCOL_VERSION,
             instance=member.instance,
             name=member.name,
             sessions=len(member.verifier_facts.sessions),
-            draining=member.draining,
+            draining=decision.draining,
         )
 
     def orders(self, now: float) -> Iterator[tuple[Member, pb.JoinResponse]]:

@@ -255,9 +255,9 @@ class _Link:
                 await self._work.wait()
                 continue
             try:
-                started, fresh = time.perf_counter(), session.fresh
+                started, usual = time.perf_counter(), session.usual
                 draft = await loop.run_in_executor(self._thread, session.prepare())
-                if not fresh:
+                if usual:
                     self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
                 if self._desk.get(session.name) is session:

@@ -14,6 +14,7 @@ from drafter_service.draft_source import Drafter, DraftSource
 from speculation.drafter_session import DrafterSession, DraftToken, Instruction, Move
 from speculation.errors import DragomanError, SessionError
 from speculation.messages import Resync, SessionOffer, Span, Verdict
+from speculation.sampling import Rule
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,11 @@ class DeskSession:
     def fresh(self) -> bool:
         """Whether its first batch is still to come, which has the prompt to read besides."""
         return self._source is None
+
+    @property
+    def usual(self) -> bool:
+        """Whether its batches take what the model's usually do: the enumeration of psi takes many times that."""
+        return not self.fresh and self._offer.rule is not Rule.STRING_REJECTION
 
     def wants_draft(self) -> bool:
         return self._session.wants_draft()

@@ -10,6 +10,7 @@ from rich.console import Console
 from dragoman.completion import Completion
 from dragoman.dialling import Destination
 from dragoman.terminal import LiveText, show_error, summary
+from dragoman.transcript import check_max_tokens
 from speculation.errors import DragomanError
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import Rule, SamplingParams
@@ -54,12 +55,13 @@ async def _chat(
     rule: Rule,
     draft: bool,
 ) -> None:
+    check_max_tokens(max_tokens)
     out, notes = Console(), Console(stderr=True)
     async with destination.connect() as client:
         described = await client.describe()
         drafters = ", ".join(d.model for d in described.drafters) or "no drafter"
         notes.print(f"{described.model}, {drafters}. /reset forgets, /exit leaves.", style="dim", highlight=False)
-        while (words := await asyncio.to_thread(_read_line, notes)) is not None:
+        while (words := await _next_line(notes)) is not None:
             if words == "/exit":
                 return
             if words == "/reset":
@@ -85,9 +87,19 @@ async def _chat(
             conversation.answered(words, completion.text)
 
 
-def _read_line(notes: Console) -> str | None:
+async def _next_line(notes: Console) -> str | None:
     """A line of input without its end; None when there is no more."""
-    if sys.stdin.isatty():
-        notes.print("> ", end="", style="bold")
+    if not sys.stdin.isatty():
+        line = await asyncio.to_thread(sys.stdin.readline)
+        return line.strip() if line else None
+    notes.print("> ", end="", style="bold")
+    # No thread that reads: Ctrl-C would wait for it. A terminal is readable when it has a whole line.
+    loop = asyncio.get_running_loop()
+    typed = asyncio.Event()
+    loop.add_reader(sys.stdin, typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
     line = sys.stdin.readline()
     return line.strip() if line else None

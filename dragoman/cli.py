@@ -65,7 +65,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, allow_from_autoenv=False, help="Show the version"),
     ] = False,
 ) -> None:
     """Options of all commands."""
@@ -127,7 +128,7 @@ def verifier(
     verify_threshold: Annotated[float, typer.Option(help="Candidates less likely than this are not verified")] = 0.05,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
     lookup: Annotated[bool, typer.Option(help="Beside the drafters, look up in prompt and text how it goes on")] = True,
-    max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most")] = 64,
+    max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most", min=1, max=100_000)] = 64,
     grace: Annotated[str, typer.Option(help="When stopped, texts may end for this long, then are handed over")] = "1s",
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
@@ -177,7 +178,7 @@ def drafter(
     verifier: Verifier = None,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
-    max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most")] = 4,
+    max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most", min=1, max=100_000)] = 4,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,

@@ -29,6 +29,7 @@ class Completion:
     stats: pb.SpeculationStats = field(default_factory=pb.SpeculationStats)
     ttft: float = 0.0
     e2el: float = 0.0
+    first_tokens: int = 0  # how many came at once at ``ttft``
     #: How often it was resumed after a verifier was lost, and the tokens that the last one wrote anew for that.
     #: ``stats`` is what the last verifier tells of the other tokens.
     resumes: int = 0
@@ -49,13 +50,26 @@ class Completion:
 
     @property
     def tpot(self) -> float | None:
-        """Seconds per output token after the first; None for a single token."""
-        later = self.completion_tokens - 1
-        return (self.e2el - self.ttft) / later if later > 0 else None
+        """Seconds per output token after those of the first chunk; None if there are none.
+
+        The usual division by all tokens but one would count drafts that came with the first token as written in no
+        time.
+        """
+        return self.decode_seconds / self.decode_tokens if self.decode_tokens > 0 else None
+
+    @property
+    def decode_seconds(self) -> float:
+        """From the first chunk to the end."""
+        return self.e2el - self.ttft
+
+    @property
+    def decode_tokens(self) -> int:
+        """That came after the first chunk."""
+        return self.completion_tokens - self.first_tokens
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of decoding: prefill and the first token are not in it."""
+        """Of decoding: prefill and the first chunk are not in it."""
         return 1 / self.tpot if self.tpot else None
 
     @property

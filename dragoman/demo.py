@@ -20,6 +20,7 @@ from dragoman.loading import show_licence
 from dragoman.processes import child
 from dragoman.prompts import PROMPTS
 from dragoman.terminal import err, progress_bar
+from dragoman.transcript import check_max_tokens
 from language_models.weights import resolve
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import SamplingParams
@@ -82,6 +83,11 @@ class Comparison:
         }
 
 
+def _seconds_per_token(completions: list[Completion]) -> float | None:
+    tokens = sum(completion.decode_tokens for completion in completions)
+    return sum(completion.decode_seconds for completion in completions) / tokens if tokens else None
+
+
 @dataclass(frozen=True, slots=True)
 class DemoResult:
     """All prompts; totals weigh each token alike."""
@@ -94,10 +100,10 @@ class DemoResult:
 
     @property
     def speed_up(self) -> float | None:
-        """Decoding time of all prompts alone over that with the drafter."""
-        alone = sum(c.alone.e2el - c.alone.ttft for c in self.comparisons)
-        drafted = sum(c.drafted.e2el - c.drafted.ttft for c in self.comparisons)
-        return alone / drafted if drafted else None
+        """Decoding time per token of all prompts alone over that with the drafter."""
+        alone = _seconds_per_token([comparison.alone for comparison in self.comparisons])
+        drafted = _seconds_per_token([comparison.drafted for comparison in self.comparisons])
+        return alone / drafted if alone is not None and drafted else None
 
     def to_json(self) -> dict[str, Any]:
         ratios = [c.ratio for c in self.comparisons if c.ratio is not None]
@@ -117,6 +123,7 @@ def title(prompt: Prompt) -> str:
 
 def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
     """Run and show it; returns whether every text was identical. Raises DragomanError."""
+    check_max_tokens(config.max_tokens)
     for model in (config.target, config.drafter):
         if model != LOOKUP:
             show_licence(model)

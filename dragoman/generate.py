@@ -12,6 +12,7 @@ from rich.console import Console
 from dragoman.completion import Completion
 from dragoman.dialling import Destination
 from dragoman.terminal import LiveText, summary
+from dragoman.transcript import check_max_tokens
 from speculation.errors import InputError
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import Rule, SamplingParams
@@ -85,8 +86,7 @@ def run_generate(
     prediction_file: Path | None = None,
 ) -> None:
     """Ask, and show the text live, or one JSON object at the end."""
-    if max_tokens < 0:
-        raise InputError("max-tokens", max_tokens, "must not be negative", remedy="0: as far as the context reaches")
+    check_max_tokens(max_tokens)
     prediction = _read(prediction_file, field="prediction-file") if prediction_file is not None else ""
     live = LiveText(Console())
 

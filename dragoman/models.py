@@ -10,6 +10,7 @@ from rich.table import Table
 from dragoman.loading import show_licence
 from dragoman.terminal import err, progress_bar
 from language_models import weights
+from speculation.errors import InputError
 
 
 def show_models() -> None:
@@ -42,6 +43,8 @@ def convert_model(model: str) -> None:
     show_licence(model)
     with progress_bar() as progress:
         files = weights.resolve(model, progress=progress)
+        if not files.local:
+            raise InputError("model", model, "is neither embedded nor a file", remedy="see dragoman models list")
         if files.local and (Path(files.source) / weights.MANIFEST).is_file():
             weights.verify(Path(files.source), remedy=f"remove {files.source} and convert again", progress=progress)
     err.print(f"{files.name} is ready in {files.source}", highlight=False, soft_wrap=True)

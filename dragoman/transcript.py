@@ -10,8 +10,8 @@ from dragoman.completion import Chunk, Completion
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION
-from speculation.errors import ProtocolError, SessionError
-from speculation.messages import Prompt
+from speculation.errors import InputError, ProtocolError, SessionError
+from speculation.messages import Prompt, check_text
 from speculation.replay import RESUMABLE
 from speculation.sampling import Rule, SamplingParams
 from speculation.text_stream import TextRun
@@ -38,13 +38,23 @@ class TextOptions(TypedDict, total=False):
     prediction: str
 
 
+def check_max_tokens(max_tokens: int) -> None:
+    """Raises InputError."""
+    if not 0 <= max_tokens < 1 << 32:
+        raise InputError("max-tokens", max_tokens, "must lie in 0..2**32-1", remedy="0: as far as the context reaches")
+
+
 def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.GenerateRequest:
-    """What goes to the verifier, nothing received yet."""
+    """What goes to the verifier, nothing received yet. Raises InputError."""
+    max_tokens = options.get("max_tokens", 0)
+    check_max_tokens(max_tokens)
+    for text in (*options.get("stop", ()), options.get("prediction", "")):
+        check_text("stop or prediction", text)
     return pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
         prompt=codec.prompt_to_wire(prompt),
         sampling=codec.sampling_to_wire(options.get("sampling") or SamplingParams()),
-        max_tokens=options.get("max_tokens", 0),
+        max_tokens=max_tokens,
         stop=[text.encode() for text in options.get("stop", ())],
         rule=codec.rule_to_wire(options.get("rule", Rule.RACE)),
         no_draft=not options.get("draft", True),
@@ -146,6 +156,7 @@ class Transcript:
             return
         if not completion.token_ids:
             completion.ttft = time.perf_counter() - self._started_at
+            completion.first_tokens = len(tokens)
         completion.runs += runs
         completion.token_ids += tokens
         for run in runs:

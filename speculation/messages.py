@@ -92,9 +92,19 @@ class Prompt:
             raise InputError("prompt", self.text, "comes with messages as well", remedy="give one of the two")
         if self.text == "":
             raise InputError("prompt", "", "is empty", remedy="give at least one character")
+        check_text("prompt", self.text or "")
         for message in self.messages:
+            check_text("messages.content", message.content)
             if not message.role:
                 raise InputError("messages.role", "", "is empty", remedy="use system, user or assistant")
+
+
+def check_text(field: str, text: str) -> None:
+    """Raises InputError for characters that are none, as Python makes of input that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(field, text, f"is not UTF-8 at character {error.start}", remedy="give UTF-8") from None
 
 
 @dataclass(frozen=True, slots=True)

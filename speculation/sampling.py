@@ -48,7 +48,7 @@ def _is_number(value: object) -> bool:
 #: field, test, the same in words, remedy
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     ("temperature", lambda t: t >= 0, "a finite number, 0 or more", "0 is greedy, 1 the model's own distribution"),
-    ("top_k", lambda k: _is_int(k) and k >= 0, "a whole number, 0 or more", "0 turns it off"),
+    ("top_k", lambda k: _is_int(k) and 0 <= k < 1 << 32, "a whole number in 0..2**32-1", "0 turns it off"),
     ("top_p", lambda p: 0 < p <= 1, "a number above 0 and at most 1", "1 turns it off"),
     ("min_p", lambda p: 0 <= p <= 1, "a number in 0..1", "0 turns it off"),
     ("repetition_penalty", lambda r: r > 0, "a finite number above 0", "1 turns it off"),

@@ -206,6 +206,16 @@ def test_a_text_of_which_nothing_was_shown_begins_anew_under_a_rule_that_is_not_
     assert transcript.completion.token_ids == [77, 78] and transcript.completion.resumes == 1
 
 
+def test_what_came_with_the_first_token_is_not_counted_as_written_in_no_time() -> None:
+    transcript = Transcript(generate_request(PROMPT), lambda chunk: None)
+    told(transcript, pb.GenerateStarted(), pb.TextChunk(token_ids=[1, 2, 3], runs=[pb.TextRun(text=b"ab")]))
+    assert transcript.completion.tpot is None and transcript.completion.tokens_per_second is None
+    told(transcript, pb.TextChunk(token_ids=[4, 5], runs=[pb.TextRun(text=b"c")]))
+    completion = transcript.completion
+    completion.ttft, completion.e2el = 1.0, 2.0
+    assert completion.decode_tokens == 2 and completion.tpot == 0.5 and completion.tokens_per_second == 2.0
+
+
 async def test_no_text_is_resumed_under_a_rule_that_is_still_open() -> None:
     engine = TextEngine()
     async with serving(engine) as (verifier, address), Client(address) as client:

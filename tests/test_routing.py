@@ -173,7 +173,7 @@ def test_a_draining_verifier_is_never_offered(by: str):
     driver.run(3)
     assert drain_orders(one) == [(True, False)], "obeyed at once, so said once"
     assert list(one.sessions) == ["a"] and not drain_orders(other)
-    decide(driver, by, undo=True)
+    assert not decide(driver, by, undo=True).draining, "what was decided, not what is still so"
     driver.run(1)
     assert sorted(asked(driver)) == ["v1", "v2"] and not one.draining
 

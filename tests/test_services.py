@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from protos.transport import PROTOCOL_VERSION
 from speculation.errors import ConnectionFailedError
 from speculation.messages import SessionOffer, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
-from tests.service_drivers import baseline, drafters, drafting, request, serving, stub_to, text_of
+from tests.service_drivers import SLOW, baseline, drafters, drafting, request, serving, stub_to, text_of
 from tests.text_engine import TextDrafter, TextEngine
 from verifier_service.server import SERVICE, VerifierServer
 from verifier_service.verifier import Verifier
@@ -137,6 +138,32 @@ async def test_a_drafter_whose_model_fails_loses_that_session_only():
         assert finished.speculation.spans > 0 and again == alone
         assert [link.rejected_messages for link in verifier.roster.links] == [0]
         await baseline(verifier, engine)
+
+
+async def test_the_enumeration_of_psi_says_nothing_about_the_drafters_speed():
+    """It takes many times a draft token's time, and plans for other texts rest on that."""
+
+    class Slow(TextDrafter):
+        def open(self, offer: SessionOffer):
+            source = super().open(offer)
+            expand = source.expand
+
+            def slowly(*args, **kwargs):
+                time.sleep(0.05)
+                return expand(*args, **kwargs)
+
+            source.expand = slowly
+            return source
+
+    async with (
+        serving(TextEngine(step_seconds=0.05), plan=SLOW, adaptive=False) as (verifier, address),
+        drafting(address, Slow(), seconds_per_token=0.001) as drafter,
+    ):
+        await drafters(verifier, 1)
+        _, finished = await text_of(address, request(SamplingParams(), rule=Rule.STRING_REJECTION))
+        assert finished.speculation.spans > 3 and drafter.seconds_per_token == 0.001
+        _, finished = await text_of(address, request(SamplingParams()))
+        assert finished.speculation.spans > 1 and drafter.seconds_per_token > 0.002
 
 
 async def test_an_engine_that_fails_fails_one_session_only(monkeypatch: pytest.MonkeyPatch):

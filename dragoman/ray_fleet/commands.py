@@ -104,7 +104,7 @@ def run_down(address: str) -> None:
 
 
 def _size(text: str) -> tuple[str, int]:
-    found = re.fullmatch(r"([^=]+)=(\d{1,4})", text)
+    found = re.fullmatch(r"([^=]+)=(\d{1,9})", text)
     if found is None:
         raise InputError("size", text, "is not GROUP=REPLICAS", remedy="write for example drafters=3")
     return found[1], int(found[2])

@@ -19,6 +19,7 @@ from speculation.plan import START
 from verifier_service.actor import VerifierSettings
 
 _LAST_PORT: Final = 65_535
+MAX_REPLICAS: Final = 1000
 #: The resource that only the head node of a cluster has.
 HEAD: Final = "node:__internal_head__"
 
@@ -63,7 +64,7 @@ class Group(Settings):
     model: str = Field(min_length=1)
     device: Device = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
-    replicas: int = Field(default=1, ge=0, le=1000)
+    replicas: int = Field(default=1, ge=0, le=MAX_REPLICAS)
     num_cpus: Cpus = 1
     num_gpus: Gpus = 0
     labels: Labels = Field(default={})

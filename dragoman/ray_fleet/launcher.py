@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from dragoman.ray_fleet.calls import Answer, Outcome, ask, ask_until
-from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.config import MAX_REPLICAS, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, own_host
 from dragoman.ray_fleet.nodes import alive, problem_of, wait_for_nodes
 from dragoman.ray_fleet.replicas import (
@@ -176,7 +176,7 @@ class Launcher:
 
     def scale(self, fleet: FleetFile, sizes: Mapping[str, int], *, drain_seconds: float) -> list[Standing]:
         """Change how many replicas a group has; texts go on meanwhile. Raises what ``up`` raises."""
-        wanted = [self._group(fleet, name).model_copy(update={"replicas": count}) for name, count in sizes.items()]
+        wanted = [self._resized(fleet, name, count) for name, count in sizes.items()]
         nodes = alive(self._ray)
         for group in wanted:
             problem = problem_of(group.place, nodes) if group.replicas else ""
@@ -188,6 +188,12 @@ class Launcher:
         targets = [group for group in wanted if isinstance(group, Target)]
         drafters = [group for group in wanted if isinstance(group, DrafterGroup)]
         return self._start(fleet.model_copy(update={"targets": targets, "drafters": drafters}))
+
+    def _resized(self, fleet: FleetFile, name: str, count: int) -> Target | DrafterGroup:
+        group = self._group(fleet, name)
+        if count > MAX_REPLICAS:
+            raise InputError(group.name, count, "is too many replicas", remedy=f"{MAX_REPLICAS} at most")
+        return group.model_copy(update={"replicas": count})
 
     def _belongs(self, replica: Replica, group: Target | DrafterGroup) -> bool:
         return replica.kind == kind_of(group) and replica.group == group.name
