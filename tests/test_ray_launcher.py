@@ -159,6 +159,6 @@ def test_a_group_is_named_or_the_only_one_of_its_kind():
     with pytest.raises(InputError, match="no group") as caught:
         launcher._group(fleet, "x")
     assert "t, u, d" in caught.value.remedy
-    with pytest.raises(InputError, match="d=1001.*too many") as caught:
+    with pytest.raises(InputError, match=r"d=1001.*too many") as caught:
         launcher.scale(fleet, {"drafters": 1001}, drain_seconds=0)
     assert "1000" in caught.value.remedy
