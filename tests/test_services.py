@@ -22,6 +22,7 @@ from speculation.messages import SessionOffer, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
 from tests.service_drivers import SLOW, baseline, drafters, drafting, request, serving, stub_to, text_of
 from tests.text_engine import TextDrafter, TextEngine
+from tests.text_models import TextModelSource
 from verifier_service.server import SERVICE, VerifierServer
 from verifier_service.verifier import Verifier
 
@@ -143,17 +144,14 @@ async def test_a_drafter_whose_model_fails_loses_that_session_only():
 async def test_the_enumeration_of_psi_says_nothing_about_the_drafters_speed():
     """It takes many times a draft token's time, and plans for other texts rest on that."""
 
+    class SlowSource(TextModelSource):
+        def expand(self, *args, **kwargs):
+            time.sleep(0.05)
+            return super().expand(*args, **kwargs)
+
     class Slow(TextDrafter):
-        def open(self, offer: SessionOffer):
-            source = super().open(offer)
-            expand = source.expand
-
-            def slowly(*args, **kwargs):
-                time.sleep(0.05)
-                return expand(*args, **kwargs)
-
-            source.expand = slowly
-            return source
+        def open(self, offer: SessionOffer) -> TextModelSource:
+            return SlowSource(self.model, offer)
 
     async with (
         serving(TextEngine(step_seconds=0.05), plan=SLOW, adaptive=False) as (verifier, address),
