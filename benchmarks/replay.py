@@ -32,6 +32,7 @@ from speculation.drafter_session import DraftToken
 from speculation.errors import InputError
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.plan import START
+from verifier_service.server import GRACE
 
 
 def number_of(prompt: Prompt, texts: list[RecordedText]) -> int:
@@ -264,7 +265,7 @@ def verifier(
         verify_threshold,
     )
     address = Address.parse(listen, field="listen", allow_port_zero=True)
-    serve_verifier(engine, address, plan, adaptive=adaptive, lookup=lookup, ready_json=True)
+    serve_verifier(engine, address, plan, adaptive=adaptive, lookup=lookup, grace=GRACE, ready_json=True)
 
 
 @app.command()

@@ -36,14 +36,12 @@ class DeskSession:
         self._moves: deque[Move] = deque()
 
     @property
-    def fresh(self) -> bool:
-        """Whether its first batch is still to come, which has the prompt to read besides."""
-        return self._source is None
-
-    @property
     def usual(self) -> bool:
-        """Whether its batches take what the model's usually do: the enumeration of psi takes many times that."""
-        return not self.fresh and self._offer.rule is not Rule.STRING_REJECTION
+        """Whether its coming batch takes what the model's usually do.
+
+        Its first has the prompt to read besides, and the enumeration of psi takes many times as long.
+        """
+        return self._source is not None and self._offer.rule is not Rule.STRING_REJECTION
 
     def wants_draft(self) -> bool:
         return self._session.wants_draft()

@@ -118,7 +118,7 @@ class VerifierServer:
 
 
 async def serve_until_signal(
-    verifier: Verifier, listen: Address, *, on_ready: Callable[[Address], None], grace: float = GRACE
+    verifier: Verifier, listen: Address, *, on_ready: Callable[[Address], None], grace: float
 ) -> None:
     """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address. ``grace``: see `VerifierServer.stop`."""
     server = VerifierServer(verifier)
