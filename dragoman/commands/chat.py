@@ -1,0 +1,51 @@
+"""The options of `dragoman chat`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dragoman.fleet_cli import FleetModel, FleetOf, ResumeFor
+from dragoman.options import (
+    MaxTokens,
+    MinP,
+    NoDraft,
+    RuleName,
+    RuleOption,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    Verifier,
+)
+
+
+def chat(
+    verifier: Verifier = None,
+    coordinator: FleetOf = None,
+    model: FleetModel = "",
+    resume_for: ResumeFor = None,
+    system: Annotated[str | None, typer.Option(help="System message")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = 0,
+    rule: RuleOption = RuleName.RACE,
+    no_draft: NoDraft = False,
+) -> None:
+    """Talk with the target. /reset forgets the conversation, /exit leaves."""
+    from dragoman.chat import run_chat
+    from dragoman.dialling import Destination
+    from speculation.sampling import Rule, SamplingParams
+
+    run_chat(
+        Destination(verifier, coordinator, model, resume_for),
+        SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+        system=system,
+        max_tokens=max_tokens,
+        rule=Rule(rule.value),
+        draft=not no_draft,
+    )

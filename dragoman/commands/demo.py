@@ -1,0 +1,51 @@
+"""The options of `dragoman demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dragoman.options import (
+    MODEL_HELP,
+    AsJson,
+    Device,
+    Dtype,
+    MaxTokens,
+    Seed,
+    Temperature,
+)
+
+
+def demo(
+    target: Annotated[str, typer.Option(help=MODEL_HELP)] = "qwen2.5-coder-1.5b",
+    drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")] = "smollm2-135m",
+    max_tokens: MaxTokens = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    target_dtype: Dtype = "auto",
+    drafter_dtype: Dtype = "auto",
+    target_threads: Annotated[int, typer.Option(help="CPU threads of the target; 0: all cores")] = 0,
+    drafter_threads: Annotated[int, typer.Option(help="CPU threads of the drafter")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run target and drafter here, answer the same prompts with and without the drafter, and compare."""
+    import os
+
+    from dragoman.demo import DemoConfig, run_demo
+
+    config = DemoConfig(
+        target=target,
+        drafter=drafter,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        device=device,
+        target_dtype=target_dtype,
+        drafter_dtype=drafter_dtype,
+        target_threads=target_threads or len(os.sched_getaffinity(0)),
+        drafter_threads=drafter_threads,
+    )
+    if not run_demo(config, as_json=as_json):
+        raise typer.Exit(1)

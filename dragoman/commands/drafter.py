@@ -1,0 +1,49 @@
+"""The options of `dragoman drafter`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dragoman.options import (
+    LOCAL_VERIFIER,
+    MODEL_HELP,
+    Coordinator,
+    Device,
+    Dtype,
+    ReadyJson,
+    Threads,
+    Verbose,
+    Verifier,
+)
+from speculation.errors import InputError
+
+
+def drafter(
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
+    verifier: Verifier = None,
+    coordinator: Coordinator = None,
+    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
+    max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most", min=1, max=100_000)] = 4,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    ready_json: ReadyJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
+    from dragoman.loading import load_drafter
+    from dragoman.serve import serve_drafter, set_up_logging
+    from protos.transport import COORDINATOR_PORT, DEFAULT_PORT, Address
+
+    set_up_logging(verbose)
+    if verifier is not None and coordinator is not None:
+        raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
+    field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
+    port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
+    dialled = Address.parse(address, field=field, default_port=port)
+    loaded = load_drafter(model, device=device, dtype=dtype, threads=threads)
+    serve_drafter(
+        loaded, dialled, fleet=coordinator is not None, name=name, max_sessions=max_sessions, ready_json=ready_json
+    )

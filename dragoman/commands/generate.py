@@ -1,0 +1,67 @@
+"""The options of `dragoman generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragoman.fleet_cli import FleetModel, FleetOf, ResumeFor
+from dragoman.options import (
+    AsJson,
+    MaxTokens,
+    MinP,
+    NoDraft,
+    RuleName,
+    RuleOption,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    Verifier,
+)
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Option(help="Text to continue")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="File with the text to continue; - is standard input")
+    ] = None,
+    messages: Annotated[
+        str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
+    ] = None,
+    verifier: Verifier = None,
+    coordinator: FleetOf = None,
+    model: FleetModel = "",
+    resume_for: ResumeFor = None,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End the text before this; may be repeated")] = None,
+    rule: RuleOption = RuleName.RACE,
+    prediction_file: Annotated[
+        Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")
+    ] = None,
+    no_draft: NoDraft = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let the target write; drafted text and its own appear in two colours."""
+    from dragoman.dialling import Destination
+    from dragoman.generate import read_prompt, run_generate
+    from speculation.sampling import Rule, SamplingParams
+
+    run_generate(
+        Destination(verifier, coordinator, model, resume_for),
+        read_prompt(prompt, prompt_file, messages),
+        SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+        rule=Rule(rule.value),
+        draft=not no_draft,
+        as_json=as_json,
+        prediction_file=prediction_file,
+    )
