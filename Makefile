@@ -38,6 +38,14 @@ demo: venv ## Run a verifier and a drafter here and let them answer a prompt
 test: venv ## Run the tests (ARGS='-m "not models"' to choose)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: check
+check: lint ## Style, types, and the tests that need no model, no Ray and no process of their own (minutes)
+	$(BIN)/python -m pytest -m "not models and not ray and not process and not netns and not slow" $(ARGS)
+
+.PHONY: docs
+docs: venv ## Build the documentation into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 .PHONY: lint
 lint: venv check-protos ## Check style, types, the protocol and its stubs
 	$(BIN)/ruff check .
