@@ -93,6 +93,11 @@ class CausalLM:
             pack(loaded)
         return cls(loaded, tokenizer, name=files.name, dtype_name=dtype_name)
 
+    @property
+    def module(self) -> PreTrainedModel:
+        """The transformers model itself, for an engine that runs it in a way of its own."""
+        return self._model
+
     def new_cache(self) -> KVCache:
         return KVCache(self._config)
 

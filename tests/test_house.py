@@ -23,11 +23,13 @@ ARROWS: dict[str, set[str]] = {
     "speculation": set(),
     "protos": {"speculation"},
     "language_models": {"speculation"},
-    "verifier_service": {"language_models", "protos", "speculation"},
+    "engine": {"language_models", "speculation"},
+    "verifier_service": {"engine", "language_models", "protos", "speculation"},
     "drafter_service": {"language_models", "protos", "speculation"},
     "coordinator": {"verifier_service", "drafter_service", "language_models", "protos", "speculation"},
     "dragoman": {
         "coordinator",
+        "engine",
         "verifier_service",
         "drafter_service",
         "language_models",
@@ -176,10 +178,10 @@ def test_packages_are_typed() -> None:
 
 
 def test_third_party_imports_are_declared() -> None:
-    """Whatever the packages import is a dependency in pyproject.toml (Ray: of its extra)."""
+    """Whatever the packages import is a dependency in pyproject.toml (Ray, Triton: of their extras)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = project["dependencies"] + [
-        requirement for extra in ("ray", "plot") for requirement in project["optional-dependencies"][extra]
+        requirement for extra in ("ray", "plot", "gpu") for requirement in project["optional-dependencies"][extra]
     ]
     declared = {re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
     third_party = {name for path in sources(*ARROWS) for name in imports_of(path)}

@@ -1,0 +1,109 @@
+"""One forward pass over a step's rows: a transformers model over paged keys and values, compiled, as a CUDA graph.
+
+Every pass has one of few shapes: so many rows, and so much work for the attention kernel. Of a matrix product only the
+number of rows is a shape, and a product of one shape gives a row the same bits whatever the other rows hold (measured
+on an H200; between shapes they differ). So all steps of one number of rows give a row the same bits; how much work
+attention has changes none, see ``engine/tree_attention.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from engine import paged_attention
+from engine.kv_memory import KVMemory
+from engine.step_tables import SequenceRows, StepTables
+from speculation.errors import UnsupportedModelError
+
+log = logging.getLogger(__name__)
+
+
+class OutputProjection(nn.Module):
+    """Logits in float32 from weights of 16 bits: rounded to 16 bits, many would tie."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        if layer.bias is not None:
+            raise UnsupportedModelError("an output projection with a bias has no kernel here")
+        self.weight: nn.Parameter = layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cuda" or x.dtype == torch.float32:
+            return nn.functional.linear(x.float(), self.weight.float())
+        flat = torch.mm(x.reshape(-1, x.shape[-1]), self.weight.t(), out_dtype=torch.float32)
+        return flat.view(*x.shape[:-1], -1)
+
+
+class StepShape:
+    """Steps of ``rows`` rows. ``all_logits``: of every row, or (a prefill) of none that matters."""
+
+    def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, slots: int, all_logits: bool = True) -> None:
+        self.tables = StepTables(rows=rows, slots=slots, page_table=memory.page_table, group=memory.group)
+        self._number = paged_attention.register_tables(self.tables)
+        self._model = model
+        self._memory = memory
+        self._keep: dict[str, int] = {} if all_logits else {"logits_to_keep": 1}
+        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+
+    def close(self) -> None:
+        self._graphs.clear()
+        paged_attention.forget_tables(self._number)
+
+    @torch.inference_mode()
+    def run(self, sequences: Sequence[SequenceRows]) -> Tensor:
+        """Logits [rows, V] float32 of the sequences' rows in their order; they stand until the next run."""
+        self.tables.load(sequences)
+        if self.tables.page_table.device.type != "cuda":
+            return self._forward()
+        kind = self.tables.splits, self.tables.work
+        if kind not in self._graphs:
+            self._graphs[kind] = self._capture()
+        graph, logits = self.graph
+        graph.replay()
+        return logits
+
+    @property
+    def graph(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """That of the last run, with where its logits come out."""
+        return self._graphs[self.tables.splits, self.tables.work]
+
+    def _forward(self) -> Tensor:
+        tables = self.tables
+        for module in self._memory.modules:
+            setattr(module, "kv_tables", self._number)  # noqa: B010
+            setattr(module, "kv_write", tables.write)  # noqa: B010
+        output = self._model(
+            input_ids=tables.tokens[None], position_ids=tables.row_position[None], use_cache=False, **self._keep
+        )
+        return output.logits[0]
+
+    def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # what is compiled or chosen at a first call must not be part of the graph
+            for _ in range(2):
+                self._forward()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory.graph_pool):
+            logits = self._forward()
+        return graph, logits
+
+
+def compile_layers(model: nn.Module, attending: Sequence[nn.Module]) -> None:
+    """Let torch.compile fuse what stands between the matrix products of each decoder layer.
+
+    Layers differ in their weights only, so one compiled layer serves all.
+    """
+    for block in model.modules():
+        if isinstance(block, nn.ModuleList) and len(block) == len(attending):
+            owners = [sum(module in attending for module in layer.modules()) for layer in block]
+            if owners == [1] * len(block):
+                for layer in block:
+                    layer.forward = torch.compile(layer.forward, fullgraph=True, dynamic=False)
+                return
+    log.warning("the decoder layers of %s were not found: they run uncompiled", type(model).__name__)
