@@ -17,7 +17,7 @@ from engine.kv_pages import SCRATCH
 #: Positions in a page.
 PAGE = 16
 #: Positions whose keys are summed by themselves, and whose sums are merged before they meet others (tree_attention.py).
-BLOCK, SPLIT = 64, 256
+BLOCK, SPLIT = 64, 128
 #: Queries that are multiplied with keys together, of one KV head: rows times query heads of that head.
 QUERIES = 64
 #: New tokens on one path of a tree, so that they lie in two blocks at most.

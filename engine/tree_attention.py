@@ -26,6 +26,11 @@ from torch import Tensor
 
 from engine.step_tables import BLOCK, MAX_DEPTH, PAGE, QUERIES, SPLIT, TAIL_BLOCKS, StepTables
 
+#: Of the kernel that multiplies; measured on an H200.
+WARPS, STAGES = 4, 2
+#: Splits that are read at once.
+CHUNK = 8
+
 
 @triton.jit
 def _block(q, keys, values, places, valid, head_offset, token_stride, scale, softcap, D: tl.constexpr):
@@ -176,7 +181,9 @@ def _combine(
     BLOCK: tl.constexpr,
     SPLIT: tl.constexpr,
     TAILS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
+    """One row and head: its splits from left to right, the uncommitted blocks within theirs."""
     row = tl.program_id(0)
     heads = tl.program_id(1) + tl.arange(0, 1)
     dims = tl.arange(0, D)
@@ -189,26 +196,36 @@ def _combine(
     position = tl.load(row_position + row).to(tl.int32)
     full = base // BLOCK
     per_split: tl.constexpr = SPLIT // BLOCK
+    partial_split = full // per_split  # the first that is not committed as a whole
+    first = (row * H + heads) * S
     top = tl.full([1], float("-inf"), tl.float32)
     total = tl.zeros([1], tl.float32)
     result = tl.zeros([1, D], tl.float32)
-    for split in range(position // SPLIT + 1):
-        top_s = tl.full([1], float("-inf"), tl.float32)
-        total_s = tl.zeros([1], tl.float32)
-        out_s = tl.zeros([1, D], tl.float32)
-        if split * per_split < full:
-            at = (row * H + heads) * S + split
-            top_s = tl.load(split_top + at)
-            total_s = tl.load(split_total + at)
-            out_s = tl.load(split_out + at[:, None].to(tl.int64) * D + dims[None, :])
-        for tail in range(TAILS):
+    # Several loads on their way at once; what lies beyond merges as nothing, which changes no bit.
+    for chunk in range(0, partial_split, CHUNK):
+        for number in tl.static_range(CHUNK):
+            split = chunk + number
+            there = split < partial_split
+            at = first + tl.where(there, split, 0)
+            top_s = tl.load(split_top + at, mask=there, other=float("-inf"))
+            total_s = tl.load(split_total + at, mask=there, other=0.0)
+            out_s = tl.load(split_out + at[:, None].to(tl.int64) * D + dims[None, :], mask=there, other=0.0)
+            top, total, result = _merge(top, total, result, top_s, total_s, out_s)
+    for later in tl.static_range(TAILS):
+        split = partial_split + later
+        there = split * per_split < full
+        at = first + tl.where(there, split, 0)
+        top_s = tl.load(split_top + at, mask=there, other=float("-inf"))
+        total_s = tl.load(split_total + at, mask=there, other=0.0)
+        out_s = tl.load(split_out + at[:, None].to(tl.int64) * D + dims[None, :], mask=there, other=0.0)
+        for tail in tl.static_range(TAILS):
             block = full + tail
-            if (block // per_split == split) & (block * BLOCK <= position):
-                at = (row * H + heads) * TAILS + tail
-                top_b = tl.load(tail_top + at)
-                total_b = tl.load(tail_total + at)
-                out_b = tl.load(tail_out + at[:, None].to(tl.int64) * D + dims[None, :])
-                top_s, total_s, out_s = _merge(top_s, total_s, out_s, top_b, total_b, out_b)
+            inside = (block // per_split == split) & (block * BLOCK <= position)
+            at_t = (row * H + heads) * TAILS + tail
+            top_b = tl.load(tail_top + at_t, mask=inside, other=float("-inf"))
+            total_b = tl.load(tail_total + at_t, mask=inside, other=0.0)
+            out_b = tl.load(tail_out + at_t[:, None].to(tl.int64) * D + dims[None, :], mask=inside, other=0.0)
+            top_s, total_s, out_s = _merge(top_s, total_s, out_s, top_b, total_b, out_b)
         top, total, result = _merge(top, total, result, top_s, total_s, out_s)
     tl.store(out + to_out, (result / total[:, None]).to(out.dtype.element_ty))
 
@@ -259,10 +276,20 @@ def tree_attention(
         M=QUERIES,
         DEPTH=MAX_DEPTH,
         TAILS=TAIL_BLOCKS,
-        num_warps=4,
-        num_stages=2,
+        num_warps=WARPS,
+        num_stages=STAGES,
     )
     _combine[(rows, heads)](
-        out, *by_row, *partials, H=heads, D=dim, S=splits, BLOCK=BLOCK, SPLIT=SPLIT, TAILS=TAIL_BLOCKS, num_warps=1
+        out,
+        *by_row,
+        *partials,
+        H=heads,
+        D=dim,
+        S=splits,
+        BLOCK=BLOCK,
+        SPLIT=SPLIT,
+        TAILS=TAIL_BLOCKS,
+        CHUNK=CHUNK,
+        num_warps=1,
     )
     return out

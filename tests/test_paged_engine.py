@@ -211,8 +211,8 @@ def test_work_is_of_few_sizes_and_reaches_every_block():
     tables = StepTables(rows=8, slots=2, page_table=torch.zeros((2, 64), dtype=torch.int64), group=4)
     pages = list(range(1, 65))
     tables.load([SequenceRows(0, 700, (1, 2), (ROOT, 0), pages), SequenceRows(1, 63, (1, 2), (ROOT, 0), pages)])
-    assert (tables.splits, tables.work) == (4, 64)
+    assert (tables.splits, tables.work) == (8, 64)
     items = [(int(a), int(b)) for a, b in tables.items[: tables.work]]
-    # Tile 0: ten whole blocks before position 640 in three splits. The rows: block 10; block 0, and 0 and 1.
-    assert items[:8] == [(0, 0), (0, 1), (0, 2), (-2, 0), (-3, 0), (-4, 0), (-5, 0), (-5, 1)]
-    assert set(items[8:]) == {(-1, 0)}
+    # Tile 0: ten whole blocks before position 640 in five splits. The rows: block 10; block 0, and 0 and 1.
+    assert items[:10] == [*[(0, split) for split in range(5)], (-2, 0), (-3, 0), (-4, 0), (-5, 0), (-5, 1)]
+    assert set(items[10:]) == {(-1, 0)}
