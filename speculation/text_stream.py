@@ -2,7 +2,7 @@
 
 Three things stand between the two: a stop string ends the text before its first byte (wherever in a block it is
 completed, also across blocks), a possible beginning of a stop string is held back, and so is an unfinished UTF-8
-character. Bytes keep the mark of who wrote them, the target or a drafter.
+character. Bytes keep the mark of who wrote them, the target or a drafter; a character, of who wrote its last byte.
 
 Invariant: what ``push`` and ``flush`` returned, joined, is the generated text up to the stop string.
 """
@@ -18,7 +18,10 @@ from speculation.retokenize import complete_utf8_prefix
 
 @dataclass(frozen=True, slots=True)
 class TextRun:
-    """Bytes written by one side: ``drafted`` if a drafter's guess was accepted, else the target's own."""
+    """Whole characters written by one side: ``drafted`` if a drafter's guess was accepted, else the target's own.
+
+    Only the end of a text may be an unfinished character, and where a text is no UTF-8, runs are cut somewhere in it.
+    """
 
     text: bytes
     drafted: bool
@@ -64,6 +67,10 @@ class TextStream:
         )
 
     def _release(self, length: int) -> tuple[TextRun, ...]:
+        """The first ``length`` bytes held. Never called in mid-character but at the end of a text."""
+        for at in range(length - 2, -1, -1):
+            if self._held[at + 1] & 0xC0 == 0x80:  # a continuation byte: a character belongs to who finished it
+                self._marks[at] = self._marks[at + 1]
         runs: list[TextRun] = []
         start = 0
         while start < length:

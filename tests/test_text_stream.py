@@ -26,6 +26,31 @@ def test_all_text_comes_out_with_its_marks(pieces: list[tuple[bytes, bool]], cut
     assert b"".join(bytes((drafted,)) * len(text) for text, drafted in shown) == marks
 
 
+@given(
+    text=st.text("aé猫🐶\0"), cuts=st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=40), data=st.data()
+)
+def test_runs_are_whole_characters_of_those_who_finished_them(text: str, cuts, data: st.DataObject):
+    """Wherever tokens begin and end, and whoever wrote them, with and without a stop string that may be completed."""
+    left, pieces = text.encode(), []
+    for length, drafted in cuts:
+        pieces.append((left[:length], drafted))
+        left = left[length:]
+    pieces = [piece for piece in [*pieces, (left, False)] if piece[0]]
+    stops = data.draw(st.lists(st.text("aé猫", min_size=1, max_size=3).map(str.encode), max_size=2))
+    shown = show(TextStream(stops), pieces)
+    writers = [drafted for piece, drafted in pieces for _ in piece]
+    finished = [writers[len(text[: at + 1].encode()) - 1] for at in range(len(text))]
+    told = [(character, drafted) for run, drafted in shown for character in run.decode()]
+    assert told == list(zip(text, finished, strict=True))[: len(told)]
+    assert len(told) == len(text) or any(stop in text.encode() for stop in stops)
+
+
+@given(text=st.binary(max_size=12), marks=st.lists(st.booleans(), min_size=12, max_size=12))
+def test_bytes_that_are_no_text_come_out_all_the_same(text: bytes, marks: list[bool]):
+    pieces = [(bytes((byte,)), drafted) for byte, drafted in zip(text, marks, strict=False)]
+    assert b"".join(run for run, _ in show(TextStream(), pieces)) == text
+
+
 @given(pieces=PIECES, cut=st.integers(1, 3))
 def test_what_is_shown_never_ends_inside_a_character(pieces: list[tuple[bytes, bool]], cut: int):
     stream = TextStream()
