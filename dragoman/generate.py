@@ -57,13 +57,16 @@ def _read(path: Path, *, field: str) -> str:
 
 
 def _parse_messages(messages: str) -> Prompt:
-    inline = messages.lstrip().startswith("[")
+    inline = messages.lstrip().startswith(("[", "{", '"'))  # a file's name that begins so can be given as ./NAME
     text = messages if inline else _read(Path(messages), field="messages")
     remedy = 'write [{"role": "user", "content": "..."}]'
     try:
         entries = json.loads(text)
     except ValueError as error:
         raise InputError("messages", messages, f"is not JSON: {error}", remedy=remedy) from error
+    if not isinstance(entries, list):
+        kind = "one message, not a list of them" if isinstance(entries, dict) else "no list of messages"
+        raise InputError("messages", messages, f"is {kind}", remedy=remedy)
     try:
         turns = tuple(ChatMessage(entry["role"], entry["content"]) for entry in entries)
     except (TypeError, KeyError, IndexError) as error:

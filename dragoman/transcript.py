@@ -48,8 +48,9 @@ def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.Gener
     """What goes to the verifier, nothing received yet. Raises InputError."""
     max_tokens = options.get("max_tokens", 0)
     check_max_tokens(max_tokens)
-    for text in (*options.get("stop", ()), options.get("prediction", "")):
-        check_text("stop or prediction", text)
+    for text in options.get("stop", ()):
+        check_text("stop", text)
+    check_text("prediction", options.get("prediction", ""))
     return pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
         prompt=codec.prompt_to_wire(prompt),

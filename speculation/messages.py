@@ -70,9 +70,13 @@ class SpeculationPlan:
             raise InputError("patience", self.patience, "must lie in 0..10 seconds", remedy="0 never waits")
 
 
+#: Who may speak in a conversation: as the chat API that most clients know has it. A template need not take them all.
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of a conversation."""
+    """One turn of a conversation. ``role``: one of ``ROLES``."""
 
     role: str
     content: str
@@ -95,8 +99,9 @@ class Prompt:
         check_text("prompt", self.text or "")
         for message in self.messages:
             check_text("messages.content", message.content)
-            if not message.role:
-                raise InputError("messages.role", "", "is empty", remedy="use system, user or assistant")
+            if message.role not in ROLES:
+                problem = "is no role" if message.role else "is empty"
+                raise InputError("messages.role", message.role, problem, remedy=f"use one of {', '.join(ROLES)}")
 
 
 def check_text(field: str, text: str) -> None:
