@@ -1,61 +1,65 @@
 """A model's tokenizer, for text that must stay text.
 
-Two copies of the tokenizer stand side by side: one parses special tokens and renders chat templates, the other takes
-every text literally, so that neither a draft nor a user's words that spell ``<|im_end|>`` become the special token.
+Copies of the tokenizer stand side by side: one parses special tokens, as what a chat template writes needs it, others
+take every text literally, so that neither a draft nor a user's words that spell ``<|im_end|>`` become the special
+token. Literal is what is special by the tokenizer's word, every token that ends a text, and those that the chat
+template writes around the turns; other added tokens are text that has a token of its own.
 
 Invariant where ``self_test`` finds nothing: ``vocab.text(encode(s)) == s.encode()``.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from tokenizers import Encoding, Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from language_models.chat_template import ChatTemplate
+from language_models.end_tokens import find_end_ids
+from language_models.special_names import LEFT, PickyParser, SpecialNames
+from language_models.tokenizer_check import findings
+from language_models.tokenizer_description import Description, byte_vocab, for_pieces, literal_copy, token_names
 from language_models.weights import ModelFiles
 from speculation.byte_vocab import ByteVocab
 from speculation.errors import InputError, ModelError, UnsupportedModelError
 from speculation.messages import Prompt
 
-#: Special tokens that end a text, by the names that models give them: a chat model that is made to continue raw text
-#: ends with the end token of its pre-training, which its settings often do not list.
-END_NAMES = frozenset(
-    {"<|endoftext|>", "<|im_end|>", "</s>", "<eos>", "<end_of_turn>", "<|eot_id|>", "<|end_of_text|>"}
-)
-
-SELF_TEST = (
-    "Hello, world!",
-    " leading space",
-    "  two  spaces  ",
-    "\tif x:\n\t\treturn {'a': [1, 2]}  # tab\n",
-    "line\r\nline\n\n\nline",
-    "nul \x00 byte",
-    "emoji 🐶👩‍👩‍👧 and 猫が座った",
-    "combining e\u0301 and a\u030a",
-    "a" + " " * 70 + "b" + "\n" * 9,
-    "<|im_end|> </s> <bos> is text",
-)
-
 
 class TextTokenizer:
-    """See the module. Make it with ``from_pretrained``."""
+    """See the module. Make it with ``from_pretrained``. ``end_ids``: also those that the model does not have."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab: ByteVocab) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, vocab: ByteVocab, end_ids: Sequence[int], description: Description
+    ) -> None:
         self.vocab = vocab
+        self.end_ids = tuple(end_ids)
+        self.added: dict[int, str] = {token["id"]: token["content"] for token in description["added_tokens"]}
+        self.template = ChatTemplate(tokenizer)
         self._tokenizer = tokenizer
         self._parsing: Tokenizer = tokenizer.backend_tokenizer
-        description = json.loads(self._parsing.to_str())
-        self._prompting = _literal(description)
-        self._literal = _literal(_for_pieces(description))
-        self._special_names = tuple(vocab.special.values())
+        ends = {self.added[token] for token in end_ids if token in self.added}
+        special = {token["content"] for token in description["added_tokens"] if token["special"]}
+        around_turns = ends | self._written(self.template.conversations(answer=False))
+        #: Names that are text where a user spells them.
+        self.names = SpecialNames(special | around_turns | self._written(self.template.conversations(answer=True)))
+        #: Tokens of ordinary text that the tokenizer has and the model has not.
+        self.text_beyond = {i: name for i, name in token_names(description).items() if i >= vocab.size}
+        self.text_beyond = {i: name for i, name in self.text_beyond.items() if self.added.get(i) not in self.names}
+        self._prompting = literal_copy(description, self.names)
+        # What models wrote, or may write: <think>, say, is the token that the model would write itself.
+        self._literal = literal_copy(for_pieces(description), around_turns)
+        if self.template:
+            self._picky  # noqa: B018  takes seconds where the vocabulary is large, which no request shall wait for
 
     @classmethod
     def from_pretrained(cls, files: ModelFiles, vocab_size: int) -> TextTokenizer:
-        """``vocab_size``: the model's, which may be padded. Raises ModelError, UnsupportedModelError."""
+        """``vocab_size``: the model's, which may be padded, or less than the tokenizer's.
+
+        Raises ModelError, UnsupportedModelError.
+        """
         try:
             tokenizer = AutoTokenizer.from_pretrained(files.source, local_files_only=files.local)
         except (OSError, ValueError, KeyError) as error:
@@ -65,8 +69,9 @@ class TextTokenizer:
                 f"{files.name} has no fast tokenizer, so its vocabulary cannot be read as bytes",
                 remedy="convert it to tokenizer.json",
             )
-        end_ids = _end_ids(tokenizer, files)
-        return cls(tokenizer, _byte_vocab(tokenizer, end_ids, vocab_size, files.name))
+        end_ids = find_end_ids(tokenizer, files)
+        description = json.loads(tokenizer.backend_tokenizer.to_str())
+        return cls(tokenizer, byte_vocab(description, end_ids, vocab_size, files.name), end_ids, description)
 
     # ---- text to tokens ---------------------------------------------------------------------------------------
 
@@ -75,142 +80,98 @@ class TextTokenizer:
         return self._literal.encode(text, add_special_tokens=False).ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """A raw prompt: with BOS and leading space if that is the model's habit, nothing parsed."""
-        return self._prompting.encode(text, add_special_tokens=True).ids
+        """A raw prompt: with BOS and leading space if that is the model's habit, nothing parsed.
+
+        Raises InputError if the text needs a token that the model does not have.
+        """
+        return self._within_model("prompt", self._prompting.encode(text, add_special_tokens=True), text)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """A request's prompt, raw text or messages, as this model is to read it."""
+        """A request's prompt, raw text or messages, as this model is to read it. Raises InputError."""
         if prompt.text is not None:
             return self.encode_prompt(prompt.text)
         return self.encode_chat([{"role": m.role, "content": m.content} for m in prompt.messages])
 
     @property
     def has_chat_template(self) -> bool:
-        return bool(self._tokenizer.chat_template)
+        return bool(self.template)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Messages ({role, content}) through the model's chat template, up to where the answer begins.
 
-        A model without a template gets a plain transcript. Raises InputError if the template refuses the messages.
+        A model without a template gets a plain transcript. Raises InputError if the template refuses the messages,
+        or if they need a token that the model does not have.
         """
         if not self.has_chat_template:
-            turns = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages)
-            return self.encode_prompt(turns + "Assistant:")
-        if not any(name in m["content"] for m in messages for name in self._special_names):
-            return self._parse(self._render(messages))
-        # Some content spells a special token. Render around place holders, then take template and content apart.
-        places = [f"\ue000{uuid.uuid4().hex}\ue001" for _ in messages]
-        rendered = self._render([{**m, "content": place} for m, place in zip(messages, places, strict=True)])
-        ids: list[int] = []
-        for message, place in zip(messages, places, strict=True):
-            before, found, rendered = rendered.partition(place)
-            if not found:
-                raise InputError("messages", message["content"], "cannot be set into this model's chat template")
-            ids += self._parse(before) + self.encode(message["content"])
-        return ids + self._parse(rendered)
+            return self.encode_transcript(messages)
+        rendered = self.template.render(messages, self.names)
+        if not rendered.spelled:
+            encoding = self._parsing.encode(rendered.text, add_special_tokens=False)
+            return self._within_model("messages", encoding, rendered.text)
+        tokens = self._picky.encode(rendered.text, rendered.own_names(self.names))
+        for token, piece in tokens:
+            self._check_within_model("messages", token, piece)
+        return [token for token, _ in tokens]
 
-    def _parse(self, text: str) -> list[int]:
-        return self._parsing.encode(text, add_special_tokens=False).ids
+    def encode_transcript(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Messages as a plain transcript, up to where the answer begins. Raises InputError as ``encode_prompt``."""
+        turns = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages)
+        return self.encode_prompt(turns + "Assistant:")
 
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+    @functools.cached_property
+    def _picky(self) -> PickyParser:
+        literal = Tokenizer.from_str(self._prompting.to_str())
+        literal.encode_special_tokens = True
+        return PickyParser(literal, self._tokenizer.added_tokens_decoder, self.encode(LEFT))
+
+    def _within_model(self, field: str, encoding: Encoding, text: str) -> list[int]:
+        """The ids, all of which the model has. Raises InputError."""
+        ids = encoding.ids
+        if max(ids, default=0) >= self.vocab.size:
+            for token, (start, end) in zip(ids, encoding.offsets, strict=True):
+                self._check_within_model(field, token, text[start:end])
+        return ids
+
+    def _check_within_model(self, field: str, token: int, piece: str) -> None:
+        if token >= self.vocab.size:
+            raise InputError(
+                field,
+                self.added.get(token, piece),
+                f"is token {token} of the tokenizer, and the model has {self.vocab.size:,} tokens only",
+                remedy="leave it out, or use a model that fits its tokenizer",
             )
-        except Exception as error:  # templates raise what they like
-            raise InputError("messages", [m["role"] for m in messages], f"the chat template says: {error}") from error
-        assert isinstance(rendered, str)
-        return rendered
 
     # ---- proof ------------------------------------------------------------------------------------------------
 
+    def template_ids(self) -> set[int]:
+        """Ids that the chat template needs, those that the model does not have included."""
+        texts = self.template.conversations(answer=True)
+        return {token for text in texts for token in self._parsing.encode(text, add_special_tokens=False).ids}
+
+    def bos_ids(self) -> set[int]:
+        """Ids that every raw prompt is given, likewise."""
+        encoding = self._prompting.encode("x", add_special_tokens=True)
+        return {token for token, added in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if added}
+
+    def literal_prompt(self, text: str) -> list[int]:
+        """``encode_prompt`` without what is added and checked."""
+        return self._prompting.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The tokenizer's own word on what a text is, without special tokens; it may take a space at the beginning."""
+        return self._parsing.decode([token for token in ids if not self.vocab.is_special(token)])
+
     def self_test(self) -> list[str]:
-        """Texts that do not come back from tokens byte for byte, each with what came instead. Empty is exact."""
-        return [
-            f"{text!r} comes back as {came!r}"
-            for text in SELF_TEST
-            if (came := self.vocab.text(self.encode(text))) != text.encode()
-        ]
+        """What keeps this tokenizer from being exact. Empty is exact. See ``language_models/tokenizer_check.py``."""
+        return [finding.problem for finding in findings(self)]
+
+    def _written(self, texts: Iterable[str]) -> set[str]:
+        """The added tokens that these texts of the template have, as far as they are names and no words or spaces."""
+        encoded = (self._parsing.encode(text, add_special_tokens=False).ids for text in texts)
+        return {name for ids in encoded for token in ids if _is_name(name := self.added.get(token, ""))}
 
 
-def _literal(description: dict[str, Any]) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(json.dumps(description))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _for_pieces(description: dict[str, Any]) -> dict[str, Any]:
-    """The tokenizer that takes a piece out of the middle of a text as it is: no space before it, no normal form."""
-    description = json.loads(json.dumps(description))
-    for part in _parts(description.get("pre_tokenizer"), "pretokenizers"):
-        if part["type"] == "Metaspace":
-            part["prepend_scheme"] = "never"
-        if part["type"] == "ByteLevel":
-            part["add_prefix_space"] = False
-    normalizer = description.get("normalizer")
-    # Normal forms would change a draft's bytes; only SentencePiece's spelling of the space is needed.
-    kept = [part for part in _parts(normalizer, "normalizers") if part["type"] == "Replace"]
-    description["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None
-    return description
-
-
-def _parts(section: dict[str, Any] | None, key: str) -> Iterator[dict[str, Any]]:
-    """The section of a tokenizer's description, or what it is a sequence of."""
-    if section is None:
-        return
-    if section["type"] == "Sequence":
-        for part in section[key]:
-            yield from _parts(part, key)
-    else:
-        yield section
-
-
-def _byte_vocab(tokenizer: PreTrainedTokenizerBase, end_ids: list[int], size: int, name: str) -> ByteVocab:
-    """From the tokenizer's own description, by id: ``get_vocab()`` is in no order and hides duplicates."""
-    description = json.loads(tokenizer.backend_tokenizer.to_str())
-    model = description["model"]
-    vocab = model["vocab"]
-    tokens = dict(enumerate(t for t, _ in vocab)) if isinstance(vocab, list) else {i: t for t, i in vocab.items()}
-    added = {t["id"]: t["content"] for t in description["added_tokens"]}
-    special = [t["id"] for t in description["added_tokens"] if t["special"]]
-    decoders = {part["type"] for part in _parts(description.get("decoder"), "decoders")}
-    if "ByteLevel" in decoders:
-        make = ByteVocab.from_byte_level
-    elif model.get("byte_fallback") or decoders & {"ByteFallback", "Metaspace"}:
-        make = ByteVocab.from_sentencepiece
-    else:
-        raise UnsupportedModelError(
-            f"{name} has a {model['type']} tokenizer that is neither byte-level nor SentencePiece",
-            remedy="use a model whose tokens are exact bytes",
-        )
-    return make(tokens, added=added, special={*special, *end_ids}, end_ids=end_ids, size=size)
-
-
-def _end_ids(tokenizer: PreTrainedTokenizerBase, files: ModelFiles) -> list[int]:
-    """Ids that end a text; first the one that ends an assistant's turn, or else the tokenizer's own."""
-    added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
-    found = [_end_of_turn(tokenizer, added), tokenizer.eos_token_id]
-    try:
-        listed = GenerationConfig.from_pretrained(files.source, local_files_only=files.local).eos_token_id
-    except (OSError, ValueError):
-        listed = None  # optional
-    found += listed if isinstance(listed, list) else [listed]
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    found += [i for content, i in added.items() if content in END_NAMES & special]
-    return list(dict.fromkeys(i for i in found if i is not None))
-
-
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, added: Mapping[str, int]) -> int | None:
-    """The special token that the chat template puts behind an assistant's words."""
-    if not tokenizer.chat_template:
-        return None
-    words = "dragomansays"
-    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": words}]
-    try:
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception:  # a template with demands of its own
-        return None
-    assert isinstance(rendered, str)
-    after = rendered.rpartition(words)[2].lstrip()
-    names = [name for name in added if after.startswith(name)]
-    return added[max(names, key=len)] if names else None
+def _is_name(token: str) -> bool:
+    """Whether an added token looks like a mark, <|user|> or [INST], and not like a word or a run of spaces."""
+    marks = [c for c in token if not c.isalnum() and not c.isspace() and c != "▁"]
+    return bool(marks) and any(c.isalnum() for c in token)

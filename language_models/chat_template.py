@@ -1,0 +1,156 @@
+"""A model's chat template: messages in, a prompt's text out, and which of its special tokens are the template's own.
+
+A template is code: it trims, cuts, compares and repeats what it is given. So it is given the contents themselves, and
+then once more with the names marked that they spell, which tells where in the text those names have come to stand.
+The marks are characters that neither the contents nor the template use; none of them is left in the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from language_models.special_names import SpecialNames, Spot
+from speculation.errors import InputError
+
+Message = Mapping[str, str]
+Render = Callable[[Sequence[Message]], str]
+
+#: Words of the conversations that are rendered to see what a template does.
+_WORDS = "dragomansays"
+SYSTEM, USER, ASSISTANT = ({"role": role, "content": _WORDS} for role in ("system", "user", "assistant"))
+#: A template need not take all of them.
+CONVERSATIONS = ((SYSTEM, USER, ASSISTANT, USER), (USER, ASSISTANT, USER), (USER,))
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """``spelled``: characters of ``text`` that come from contents and spell special tokens, or parts of their names."""
+
+    text: str
+    spelled: frozenset[int] = frozenset()
+
+    def own_names(self, names: SpecialNames) -> list[Spot]:
+        """Where the template itself wrote a name."""
+        return [spot for spot in names.spots(self.text) if self.spelled.isdisjoint(range(*spot))]
+
+
+class ChatTemplate:
+    """See the module."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def __bool__(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
+    def text(self, messages: Sequence[Message], *, answer: bool = True) -> str:
+        """What a prompt of these messages is, with ``answer`` up to where the answer begins.
+
+        Raises InputError if the template refuses the messages.
+        """
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [{**m, "role": self._known_role(m["role"])} for m in messages],
+                tokenize=False,
+                add_generation_prompt=answer,
+            )
+        except Exception as error:  # templates raise what they like
+            raise InputError("messages", [m["role"] for m in messages], f"the chat template says: {error}") from error
+        assert isinstance(rendered, str)
+        return rendered
+
+    def _known_role(self, role: str) -> str:
+        """Few templates know a developer, and they take that for another name of the system."""
+        unknown = role == "developer" and role not in str(self._tokenizer.chat_template)
+        return "system" if unknown else role
+
+    def render(self, messages: Sequence[Message], names: SpecialNames) -> Rendered:
+        """The same, and what in it is not the template's own. Raises InputError."""
+        text = self.text(messages)
+        spots = [names.suspicious(m["content"]) for m in messages]
+        if not any(spots):
+            return Rendered(text)
+        unused = _unused_characters("".join([text, str(self._tokenizer.chat_template), *_contents(messages)]))
+        first: Rendered | None = None
+        for marking in (_in_disguise, _in_brackets):
+            try:
+                rendered = marking(messages, spots, self.text, unused)
+            except InputError:  # it minds the marks
+                continue
+            if rendered.text == text:
+                return rendered
+            # The template looked at a name. A disguise at least keeps every name what it is: the contents' own.
+            first = first if first is not None or marking is _in_brackets else rendered
+        if first is None:
+            problem = "spell special tokens that this model's chat template looks at"
+            raise InputError("messages", _contents(messages), problem, remedy="leave them out")
+        return first
+
+    def conversations(self, *, answer: bool) -> Iterator[str]:
+        """What it makes of some conversations that it takes."""
+        for messages in CONVERSATIONS:
+            try:
+                yield self.text(messages, answer=answer)
+            except InputError:
+                continue
+
+
+def _contents(messages: Sequence[Message]) -> list[str]:
+    return [m["content"] for m in messages]
+
+
+def _unused_characters(text: str) -> list[str]:
+    """For private use, and not used in the text: more than names have different characters."""
+    used = set(text)
+    private = map(chr, itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE)))
+    return list(itertools.islice((character for character in private if character not in used), 4096))
+
+
+def _in_disguise(
+    messages: Sequence[Message], spots: Sequence[Sequence[Spot]], render: Render, unused: Sequence[str]
+) -> Rendered:
+    """Every character of a name as another one: all lengths remain, but a template does not recognise the name."""
+    plain = {c: None for m, found in zip(messages, spots, strict=True) for a, b in found for c in m["content"][a:b]}
+    disguises = dict(zip(plain, unused, strict=False))
+    back = {ord(disguise): character for character, disguise in disguises.items()}
+    text = render(_marked(messages, spots, lambda name: "".join(disguises[c] for c in name)))
+    return Rendered(text.translate(back), frozenset(at for at, c in enumerate(text) if ord(c) in back))
+
+
+def _in_brackets(
+    messages: Sequence[Message], spots: Sequence[Sequence[Spot]], render: Render, unused: Sequence[str]
+) -> Rendered:
+    """A mark before and behind every name: a template recognises the name, but contents are longer."""
+    left, right = unused[:2]
+    marked = {m["content"][a:b] for m, found in zip(messages, spots, strict=True) for a, b in found}
+    text = render(_marked(messages, spots, lambda name: f"{left}{name}{right}"))
+    pieces: list[str] = []
+    spelled: set[int] = set()
+    at = 0
+    # A template that cuts at a name leaves single marks, which say nothing about what stands beside them.
+    for piece in re.split(f"({left}[^{left}{right}]*{right})", text):
+        name = piece[1:-1]
+        bracketed = piece == f"{left}{name}{right}" and name in marked
+        pieces.append(name if bracketed else piece.replace(left, "").replace(right, ""))
+        if bracketed:
+            spelled.update(range(at, at + len(name)))
+        at += len(pieces[-1])
+    return Rendered("".join(pieces), frozenset(spelled))
+
+
+def _marked(
+    messages: Sequence[Message], spots: Sequence[Sequence[Spot]], mark: Callable[[str], str]
+) -> Sequence[Message]:
+    marked = []
+    for message, found in zip(messages, spots, strict=True):
+        content, pieces, at = message["content"], [], 0
+        for start, end in found:
+            pieces += [content[at:start], mark(content[start:end])]
+            at = end
+        marked.append({**message, "content": "".join([*pieces, content[at:]])})
+    return marked
