@@ -52,8 +52,16 @@ class Drafter(Protocol):
         ...
 
     def measure(self) -> float:
-        """Seconds per drafted token, measured now; also warms up."""
+        """Seconds per drafted token, measured now, 0 if that cannot be; also warms up."""
         ...
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """A drafter that does something otherwise than people may expect."""
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from itertools import accumulate, takewhile
 
 import torch
 
+from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.draft_source import Path
 from language_models.causal_lm import CausalLM
 from speculation.drafter_session import DraftToken
@@ -34,7 +35,7 @@ class ModelDraftSource:
     def __init__(self, model: CausalLM, noise: RaceNoise, offer: SessionOffer) -> None:
         self._model = model
         self._vocab = model.tokenizer.vocab
-        self._prompt = self._model.tokenizer.prompt_ids(offer.prompt)
+        self._prompt = draft_prompt_ids(self._model.tokenizer, offer.prompt)
         if not self._prompt or len(self._prompt) >= self._model.context_length:
             raise SessionError(
                 f"the prompt has {len(self._prompt)} tokens for {self._model.name}, "

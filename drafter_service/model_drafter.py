@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
+from drafter_service.draft_prompts import template_notes
 from drafter_service.draft_source import DraftSource
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.proposing_source import ProposingSource
 from drafter_service.target_vocabularies import TargetVocabularies
 from language_models.causal_lm import CausalLM
+from language_models.tokenizer_check import Role, check_tokenizer
+from speculation.errors import InputError
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.race import RaceNoise
 from speculation.sampling import Rule, SamplingParams
 
+log = logging.getLogger(__name__)
+
 
 class ModelDrafter:
-    """Drafts with any causal language model. ``vocabularies``: folder that keeps those of targets, None for none."""
+    """Drafts with any causal language model. ``vocabularies``: folder that keeps those of targets, None for none.
+
+    Raises UnsupportedModelError for a model that could draft for nobody.
+    """
 
     def __init__(self, model: CausalLM, *, vocabularies: Path | None = None) -> None:
+        check_tokenizer(model.tokenizer, Role.DRAFTER, model.name)
+        #: For people: what it does otherwise than its model would have it.
+        self.notes = tuple(template_notes(model.tokenizer))
+        for note in self.notes:
+            log.warning("%s: %s", model.name, note)
         self.model = model
         self.model_name = model.name
         self.vocab_size = model.vocab_size
@@ -40,7 +54,10 @@ class ModelDrafter:
     def measure(self) -> float:
         prompt = Prompt(text="The quick brown fox jumps over the lazy dog.")
         offer = SessionOffer("measure", prompt, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan())
-        source = self.open(offer)
+        try:
+            source = self.open(offer)
+        except InputError:  # it has fewer tokens than its tokenizer, and these words need one that it has not
+            return 0.0
         path: tuple[int, ...] = ()
         seconds = []
         for _ in range(1 + 8):

@@ -6,17 +6,20 @@ Looks at tokenizers only; no weights are loaded.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drafter_service.draft_prompts import template_notes
 from drafter_service.loading import LOOKUP
 from dragoman.loading import show_licence
 from dragoman.terminal import progress_bar
 from language_models.config import ModelConfig
 from language_models.tokenizer import TextTokenizer
+from language_models.tokenizer_check import Finding, Role, findings, judge
 from language_models.weights import resolve
 from speculation.byte_vocab import intersection
 
@@ -37,7 +40,7 @@ class Examined:
     name: str
     config: ModelConfig
     tokenizer: TextTokenizer
-    problems: list[str]
+    findings: list[Finding]
 
     @classmethod
     def of(cls, model: str) -> Examined:
@@ -47,7 +50,7 @@ class Examined:
             files = resolve(model, progress=progress)
         config = ModelConfig.read(files)
         tokenizer = TextTokenizer.from_pretrained(files, config.vocab_size)
-        return cls(files.name, config, tokenizer, tokenizer.self_test())
+        return cls(files.name, config, tokenizer, findings(tokenizer))
 
 
 @dataclass(slots=True)
@@ -74,9 +77,7 @@ def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
         found.cannot.append(f"the target has {target.config.cannot_roll_back} layers, which cannot be rolled back")
     if not target.tokenizer.vocab.end_ids:
         found.remarks.append("the target has no end token: texts run to max_tokens")
-    for role, examined in (("target", target), ("drafter", drafter)):
-        if examined is not None and examined.problems:
-            found.remarks.append(f"the {role}'s tokenizer changes {len(examined.problems)} of the test texts")
+    _judge(target, Role.TARGET, found)
     if not target.tokenizer.has_chat_template:
         found.remarks.append("the target has no chat template: messages become a plain transcript")
     if drafter is not None:
@@ -84,7 +85,15 @@ def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
     return found
 
 
+def _judge(examined: Examined, role: Role, found: Diagnosis) -> None:
+    refusals, costs = judge(examined.findings, role)
+    found.cannot += [f"the {role.value}'s tokenizer: {refusal}" for refusal in refusals]
+    found.remarks += [f"the {role.value}'s tokenizer: {cost}" for cost in costs]
+
+
 def _compare(target: Examined, drafter: Examined, found: Diagnosis) -> None:
+    _judge(drafter, Role.DRAFTER, found)
+    found.remarks += template_notes(drafter.tokenizer)
     vocab = drafter.tokenizer.vocab
     found.common = len(intersection(target.tokenizer.vocab, vocab))
     texts = sum(1 for data in vocab.token_bytes if data)
@@ -106,8 +115,8 @@ def show(found: Diagnosis, console: Console) -> None:
     """A table side by side, the remarks, the verdict."""
     table = Table(show_header=True, title="Target and drafter", title_justify="left")
     table.add_column("")
-    table.add_column(f"target\n{found.target.name}")
-    table.add_column(f"drafter\n{found.drafter.name if found.drafter else LOOKUP}")
+    table.add_column(f"target\n{found.target.name}", overflow="fold")
+    table.add_column(f"drafter\n{found.drafter.name if found.drafter else LOOKUP}", overflow="fold")
     rows = [_column(found.target), _column(found.drafter) if found.drafter else ["-"] * len(_LABELS)]
     for label, *cells in zip(_LABELS, *rows, strict=True):
         table.add_row(label, *cells)
@@ -119,16 +128,27 @@ def show(found: Diagnosis, console: Console) -> None:
             _share(found.common, found.drafter.tokenizer),
         )
     console.print(table)
+    whole_lines = not console.is_terminal
     for examined in (found.target, found.drafter):
-        for problem in examined.problems if examined else ():
-            console.print(f"  {examined.name if examined else ''}: {problem}", highlight=False)
+        for line in _details(examined) if examined else ():
+            console.print(Text(line), soft_wrap=whole_lines)
     colour = {Verdict.GOOD: "green", Verdict.WORKS: "yellow", Verdict.CANNOT: "red"}[found.verdict]
     words = found.cannot or found.remarks
-    ending = (": " if found.cannot else " ") + "; ".join(words) if words else ""
-    console.print(Text.assemble((found.verdict.value, f"bold {colour}"), ending), soft_wrap=True)
+    colon = ":" if found.cannot or len(words) > 1 else ""
+    ending = "".join(f"\n- {word}" for word in words) if len(words) > 1 else f" {words[0]}" if words else ""
+    console.print(Text.assemble((found.verdict.value, f"bold {colour}"), colon, ending), soft_wrap=whole_lines)
 
 
-_LABELS = ("vocabulary", "kind of model", "context", "bytes come back exactly", "chat template", "end tokens")
+def _details(examined: Examined) -> list[str]:
+    """What the remarks do not name: of several findings of a kind they give one."""
+    kinds = Counter(finding.kind for finding in examined.findings)
+    several = [finding.problem for finding in examined.findings if kinds[finding.kind] > 1]
+    more = [f"and {len(several) - _SHOWN} more"] if len(several) > _SHOWN else []
+    return [f"  {examined.name}: {problem}" for problem in [*several[:_SHOWN], *more]]
+
+
+_SHOWN = 12
+_LABELS = ("vocabulary", "kind of model", "context", "tokenizer self-test", "chat template", "end tokens")
 
 
 def _column(examined: Examined) -> list[str]:
@@ -137,7 +157,7 @@ def _column(examined: Examined) -> list[str]:
         f"{vocab.size:,} ids, {len(vocab.special):,} special, {len(vocab.padding_ids):,} padding",
         examined.config.model_type,
         f"{examined.config.context_length:,} tokens",
-        "yes" if not examined.problems else f"no, {len(examined.problems)} texts change",
+        "passed" if not examined.findings else "see below",
         "yes" if examined.tokenizer.has_chat_template else "no",
         " ".join(vocab.special[token] for token in vocab.end_ids) or "none",
     ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache
+from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.candidates import CandidateTree
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
@@ -64,11 +65,12 @@ def check_target_dtype(dtype: str) -> None:
 class TransformersEngine:
     """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step.
 
-    Raises InputError for a model in int8.
+    Raises InputError for a model in int8, UnsupportedModelError for one whose tokenizer would spoil the text.
     """
 
     def __init__(self, model: CausalLM) -> None:
         check_target_dtype(model.dtype_name)
+        check_tokenizer(model.tokenizer, Role.TARGET, model.name)
         self._model = model
         self.name = model.name
         self.tokenizer = model.tokenizer
