@@ -16,6 +16,9 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import InputError, LimitExceededError
 
+#: Of a member, that are kept.
+NOTES = 8
+
 
 class Kind(Enum):
     VERIFIER = "verifier"
@@ -42,6 +45,7 @@ class Member:
     registered_at: float
     reported_at: float
     vocab_hash: str = ""
+    notes: tuple[str, ...] = ()
     #: Of a verifier: where it is reached, and what it computes in. Of a drafter: empty.
     address: str = ""
     dtype: str = ""
@@ -81,6 +85,7 @@ def read_registration(registration: pb.Registration, now: float) -> Member:
         model=registration.model,
         max_sessions=registration.max_sessions,
         vocab_hash=registration.vocab_hash,
+        notes=tuple(note[:NAME_LENGTH] for note in registration.notes[:NOTES]),
         registered_at=now,
         reported_at=now,
     )

@@ -52,6 +52,7 @@ def _member(member: Member, sessions: int, now: float) -> pb.MemberStatus:
         uptime_seconds=now - member.registered_at,
         silent_seconds=now - member.reported_at,
         rejected_reports=member.rejected_reports,
+        notes=member.notes,
     )
 
 

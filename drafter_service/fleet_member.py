@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from drafter_service.client import DrafterClient
-from drafter_service.draft_source import Drafter
+from drafter_service.draft_source import Drafter, HasNotes
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.joining import CoordinatorLink, Whereabouts
 from protos.transport import PROTOCOL_VERSION, Address, Backoff
@@ -52,6 +52,7 @@ class DrafterMember:
             vocab_hash=drafter.vocab_hash,
             max_sessions=max_sessions,
             drafter=pb.DrafterKind(seconds_per_token=seconds_per_token),
+            notes=drafter.notes if isinstance(drafter, HasNotes) else (),
         )
         self._link = CoordinatorLink(
             coordinator, registration, self.report, self.obey, on_joined=on_joined, backoff=backoff

@@ -38,11 +38,13 @@ def fleet_view(
         lines.extend(["", _verifiers(verifiers, width)])
     if drafters:
         lines.extend(["", _drafters(drafters, width)])
+    notes = [Text(f"{member.name}: {note}", style="yellow") for member in members for note in member.notes]
+    lines.extend(notes)
     if not members:
         lines.append(Text("\nNobody has joined yet: start `dragoman verifier` and `dragoman drafter`.", style="dim"))
     sessions = list(status.sessions)
     if sessions:
-        rows = len(sessions) if height is None else max(1, height - len(members) - _FURNITURE)
+        rows = len(sessions) if height is None else max(1, height - len(members) - len(notes) - _FURNITURE)
         lines.extend(["", _sessions(sessions[:rows], members, width)])
         if len(sessions) > rows:
             lines.append(Text(f"  ... and {len(sessions) - rows} more sessions", style="dim"))

@@ -510,7 +510,7 @@ class JoinRequest(_message.Message):
     def __init__(self, registration: _Optional[_Union[Registration, _Mapping]] = ..., verifier: _Optional[_Union[VerifierReport, _Mapping]] = ..., drafter: _Optional[_Union[DrafterReport, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class Registration(_message.Message):
-    __slots__ = ("protocol_version", "instance", "name", "version", "model", "vocab_size", "vocab_hash", "max_sessions", "verifier", "drafter", "dtype")
+    __slots__ = ("protocol_version", "instance", "name", "version", "model", "vocab_size", "vocab_hash", "max_sessions", "verifier", "drafter", "dtype", "notes")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -522,6 +522,7 @@ class Registration(_message.Message):
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     instance: str
     name: str
@@ -533,7 +534,8 @@ class Registration(_message.Message):
     verifier: VerifierKind
     drafter: DrafterKind
     dtype: str
-    def __init__(self, protocol_version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., verifier: _Optional[_Union[VerifierKind, _Mapping]] = ..., drafter: _Optional[_Union[DrafterKind, _Mapping]] = ..., dtype: _Optional[str] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., verifier: _Optional[_Union[VerifierKind, _Mapping]] = ..., drafter: _Optional[_Union[DrafterKind, _Mapping]] = ..., dtype: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifierKind(_message.Message):
     __slots__ = ("address",)
@@ -726,7 +728,7 @@ class StatusResponse(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("instance", "name", "model", "sessions", "max_sessions", "uptime_seconds", "silent_seconds", "rejected_reports", "verifier", "drafter")
+    __slots__ = ("instance", "name", "model", "sessions", "max_sessions", "uptime_seconds", "silent_seconds", "rejected_reports", "verifier", "drafter", "notes")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -737,6 +739,7 @@ class MemberStatus(_message.Message):
     REJECTED_REPORTS_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     instance: str
     name: str
     model: str
@@ -747,7 +750,8 @@ class MemberStatus(_message.Message):
     rejected_reports: int
     verifier: VerifierStatus
     drafter: FleetDrafterStatus
-    def __init__(self, instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., silent_seconds: _Optional[float] = ..., rejected_reports: _Optional[int] = ..., verifier: _Optional[_Union[VerifierStatus, _Mapping]] = ..., drafter: _Optional[_Union[FleetDrafterStatus, _Mapping]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., silent_seconds: _Optional[float] = ..., rejected_reports: _Optional[int] = ..., verifier: _Optional[_Union[VerifierStatus, _Mapping]] = ..., drafter: _Optional[_Union[FleetDrafterStatus, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifierStatus(_message.Message):
     __slots__ = ("address", "tokens_per_second", "committed_tokens", "kv_cache_bytes", "draining", "dtype", "vocab_hash")
