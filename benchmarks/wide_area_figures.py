@@ -56,6 +56,31 @@ def measured_costs(cells: Cells, setup: dict[str, Any]) -> PairCosts | None:
     )
 
 
+def arm_in_words(arm: str) -> str:
+    """The names that ``benchmarks/plans.py`` gives: synchronous_W, fixed_WIDTH_LOOKAHEAD_ALTERNATIVES."""
+    kind, *numbers = arm.split("_")
+    if kind == "synchronous":
+        return f"draft {numbers[0]}, send, wait"
+    if kind == "fixed":
+        width, lookahead, alternatives = numbers
+        return f"fixed: {width} a step, {lookahead} ahead, {alternatives} alternatives"
+    return {ADAPTIVE: "adaptive", DRAFTER_ONLY: "adaptive, no prompt lookup"}.get(arm, arm)
+
+
+def below(axes: Axes, *, columns: int, title: str | None = None) -> None:
+    """The legend under the axes, where it covers no curve."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            fontsize=8,
+            title=title,
+            title_fontsize=8,
+            ncols=columns,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14),
+            frameon=False,
+        )
+
+
 def of_trip(cells: Cells, round_trip: float) -> Cells:
     return [cell for cell in cells if cell["round_trip_ms"] == round_trip]
 
@@ -64,9 +89,9 @@ def draw_speed_up(axes: Axes, cells: Cells, setup: dict[str, Any], arms: list[st
     trips = sorted({cell["round_trip_ms"] for cell in cells})
     groups = {
         "adaptive": [arm for arm in arms if arm == ADAPTIVE],
-        "adaptive, without the target's lookup": [arm for arm in arms if arm == DRAFTER_ONLY],
-        "best fixed, overlapped": [arm for arm in arms if arm.startswith("fixed_")],
-        "best synchronous": [arm for arm in arms if arm.startswith("synchronous_")],
+        "adaptive, drafter alone (no prompt lookup)": [arm for arm in arms if arm == DRAFTER_ONLY],
+        "best fixed plan": [arm for arm in arms if arm.startswith("fixed_")],
+        "best of draft, send, wait": [arm for arm in arms if arm.startswith("synchronous_")],
     }
     for (label, members), marker in zip(groups.items(), "oDs^", strict=True):
         if members:
@@ -82,10 +107,10 @@ def draw_speed_up(axes: Axes, cells: Cells, setup: dict[str, Any], arms: list[st
         for trip in fine:
             there = PairCosts(costs.step, costs.step_per_token, costs.draft_token, trip / 1000, costs.acceptance)
             curve.append(predict(there, best_plan(there)).speed_up)
-        axes.plot(fine, curve, "--", color="grey", label="cost model, one branch, no lookup")
+        axes.plot(fine, curve, "--", color="grey", label="cost model: one branch, no lookup")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(xlabel="round trip, ms", ylabel="speed-up over the target alone", title="Speed-up", ylim=(0, None))
-    axes.legend(fontsize=8, loc="upper right")
+    below(axes, columns=2)
 
 
 def draw_plan(axes: Axes, cells: Cells) -> None:
@@ -96,23 +121,23 @@ def draw_plan(axes: Axes, cells: Cells) -> None:
         times = [change[0] for change in cell["plans"]] + [end]
         ahead = [change[2] for change in cell["plans"]]
         axes.step(times, [*ahead, ahead[-1]], where="post", label=f"{trip:.0f} ms")
-    axes.set(xlabel="seconds", ylabel="lookahead, draft tokens", title="Plan over time (first prompt)", ylim=(0, None))
-    axes.legend(fontsize=8, title="round trip", title_fontsize=8)
+    title = "How far the drafter may run ahead (first prompt)"
+    axes.set(xlabel="seconds since the first token", ylabel="lookahead, draft tokens", title=title, ylim=(0, None))
+    below(axes, columns=5, title="round trip")
 
 
 def draw_positions(axes: Axes, cells: Cells, arms: list[str]) -> None:
     for arm in arms:
         if arm.startswith("synchronous_"):
             rates = rates_by_position(cells, arm)[: int(arm.removeprefix("synchronous_"))]
-            axes.plot(range(1, len(rates) + 1), rates, marker="o", label=arm.replace("_", ", width "))
+            axes.plot(range(1, len(rates) + 1), rates, marker="o", label=arm_in_words(arm))
     axes.set(
-        xlabel="position in the step",
-        ylabel="acceptance rate, given all before",
-        title="Acceptance by position",
+        xlabel="position of the draft token in its step",
+        ylabel="acceptance rate, all before accepted",
+        title="Acceptance by position (draft, send, wait)",
         ylim=(0, 1),
     )
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+    below(axes, columns=3)
 
 
 def draw_waste(axes: Axes, cells: Cells, arms: list[str]) -> None:
@@ -124,9 +149,9 @@ def draw_waste(axes: Axes, cells: Cells, arms: list[str]) -> None:
             shares.append(statistics.median(share for share in wasted if share is not None) if any(wasted) else None)
         kept = [(trip, share) for trip, share in zip(trips, shares, strict=True) if share is not None]
         bold = arm == ADAPTIVE
-        axes.plot(*zip(*kept, strict=True), marker=".", linewidth=2.2 if bold else 0.9, label=arm)
-    axes.set(xlabel="round trip, ms", ylabel="share", title="Draft tokens verified in vain", ylim=(0, 1))
-    axes.legend(fontsize=7)
+        axes.plot(*zip(*kept, strict=True), marker=".", linewidth=2.2 if bold else 0.9, label=arm_in_words(arm))
+    axes.set(xlabel="round trip, ms", ylabel="share of verified", title="Draft tokens that were refused", ylim=(0, 1))
+    below(axes, columns=2)
 
 
 def main(
@@ -137,7 +162,7 @@ def main(
     found = json.loads(measured.read_text())
     cells, setup = found["cells"], found["setup"]
     arms = [arm for arm in cells[0] if isinstance(cells[0][arm], dict) and arm != "target_alone"]
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(12, 10), layout="constrained")
     draw_speed_up(axes[0, 0], cells, setup, arms)
     draw_plan(axes[0, 1], cells)
     draw_positions(axes[1, 0], cells, arms)
