@@ -16,6 +16,7 @@ from speculation.messages import ChatMessage, Prompt, SessionOffer, Span, Specul
 from speculation.plan import PlanLimits
 from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
+from speculation.source import DRAFTER, Source
 
 _RULES = {
     Rule.RACE: pb.RULE_RACE,
@@ -24,8 +25,6 @@ _RULES = {
     Rule.STRING_REJECTION: pb.RULE_STRING_REJECTION,
     Rule.AUTO: pb.RULE_AUTO,
 }
-#: A rank that a drafter gives to a branch is cut to this; the target's own ranks are beyond it.
-LAST_ALTERNATIVE = 1 << 16
 _RULES_BACK = {value: rule for rule, value in _RULES.items()}
 
 
@@ -194,10 +193,12 @@ def span_to_wire(session: str, span: Span) -> pb.DraftSpan:
     )
 
 
-def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vocab_size: int) -> Span:
+def span_from_wire(
+    span: pb.DraftSpan, limits: WireLimits, *, committed: int, vocab_size: int, source: Source = DRAFTER
+) -> Span:
     """A drafter's span, checked. ``committed``: bytes of text committed so far in its session.
 
-    ``vocab_size``: of the target. Raises LimitExceededError for what is too large, ProtocolError for an offset or a
+    ``vocab_size``: of the target. ``source``: the drafter. Raises LimitExceededError for what is too large, ProtocolError for an offset or a
     chance that no honest drafter names, InputError for a distribution that is none.
     """
     if len(span.drawn) > limits.span_drawn_tokens:
@@ -217,11 +218,12 @@ def span_from_wire(span: pb.DraftSpan, limits: WireLimits, *, committed: int, vo
         span.text,
         span.ends,
         span.tokens,
-        min(span.alternative, LAST_ALTERNATIVE),
+        span.alternative,
         span.rests,
         confidence,
         tuple(_drawn_from_wire(drawn, vocab_size) for drawn in span.drawn),
         span.zero_width,
+        source,
     )
 
 

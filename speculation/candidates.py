@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from speculation.byte_vocab import ByteVocab
+from speculation.draft_node import NO_TRUST
 from speculation.draft_path import DraftPath
 from speculation.draft_trie import DraftTrie
 from speculation.retokenize import retokenize
+from speculation.source import DRAFTER, Source
 
 #: Bytes of draft that one candidate token may need, to bound the work of a step.
 BYTES_PER_TOKEN = 16
@@ -29,17 +31,21 @@ ROOT = -1
 class CandidateTree:
     """``tokens[i]`` continues ``tokens[parents[i]]``, or the committed text where that is ROOT; parents come first.
 
-    ``first_choices``: the candidates on the path that drafters rank first; what the target looked up is not in it.
+    ``first_choices``: the candidates on the path that drafters rank first; those of other sources are not in it.
+    ``sources``: who guessed each candidate; where several did, the first by ``SourceKind``, trust and arrival.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     first_choices: tuple[int, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
-    def chain(cls, tokens: Sequence[int]) -> Self:
-        """Without branches."""
-        return cls(tuple(tokens), tuple(range(ROOT, len(tokens) - 1)), tuple(range(len(tokens))))
+    def chain(cls, tokens: Sequence[int], sources: Sequence[Source] | None = None) -> Self:
+        """Without branches. ``sources``: by default one drafter."""
+        numbers = range(len(tokens))
+        parents = tuple(range(ROOT, len(tokens) - 1))
+        return cls(tuple(tokens), parents, tuple(numbers), tuple(sources or (DRAFTER for _ in numbers)))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -69,6 +75,7 @@ class _Node:
     parent: _Node | None
     token: int
     chance: float
+    source: Source = DRAFTER
     children: dict[int, _Node] = field(default_factory=dict)
 
 
@@ -85,22 +92,28 @@ class CandidateBuilder:
         self._free = free
 
     def build(
-        self, pool: DraftTrie, tail: Sequence[int], *, width: int, threshold: float, trust: float = 1.0
+        self,
+        pool: DraftTrie,
+        tail: Sequence[int],
+        *,
+        width: int,
+        threshold: float,
+        trust: Mapping[Source, float] = NO_TRUST,
     ) -> CandidateTree:
         """The ``width`` likeliest candidates, none beyond the free ones less likely than ``threshold``.
 
-        ``tail``: the last committed ids, which retokenisation looks back on. ``trust``: what the chances of drafters'
-        text are multiplied with.
+        ``tail``: the last committed ids, which retokenisation looks back on. ``trust``: what the chances that a
+        source gives are multiplied with.
         """
         if width <= 0 or not pool.has_draft:
             return CandidateTree()
         found: list[_Node] = []
         first: list[_Node] = []
         root = _Node(None, ROOT, 1.0)
-        for path in itertools.islice(pool.branches(limit=width * BYTES_PER_TOKEN), MAX_BRANCHES):
+        for path in itertools.islice(pool.branches(limit=width * BYTES_PER_TOKEN, trust=trust), MAX_BRANCHES):
             if found and path.turning_chance <= self._least(found, width, threshold):
                 break
-            sent = self._add(root, path, tail, width, found, trust)
+            sent = self._add(root, path, tail, width, found)
             first = first or sent
         # A child is never likelier than its parent, and comes after it: the sort keeps the order of equals.
         found.sort(key=lambda node: -node.chance)
@@ -110,6 +123,7 @@ class CandidateBuilder:
             tuple(node.token for node in chosen),
             tuple(numbers[id(node.parent)] for node in chosen),
             tuple(numbers[id(node)] for node in first if id(node) in numbers),
+            tuple(node.source for node in chosen),
         )
 
     def _least(self, found: list[_Node], width: int, threshold: float) -> float:
@@ -118,18 +132,22 @@ class CandidateBuilder:
             return threshold if len(found) >= self._free else 0.0
         return heapq.nlargest(width, (node.chance for node in found))[-1]
 
-    def _add(
-        self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node], trust: float
-    ) -> list[_Node]:
+    def _add(self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node]) -> list[_Node]:
         """Returns the nodes whose text drafters sent."""
-        node, end, sent = root, 0, []
-        for token in self.spell(path, tail, limit):
+        node, sent, end = root, list[_Node](), 0
+        tokens = self.spell(path, tail, limit)
+        for token, author in zip(tokens, self.authors(path, tokens), strict=True):
             end += len(self._vocab.bytes_of(token))
-            chance = path.chances[end - 1] if end else 1.0
-            node = self._child(node, token, min(1.0, chance * trust) if end <= path.sent else chance, found)
+            node = self._child(node, token, path.chances[end - 1] if end else 1.0, author, found)
             if end <= path.sent:
                 sent.append(node)
         return sent
+
+    def authors(self, path: DraftPath, tokens: Sequence[int]) -> list[Source]:
+        """Who guessed each of the tokens that spell a branch: the whole of it, or its last part."""
+        lengths = [len(self._vocab.bytes_of(token)) for token in tokens]
+        ends = itertools.accumulate(lengths)
+        return [path.author(end) if length else path.end_author for length, end in zip(lengths, ends, strict=True)]
 
     def spell(self, path: DraftPath, tail: Sequence[int], limit: int) -> list[int]:
         """At most ``limit`` tokens that spell a branch behind ``tail``, with the end token where it ends."""
@@ -139,9 +157,9 @@ class CandidateBuilder:
             tokens.append(self._end_id)
         return tokens
 
-    def _child(self, node: _Node, token: int, chance: float, found: list[_Node]) -> _Node:
+    def _child(self, node: _Node, token: int, chance: float, source: Source, found: list[_Node]) -> _Node:
         child = node.children.get(token)
         if child is None:
-            child = node.children[token] = _Node(node, token, min(chance, node.chance))
+            child = node.children[token] = _Node(node, token, min(chance, node.chance), source)
             found.append(child)
         return child

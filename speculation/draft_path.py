@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from speculation.source import DRAFTER, Source, SourceKind
+
 
 @dataclass(frozen=True, slots=True)
 class DraftPath:
-    """One branch from the committed end: its bytes, and whether the drafter thinks the text ends there.
+    """One branch from the committed end: its bytes, and whether its source thinks the text ends there.
 
-    ``chances``: by the drafter's word, that the target writes the text up to and with each byte. ``turning_chance``:
-    that it turns off here from the branches before this one. ``sent``: how many bytes of it drafters sent; the rest the
-    target looked up.
+    ``chances``: that the target writes the text up to and with each byte, by the word of the sources and the trust in
+    them. ``turning_chance``: that it turns off here from the branches before this one. ``sources``: who guessed each
+    byte. ``ends_by``: who guessed the end.
     """
 
     text: bytes
     ends: bool
     chances: tuple[float, ...] = ()
     turning_chance: float = 1.0
-    sent: int = 0
+    sources: tuple[Source, ...] = ()
+    ends_by: Source | None = None
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of it drafters sent; the rest is of other sources."""
+        kinds = [source.kind for source in self.sources]
+        return len(kinds) - kinds[::-1].index(SourceKind.DRAFTER) if SourceKind.DRAFTER in kinds else 0
+
+    def author(self, end: int) -> Source:
+        """Who guessed the byte before ``end``."""
+        return self.sources[end - 1] if self.sources else DRAFTER
+
+    @property
+    def end_author(self) -> Source:
+        """Who guessed that the text ends there."""
+        return self.ends_by or DRAFTER

@@ -1,7 +1,8 @@
 """The pool of spans after the committed text: a trie of bytes rooted at the committed end.
 
-Spans of one drafter, of several, and alternatives all land in the one trie; shared beginnings are stored once.
-Ranks order the branches: a drafter's first choice before its alternatives, earlier spans before later ones.
+Spans of one drafter, of several, alternatives, and what the target looks up all land in the one trie; shared
+beginnings are stored once, with the word of each source that guesses them. The branches have an order: drafters before
+other sources, a drafter's first choice before its alternatives, earlier spans before later ones.
 
 Under a rejection rule a node also holds the draft token that was drawn there, with its distribution: the first that
 came, and only until the place is decided (see ``speculation/rejection.py``). Its bytes are in the trie like any text.
@@ -13,19 +14,15 @@ and never exceeds ``capacity``; after ``advance`` only text that follows the new
 from __future__ import annotations
 
 import enum
-import heapq
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from speculation.draft_branches import branches, guesses, path_of
+from speculation.draft_node import NO_TRUST, DraftNode, first_of
 from speculation.draft_path import DraftPath
-from speculation.lookup import OWN_RANK
 from speculation.messages import Span
 from speculation.proposal import Proposal
+from speculation.source import Source, SourceKind
 from speculation.text_digest import DigestedText, extend_digest
-
-_NEVER = (1 << 30, 1 << 62)
-#: So much of a draft tells whether it agrees: about one token. And branches that are looked at for it.
-GUESS_BYTES, GUESSES = 4, 8
 
 
 class SpanFate(enum.Enum):
@@ -37,27 +34,8 @@ class SpanFate(enum.Enum):
     FULL = "full"  # the pool is at its capacity
 
 
-class _Node:
-    """``share``: the chance of this byte, given those before it. ``proposal``: what was drawn to follow it."""
-
-    __slots__ = ("children", "digest", "ends_rank", "proposal", "rank", "share")
-
-    def __init__(self, digest: int, rank: tuple[int, int], share: float = 1.0) -> None:
-        self.children: dict[int, _Node] = {}
-        self.digest = digest
-        self.rank = rank
-        self.share = share
-        self.ends_rank = _NEVER
-        self.proposal: tuple[Proposal, bytes] | None = None  # and its token's bytes
-
-    def best_child(self) -> tuple[int, _Node | None]:
-        """The best-ranked, with its byte; None if there is none, or if the guess that the text ends is better."""
-        byte, child = min(self.children.items(), key=lambda item: item[1].rank, default=(0, None))
-        return (0, None) if child is None or self.ends_rank < child.rank else (byte, child)
-
-
 #: A place in the trie, good until its next change.
-Place = _Node
+Place = DraftNode
 
 
 class DraftTrie:
@@ -73,8 +51,8 @@ class DraftTrie:
         self._zero_width = 0
         self._arrivals = 0
         self._committed = DigestedText()
-        self._root = _Node(self._committed.digest, (0, 0))
-        self._index: dict[tuple[int, int], _Node] = {}
+        self._root = DraftNode(self._committed.digest)
+        self._index: dict[tuple[int, int], DraftNode] = {}
         self._reindex()
 
     @property
@@ -109,7 +87,7 @@ class DraftTrie:
         return self._insert_drawn(node, offset, text, span, pieces, rank)
 
     def _insert_drawn(
-        self, node: _Node, offset: int, text: bytes, span: Span, pieces: Sequence[bytes], rank: tuple[int, int]
+        self, node: DraftNode, offset: int, text: bytes, span: Span, pieces: Sequence[bytes], rank: tuple[int, int]
     ) -> SpanFate:
         """Drawn tokens to the nodes where they begin, and all the text below ``node``."""
         fates = [SpanFate.KNOWN]
@@ -117,21 +95,21 @@ class DraftTrie:
         for proposal, piece in zip(span.proposals, pieces, strict=True):
             lead, text = text[: max(0, start - offset)], text[max(0, start - offset) :]
             if start >= offset:
-                found = self._insert(node, offset, lead, 1.0, False, rank, fates)
+                found = self._insert(node, offset, lead, 1.0, span.source, rank, fates)
                 if found is None:
                     break
                 node, offset = found, start
                 if self._place_is_open(node, span, start) and self._pairs < self.MAX_PAIRS:
-                    node.proposal = (proposal, piece)
+                    node.proposal = (proposal, piece, span.source)
                     self._pairs += len(proposal.ids)
                     fates.append(SpanFate.USED)
             start += len(piece)
         else:
             share = 1.0 if span.proposals else span.confidence
-            self._insert(node, offset, text, share, span.ends, rank, fates)
+            self._insert(node, offset, text, share, span.source, rank, fates, ends=span.ends)
         return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
 
-    def _place_is_open(self, node: _Node, span: Span, start: int) -> bool:
+    def _place_is_open(self, node: DraftNode, span: Span, start: int) -> bool:
         """Whether a token drawn at the node may be used: the first there, and nothing was decided there yet."""
         if node.proposal is not None:
             return False
@@ -141,17 +119,19 @@ class DraftTrie:
 
     def _insert(
         self,
-        node: _Node,
+        node: DraftNode,
         offset: int,
         text: bytes,
         share: float,
-        ends: bool,
+        source: Source,
         rank: tuple[int, int],
         fates: list[SpanFate],
-    ) -> _Node | None:
+        *,
+        ends: bool = False,
+    ) -> DraftNode | None:
         """All of ``text`` below ``node``; returns the last node, None if there was no room for it.
 
-        ``share``: the chance of all its bytes; what the known ones have of it is not the new ones'.
+        ``share``: the chance of all its bytes; what those that the source sent before have of it is not the new ones'.
         """
         for byte in text:
             child = node.children.get(byte)
@@ -160,30 +140,26 @@ class DraftTrie:
                 if self.size >= self.capacity:
                     fates.append(SpanFate.FULL)
                     return None
-                child = _Node(extend_digest(node.digest, bytes((byte,))), rank, min(share, 1.0))
-                share = 1.0
+                child = DraftNode(extend_digest(node.digest, bytes((byte,))))
                 node.children[byte] = child
                 self._index[offset, child.digest] = child
                 self.size += 1
                 fates.append(SpanFate.USED)
-            else:
-                child.share = max(child.share, min(share, 1.0))
-                share = share / child.share if child.share else 1.0
-            child.rank = min(child.rank, rank)
+            share = child.hear(source, rank, min(share, 1.0))
             node = child
-        if ends and rank < node.ends_rank:
-            if node.ends_rank == _NEVER:
+        if ends:
+            if not node.ends:
                 fates.append(SpanFate.USED)
-            node.ends_rank = rank
+            node.hear_end(source, rank)
         return node
 
-    def drawn(self, *, limit: int, after: Place | None = None) -> tuple[list[Proposal], Place | None]:
+    def drawn(self, *, limit: int, after: Place | None = None) -> tuple[list[tuple[Proposal, Source]], Place | None]:
         """The tokens drawn from a place on (None: the committed end), one after another; and the place after them."""
-        node: _Node | None = after or self._root
-        found: list[Proposal] = []
+        node: DraftNode | None = after or self._root
+        found: list[tuple[Proposal, Source]] = []
         while node is not None and node.proposal is not None and len(found) < limit:
-            proposal, piece = node.proposal
-            found.append(proposal)
+            proposal, piece, source = node.proposal
+            found.append((proposal, source))
             if not piece:
                 node = None
             for byte in piece:
@@ -193,7 +169,7 @@ class DraftTrie:
     def has_drawn(self, count: int) -> bool:
         """Whether so many tokens were drawn; fewer will do if what follows them came in another way, or is the end."""
         drawn, place = self.drawn(limit=count)
-        return len(drawn) >= count or place is None or bool(place.children) or place.ends_rank != _NEVER
+        return len(drawn) >= count or place is None or bool(place.children or place.ends)
 
     @property
     def has_draft(self) -> bool:
@@ -202,69 +178,48 @@ class DraftTrie:
 
     @property
     def has_sent(self) -> bool:
-        """The same, of what drafters sent only."""
+        """The same, of what was sent here only: by drafters, or by the client as its prediction."""
         root = self._root
-        ends = root.ends_rank != _NEVER or root.proposal is not None
-        return ends or any(child.rank[0] < OWN_RANK for child in root.children.values())
+        return (
+            bool(root.ends)
+            or root.proposal is not None
+            or any(source.kind is not SourceKind.LOOKUP for child in root.children.values() for source in child.voices)
+        )
 
     def text_to_drawn(self, *, limit: int, after: Place) -> tuple[DraftPath, Place | None]:
-        """The best-ranked text after a place, at most ``limit`` bytes, to where a token was drawn; that place."""
-        text, node = bytearray(), after
+        """The first text in order after a place, at most ``limit`` bytes, to where a token was drawn; that place."""
+        text, sources, node = bytearray(), list[Source](), after
         while len(text) < limit:
             byte, child = node.best_child()
             if child is None:
-                return DraftPath(bytes(text), node.ends_rank != _NEVER), None
+                return path_of(text, sources, node.ends), None
             text.append(byte)
+            sources.append(first_of(child.voices, NO_TRUST)[1])
             node = child
             if node.proposal is not None:
-                return DraftPath(bytes(text), False), node
-        return DraftPath(bytes(text), False), None
+                return path_of(text, sources, {}), node
+        return path_of(text, sources, {}), None
 
-    def guesses(self) -> dict[bytes, float]:
-        """How the text goes on by drafters' word: the first bytes of some branches, with their chances."""
-        paths = itertools.islice(self.branches(limit=GUESS_BYTES), GUESSES)
-        return {path.text[: path.sent]: path.chances[path.sent - 1] for path in paths if path.sent}
+    def guesses(self, source: Source) -> dict[bytes, float]:
+        """How the text goes on by the word of one source: see ``draft_branches``."""
+        return guesses(self._root, source)
 
-    def branches(self, *, limit: int) -> Iterator[DraftPath]:
-        """The best-ranked branch, then those that turn off from the ones before, the likeliest turn first.
-
-        At most ``limit`` bytes of each.
-        """
-        order = itertools.count()
-        turns: list[tuple[float, int, bytes, tuple[float, ...], _Node]] = [(-1.0, next(order), b"", (), self._root)]
-        while turns:
-            turn, _, text, chances, node = heapq.heappop(turns)
-            path, so_far, chance = bytearray(text), list(chances), -turn
-            sent = len(text) if node.rank[0] < OWN_RANK else 0
-            while len(path) < limit:
-                best, child = node.best_child()
-                for byte, other in node.children.items():
-                    if other is not child and chance * other.share > 0:
-                        turned = (bytes((*path, byte)), (*so_far, chance * other.share))
-                        heapq.heappush(turns, (-chance * other.share, next(order), *turned, other))
-                if child is None:
-                    break
-                chance *= child.share
-                path.append(best)
-                so_far.append(chance)
-                node = child
-                if node.rank[0] < OWN_RANK:
-                    sent = len(path)
-            ends = node.ends_rank != _NEVER and node.best_child()[1] is None
-            yield DraftPath(bytes(path), ends, tuple(so_far), -turn, sent)
+    def branches(self, *, limit: int, trust: Mapping[Source, float] = NO_TRUST) -> Iterator[DraftPath]:
+        """Of what is held, ``limit`` bytes of each at most: see ``draft_branches``."""
+        return branches(self._root, limit=limit, trust=trust)
 
     def advance(self, text: bytes, *, zero_width: int = 0) -> None:
         """Commit ``text``: what agrees with it stays as draft, all else goes.
 
         ``zero_width``: tokens committed at its end that added no bytes.
         """
-        node: _Node | None = self._root
+        node: DraftNode | None = self._root
         for byte in text:
             node = node.children.get(byte) if node is not None else None
         self._committed.append(text)
-        self._root = node if node is not None else _Node(self._committed.digest, (0, 0))
+        self._root = node if node is not None else DraftNode(self._committed.digest)
         if not text:  # a token without bytes: the target went on, so the guess that the text ends here was wrong
-            self._root.ends_rank = _NEVER
+            self._root.ends = {}
         if zero_width:  # the place of what was drawn here is decided
             self._root.proposal = None
         self._zero_width = zero_width
@@ -272,7 +227,7 @@ class DraftTrie:
 
     def clear(self) -> None:
         """Drop every draft."""
-        self._root = _Node(self._committed.digest, (0, 0))
+        self._root = DraftNode(self._committed.digest)
         self._reindex()
 
     def _reindex(self) -> None:

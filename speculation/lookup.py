@@ -13,6 +13,7 @@ from typing import Final
 
 from speculation.messages import Span
 from speculation.reliability import Reliability
+from speculation.source import LOOKUP
 from speculation.text_digest import DigestedText, extend_digest
 
 #: Shorter matches say too little.
@@ -23,8 +24,6 @@ MAX_MATCH: Final = 128
 _EVEN: Final = 10
 #: Words that a target copies at most.
 _WORDS: Final = 12
-#: The rank of what a target looked up itself: behind all that drafters send, whose first choices are ranked 0.
-OWN_RANK: Final = 1 << 20
 _WORD = re.compile(rb"\s{0,8}[\w\x80-\xff]{1,24}|\s{0,8}[^\s\w]|\s{1,24}")
 
 
@@ -80,6 +79,6 @@ class OwnLookup:
             if number == 0:
                 self.reliability.guess(base, [(word, confidence)])
                 confidence = min(1.0, confidence * trust)
-            yield Span(base, digest, word, alternative=OWN_RANK, confidence=confidence)
+            yield Span(base, digest, word, confidence=confidence, source=LOOKUP)
             base, digest = base + len(word), extend_digest(digest, word)
             at, length = at + len(word), length + len(word)

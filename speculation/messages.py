@@ -14,6 +14,7 @@ from typing import ClassVar
 from speculation.errors import InputError
 from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
+from speculation.source import DRAFTER, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ class Span:
     ``ends``: the drafter's end token follows. ``tokens``: its own, for statistics. ``alternative``: 0 is its
     first choice. ``rests``: nothing more comes until a verdict. ``confidence``: the drafter's chance, 0..1, that the
     target writes ``text`` if it writes what comes before. ``proposals``: the draft as target tokens with what they were
-    drawn from; ``text`` then follows them. ``zero_width``: see ``Verdict``, at the span's beginning.
+    drawn from; ``text`` then follows them. ``zero_width``: see ``Verdict``, at the span's beginning. ``source``: who
+    guesses; it does not travel.
     """
 
     base_offset: int
@@ -151,6 +153,7 @@ class Span:
     confidence: float = 1.0
     proposals: tuple[Proposal, ...] = ()
     zero_width: int = 0
+    source: Source = DRAFTER
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,6 @@ class Prediction:
         self._at: int | None = 0
         self._left_at = 0
         self._tail = b""
-        #: Whether the text has left the prediction before.
-        self.strayed = False
 
     def ahead(self, limit: int) -> bytes:
         """At most ``limit`` bytes that may come next."""
@@ -32,7 +30,7 @@ class Prediction:
             if self._text.startswith(committed, self._at):
                 self._at += len(committed)
                 return
-            self._left_at, self._at, self.strayed = self._at, None, True
+            self._left_at, self._at = self._at, None
         if len(self._tail) < ANCHOR:
             return
         found = self._text.find(self._tail, max(0, self._left_at - ANCHOR))

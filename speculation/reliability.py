@@ -1,6 +1,6 @@
-"""What the word of a drafter is worth: how often its guesses came true, against how often it said they would.
+"""What the word of a source of drafts is worth: how often its guesses came true, against how often it said they would.
 
-A guess is judged by the committed text alone, whether it was verified or not; so a drafter that is not believed any
+A guess is judged by the committed text alone, whether it was verified or not; so one that is not believed any
 more costs the target nothing, and is believed again when it is right.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
+
+from speculation.source import Source
 
 _FAITH: Final = 4.0  # expected hits that the first belief weighs
 _DECAY: Final = 0.98  # per guess
@@ -49,3 +51,32 @@ class Reliability:
         if expected or hits:
             self._expected = _DECAY * self._expected + expected
             self._hits = _DECAY * self._hits + min(hits, 1.0)
+
+
+class Reliabilities:
+    """Of all sources in one text, each by its own word only: one that lies costs no other its trust."""
+
+    def __init__(self) -> None:
+        self._of: dict[Source, Reliability] = {}
+
+    def meet(self, source: Source) -> None:
+        """The source sends drafts from now on."""
+        self._of.setdefault(source, Reliability())
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Those met so far."""
+        return tuple(self._of)
+
+    def factors(self) -> dict[Source, float]:
+        """See ``Reliability.factor``; one that was never met is not in it."""
+        return {source: reliability.factor for source, reliability in self._of.items()}
+
+    def guess(self, source: Source, offset: int, guesses: Iterable[tuple[bytes, float]]) -> None:
+        """See ``Reliability.guess``. Raises KeyError for a source that was never met."""
+        self._of[source].guess(offset, guesses)
+
+    def settle(self, offset: int, text: bytes) -> None:
+        """See ``Reliability.settle``."""
+        for reliability in self._of.values():
+            reliability.settle(offset, text)

@@ -7,6 +7,7 @@ touches them, however long they are.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,7 +46,7 @@ class Replay:
                 raise self._diverged(f"differs within {len(run.text)} bytes after byte {self._shown}")
             self._shown += len(run.text)
             if len(known) < len(run.text):
-                unseen.append(TextRun(run.text[len(known) :], run.drafted))
+                unseen.append(dataclasses.replace(run, text=run.text[len(known) :]))
         if finished and self._shown < len(self._received):
             raise self._diverged(f"ends after byte {self._shown}")
         return tuple(unseen)

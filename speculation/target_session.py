@@ -28,12 +28,13 @@ from speculation.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.prediction import Prediction
 from speculation.proposal import Proposal
 from speculation.race import RaceNoise
-from speculation.reliability import Reliability
+from speculation.reliability import Reliabilities
 from speculation.replay import REPLAY_WIDTH, Replay
 from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
 from speculation.session_request import SessionRequest
 from speculation.session_stats import SessionStats
+from speculation.source import PREDICTION, REPLAY, Source
 from speculation.text_stream import TextRun, TextStream
 
 #: Candidates of a step while no drafter is asked, all of them looked up.
@@ -83,11 +84,12 @@ class TargetSession:
         self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end, free=free)
         self._pending = Step(0, CandidateTree())
         self._rests = False  # a drafter waits for the coming verdict
-        self._drafters = Reliability()
+        self._reliabilities = Reliabilities()
         # Not under the rules that draw by proposals, whose proof speaks of what drafters and clients send.
         lookup = lookup and not request.rule.proposes
         self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
         self._prediction = Prediction(prediction)
+        self._reliabilities.meet(PREDICTION)
 
     # ---- what a drafter needs to know -------------------------------------------------------------------------
 
@@ -119,6 +121,7 @@ class TargetSession:
         drawn = span.proposals if self.request.rule.proposes else ()
         pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
         span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
+        self._reliabilities.meet(span.source)
         fate = self._trie.add(span, pieces)
         if fate is SpanFate.STALE:
             self.stats.stale_spans += 1
@@ -166,14 +169,15 @@ class TargetSession:
         candidates, replaying = self._pending.candidates, self.replaying
         rule, proposals, room = self.request.rule, self._pending.proposals, self._room()
         acceptance = accept(rule, logits, candidates, proposals, self._sampler, max_tokens=room)
-        token_ids, runs = self._commit(acceptance)
+        token_ids, runs = self._commit(acceptance, candidates)
         path = acceptance.path[: len(token_ids)]
-        if replaying:  # was counted before, and says nothing about drafters
+        if replaying:
             self.replayed_tokens = len(self.token_ids)
+            self.stats.count_replay(candidates, path)
         else:
             self.stats.count_step(candidates, path)
         base, text = len(self._trie.committed), self._vocab.text(token_ids)
-        self._drafters.settle(base, text)
+        self._reliabilities.settle(base, text)
         if self._lookup is not None:
             self._lookup.reliability.settle(base, text)
         self._trie.advance(text, zero_width=self.zero_width)
@@ -207,7 +211,8 @@ class TargetSession:
         """What the client has of the text, as far as a step of a replay reaches."""
         limit = min(REPLAY_WIDTH, self._widest, self._room() - 1)
         recorded = self._replay.draft(self.committed_length, limit * BYTES_PER_TOKEN)
-        return CandidateTree.chain(retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit))
+        tokens = retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit)
+        return CandidateTree.chain(tokens, [REPLAY] * len(tokens))
 
     def _candidates(self) -> CandidateTree:
         """The likeliest, and never more than may be committed beside the target's own token."""
@@ -217,8 +222,9 @@ class TargetSession:
             for span in self._lookup.spans(self._trie.committed):
                 self._trie.add(span)
         self._predict(width)
-        trust = self._drafters.factor
-        self._drafters.guess(len(self._trie.committed), self._trie.guesses().items())
+        trust = self._reliabilities.factors()
+        for source in self._reliabilities.sources:
+            self._reliabilities.guess(source, len(self._trie.committed), self._trie.guesses(source).items())
         return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
 
     def _drawn_candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
@@ -232,32 +238,35 @@ class TargetSession:
         self._predict(limit)
         tokens: list[int] = []
         proposals: list[Proposal | None] = []
+        sources: list[Source] = []
         place = None
         while len(tokens) < limit:
             drawn, place = self._trie.drawn(limit=limit - len(tokens), after=place)
-            tokens += [proposal.token for proposal in drawn]
-            proposals += drawn
+            tokens += [proposal.token for proposal, _ in drawn]
+            proposals += [proposal for proposal, _ in drawn]
+            sources += [source for _, source in drawn]
             if place is None:
                 break
             path, place = self._trie.text_to_drawn(limit=limit * BYTES_PER_TOKEN, after=place)
             spelled = self._builder.spell(path, [*self._tail(), *tokens], limit - len(tokens))
             tokens += spelled
             proposals += [None] * len(spelled)
+            sources += self._builder.authors(path, spelled)
             if place is None or self._vocab.text(spelled) != path.text:
                 break
-        return CandidateTree.chain(tokens), tuple(proposals)
+        return CandidateTree.chain(tokens, sources), tuple(proposals)
 
     def _predict(self, limit: int) -> None:
         if guess := self._prediction.ahead(max(limit, 0) * BYTES_PER_TOKEN):
-            end, rank = self._trie.committed, int(self._prediction.strayed)
-            self._trie.add(Span(len(end), end.digest, guess, alternative=rank, confidence=PREDICTED))
+            end = self._trie.committed
+            self._trie.add(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
 
     def _tail(self) -> list[int]:
         tail = self.token_ids[-TAIL_TOKENS:]
         missing = TAIL_TOKENS - len(tail)
         return [*self.request.prompt_ids[-missing:], *tail] if missing else tail
 
-    def _commit(self, acceptance: Acceptance) -> tuple[tuple[int, ...], tuple[TextRun, ...]]:
+    def _commit(self, acceptance: Acceptance, candidates: CandidateTree) -> tuple[tuple[int, ...], tuple[TextRun, ...]]:
         """Take the accepted block token by token, up to where the text ends.
 
         Returns the ids that count and what the client may see.
@@ -269,7 +278,9 @@ class TargetSession:
             if token in self._vocab.end_ids and not self.request.ignore_end:
                 self.finish_reason = FinishReason.STOP
                 break
-            runs += self._text.push(self._vocab.bytes_of(token), drafted=position < acceptance.accepted)
+            drafted = position < acceptance.accepted
+            source = candidates.sources[acceptance.path[position]].kind if drafted else None
+            runs += self._text.push(self._vocab.bytes_of(token), drafted=drafted, source=source)
             if self._text.stopped:
                 self.finish_reason = FinishReason.STOP
                 break

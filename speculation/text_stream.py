@@ -2,7 +2,8 @@
 
 Three things stand between the two: a stop string ends the text before its first byte (wherever in a block it is
 completed, also across blocks), a possible beginning of a stop string is held back, and so is an unfinished UTF-8
-character. Bytes keep the mark of who wrote them, the target or a drafter; a character, of who wrote its last byte.
+character. Bytes keep the mark of who wrote them, the target or a source of drafts; a character has that of its last
+byte.
 
 Invariant: what ``push`` and ``flush`` returned, joined, is the generated text up to the stop string.
 """
@@ -14,17 +15,21 @@ from dataclasses import dataclass
 
 from speculation.errors import InputError
 from speculation.retokenize import complete_utf8_prefix
+from speculation.source import SourceKind
 
 
 @dataclass(frozen=True, slots=True)
 class TextRun:
-    """Whole characters written by one side: ``drafted`` if a drafter's guess was accepted, else the target's own.
+    """Whole characters of one hand: ``drafted`` if a guess was accepted, else the target's own.
+
+    ``source``: whose guess it was.
 
     Only the end of a text may be an unfinished character, and where a text is no UTF-8, runs are cut somewhere in it.
     """
 
     text: bytes
     drafted: bool
+    source: SourceKind | None = None
 
 
 class TextStream:
@@ -38,16 +43,16 @@ class TextStream:
                 raise InputError("stop", stop, f"must have 1..{self.MAX_STOP_BYTES} bytes", remedy="leave it out")
         self._stops = tuple(stops)
         self._held = bytearray()
-        self._marks = bytearray()
+        self._marks: list[tuple[bool, SourceKind | None]] = []
         self.stopped = False
 
-    def push(self, text: bytes, *, drafted: bool) -> tuple[TextRun, ...]:
+    def push(self, text: bytes, *, drafted: bool, source: SourceKind | None = None) -> tuple[TextRun, ...]:
         """Add one token's bytes; returns what may be shown now. Sets ``stopped`` once a stop string is complete."""
         if self.stopped:
             return ()
         # Only text held back can have begun a stop string: everything before was released because it cannot.
         self._held += text
-        self._marks += bytes((drafted,)) * len(text)
+        self._marks += [(drafted, source)] * len(text)
         ends = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if ends:
             self.stopped = True
@@ -77,7 +82,7 @@ class TextStream:
             end = start + 1
             while end < length and self._marks[end] == self._marks[start]:
                 end += 1
-            runs.append(TextRun(bytes(self._held[start:end]), bool(self._marks[start])))
+            runs.append(TextRun(bytes(self._held[start:end]), *self._marks[start]))
             start = end
         del self._held[:length], self._marks[:length]
         return tuple(runs)

@@ -16,6 +16,7 @@ from speculation.sampler import TokenSampler
 from speculation.sampling import Rule, SamplingParams
 from speculation.session_request import SessionRequest
 from speculation.target_session import TargetSession
+from speculation.text_stream import TextRun
 from tests.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
 
 TARGET = TextModel(TARGET_VOCAB, salt=1)
@@ -51,6 +52,7 @@ class Target:
         self.cached = len(PROMPT_IDS) - 1
         self.shown = b""
         self.told: list[int] = []
+        self.runs: tuple[TextRun, ...] = ()  # of the last step
         self.drafted_bytes = 0
 
     @property
@@ -71,6 +73,7 @@ class Target:
                     self.cached += len(kept)
                 case Emit(runs, token_ids):
                     self.told += token_ids
+                    self.runs = runs
                     self.shown += b"".join(run.text for run in runs)
                     self.drafted_bytes += sum(len(run.text) for run in runs if run.drafted)
                 case SendVerdict(verdict):

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from speculation.candidates import ROOT, CandidateBuilder, CandidateTree
 from speculation.draft_trie import DraftTrie
-from speculation.lookup import OWN_RANK
 from speculation.messages import Span
+from speculation.source import DRAFTER, LOOKUP, Source
 from speculation.text_digest import EMPTY_DIGEST, extend_digest
 from tests.text_models import TARGET_VOCAB, longest_words
 
 BUILDER = CandidateBuilder(TARGET_VOCAB, longest_words(TARGET_VOCAB), may_end=True)
 
 
-def pool(*spans: tuple[bytes, bytes, float], alternative: int = 0) -> DraftTrie:
+def pool(*spans: tuple[bytes, bytes, float], source: Source = DRAFTER) -> DraftTrie:
     """Spans as (what they follow, text, confidence); the first is the first choice, the others alternatives."""
     trie = DraftTrie()
     for number, (before, text, confidence) in enumerate(spans):
         digest = extend_digest(EMPTY_DIGEST, before)
-        trie.add(Span(len(before), digest, text, alternative=alternative + number, confidence=confidence))
+        trie.add(Span(len(before), digest, text, alternative=number, confidence=confidence, source=source))
     return trie
 
 
@@ -53,9 +53,9 @@ def test_every_pool_gives_a_tree(
 ):
     drafts = pool(*((b"", text, confidence) for text, confidence in spans))
     builder = CandidateBuilder(TARGET_VOCAB, longest_words(TARGET_VOCAB), may_end=True, free=free)
-    tree = builder.build(drafts, [], width=width, threshold=threshold, trust=trust)
-    likely = BUILDER.build(drafts, [], width=width, threshold=threshold, trust=trust)
-    everything = BUILDER.build(drafts, [], width=width, threshold=0.0, trust=trust)
+    tree = builder.build(drafts, [], width=width, threshold=threshold, trust={DRAFTER: trust})
+    likely = BUILDER.build(drafts, [], width=width, threshold=threshold, trust={DRAFTER: trust})
+    everything = BUILDER.build(drafts, [], width=width, threshold=0.0, trust={DRAFTER: trust})
     assert len(tree) == max(len(likely), min(free, len(everything)))
     assert len(tree) <= width
     assert all(ROOT <= parent < node for node, parent in enumerate(tree.parents)), "parents come first"
@@ -74,15 +74,15 @@ def test_a_chain_is_a_tree_without_branches():
 
 
 def test_what_the_target_looked_up_is_no_first_choice_of_a_drafter():
-    looked_up = pool((b"", b"the dog", 0.9), alternative=OWN_RANK)
+    looked_up = pool((b"", b"the dog", 0.9), source=LOOKUP)
     tree = BUILDER.build(looked_up, [], width=8, threshold=0.0)
-    assert len(tree) and tree.first_choices == ()
-    assert looked_up.guesses() == {}
+    assert len(tree) and tree.first_choices == () and set(tree.sources) == {LOOKUP}
+    assert looked_up.guesses(DRAFTER) == {}
 
 
 @pytest.mark.parametrize("trust", [0.1, 1.0])
 def test_a_drafter_that_is_not_believed_is_not_verified(trust: float):
-    tree = BUILDER.build(pool((b"", b"the dog", 0.9)), [], width=8, threshold=0.2, trust=trust)
+    tree = BUILDER.build(pool((b"", b"the dog", 0.9)), [], width=8, threshold=0.2, trust={DRAFTER: trust})
     assert bool(len(tree)) is (trust == 1.0)
 
 

@@ -15,6 +15,7 @@ from speculation.errors import ProtocolError
 from speculation.messages import SpeculationPlan
 from speculation.plan import PlanLimits
 from speculation.session_stats import SessionStats
+from speculation.source import LOOKUP
 from speculation.telemetry import SHORTEST_SECONDS, LinearFit
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.planning import (
@@ -187,3 +188,17 @@ def test_pings_without_answers_are_forgotten_in_the_end():
     for _ in range(10 * DrafterLink.PINGS_OUT):
         made.ping()
     assert len(made._pings) == DrafterLink.PINGS_OUT
+
+
+def test_what_the_target_looked_up_says_nothing_about_drafters():
+    """Neither what a plan expects of them, nor how many steps the rates rest on."""
+    planner, stats = SessionPlanner(START, LinearFit(), adaptive=True), SessionStats()
+    for _ in range(20):
+        stats.count_step(CandidateTree((5, 6), (-1, 0), (), (LOOKUP, LOOKUP)), (0, 1))
+        planner.observe_step(stats, 0.025)
+    costs = planner.step_costs()
+    assert costs is not None and costs.drafted_steps == 0 and costs.acceptance == pytest.approx([0.6] * 4)
+    stats.count_step(CandidateTree.chain([5, 6]), (0, 1))
+    planner.observe_step(stats, 0.025)
+    costs = planner.step_costs()
+    assert costs is not None and costs.drafted_steps == 1 and costs.acceptance[0] > 0.6

@@ -76,7 +76,7 @@ class SessionPlanner:
         self._seen = dataclasses.replace(stats)
         self._step_fit.observe(draft_tokens, seconds)
         self._acceptance.observe_step(first_choices, accepted)
-        self._drafted_steps += draft_tokens > 0
+        self._drafted_steps += first_choices > 0
         probing = self._steps_off < 0
         self._steps_off = self._steps_off + 1 if self.plan.width == 0 or probing else 0
 
