@@ -19,7 +19,7 @@ from coordinator.registry import Kind, Member, Registry, read_registration
 from coordinator.reports import LinkFacts, read_drafter_report, read_verifier_report
 from coordinator.router import Router
 from coordinator.sessions import FleetSession, Knowledge, drafter_of, seat_of
-from coordinator.telemetry import Rate
+from coordinator.telemetry import LinkRates, Rate
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import SessionError
@@ -55,6 +55,7 @@ class Fleet:
         self.registry = Registry(dead_after=config.dead_after, max_members=config.max_members)
         self.sessions: dict[SessionKey, FleetSession] = {}
         self.rates: dict[str, Rate] = {}  # committed tokens, by verifier
+        self.link_rates: dict[str, LinkRates] = {}  # by verifier
         self.knowledge = Knowledge()
         self.router = Router(self.registry, config)
         self.drains = DrainDesk(self.registry)
@@ -84,6 +85,7 @@ class Fleet:
             for key in [key for key in self.sessions if key.verifier == member.instance]:
                 del self.sessions[key]
             self.rates.pop(member.instance, None)
+            self.link_rates.pop(member.instance, None)
         log.info("%s %s", member, why)
         self.urgent = True
 
@@ -98,6 +100,7 @@ class Fleet:
                 before = member.verifier_facts
                 member.verifier_facts = facts
                 self.rates.setdefault(member.instance, Rate()).observe(facts.committed, now)
+                self.link_rates.setdefault(member.instance, LinkRates()).observe(facts.links, now)
                 if facts.links.keys() != before.links.keys() or facts.sessions.keys() != before.sessions.keys():
                     self.urgent = True
                 self._observe_sessions(member, now)

@@ -18,6 +18,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
+from speculation.source import SourceKind
 from speculation.telemetry import LONGEST_SECONDS
 
 #: Beyond these no figure is believed: counts, seconds, entries of one report, characters of a name.
@@ -25,6 +26,7 @@ MOST: Final = 10**15
 ENTRIES: Final = 4096
 NAME_LENGTH: Final = 200
 _POSITIONS: Final = 64
+_SOURCES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,20 @@ class LinkFacts:
     spans: int = 0
     stale_spans: int = 0
     rejected_messages: int = 0
+    draft_tokens: int = 0
+    accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """Draft tokens of a session by who guessed them. ``name``, ``model`` and ``instance`` are those of a drafter."""
+
+    kind: SourceKind
+    name: str
+    model: str
+    instance: str
+    draft_tokens: int
+    accepted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +71,10 @@ class StepFacts:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """A session, with totals since it began. ``costs``, ``plan``: None if not known."""
+    """A session, with totals since it began. ``costs``, ``plan``: None if not known.
+
+    ``draft_tokens``, ``accepted``: those of drafters; of all sources where the verifier does not tell them apart.
+    """
 
     name: str
     links: tuple[int, ...]
@@ -67,6 +86,7 @@ class SessionFacts:
     accepted: int = 0
     plan: SpeculationPlan | None = None
     costs: StepFacts | None = None
+    sources: tuple[SourceFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,7 @@ def read_verifier_report(report: pb.VerifierReport) -> tuple[VerifierFacts, list
     for link in report.links[:ENTRIES]:
         if link.link in links:
             problems.append(f"two links of number {link.link}")
-        elif wrong := _too_much(link, ("sessions", "spans", "stale_spans", "rejected_messages")) or _too_long(link):
+        elif wrong := _wrong_link(link):
             problems.append(f"link {link.link}: {wrong}")
         else:
             links[link.link] = _link(link, problems)
@@ -157,6 +177,8 @@ def _link(link: pb.LinkReport, problems: list[str]) -> LinkFacts:
         spans=link.spans,
         stale_spans=link.stale_spans,
         rejected_messages=link.rejected_messages,
+        draft_tokens=link.draft_tokens,
+        accepted=link.accepted_tokens,
     )
 
 
@@ -173,6 +195,8 @@ def _session(session: pb.SessionReport, links: dict[int, LinkFacts], problems: l
     costs = _costs(session.costs) if session.HasField("costs") else None
     if session.HasField("costs") and costs is None:
         problems.append(f"session {session.session!r}: costs that cannot be")
+    sources = _sources(session, problems)
+    drafters = [source for source in sources if source.kind is SourceKind.DRAFTER]
     return SessionFacts(
         name=session.session,
         links=known,
@@ -180,18 +204,44 @@ def _session(session: pb.SessionReport, links: dict[int, LinkFacts], problems: l
         no_draft=session.no_draft,
         committed=session.committed_tokens,
         steps=session.steps,
-        draft_tokens=session.draft_tokens,
-        accepted=session.accepted_tokens,
+        draft_tokens=sum(source.draft_tokens for source in drafters) if sources else session.draft_tokens,
+        accepted=sum(source.accepted for source in drafters) if sources else session.accepted_tokens,
         plan=plan,
         costs=costs,
+        sources=sources,
     )
+
+
+def _sources(session: pb.SessionReport, problems: list[str]) -> tuple[SourceFacts, ...]:
+    found = []
+    for source in session.sources[:_SOURCES]:
+        kind = codec.source_from_wire(source.source)
+        if wrong := _wrong_source(source):
+            problems.append(f"session {session.session!r}: a source of drafts with {wrong}")
+        elif kind is not None:  # else it is a newer verifier's
+            who = source.name, source.model, source.instance
+            found.append(SourceFacts(kind, *who, source.draft_tokens, source.accepted_tokens))
+    return tuple(found)
+
+
+def _wrong_source(source: pb.SourceStats) -> str:
+    return _too_much(source, ("draft_tokens", "accepted_tokens")) or _too_many(source) or _too_long(source)
+
+
+def _wrong_link(link: pb.LinkReport) -> str:
+    counts = ("sessions", "spans", "stale_spans", "rejected_messages", "draft_tokens", "accepted_tokens")
+    return _too_much(link, counts) or _too_many(link) or _too_long(link)
 
 
 def _wrong_session(session: pb.SessionReport) -> str:
     if wrong := _too_much(session, ("committed_tokens", "steps", "draft_tokens", "accepted_tokens")):
         return wrong
-    if session.accepted_tokens > session.draft_tokens:
-        return f"{session.accepted_tokens} of {session.draft_tokens} draft tokens accepted"
+    return _too_many(session)
+
+
+def _too_many(counts: pb.SessionReport | pb.SourceStats | pb.LinkReport) -> str:
+    if counts.accepted_tokens > counts.draft_tokens:
+        return f"{counts.accepted_tokens} of {counts.draft_tokens} draft tokens accepted"
     return ""
 
 
@@ -207,6 +257,6 @@ def _too_much(message: Message, names: Iterable[str]) -> str:
     return next((f"{name}={value}" for name in names if (value := getattr(message, name)) > MOST), "")
 
 
-def _too_long(link: pb.LinkReport) -> str:
-    names = (link.instance, link.name, link.model)
+def _too_long(drafter: pb.LinkReport | pb.SourceStats) -> str:
+    names = (drafter.instance, drafter.name, drafter.model)
     return "a name that is too long" if any(len(name) > NAME_LENGTH for name in names) else ""

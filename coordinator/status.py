@@ -7,7 +7,7 @@ from typing import Final
 
 from coordinator.fleet import Fleet
 from coordinator.registry import Kind, Member
-from coordinator.reports import LinkFacts
+from coordinator.reports import LinkFacts, SourceFacts
 from coordinator.sessions import FleetSession, drafter_of
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -107,16 +107,27 @@ def _drafting(
     """``told``: seconds per token, if the drafter said so itself."""
     speeds = [link.seconds_per_token for _, link in links if link.seconds_per_token is not None]
     trips = [link.round_trip for _, link in links if link.round_trip is not None]
-    # Of the sessions for which it drafts alone: what several achieve together says little about each.
-    own = [session.trend for session in fleet.sessions.values() if session.drafters() == [instance]]
-    drafted = sum(trend.draft_tokens for trend in own)
     return pb.FleetDrafterStatus(
         seconds_per_token=told or min(speeds, default=0.0),
         round_trip=min(trips, default=None),
-        acceptance_rate=sum(trend.accepted for trend in own) / drafted if drafted else None,
+        acceptance_rate=_acceptance(fleet, instance, links),
         spans=sum(link.spans for _, link in links),
         stale_spans=sum(link.stale_spans for _, link in links),
+        draft_tokens=sum(link.draft_tokens for _, link in links),
+        accepted_tokens=sum(link.accepted for _, link in links),
     )
+
+
+def _acceptance(fleet: Fleet, instance: str, links: list[tuple[Member, LinkFacts]]) -> float | None:
+    """The drafter's, of the last seconds."""
+    rates = [fleet.link_rates[verifier.instance].of(link.number) for verifier, link in links]
+    if drafted := sum(rate for rate, _ in rates):
+        return sum(rate for _, rate in rates) / drafted
+    # Verifiers that do not tell drafters apart: of sessions for which it drafts alone, where all is its own.
+    alone = [session for session in fleet.sessions.values() if session.drafters() == [instance]]
+    trends = [session.trend for session in alone if not session.facts.sources]
+    total = sum(trend.draft_tokens for trend in trends)
+    return sum(trend.accepted for trend in trends) / total if total else None
 
 
 def _session(session: FleetSession, loads: Counter[str]) -> pb.SessionStatus:
@@ -137,4 +148,16 @@ def _session(session: FleetSession, loads: Counter[str]) -> pb.SessionStatus:
         round_trip=min(trips, default=None),
         plan=codec.plan_to_wire(plan) if plan is not None else None,
         expected_speed_up=predict(coarse(costs), plan).speed_up if costs and plan else 1.0,
+        sources=[_source(source) for source in facts.sources],
+    )
+
+
+def _source(source: SourceFacts) -> pb.SourceStats:
+    return pb.SourceStats(
+        source=codec.source_to_wire(source.kind),
+        name=source.name,
+        model=source.model,
+        instance=source.instance,
+        draft_tokens=source.draft_tokens,
+        accepted_tokens=source.accepted,
     )

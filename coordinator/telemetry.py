@@ -6,10 +6,11 @@ Times in seconds of the coordinator's own clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.reports import SessionFacts
+from coordinator.reports import LinkFacts, SessionFacts
 
 #: Rates shown and judged are those of so many last seconds.
 WINDOW_SECONDS: Final = 3.0
@@ -48,6 +49,27 @@ class Rate:
         return (self._seen[-1][1] - self._seen[0][1]) / (self._seen[-1][0] - self._seen[0][0])
 
 
+class LinkRates:
+    """Draft tokens verified and accepted per second, of each stream of drafters to one verifier."""
+
+    def __init__(self) -> None:
+        self._rates: dict[int, tuple[Rate, Rate]] = {}
+
+    def observe(self, links: Mapping[int, LinkFacts], now: float) -> None:
+        """A report. Streams that ended are forgotten."""
+        self._rates = {number: self._rates.get(number) or (Rate(), Rate()) for number in links}
+        for number, (drafted, accepted) in self._rates.items():
+            drafted.observe(links[number].draft_tokens, now)
+            accepted.observe(links[number].accepted, now)
+
+    def of(self, link: int) -> tuple[float, float]:
+        """Those of a stream: verified, accepted."""
+        if link not in self._rates:
+            return 0.0, 0.0
+        drafted, accepted = self._rates[link]
+        return drafted.per_second, accepted.per_second
+
+
 @dataclass(frozen=True, slots=True)
 class _Sample:
     time: float
@@ -58,7 +80,7 @@ class _Sample:
 
 
 class Trend:
-    """A session's last seconds, and the history of its acceptance rate: ``samples``, ``seconds`` apart."""
+    """A session's last seconds, and the history of its drafters' acceptance rate: ``samples``, ``seconds`` apart."""
 
     def __init__(self, *, samples: int, seconds: float) -> None:
         self._recent: deque[_Sample] = deque()

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dragoman.completion import Completion
 from dragoman.dialling import Destination
-from dragoman.terminal import LiveText, show_error, summary
+from dragoman.terminal import LiveText, show_error, show_summary
 from dragoman.transcript import check_max_tokens
 from speculation.errors import DragomanError
 from speculation.messages import ChatMessage, Prompt
@@ -83,7 +83,7 @@ async def _chat(
                 show_error(error, notes)
                 continue
             live.end()
-            notes.print(summary(completion), soft_wrap=True)
+            show_summary(completion, notes)
             conversation.answered(words, completion.text)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.source import SourceKind
 from speculation.text_stream import TextRun
 
 
@@ -16,6 +17,24 @@ class Chunk:
 
     runs: tuple[TextRun, ...]
     token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftShare:
+    """The draft tokens of one source that were verified, and those of them that were accepted.
+
+    ``name`` and ``model`` are those of a drafter, else empty.
+    """
+
+    source: SourceKind
+    name: str
+    model: str
+    draft_tokens: int
+    accepted_tokens: int
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        return self.accepted_tokens / self.draft_tokens if self.draft_tokens else None
 
 
 @dataclass(slots=True)
@@ -34,6 +53,8 @@ class Completion:
     #: ``stats`` is what the last verifier tells of the other tokens.
     resumes: int = 0
     replayed_tokens: int = 0
+    #: Whether drafters were allowed to help.
+    drafters_allowed: bool = True
 
     @property
     def data(self) -> bytes:
@@ -79,7 +100,38 @@ class Completion:
 
     @property
     def acceptance_rate(self) -> float | None:
+        """Of all draft tokens, whoever guessed them."""
         return self.stats.accepted_tokens / self.stats.draft_tokens if self.stats.draft_tokens else None
+
+    @property
+    def drafters_connected(self) -> int | None:
+        """Drafters that were connected to the verifier at the end, whether they took part or not.
+
+        None: the verifier is too old to say, and to tell apart who drafted.
+        """
+        return self.stats.drafters_connected if self.stats.HasField("drafters_connected") else None
+
+    @property
+    def shares(self) -> list[DraftShare]:
+        """Who drafted: every drafter that took part, the one with the most draft tokens first, and other sources."""
+        told = [(codec.source_from_wire(entry.source), entry) for entry in self.stats.sources]
+        shares = [
+            DraftShare(kind, entry.name, entry.model, entry.draft_tokens, entry.accepted_tokens)
+            for kind, entry in told
+            if kind is not None
+        ]
+        return sorted(shares, key=lambda share: (share.source, -share.draft_tokens))
+
+    def shares_of(self, source: SourceKind) -> list[DraftShare]:
+        """Those of one kind of source: of drafters any number, of others one at most."""
+        return [share for share in self.shares if share.source is source]
+
+    @property
+    def drafter_acceptance_rate(self) -> float | None:
+        """Of the draft tokens that drafters guessed; None if there are none, or if the verifier cannot tell."""
+        drafters = self.shares_of(SourceKind.DRAFTER)
+        drafted = sum(share.draft_tokens for share in drafters)
+        return sum(share.accepted_tokens for share in drafters) / drafted if drafted else None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `dragoman generate --json` prints. What is not defined is null."""
@@ -101,6 +153,12 @@ class Completion:
                 "stale_spans": stats.stale_spans,
                 "bytes_up": stats.bytes_up,
                 "bytes_down": stats.bytes_down,
+                "drafters_connected": self.drafters_connected,
+                "drafters": [
+                    {"name": share.name, "model": share.model, **_counts(share)}
+                    for share in self.shares_of(SourceKind.DRAFTER)
+                ],
+                **{kind.label: self._other(kind) for kind in SourceKind if kind is not SourceKind.DRAFTER},
             },
             "timing": {
                 "ttft_ms": self.ttft * 1000,
@@ -109,3 +167,17 @@ class Completion:
                 "tokens_per_second": self.tokens_per_second,
             },
         }
+
+    def _other(self, source: SourceKind) -> dict[str, Any] | None:
+        """The only share of its kind; None where the verifier does not tell sources apart."""
+        if self.drafters_connected is None:
+            return None
+        return _counts(next(iter(self.shares_of(source)), DraftShare(source, "", "", 0, 0)))
+
+
+def _counts(share: DraftShare) -> dict[str, Any]:
+    return {
+        "draft_tokens": share.draft_tokens,
+        "accepted_tokens": share.accepted_tokens,
+        "acceptance_rate": share.acceptance_rate,
+    }

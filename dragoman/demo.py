@@ -203,7 +203,7 @@ def show(result: DemoResult, console: Console) -> None:
             _number(drafted.tokens_per_second, ".1f"),
             _number(comparison.ratio, ".2f", "x"),
             _number(drafted.tokens_per_step, ".2f"),
-            _number(drafted.acceptance_rate, ".0%"),
+            _number(drafted.drafter_acceptance_rate, ".0%"),
             _yes(comparison.identical),
         )
     console.print(table)

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.fleet_view import away_line, fleet_view
+from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 
@@ -119,6 +120,8 @@ def status_as_dict(status: pb.StatusResponse) -> dict[str, Any]:
                 "acceptance_rate": _optional(member.drafter, "acceptance_rate"),
                 "spans": member.drafter.spans,
                 "stale_spans": member.drafter.stale_spans,
+                "draft_tokens": member.drafter.draft_tokens,
+                "accepted_tokens": member.drafter.accepted_tokens,
             }
             for member in status.members
             if member.HasField("drafter")
@@ -137,6 +140,7 @@ def _session(session: pb.SessionStatus) -> dict[str, Any]:
     plan = session.plan
     return {name: getattr(session, name) for name in names} | {
         "drafters": list(session.drafters),
+        "sources": [_source(source) for source in session.sources],
         "acceptance_rate": _optional(session, "acceptance_rate"),
         "acceptance_history": list(session.acceptance_history),
         "round_trip": _optional(session, "round_trip"),
@@ -144,6 +148,12 @@ def _session(session: pb.SessionStatus) -> dict[str, Any]:
         if session.HasField("plan")
         else None,
     }
+
+
+def _source(source: pb.SourceStats) -> dict[str, Any]:
+    kind = codec.source_from_wire(source.source)
+    names = ("name", "model", "instance", "draft_tokens", "accepted_tokens")
+    return {"source": kind.label if kind is not None else None} | {name: getattr(source, name) for name in names}
 
 
 def _optional(message: pb.FleetDrafterStatus | pb.SessionStatus, name: str) -> float | None:

@@ -16,6 +16,8 @@ from protos.transport import Address
 _BARS = "▁▂▃▄▅▆▇█"
 #: Silence from which on a member is shown as missing, in seconds.
 _MISSING = 1.5
+#: Columns from which on it is shown who drafted how many tokens in a session.
+_ROOM = 120
 #: Rows that anything but sessions takes, beside the rows of members.
 _FURNITURE = 16
 _LEGEND = (
@@ -141,11 +143,17 @@ def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
             f"{member.sessions}/{member.max_sessions}",
             show_duration(member.drafter.seconds_per_token) if member.drafter.seconds_per_token else "-",
             show_duration(member.drafter.round_trip) if member.drafter.HasField("round_trip") else "-",
-            f"{member.drafter.acceptance_rate:.0%}" if member.drafter.HasField("acceptance_rate") else "-",
+            _accepted(member.drafter),
         )
         for member in members
     ]
     return _table(width, ("drafter", "model"), ("sessions", "per token", "round trip", "accepted"), rows)
+
+
+def _accepted(drafter: pb.FleetDrafterStatus) -> str:
+    """The rate of the last seconds, and of how many draft tokens since it came."""
+    rate = f"{drafter.acceptance_rate:.0%}" if drafter.HasField("acceptance_rate") else "-"
+    return f"{rate} of {drafter.draft_tokens}" if drafter.draft_tokens else rate
 
 
 def _name(member: pb.MemberStatus) -> Text:
@@ -159,27 +167,47 @@ def _name(member: pb.MemberStatus) -> Text:
     return name
 
 
-def _sessions(sessions: Iterable[pb.SessionStatus], members: Sequence[pb.MemberStatus], width: int) -> Table:
+def _sources(sessions: Iterable[pb.SessionStatus], width: int) -> dict[pb.DraftSource, str]:
+    """Who drafted in any of them, with the headings of their columns; none where there is no room for these."""
+    drafted = {source.source for session in sessions for source in session.sources if source.draft_tokens}
+    headings = {
+        pb.DRAFT_SOURCE_DRAFTER: "drafted",
+        pb.DRAFT_SOURCE_PREDICTION: "predicted",
+        pb.DRAFT_SOURCE_LOOKUP: "looked up",
+        pb.DRAFT_SOURCE_REPLAY: "replayed",
+    }
+    return {source: heading for source, heading in headings.items() if source in drafted and width >= _ROOM}
+
+
+def _counts(session: pb.SessionStatus, source: pb.DraftSource) -> str:
+    told = [entry for entry in session.sources if entry.source == source]
+    draft_tokens = sum(entry.draft_tokens for entry in told)
+    return f"{sum(entry.accepted_tokens for entry in told)}/{draft_tokens}" if draft_tokens else "-"
+
+
+def _sessions(sessions: Sequence[pb.SessionStatus], members: Sequence[pb.MemberStatus], width: int) -> Table:
     names = {member.instance: member.name for member in members}
     several = sum(member.HasField("verifier") for member in members) > 1
-    bars = 6 if width < 90 else 12 if width < 120 else 24
-    rows = []
+    sources = _sources(sessions, width)
+    bars = 6 if width < 90 else 12 if width < (_ROOM + 20 if sources else 120) else 24
+    rows: list[tuple[str | Text, ...]] = []
     for session in sessions:
         rate = f"{session.acceptance_rate:.0%}" if session.HasField("acceptance_rate") else "-"
-        drafters = ", ".join(names.get(drafter, drafter) for drafter in session.drafters)
         rows.append(
             (
                 session.session[:8],  # ids are random: their beginning tells them apart
                 *([names.get(session.verifier, session.verifier)] if several else []),
-                drafters or Text("alone", style="dim"),
+                ", ".join(names.get(drafter, drafter) for drafter in session.drafters) or Text("alone", style="dim"),
                 str(session.committed_tokens),
                 f"{session.tokens_per_second:.1f}",
                 f"{session.tokens_per_step:.2f}",
                 f"{sparkline(session.acceptance_history, bars)} {rate:>4}",
+                *(_counts(session, source) for source in sources),
                 show_duration(session.round_trip).replace(" ", "") if session.HasField("round_trip") else "-",
-                show_plan(session.plan) if drafters else "-",
+                show_plan(session.plan) if session.drafters else "-",
                 f"{session.expected_speed_up:.2f}×",
             )
         )
     words = ("session", "verifier", "drafter") if several else ("session", "drafter")
-    return _table(width, words, ("tokens", "/s", "/step", "accepted", "rtt", "plan", "gain"), rows)
+    figures = ("tokens", "/s", "/step", "accepted", *sources.values(), "rtt", "plan", "gain")
+    return _table(width, words, figures, rows)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dragoman.completion import Completion
 from dragoman.dialling import Destination
-from dragoman.terminal import LiveText, summary
+from dragoman.terminal import LiveText, show_summary
 from dragoman.transcript import check_max_tokens
 from speculation.errors import InputError
 from speculation.messages import ChatMessage, Prompt
@@ -111,4 +111,4 @@ def run_generate(
         print(json.dumps(completion.to_json()))
         return
     live.end()
-    Console(stderr=True).print(summary(completion), soft_wrap=True)
+    show_summary(completion, Console(stderr=True))

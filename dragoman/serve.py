@@ -110,7 +110,8 @@ def serve_verifier(
     from verifier_service.server import serve_until_signal
     from verifier_service.verifier import Verifier
 
-    instruments, stop_metrics = _metrics_at(address.host, metrics_port, engine.name)
+    name = (membership.name if membership is not None else None) or default_name(engine.name)
+    instruments, stop_metrics = _metrics_at(address.host, metrics_port, engine.name, name)
     verifier = Verifier(
         engine, plan=plan, adaptive=adaptive, lookup=lookup, max_sessions=max_sessions, instruments=instruments
     )
@@ -123,7 +124,7 @@ def serve_verifier(
                 verifier,
                 membership.coordinator,
                 instance=new_instance(),
-                name=membership.name or default_name(engine.name),
+                name=name,
                 advertised=membership.advertise or str(bound),
             )
             joining.append(asyncio.get_running_loop().create_task(member.run()))
@@ -141,8 +142,11 @@ def serve_verifier(
     asyncio.run(serve())
 
 
-def _metrics_at(host: str, port: int | None, model: str) -> tuple[Instruments | None, Callable[[], None]]:
-    """Prometheus metrics served at the port, and how to stop that. Raises ConnectionFailedError."""
+def _metrics_at(host: str, port: int | None, model: str, name: str) -> tuple[Instruments | None, Callable[[], None]]:
+    """Prometheus metrics of the verifier of that name, served at the port, and how to stop that.
+
+    Raises ConnectionFailedError.
+    """
     if port is None:
         return None, lambda: None
     from prometheus_client import CollectorRegistry, start_http_server
@@ -163,7 +167,7 @@ def _metrics_at(host: str, port: int | None, model: str) -> tuple[Instruments | 
         server.server_close()
         thread.join()
 
-    return PrometheusInstruments(registry, model), stop
+    return PrometheusInstruments(registry, model, name), stop
 
 
 def serve_drafter(

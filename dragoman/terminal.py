@@ -1,4 +1,4 @@
-"""What people see: live text in two colours, summary lines, tables, progress bars.
+"""What people see: live text in the colours of who guessed it, summary lines, progress bars.
 
 Text goes to standard output, everything about it to standard error, so that output can be piped.
 """
@@ -8,17 +8,25 @@ from __future__ import annotations
 import codecs
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dragoman.client import Chunk, Completion
+from dragoman.completion import Chunk, Completion, DraftShare
 from speculation.errors import DragomanError
+from speculation.source import SourceKind
+from speculation.text_stream import TextRun
 
-#: Written by a drafter and accepted; written by the target.
+#: Guessed by a drafter, or by whom an old verifier does not say; guessed by others; written by the target.
 DRAFTED_STYLE = "green"
+SOURCE_STYLES = {
+    SourceKind.DRAFTER: DRAFTED_STYLE,
+    SourceKind.PREDICTION: "magenta",
+    SourceKind.LOOKUP: "cyan",
+    SourceKind.REPLAY: "blue",
+}
 TARGET_STYLE = "default"
 
 #: Bound to today's stderr: progress bars live through times when sys.stderr is redirected to silence a library.
@@ -34,7 +42,7 @@ def show_error(error: DragomanError, console: Console | None = None) -> None:
 
 
 class LiveText:
-    """Prints chunks as they come: drafted and accepted bytes in one colour, the target's own in another.
+    """Prints chunks as they come: accepted bytes in the colour of who guessed them, the target's own in another.
 
     Where the console is no terminal, the bare text is printed.
     """
@@ -47,7 +55,7 @@ class LiveText:
     def show(self, chunk: Chunk) -> None:
         line = Text(end="")
         for run in chunk.runs:
-            line.append(self._decode(run.text), style=DRAFTED_STYLE if run.drafted else TARGET_STYLE)
+            line.append(self._decode(run.text), style=style_of(run))
         self._print(line)
 
     def end(self) -> None:
@@ -63,22 +71,74 @@ class LiveText:
         self._console.file.flush()
 
 
+def style_of(run: TextRun) -> str:
+    """The colour of who wrote it."""
+    if not run.drafted:
+        return TARGET_STYLE
+    return SOURCE_STYLES[run.source] if run.source is not None else DRAFTED_STYLE
+
+
 def summary(completion: Completion) -> Text:
-    """One line: tokens, speed, tokens per step, acceptance rate."""
+    """One line: tokens, speed, tokens per step, who drafted how well; and the colours that occur in the text."""
     parts = [f"{completion.completion_tokens} tokens"]
     if completion.tokens_per_second is not None:
         parts.append(f"{completion.tokens_per_second:.1f} tokens/s")
     parts.append(f"first after {completion.ttft:.2f} s")
     if completion.tokens_per_step is not None:
         parts.append(f"{completion.tokens_per_step:.2f} tokens per step")
-    rate = completion.acceptance_rate
-    parts.append("no drafts" if rate is None else f"{rate:.0%} of draft tokens accepted")
+    parts.append(who_drafted(completion))
     line = Text(" · ".join(parts), style="dim")
-    if rate is not None:
+    if drafted := {run.source for run in completion.runs if run.drafted}:
         line.append("   ")
-        line.append("drafted", style=DRAFTED_STYLE)
-        line.append(" / target", style=TARGET_STYLE)
+        for kind in [None, *SourceKind]:
+            if kind in drafted:
+                word, style = ("drafted", DRAFTED_STYLE) if kind is None else (kind.label, SOURCE_STYLES[kind])
+                line.append(word, style=style).append(" / ")
+        line.append("target", style=TARGET_STYLE)
     return line
+
+
+def who_drafted(completion: Completion) -> str:
+    """How many of whose draft tokens were accepted, or why no drafter's were."""
+    connected = completion.drafters_connected
+    if connected is None:
+        rate = completion.acceptance_rate
+        return "no drafts" if rate is None else f"{rate:.0%} of draft tokens accepted"
+    drafters = completion.shares_of(SourceKind.DRAFTER)
+    names = _short_names(drafters)
+    if any(share.draft_tokens for share in drafters):
+        words = [
+            f"{name} {share.acceptance_rate:.0%} of {share.draft_tokens}"
+            for name, share in zip(names, drafters, strict=True)
+            if share.acceptance_rate is not None
+        ]
+        words[-1] += " draft tokens accepted"
+    elif not completion.drafters_allowed:
+        words = ["no drafter was asked"]
+    elif not connected:
+        words = ["no drafter is connected"]
+    elif drafters:
+        words = [f"no draft of {' or '.join(names)} was verified"]
+    else:
+        words = [f"no drafter took part ({connected} connected)"]
+    others = [share for share in completion.shares if share.source is not SourceKind.DRAFTER and share.draft_tokens]
+    words += [f"{share.source.label} {share.accepted_tokens} of {share.draft_tokens}" for share in others]
+    return ", ".join(words)
+
+
+def _short_names(drafters: Sequence[DraftShare]) -> list[str]:
+    """Their models, where that says who is meant: the target looks up as well, and several may have one model."""
+    models = [share.model for share in drafters]
+    own = {kind.label for kind in SourceKind}
+    return [
+        share.model if share.model and share.model not in own and models.count(share.model) == 1 else share.name
+        for share in drafters
+    ]
+
+
+def show_summary(completion: Completion, console: Console) -> None:
+    """On a terminal cut between words, elsewhere one line."""
+    console.print(summary(completion), soft_wrap=not console.is_terminal)
 
 
 @contextlib.contextmanager

@@ -83,11 +83,14 @@ class Transcript:
 
     def restart(self) -> None:
         """Forget all text."""
-        self.completion = Completion()
+        self.completion = self._empty()
         self.writer: Writer | None = None
         self._received = bytearray()
         self._tokens_told = 0  # by the verifier that writes now, the replayed ones included
         self._rule = self._request.rule  # under which it was begun, once a verifier has said so
+
+    def _empty(self, resumes: int = 0) -> Completion:
+        return Completion(resumes=resumes, drafters_allowed=not self._request.no_draft)
 
     @property
     def received(self) -> int:
@@ -109,7 +112,7 @@ class Transcript:
         self._tokens_told = 0
         if not self._received and codec.rule_from_wire(self._rule) not in RESUMABLE:
             # Nothing was shown, and the next verifier writes another text: its tokens are not those told so far.
-            self.completion = Completion(resumes=self.completion.resumes)
+            self.completion = self._empty(resumes=self.completion.resumes)
         request = pb.GenerateRequest()
         request.CopyFrom(self._request)
         if self.must_write is not None:
@@ -152,7 +155,7 @@ class Transcript:
         known = max(0, len(completion.token_ids) - self._tokens_told)
         self._tokens_told += len(chunk.token_ids)
         tokens = tuple(chunk.token_ids[known:])
-        runs = tuple(TextRun(run.text, run.drafted) for run in chunk.runs)
+        runs = tuple(TextRun(run.text, run.drafted, codec.source_from_wire(run.source)) for run in chunk.runs)
         if not tokens and not runs:
             return
         if not completion.token_ids:

@@ -16,7 +16,7 @@ from speculation.messages import ChatMessage, Prompt, SessionOffer, Span, Specul
 from speculation.plan import PlanLimits
 from speculation.proposal import MAX_PAIRS, Proposal
 from speculation.sampling import Rule, SamplingParams
-from speculation.source import DRAFTER, Source
+from speculation.source import DRAFTER, Source, SourceKind
 
 _RULES = {
     Rule.RACE: pb.RULE_RACE,
@@ -26,6 +26,13 @@ _RULES = {
     Rule.AUTO: pb.RULE_AUTO,
 }
 _RULES_BACK = {value: rule for rule, value in _RULES.items()}
+_SOURCES = {
+    SourceKind.DRAFTER: pb.DRAFT_SOURCE_DRAFTER,
+    SourceKind.PREDICTION: pb.DRAFT_SOURCE_PREDICTION,
+    SourceKind.LOOKUP: pb.DRAFT_SOURCE_LOOKUP,
+    SourceKind.REPLAY: pb.DRAFT_SOURCE_REPLAY,
+}
+_SOURCES_BACK = {value: kind for kind, value in _SOURCES.items()}
 
 
 def check_version(theirs: int, *, who: str) -> None:
@@ -91,6 +98,15 @@ def rule_from_wire(rule: pb.Rule) -> Rule:
     if rule not in _RULES_BACK:
         raise InputError("rule", int(rule), "is not known here", remedy=f"use one of {', '.join(Rule)}")
     return _RULES_BACK[rule]
+
+
+def source_to_wire(kind: SourceKind) -> pb.DraftSource:
+    return _SOURCES[kind]
+
+
+def source_from_wire(source: pb.DraftSource) -> SourceKind | None:
+    """None for one that is not named, or not known here: a newer peer may have more of them."""
+    return _SOURCES_BACK.get(source)
 
 
 # ---- plans, offers, spans, verdicts ------------------------------------------------------------------------------
@@ -198,8 +214,8 @@ def span_from_wire(
 ) -> Span:
     """A drafter's span, checked. ``committed``: bytes of text committed so far in its session.
 
-    ``vocab_size``: of the target. ``source``: the drafter. Raises LimitExceededError for what is too large, ProtocolError for an offset or a
-    chance that no honest drafter names, InputError for a distribution that is none.
+    ``vocab_size``: of the target. ``source``: the drafter. Raises LimitExceededError for what is too large,
+    ProtocolError for an offset or a chance that no honest drafter names, InputError for a distribution that is none.
     """
     if len(span.drawn) > limits.span_drawn_tokens:
         raise LimitExceededError(f"{len(span.drawn)} drawn tokens in a span; the limit is {limits.span_drawn_tokens}")

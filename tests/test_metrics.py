@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -17,23 +18,26 @@ from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.sampling import SamplingParams
+from speculation.source import SourceKind
 from tests.service_drivers import SLOW, drafters, drafting, eventually, request, serving, text_of
 from tests.test_cli import dragoman
 from tests.test_fleet_cli import free_port
 from tests.text_engine import TextEngine
-from verifier_service.metrics import PREFIX, PrometheusInstruments
+from verifier_service.metrics import PREFIX, PrometheusInstruments, VerifierMetrics
 
 COUNTERS = {
     "spec_decode_num_drafts",
     "spec_decode_num_draft_tokens",
     "spec_decode_num_accepted_tokens",
     "spec_decode_num_accepted_tokens_per_pos",
+    "spec_decode_num_draft_tokens_per_source",
+    "spec_decode_num_accepted_tokens_per_source",
     "prompt_tokens",
     "generation_tokens",
     "stale_drafts",
     "drafter_reconnects",
 }
-GAUGES = {"sessions_active", "plan_width", "plan_lookahead"}
+GAUGES = {"drafters_connected", "sessions_active", "plan_width", "plan_lookahead"}
 HISTOGRAMS = {
     "time_to_first_token_seconds",
     "inter_token_latency_seconds",
@@ -48,18 +52,25 @@ class Collected:
 
     def __init__(self, text: str) -> None:
         self.kinds: dict[str, str] = {}
+        self.replicas: set[str] = set()
         self.values: dict[str, float] = {}
         self.positions: dict[int, float] = {}
+        self.drafted: dict[tuple[str, str], float] = {}  # draft tokens by source and drafter
+        self.accepted: dict[tuple[str, str], float] = {}
         for family in text_string_to_metric_families(text):
             if family.name.endswith("_created"):
                 continue
             self.kinds[family.name] = family.type
             for sample in family.samples:
                 assert sample.labels["model_name"]
+                self.replicas.add(sample.labels["replica"])
                 if not sample.name.endswith(("_created", "_bucket")):
                     self.values[sample.name] = self.values.get(sample.name, 0.0) + sample.value
                 if "position" in sample.labels and sample.name.endswith("_total"):
                     self.positions[int(sample.labels["position"])] = sample.value
+                if "source" in sample.labels and sample.name.endswith("_total"):
+                    counts = self.drafted if "draft_tokens" in sample.name else self.accepted
+                    counts[sample.labels["source"], sample.labels["drafter"]] = sample.value
 
     def __getitem__(self, name: str) -> float:
         return self.values["dragoman_" + name]
@@ -109,6 +120,48 @@ def pad(accepted) -> list[int]:
     return [*accepted, *[0] * (16 - len(accepted))]
 
 
+async def test_who_drafted_is_told_apart_and_adds_up():
+    async with counted(plan=SLOW) as (registry, verifier, address):
+        none = collect(registry)
+        assert none["drafters_connected"] == 0
+        assert none.drafted == none.accepted == dict.fromkeys(OTHERS, 0)
+        await text_of(address, request(SamplingParams(), ignore_end=True))
+        await eventually(lambda: collect(registry)["sessions_active"] == 0)
+        alone = collect(registry)
+        assert alone.drafted["lookup", ""] == alone["spec_decode_num_draft_tokens_total"] > 0
+        assert set(alone.drafted) == OTHERS, "without a drafter nothing is a drafter's"
+        async with drafting(address):
+            await drafters(verifier, 1)
+            assert collect(registry)["drafters_connected"] == 1
+            text, _ = await text_of(address, request(SamplingParams(seed=1)))
+            again = request(SamplingParams(seed=1), prediction=text[:20], received=text[:10])
+            _, finished = await text_of(address, again)
+            await eventually(lambda: collect(registry)["sessions_active"] == 0)
+            [link] = verifier.describe().drafters
+        await drafters(verifier, 0)
+        found = collect(registry)
+    assert found["drafters_connected"] == 0
+    assert set(found.drafted) == set(found.accepted) == {*OTHERS, ("drafter", "d")}
+    for counts, total in ((found.drafted, "draft_tokens"), (found.accepted, "accepted_tokens")):
+        replayed = counts.pop(("replay", ""))
+        assert sum(counts.values()) == found[f"spec_decode_num_{total}_total"] and replayed > 0
+        assert getattr(link, total) == counts["drafter", "d"] > 0, "Describe says the same"
+    assert {source.source for source in finished.speculation.sources} >= {pb.DRAFT_SOURCE_REPLAY}
+
+
+OTHERS = {("prediction", ""), ("lookup", ""), ("replay", "")}
+
+
+def test_drafters_that_call_themselves_anything_are_few_series():
+    registry = CollectorRegistry()
+    metrics = VerifierMetrics(PrometheusInstruments(registry, "target"))
+    for number in range(500):
+        metrics.drafted(SourceKind.DRAFTER, f"name {number}", 2, 1)
+    found = collect(registry)
+    assert len(found.drafted) == len(OTHERS) + 64 + 1
+    assert found.drafted["drafter", "others"] == 2 * (500 - 64) and found.accepted["drafter", "name 63"] == 1
+
+
 async def test_every_figure_is_there_before_anything_happens():
     async with counted() as (registry, _, _):
         kinds = collect(registry).kinds
@@ -156,7 +209,8 @@ async def test_the_command_serves_them(tiny_llama: Path):
             await client.complete(Prompt(text="The heron"), max_tokens=5, ignore_end=True)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             found = Collected(answer.read().decode())
-        assert found["generation_tokens_total"] == 5
+        assert found["generation_tokens_total"] == 5 and found["drafters_connected"] == 0
+        assert found.replicas == {f"{socket.gethostname()}/{tiny_llama.name}"}, "the verifier's name"
         taken = dragoman("verifier", f"--model={tiny_llama}", "--listen=127.0.0.1:0", f"--metrics-port={port}")
     assert taken.returncode == 4 and "cannot serve metrics" in taken.stderr
 
@@ -169,14 +223,45 @@ def test_a_port_that_is_none():
 pytestmark = pytest.mark.timeout(120)
 
 
+DASHBOARD = json.loads((Path(__file__).parent.parent / "deploy" / "grafana.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
 def test_the_dashboard_shows_what_there_is():
-    """Every name in the Grafana dashboard is a metric; sessions, acceptance, plan and tokens per second are on it."""
-    dashboard = json.loads((Path(__file__).parent.parent / "deploy" / "grafana.json").read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    shown = {name for expression in expressions for name in re.findall(r"\$\{prefix\}(\w+)", expression)}
+    """Every name in the Grafana dashboard is a metric; sessions, drafters, acceptance, plan and speed are on it."""
+    shown = {name for expression in EXPRESSIONS for name in re.findall(r"\$\{prefix\}(\w+)", expression)}
     histograms = {f"{name}_bucket" for name in HISTOGRAMS}
     assert shown <= {f"{name}_total" for name in COUNTERS} | GAUGES | histograms
     assert {"sessions_active", "generation_tokens_total", "plan_width", "plan_lookahead"} <= shown
-    assert "spec_decode_num_accepted_tokens_total" in shown
-    [prefix] = [variable for variable in dashboard["templating"]["list"] if variable["name"] == "prefix"]
+    assert {"spec_decode_num_accepted_tokens_total", "spec_decode_num_accepted_tokens_per_source_total"} <= shown
+    assert "drafters_connected" in shown
+    assert all(expression.count("dragoman_") == 0 for expression in EXPRESSIONS), "without the prefix's variable"
+
+
+def test_the_dashboard_shows_plain_verifiers_and_those_on_ray_without_being_told():
+    [prefix] = [variable for variable in DASHBOARD["templating"]["list"] if variable["name"] == "prefix"]
     assert {option["value"] for option in prefix["options"]} == {PREFIX, f"ray_{PREFIX}"}
+    assert prefix["multi"] and prefix["current"]["value"] == [PREFIX, f"ray_{PREFIX}"]
+    assert all(option["selected"] for option in prefix["options"])
+    # What several values become, "(a|b)", matches in a regular expression only.
+    for expression in EXPRESSIONS:
+        assert expression.count("${prefix}") == len(re.findall(r'\{__name__=~"\$\{prefix\}\w+"\}', expression))
+
+
+def test_two_verifiers_of_one_model_are_two_series_on_the_dashboard():
+    """Also two of one name, which Prometheus tells apart by where it found them."""
+    grouped = [re.findall(r"\bby \(([^)]*)\)", expression) for expression in EXPRESSIONS]
+    assert all(grouped), "every figure is summed by something"
+    kept = {frozenset(re.split(r",\s*", labels)) for groups in grouped for labels in groups}
+    for named, scraped in (({"replica": "one"}, {"instance": "a:9100"}), ({"replica": "one"}, {"instance": "b:9100"})):
+        for other in ({"replica": "two", "instance": "a:9100"}, {"replica": "one", "instance": "c:9100"}):
+            mine = {"model_name": "target", **named, **scraped}
+            theirs = {"model_name": "target", **other}
+            assert all(any(mine.get(key) != theirs.get(key) for key in labels) for labels in kept)
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            assert {"{{replica}}", "{{instance}}"} <= set(re.findall(r"\{\{\w+\}\}", target["legendFormat"]))
+    registries = [CollectorRegistry(), CollectorRegistry()]
+    for registry, name in zip(registries, ("one", "two"), strict=True):
+        VerifierMetrics(PrometheusInstruments(registry, "target", name))
+    assert [collect(registry).replicas for registry in registries] == [{"one"}, {"two"}]

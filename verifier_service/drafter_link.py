@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ProtocolError
+from speculation.source import Source, SourceKind
 from speculation.telemetry import LONGEST_SECONDS, Smoothed
 from verifier_service.outbox import Outbox
 
@@ -31,6 +32,11 @@ class DrafterLink:
     spans: int = 0
     stale_spans: int = 0
     rejected_messages: int = 0
+    #: Its draft tokens that were verified, and those of them that were accepted, in all sessions.
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    #: As whom sessions know it.
+    source: Source = field(default_factory=lambda: Source(SourceKind.DRAFTER))
     has_vocabulary: bool = False  # it was sent the target's, or will be
     round_trip: Smoothed = field(default_factory=Smoothed)
     _draft_token: Smoothed = field(default_factory=Smoothed)
@@ -93,4 +99,6 @@ class DrafterLink:
             rejected_messages=self.rejected_messages,
             round_trip=self.round_trip.mean or 0.0,
             seconds_per_token=self._draft_token.mean or 0.0,
+            draft_tokens=self.draft_tokens,
+            accepted_tokens=self.accepted_tokens,
         )

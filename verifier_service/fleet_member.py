@@ -101,6 +101,8 @@ def link_report(link: DrafterLink) -> pb.LinkReport:
         spans=link.spans,
         stale_spans=link.stale_spans,
         rejected_messages=link.rejected_messages,
+        draft_tokens=link.draft_tokens,
+        accepted_tokens=link.accepted_tokens,
     )
 
 
@@ -118,4 +120,5 @@ def session_report(opened: OpenSession) -> pb.SessionReport:
         plan=codec.plan_to_wire(opened.session.plan),
         costs=opened.planner.step_costs(),
         rule=codec.rule_to_wire(opened.session.request.rule),
+        sources=opened.contributors.stats(stats),
     )

@@ -3,16 +3,21 @@
 Counters, not ratios: ratios are for whoever asks, for example
 rate(dragoman_spec_decode_num_accepted_tokens_total) / rate(dragoman_spec_decode_num_draft_tokens_total), and the mean
 acceptance length 1 + rate(..._num_accepted_tokens_total) / rate(..._num_drafts_total), which counts the bonus token.
+
+vLLM's totals hold the draft tokens of all sources. Who guessed them is told by counters of their own, "per_source".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from speculation.session_stats import SourceCounts
+from speculation.source import Source, SourceKind
 from verifier_service.open_session import OpenSession
 
 PREFIX: Final = "dragoman_"
@@ -21,6 +26,8 @@ _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 _LENGTHS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)
 #: A session's counts are passed on that often, in seconds: a step takes milliseconds, and collectors come by rarely.
 _FLUSH_SECONDS: Final = 0.25
+#: Names of drafters that are labels. They are the drafters' own word, and every one is a series for good.
+_NAMES: Final = 64
 
 #: Adds to a counter, sets a gauge, or observes into a histogram; keywords are labels.
 Record = Callable[..., None]
@@ -54,28 +61,28 @@ def _ignore(value: float, **labels: str) -> None:
 
 
 class PrometheusInstruments:
-    """Those of ``registry``, every one with the label ``model_name``."""
+    """Those of ``registry``, every one with the labels ``model_name`` and ``replica``, the verifier's name."""
 
-    def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
+    def __init__(self, registry: CollectorRegistry, model_name: str, replica: str = "") -> None:
         self._registry = registry
-        self._model_name = model_name
+        self._labels = {"model_name": model_name, "replica": replica}
 
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Record:
-        made = Counter(PREFIX + name, meaning, ("model_name", *labels), registry=self._registry)
+        made = Counter(PREFIX + name, meaning, (*self._labels, *labels), registry=self._registry)
         if not labels:
-            return made.labels(self._model_name).inc
+            return made.labels(**self._labels).inc
 
         def add(value: float, **given: str) -> None:
-            made.labels(model_name=self._model_name, **given).inc(value)
+            made.labels(**self._labels, **given).inc(value)
 
         return add
 
     def gauge(self, name: str, meaning: str) -> Record:
-        return Gauge(PREFIX + name, meaning, ("model_name",), registry=self._registry).labels(self._model_name).set
+        return Gauge(PREFIX + name, meaning, self._labels, registry=self._registry).labels(**self._labels).set
 
     def histogram(self, name: str, meaning: str, bounds: Sequence[float]) -> Record:
-        made = Histogram(PREFIX + name, meaning, ("model_name",), registry=self._registry, buckets=bounds)
-        return made.labels(self._model_name).observe
+        made = Histogram(PREFIX + name, meaning, self._labels, registry=self._registry, buckets=bounds)
+        return made.labels(**self._labels).observe
 
 
 class VerifierMetrics:
@@ -89,10 +96,21 @@ class VerifierMetrics:
         self.accepted_per_position = count(
             "spec_decode_num_accepted_tokens_per_pos_total", "Draft tokens accepted, by position.", ("position",)
         )
+        self._draft_tokens_of = count(
+            "spec_decode_num_draft_tokens_per_source_total",
+            "Draft tokens verified, by who guessed them; those of a replay are in no other figure.",
+            ("source", "drafter"),
+        )
+        self._accepted_tokens_of = count(
+            "spec_decode_num_accepted_tokens_per_source_total",
+            "Draft tokens accepted, by who guessed them; those of a replay are in no other figure.",
+            ("source", "drafter"),
+        )
         self.prompt_tokens = count("prompt_tokens_total", "Tokens of prompts.")
         self.generation_tokens = count("generation_tokens_total", "Tokens committed.")
         self.stale_drafts = count("stale_drafts_total", "Spans that came for text that went on differently.")
         self.reconnects = count("drafter_reconnects_total", "Drafters that dialled in again.")
+        self.drafters = gauge("drafters_connected", "Drafters whose streams are open.")
         self.sessions = gauge("sessions_active", "Texts being written.")
         self.plan_width = gauge("plan_width", "Draft tokens per verify step that the latest plan allows.")
         self.plan_lookahead = gauge("plan_lookahead", "Tokens that a drafter may run ahead by the latest plan.")
@@ -103,6 +121,18 @@ class VerifierMetrics:
         self.end_to_end = histogram("e2e_request_latency_seconds", "From the request to its last token.", _LATENCIES)
         self.round_trip = histogram("round_trip_seconds", "To a drafter and back.", _LATENCIES)
         self.speculation_length = histogram("speculation_length", "Draft tokens in a verify step.", _LENGTHS)
+        self._names: set[str] = set()
+        for kind in SourceKind:  # a rate needs a zero to begin from
+            if kind is not SourceKind.DRAFTER:
+                self.drafted(kind, "", 0, 0)
+
+    def drafted(self, kind: SourceKind, name: str, draft_tokens: int, accepted_tokens: int) -> None:
+        """So many more tokens were guessed by a source. ``name``: of a drafter, else empty."""
+        if name and len(self._names) < _NAMES:
+            self._names.add(name)
+        labels = {"source": kind.label, "drafter": name if not name or name in self._names else "others"}
+        self._draft_tokens_of(draft_tokens, **labels)
+        self._accepted_tokens_of(accepted_tokens, **labels)
 
 
 class SessionMeter:
@@ -116,6 +146,7 @@ class SessionMeter:
         self._stepped = 0  # draft tokens verified by the last step
         self._tokens = self._drafts = self._draft_tokens = self._accepted = self._stale = 0
         self._positions: list[int] = []
+        self._sources: dict[Source, SourceCounts] = {}
         metrics.prompt_tokens(len(opened.session.request.prompt_ids))
 
     def stepped(self, tokens: int) -> None:
@@ -152,9 +183,22 @@ class SessionMeter:
         metrics.accepted_tokens(stats.accepted_tokens - self._accepted)
         metrics.stale_drafts(stats.stale_spans - self._stale)
         self._draft_tokens, self._accepted, self._stale = stats.draft_tokens, stats.accepted_tokens, stats.stale_spans
+        self._flush_sources()
         for position, accepted in enumerate(stats.accepted_per_pos):
             if position == len(self._positions):
                 self._positions.append(0)
             if accepted > self._positions[position]:
                 metrics.accepted_per_position(accepted - self._positions[position], position=str(position))
                 self._positions[position] = accepted
+
+    def _flush_sources(self) -> None:
+        counted = dict(self._opened.session.stats.by_source)  # at once: the engine's thread may add to it
+        for source, counts in counted.items():
+            before = self._sources.get(source, SourceCounts())
+            now = self._sources[source] = dataclasses.replace(counts)
+            drafted, accepted = now.draft_tokens - before.draft_tokens, now.accepted_tokens - before.accepted_tokens
+            link = self._opened.contributors.link_of(source)
+            self._metrics.drafted(source.kind, link.hello.name if link is not None else "", drafted, accepted)
+            if link is not None:
+                link.draft_tokens += drafted
+                link.accepted_tokens += accepted

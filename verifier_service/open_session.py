@@ -23,6 +23,7 @@ from speculation.messages import Prompt, Resync, SessionOffer, Span, Verdict
 from speculation.patience import Patience
 from speculation.target_session import TargetSession
 from speculation.text_stream import TextRun
+from verifier_service.contributors import Contributors
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
 from verifier_service.inbox import Event, Inbox, Join
@@ -66,6 +67,7 @@ class OpenSession:
         self._assisted_later = assisted and session.replaying
         self.session = session
         self.links: set[DrafterLink] = set()
+        self.contributors = Contributors()
         self.declined: set[DrafterLink] = set()
         self.placed_until = 0.0  # till then, by the steady clock, its drafters are those of the coordinator's order
         #: Vocabularies of the drafters that were offered it; "" is that of one without a model.
@@ -108,6 +110,7 @@ class OpenSession:
     def join(self, link: DrafterLink) -> None:
         """Offer the session to a drafter."""
         self.links.add(link)
+        self.contributors.add(link)
         self.vocabularies.add(link.hello.vocab_hash)
         self.put(link, Join())
 
@@ -262,7 +265,8 @@ class OpenSession:
         """Committed tokens, without those of a replay."""
         return len(self.session.token_ids) - self.session.replayed_tokens
 
-    def stats(self) -> pb.SpeculationStats:
+    def stats(self, *, drafters_connected: int) -> pb.SpeculationStats:
+        """``drafters_connected``: to the verifier."""
         stats = self.session.stats
         return pb.SpeculationStats(
             steps=stats.steps,
@@ -277,4 +281,6 @@ class OpenSession:
             overhead_p50_seconds=statistics.median(self._overheads) if self._overheads else 0.0,
             plans=self._plans,
             rule=codec.rule_to_wire(self.session.request.rule),
+            sources=self.contributors.stats(stats),
+            drafters_connected=drafters_connected,
         )

@@ -47,6 +47,7 @@ class Roster:
         self._known: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)  # instances that dialled in
         self._vocabulary = VocabularySender(engine.tokenizer.vocab)
         self._closed: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)
+        metrics.drafters(0)
 
     def attach(self, hello: pb.Hello) -> DrafterLink:
         """A drafter dialled in. Raises VersionMismatchError or InputError for one that cannot be worked with."""
@@ -62,6 +63,8 @@ class Roster:
         )
         link.outbox.send(pb.AssistResponse(welcome=welcome))
         self.links.append(link)
+        self._metrics.drafters(len(self.links))
+        self._metrics.drafted(link.source.kind, hello.name, 0, 0)
         if hello.instance in self._known:
             self._metrics.reconnects(1)
         elif hello.instance:
@@ -73,6 +76,7 @@ class Roster:
     def detach(self, link: DrafterLink) -> None:
         """The drafter's stream ended. Its spans stay in the pools: they are as good as before."""
         self.links.remove(link)
+        self._metrics.drafters(len(self.links))
         for name in tuple(link.sessions):
             self._leave(self._sessions[name], link)
         log.info("drafter %s left", link.hello.name)
@@ -113,7 +117,9 @@ class Roster:
                         message.span.ClearField("drawn")  # nobody asked for it, and it takes long to read
                     committed = opened.session.committed_length
                     size = self._engine.vocab_size
-                    span = codec.span_from_wire(message.span, self._limits, committed=committed, vocab_size=size)
+                    span = codec.span_from_wire(
+                        message.span, self._limits, committed=committed, vocab_size=size, source=link.source
+                    )
                     opened.put(link, span)
             case "resync":
                 opened = self._offered(link, message.resync.session)

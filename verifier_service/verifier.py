@@ -180,7 +180,7 @@ class Verifier:
                 finish_reason=_FINISH[finish_reason],
                 prompt_tokens=prompt_tokens,
                 completion_tokens=len(opened.session.token_ids),
-                speculation=opened.stats(),
+                speculation=opened.stats(drafters_connected=len(self.roster.links)),
                 replayed_tokens=opened.session.replayed_tokens,
             )
             responses.put_nowait(pb.GenerateResponse(finished=finished))
@@ -274,5 +274,12 @@ class Verifier:
 
 
 def _chunk(report: StepReport) -> pb.TextChunk:
-    runs = [pb.TextRun(text=run.text, drafted=run.drafted) for run in report.runs]
+    runs = [
+        pb.TextRun(
+            text=run.text,
+            drafted=run.drafted,
+            source=codec.source_to_wire(run.source) if run.source is not None else pb.DRAFT_SOURCE_UNSPECIFIED,
+        )
+        for run in report.runs
+    ]
     return pb.TextChunk(runs=runs, token_ids=report.token_ids)

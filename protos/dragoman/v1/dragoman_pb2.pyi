@@ -20,6 +20,14 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+
+class DraftSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DRAFT_SOURCE_UNSPECIFIED: _ClassVar[DraftSource]
+    DRAFT_SOURCE_DRAFTER: _ClassVar[DraftSource]
+    DRAFT_SOURCE_PREDICTION: _ClassVar[DraftSource]
+    DRAFT_SOURCE_LOOKUP: _ClassVar[DraftSource]
+    DRAFT_SOURCE_REPLAY: _ClassVar[DraftSource]
 RULE_UNSPECIFIED: Rule
 RULE_RACE: Rule
 RULE_EXACT: Rule
@@ -29,6 +37,11 @@ RULE_AUTO: Rule
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+DRAFT_SOURCE_UNSPECIFIED: DraftSource
+DRAFT_SOURCE_DRAFTER: DraftSource
+DRAFT_SOURCE_PREDICTION: DraftSource
+DRAFT_SOURCE_LOOKUP: DraftSource
+DRAFT_SOURCE_REPLAY: DraftSource
 
 class ChatMessage(_message.Message):
     __slots__ = ("role", "content")
@@ -110,7 +123,7 @@ class DescribeResponse(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., context_length: _Optional[int] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., drafters: _Optional[_Iterable[_Union[DrafterStatus, _Mapping]]] = ..., sessions: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., parameter_bytes: _Optional[int] = ...) -> None: ...
 
 class DrafterStatus(_message.Message):
-    __slots__ = ("name", "model", "vocab_size", "vocab_hash", "sessions", "spans", "stale_spans", "rejected_messages", "round_trip", "seconds_per_token")
+    __slots__ = ("name", "model", "vocab_size", "vocab_hash", "sessions", "spans", "stale_spans", "rejected_messages", "round_trip", "seconds_per_token", "draft_tokens", "accepted_tokens")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +134,8 @@ class DrafterStatus(_message.Message):
     REJECTED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
     SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     vocab_size: int
@@ -131,7 +146,9 @@ class DrafterStatus(_message.Message):
     rejected_messages: int
     round_trip: float
     seconds_per_token: float
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., sessions: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
+    draft_tokens: int
+    accepted_tokens: int
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., sessions: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "received", "prediction")
@@ -196,12 +213,14 @@ class TextChunk(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[TextRun, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TextRun(_message.Message):
-    __slots__ = ("text", "drafted")
+    __slots__ = ("text", "drafted", "source")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     DRAFTED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     text: bytes
     drafted: bool
-    def __init__(self, text: _Optional[bytes] = ..., drafted: bool = ...) -> None: ...
+    source: DraftSource
+    def __init__(self, text: _Optional[bytes] = ..., drafted: bool = ..., source: _Optional[_Union[DraftSource, str]] = ...) -> None: ...
 
 class GenerateFinished(_message.Message):
     __slots__ = ("finish_reason", "prompt_tokens", "completion_tokens", "speculation", "replayed_tokens")
@@ -218,7 +237,7 @@ class GenerateFinished(_message.Message):
     def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ..., replayed_tokens: _Optional[int] = ...) -> None: ...
 
 class SpeculationStats(_message.Message):
-    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans", "rule")
+    __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans", "rule", "sources", "drafters_connected")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +250,8 @@ class SpeculationStats(_message.Message):
     OVERHEAD_P50_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PLANS_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    DRAFTERS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     steps: int
     draft_tokens: int
     accepted_tokens: int
@@ -243,7 +264,25 @@ class SpeculationStats(_message.Message):
     overhead_p50_seconds: float
     plans: _containers.RepeatedCompositeFieldContainer[PlanChange]
     rule: Rule
-    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ..., plans: _Optional[_Iterable[_Union[PlanChange, _Mapping]]] = ..., rule: _Optional[_Union[Rule, str]] = ...) -> None: ...
+    sources: _containers.RepeatedCompositeFieldContainer[SourceStats]
+    drafters_connected: int
+    def __init__(self, steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_tokens_per_pos: _Optional[_Iterable[int]] = ..., verify_seconds: _Optional[float] = ..., overhead_p50_seconds: _Optional[float] = ..., plans: _Optional[_Iterable[_Union[PlanChange, _Mapping]]] = ..., rule: _Optional[_Union[Rule, str]] = ..., sources: _Optional[_Iterable[_Union[SourceStats, _Mapping]]] = ..., drafters_connected: _Optional[int] = ...) -> None: ...
+
+class SourceStats(_message.Message):
+    __slots__ = ("source", "name", "model", "instance", "draft_tokens", "accepted_tokens")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    source: DraftSource
+    name: str
+    model: str
+    instance: str
+    draft_tokens: int
+    accepted_tokens: int
+    def __init__(self, source: _Optional[_Union[DraftSource, str]] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., instance: _Optional[str] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class PlanChange(_message.Message):
     __slots__ = ("committed_tokens", "seconds", "plan")
@@ -568,7 +607,7 @@ class VerifierReport(_message.Message):
     def __init__(self, links: _Optional[_Iterable[_Union[LinkReport, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionReport, _Mapping]]] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class LinkReport(_message.Message):
-    __slots__ = ("link", "instance", "name", "model", "max_sessions", "sessions", "round_trip", "seconds_per_token", "spans", "stale_spans", "rejected_messages")
+    __slots__ = ("link", "instance", "name", "model", "max_sessions", "sessions", "round_trip", "seconds_per_token", "spans", "stale_spans", "rejected_messages", "draft_tokens", "accepted_tokens")
     LINK_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -580,6 +619,8 @@ class LinkReport(_message.Message):
     SPANS_FIELD_NUMBER: _ClassVar[int]
     STALE_SPANS_FIELD_NUMBER: _ClassVar[int]
     REJECTED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     link: int
     instance: str
     name: str
@@ -591,10 +632,12 @@ class LinkReport(_message.Message):
     spans: int
     stale_spans: int
     rejected_messages: int
-    def __init__(self, link: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., max_sessions: _Optional[int] = ..., sessions: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ...) -> None: ...
+    draft_tokens: int
+    accepted_tokens: int
+    def __init__(self, link: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., max_sessions: _Optional[int] = ..., sessions: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class SessionReport(_message.Message):
-    __slots__ = ("session", "links", "declined_links", "no_draft", "committed_tokens", "steps", "draft_tokens", "accepted_tokens", "plan", "costs", "rule")
+    __slots__ = ("session", "links", "declined_links", "no_draft", "committed_tokens", "steps", "draft_tokens", "accepted_tokens", "plan", "costs", "rule", "sources")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
     DECLINED_LINKS_FIELD_NUMBER: _ClassVar[int]
@@ -606,6 +649,7 @@ class SessionReport(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     COSTS_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     session: str
     links: _containers.RepeatedScalarFieldContainer[int]
     declined_links: _containers.RepeatedScalarFieldContainer[int]
@@ -617,7 +661,8 @@ class SessionReport(_message.Message):
     plan: SpeculationPlan
     costs: StepCosts
     rule: Rule
-    def __init__(self, session: _Optional[str] = ..., links: _Optional[_Iterable[int]] = ..., declined_links: _Optional[_Iterable[int]] = ..., no_draft: bool = ..., committed_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., costs: _Optional[_Union[StepCosts, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ...) -> None: ...
+    sources: _containers.RepeatedCompositeFieldContainer[SourceStats]
+    def __init__(self, session: _Optional[str] = ..., links: _Optional[_Iterable[int]] = ..., declined_links: _Optional[_Iterable[int]] = ..., no_draft: bool = ..., committed_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., costs: _Optional[_Union[StepCosts, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., sources: _Optional[_Iterable[_Union[SourceStats, _Mapping]]] = ...) -> None: ...
 
 class StepCosts(_message.Message):
     __slots__ = ("step", "step_per_token", "acceptance", "drafted_steps")
@@ -772,23 +817,27 @@ class VerifierStatus(_message.Message):
     def __init__(self, address: _Optional[str] = ..., tokens_per_second: _Optional[float] = ..., committed_tokens: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., draining: bool = ..., dtype: _Optional[str] = ..., vocab_hash: _Optional[str] = ...) -> None: ...
 
 class FleetDrafterStatus(_message.Message):
-    __slots__ = ("seconds_per_token", "attached_to", "round_trip", "acceptance_rate", "spans", "stale_spans")
+    __slots__ = ("seconds_per_token", "attached_to", "round_trip", "acceptance_rate", "spans", "stale_spans", "draft_tokens", "accepted_tokens")
     SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_TO_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_RATE_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     STALE_SPANS_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     seconds_per_token: float
     attached_to: _containers.RepeatedScalarFieldContainer[str]
     round_trip: float
     acceptance_rate: float
     spans: int
     stale_spans: int
-    def __init__(self, seconds_per_token: _Optional[float] = ..., attached_to: _Optional[_Iterable[str]] = ..., round_trip: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ...) -> None: ...
+    draft_tokens: int
+    accepted_tokens: int
+    def __init__(self, seconds_per_token: _Optional[float] = ..., attached_to: _Optional[_Iterable[str]] = ..., round_trip: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ("session", "verifier", "drafters", "committed_tokens", "tokens_per_second", "tokens_per_step", "acceptance_rate", "acceptance_history", "round_trip", "plan", "expected_speed_up")
+    __slots__ = ("session", "verifier", "drafters", "committed_tokens", "tokens_per_second", "tokens_per_step", "acceptance_rate", "acceptance_history", "round_trip", "plan", "expected_speed_up", "sources")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
@@ -800,6 +849,7 @@ class SessionStatus(_message.Message):
     ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_SPEED_UP_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     session: str
     verifier: str
     drafters: _containers.RepeatedScalarFieldContainer[str]
@@ -811,7 +861,8 @@ class SessionStatus(_message.Message):
     round_trip: float
     plan: SpeculationPlan
     expected_speed_up: float
-    def __init__(self, session: _Optional[str] = ..., verifier: _Optional[str] = ..., drafters: _Optional[_Iterable[str]] = ..., committed_tokens: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., tokens_per_step: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., acceptance_history: _Optional[_Iterable[float]] = ..., round_trip: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., expected_speed_up: _Optional[float] = ...) -> None: ...
+    sources: _containers.RepeatedCompositeFieldContainer[SourceStats]
+    def __init__(self, session: _Optional[str] = ..., verifier: _Optional[str] = ..., drafters: _Optional[_Iterable[str]] = ..., committed_tokens: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., tokens_per_step: _Optional[float] = ..., acceptance_rate: _Optional[float] = ..., acceptance_history: _Optional[_Iterable[float]] = ..., round_trip: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., expected_speed_up: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[SourceStats, _Mapping]]] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
     __slots__ = ("protocol_version", "model", "prefix_digest", "exclude", "vocab_hash", "dtype")
