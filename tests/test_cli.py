@@ -85,7 +85,15 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: Pair):
         "stale_spans",
         "bytes_up",
         "bytes_down",
+        "drafters_connected",
+        "drafters",
+        "prediction",
+        "lookup",
+        "replay",
     }
+    [drafter] = answer["speculation"]["drafters"]
+    assert drafter["model"] == "tiny-llama" and drafter["accepted_tokens"] > 0
+    assert answer["speculation"]["drafters_connected"] == 1
     assert set(answer["timing"]) == {"ttft_ms", "tpot_ms", "e2el_ms", "tokens_per_second"}
     assert answer["text"].startswith(" stands in the shallow water.")
     assert answer["finish_reason"] == "length"
@@ -95,6 +103,7 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: Pair):
     alone = json.loads(dragoman(*ask, "--no-draft").stdout)
     assert alone["text"] == answer["text"] and alone["token_ids"] == answer["token_ids"]
     assert alone["speculation"]["acceptance_rate"] is None and alone["speculation"]["steps"] == 40
+    assert alone["speculation"]["drafters"] == [] and alone["speculation"]["drafters_connected"] == 1
 
 
 @pytest.mark.parametrize("rule", ["race", "exact"])

@@ -197,6 +197,26 @@ def test_figures_are_whole_at_any_width(width: int):
     assert "2 verifiers · 2 drafters · 3 sessions · 246.8 tokens/s · up 67 min" in text
 
 
+def test_a_wide_terminal_shows_who_drafted_how_much():
+    status = a_fleet()
+    for number, session in enumerate(status.sessions):
+        session.sources.add(source=pb.DRAFT_SOURCE_LOOKUP, accepted_tokens=2, draft_tokens=9)
+        for instance in ("d1", "d2") if number else ():
+            counts = {"accepted_tokens": 15, "draft_tokens": 41}
+            session.sources.add(source=pb.DRAFT_SOURCE_DRAFTER, instance=instance, **counts)
+    edge = next(member.drafter for member in status.members if member.instance == "d1")
+    edge.acceptance_rate, edge.draft_tokens = 0.36, 4321
+    for width in (120, 160):
+        lines = drawn(fleet_view(status, width=width), width)
+        assert all(len(line) <= width for line in lines)
+        [alone, drafted, _] = [line.split() for line in lines if line.startswith("0000000")]
+        assert "2/9" in alone and "30/82" not in alone and "2/9" in drafted and "30/82" in drafted
+        [heading] = [line for line in lines if line.startswith("session")]
+        assert "drafted" in heading and "looked up" in heading and "predicted" not in heading
+        assert any("edge" in line and "36% of 4321" in line for line in lines)
+    assert "36% of 4321" in "\n".join(drawn(fleet_view(status, width=80), 80))
+
+
 def test_a_short_terminal_shows_what_fits():
     lines = drawn(fleet_view(a_fleet(100), width=120, height=30), 120)
     assert len(lines) <= 30

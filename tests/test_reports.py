@@ -107,6 +107,16 @@ links = st.builds(
     round_trip=st.none() | floats,
     seconds_per_token=st.none() | floats,
     spans=counts,
+    draft_tokens=counts,
+    accepted_tokens=counts,
+)
+sources = st.builds(
+    pb.SourceStats,
+    source=st.integers(0, 6),
+    name=st.sampled_from(["", "n", "x" * 999]),
+    instance=st.sampled_from(["", "d1"]),
+    draft_tokens=counts,
+    accepted_tokens=counts,
 )
 sessions = st.builds(
     pb.SessionReport,
@@ -118,6 +128,7 @@ sessions = st.builds(
     steps=counts,
     draft_tokens=counts,
     accepted_tokens=counts,
+    sources=st.lists(sources, max_size=3),
     plan=st.none() | st.builds(pb.SpeculationPlan, width=st.integers(0, 300), lookahead=st.integers(0, 300),
                                span_tokens=st.integers(0, 9), stop_threshold=floats, patience=floats,
                                alternatives=st.integers(0, 9)),
