@@ -44,7 +44,7 @@ CHAT_TEMPLATE = (
 
 def tiny_llama(path: Path, *, seed: int = 1, steps: int = 120, vocab: int = 420) -> Path:
     """A Llama with byte-level BPE, ChatML and some padding in its vocabulary."""
-    size = _byte_level_tokenizer(path, vocab)
+    size = byte_level_tokenizer(path, vocab)
     config = LlamaConfig(
         vocab_size=size + 8,
         hidden_size=64,
@@ -61,7 +61,7 @@ def tiny_llama(path: Path, *, seed: int = 1, steps: int = 120, vocab: int = 420)
 
 def tiny_qwen2(path: Path, *, seed: int = 2, steps: int = 120, vocab: int = 520) -> Path:
     """A Qwen2 with another byte-level vocabulary, tied embeddings and NFC normalisation."""
-    size = _byte_level_tokenizer(path, vocab, normalize=True)
+    size = byte_level_tokenizer(path, vocab, normalize=True)
     config = Qwen2Config(
         vocab_size=size,
         hidden_size=64,
@@ -124,7 +124,7 @@ def _make(path: Path, config: PretrainedConfig, seed: int, steps: int) -> Path:
     return path
 
 
-def _byte_level_tokenizer(path: Path, vocab: int, *, normalize: bool = False) -> int:
+def byte_level_tokenizer(path: Path, vocab: int, *, normalize: bool = False) -> int:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
