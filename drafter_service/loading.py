@@ -19,6 +19,7 @@ def load_drafter(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Drafter:
     """dtype ``auto`` on a CPU is int8: twice as fast, and a drafter need not be exact.
@@ -30,5 +31,7 @@ def load_drafter(
     if dtype == "auto" and device in ("auto", "cpu"):
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         dtype = "int8" if on_cpu and "fbgemm" in torch.backends.quantized.supported_engines else "auto"
-    loaded = CausalLM.load(model, device=device, dtype=dtype, threads=threads, progress=progress)
+    loaded = CausalLM.load(
+        model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code, progress=progress
+    )
     return ModelDrafter(loaded, vocabularies=home() / "vocabularies")

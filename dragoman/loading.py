@@ -16,15 +16,33 @@ def show_licence(model: str) -> None:
         err.print(f"{model}: {notice}", style="yellow", highlight=False, soft_wrap=True)
 
 
-def load_model(model: str, *, device: str, dtype: str, threads: int | None) -> CausalLM:
+def load_model(
+    model: str, *, device: str, dtype: str, threads: int | None, trust_remote_code: bool = False
+) -> CausalLM:
     """Raises InputError, ModelError."""
     show_licence(model)
     with progress_bar() as progress:
-        return CausalLM.load(model, device=device, dtype=dtype, threads=threads, progress=progress)
+        return CausalLM.load(
+            model,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
 
 
-def load_drafter(model: str, *, device: str, dtype: str, threads: int | None) -> Drafter:
+def load_drafter(
+    model: str, *, device: str, dtype: str, threads: int | None, trust_remote_code: bool = False
+) -> Drafter:
     """A model, or ``lookup``. Raises InputError, ModelError."""
     show_licence(model)
     with progress_bar() as progress:
-        return loading.load_drafter(model, device=device, dtype=dtype, threads=threads, progress=progress)
+        return loading.load_drafter(
+            model,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )

@@ -1,32 +1,56 @@
-"""`dragoman models`: what is embedded, what is here, fetching and converting."""
+"""`dragoman models`: what is embedded, what is here, fetching, converting, removing."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dragoman.loading import show_licence
 from dragoman.terminal import err, progress_bar
-from language_models import weights
-from speculation.errors import InputError
+from language_models import conversions, weights
+from language_models.embedded import EMBEDDED
+from speculation.errors import InputError, UnknownModelError
 
 
-def show_models() -> None:
-    """One line a model."""
-    table = Table(title=f"Embedded models, converted in {weights.home() / 'models'}", title_justify="left")
+def show_models(*, everything: bool, console: Console | None = None) -> None:
+    """One line a model: the embedded ones; with ``everything``, the converted files as well."""
+    console = console or Console()
+    table = Table(title="Embedded models", title_justify="left")
     for heading in ("name", "vocabulary", "licence", "packages", "converted"):
-        table.add_column(heading, justify="right" if heading == "vocabulary" else "left")
+        table.add_column(heading, justify="right" if heading == "vocabulary" else "left", overflow="fold")
     for model in weights.list_models():
         table.add_row(
             model.name,
             f"{model.vocabulary:,}",
             model.licence,
             "installed" if model.installed else "missing",
-            f"{model.bytes_on_disk / 1e6:,.0f} MB" if model.converted else "not yet",
+            _size(model.bytes_on_disk) if model.converted else "not yet",
         )
-    Console().print(table)
+    console.print(table)
+    files = [found for found in conversions.conversions() if found.name not in EMBEDDED]
+    if not everything:
+        if files:
+            count = "1 converted file" if len(files) == 1 else f"{len(files)} converted files"
+            console.print(f"{count} more: dragoman models list --all", style="dim", highlight=False)
+        return
+    console.print()
+    if not files:
+        console.print("No .gguf file is converted yet: name one wherever a model is asked for.", highlight=False)
+    else:
+        table = Table(title="Converted files", title_justify="left")
+        for heading in ("name", "file", "size"):
+            table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
+        for found in files:
+            table.add_row(found.name, found.source or "unknown", _size(found.bytes_on_disk))
+        console.print(table)
+    total = sum(found.bytes_on_disk for found in conversions.conversions())
+    where = Text.assemble(f"{_size(total)} in ", str(conversions.models_folder()))
+    console.print(where, soft_wrap=True)
 
 
 def fetch_models(names: list[str], *, force: bool) -> None:
@@ -39,12 +63,45 @@ def fetch_models(names: list[str], *, force: bool) -> None:
 
 
 def convert_model(model: str) -> None:
-    """Raises UnknownModelError, WeightsError."""
+    """Raises InputError, UnknownModelError, WeightsError."""
     show_licence(model)
+    stages: set[str] = set()
     with progress_bar() as progress:
-        files = weights.resolve(model, progress=progress)
+
+        def noting(stage: str, done: int, total: int) -> None:
+            stages.add(stage)
+            progress(stage, done, total)
+
+        files = weights.resolve(model, progress=noting)
         if not files.local:
             raise InputError("model", model, "is neither embedded nor a file", remedy="see dragoman models list")
-        if files.local and (Path(files.source) / weights.MANIFEST).is_file():
-            weights.verify(Path(files.source), remedy=f"remove {files.source} and convert again", progress=progress)
+        folder = Path(files.source)
+        # What was converted just now needs no second look.
+        if "converting" not in stages and (folder / conversions.MANIFEST).is_file():
+            again = f"run `dragoman models remove {folder.name}` and convert again"
+            conversions.verify(folder, remedy=again, progress=progress)
     err.print(f"{files.name} is ready in {files.source}", highlight=False, soft_wrap=True)
+
+
+def remove_models(names: list[str], *, yes: bool) -> None:
+    """Delete conversions; asks first on a terminal, unless ``yes``. Raises UnknownModelError, WeightsError."""
+    found = {conversion.name: conversion for conversion in conversions.conversions()}
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in found]
+    if unknown and not found:
+        raise UnknownModelError(
+            f"nothing is converted in {conversions.models_folder()}, so there is no {unknown[0]!r} to remove",
+            remedy="see `dragoman models list --all`",
+        )
+    if not unknown and not yes and sys.stdin.isatty():
+        size = _size(sum(found[name].bytes_on_disk for name in names))
+        if not typer.confirm(f"Remove {', '.join(names)} ({size})?", err=True):
+            err.print("nothing was removed", highlight=False)
+            return
+    for name in [*unknown, *names]:  # an unknown one before anything is lost
+        freed = conversions.remove(name)
+        err.print(f"{name} is removed: {_size(freed)} are free", highlight=False, soft_wrap=True)
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e6:,.0f} MB" if number >= 1e6 else f"{number / 1e3:,.0f} kB"

@@ -21,6 +21,7 @@ MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the Python code that the model brings")]
 Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
 Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]

@@ -14,16 +14,16 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from language_models.attention import ROW_INVARIANT
 from language_models.footprint import check_fits
 from language_models.kv_cache import KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
-from language_models.quiet import quiet
+from language_models.pretrained import load_pretrained
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
-from speculation.errors import InputError, ModelError
+from speculation.errors import InputError
 
 Progress = Callable[[str, int, int], None]
 
@@ -67,12 +67,14 @@ class CausalLM:
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
+        trust_remote_code: bool = False,
         progress: Progress | None = None,
     ) -> CausalLM:
         """Load ``model``: an embedded name, a folder, a .gguf file or a hub id.
 
         ``dtype``: auto, float32, bfloat16, float16, or int8 (CPU; linear layers quantised, meant for drafters).
-        ``threads``: CPU threads for torch, of the whole process. Raises InputError, ModelError.
+        ``threads``: CPU threads for torch, of the whole process. ``trust_remote_code``: run the Python code that the
+        model brings, if it brings any. Raises InputError, ModelError.
         """
         target_device = _device(device)
         target_dtype, int8 = _dtype(dtype, target_device)
@@ -80,9 +82,9 @@ class CausalLM:
             if threads < 1:
                 raise InputError("threads", threads, "must be at least 1")
             torch.set_num_threads(threads)
-        files = resolve(model, progress=progress)
+        files = resolve(model, trust_remote_code=trust_remote_code, progress=progress)
         check_fits(files, target_dtype, target_device)
-        loaded = _load(files, target_dtype, target_device)
+        loaded = _load(files, target_dtype, target_device, progress)
         layer_windows(loaded.config)
         vocab_size = loaded.config.get_text_config(decoder=True).vocab_size
         tokenizer = TextTokenizer.from_pretrained(files, vocab_size)
@@ -181,23 +183,16 @@ def _dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, bool]:
     return DTYPES[dtype], False
 
 
-def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _load(
+    files: ModelFiles, dtype: torch.dtype, device: torch.device, progress: Progress | None = None
+) -> PreTrainedModel:
     # On a CPU one that keeps bits (see the module); elsewhere the fused kernels are worth more than bits.
     attention = "eager" if device.type == "cpu" else "sdpa"
-    try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                files.source, dtype=dtype, attn_implementation=attention, local_files_only=files.local
-            )
-        # Attention sinks enter the softmax in ways of their own.
-        if attention == "eager" and not any(hasattr(module, "sinks") for module in model.modules()):
-            model.set_attn_implementation(ROW_INVARIANT)
-        return model.to(device).eval()
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{files.name} does not fit the memory of {device}", remedy="use a smaller dtype") from error
-    except Exception as error:  # the readers of config, weights and quantisers raise what they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{files.name} cannot be loaded: {reason}") from error
+    model = load_pretrained(files, dtype=dtype, device=device, attention=attention, progress=progress)
+    # Attention sinks enter the softmax in ways of their own.
+    if attention == "eager" and not any(hasattr(module, "sinks") for module in model.modules()):
+        model.set_attn_implementation(ROW_INVARIANT)
+    return model
 
 
 def _quantise(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transformers import AutoConfig
 
+from language_models.custom_code import custom_code_error
 from language_models.kv_cache import layer_windows
 from language_models.quiet import quiet
 from language_models.weights import ModelFiles
@@ -26,8 +27,12 @@ class ModelConfig:
         """Raises ModelError."""
         try:
             with quiet():
-                config = AutoConfig.from_pretrained(files.source, local_files_only=files.local)
+                config = AutoConfig.from_pretrained(
+                    files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
+                )
         except (OSError, ValueError) as error:
+            if refused := custom_code_error(files, error):
+                raise refused from error
             reason = (str(error).strip().splitlines() or ["unreadable"])[0]
             raise ModelError(f"the configuration of {files.name} cannot be loaded: {reason}") from error
         text = config.get_text_config(decoder=True)

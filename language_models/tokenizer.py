@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from language_models.chat_template import ChatTemplate
+from language_models.custom_code import custom_code_error
 from language_models.end_tokens import find_end_ids
 from language_models.special_names import LEFT, PickyParser, SpecialNames
 from language_models.tokenizer_check import findings
@@ -61,8 +62,12 @@ class TextTokenizer:
         Raises ModelError, UnsupportedModelError.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(files.source, local_files_only=files.local)
+            tokenizer = AutoTokenizer.from_pretrained(
+                files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
+            )
         except (OSError, ValueError, KeyError) as error:
+            if refused := custom_code_error(files, error):
+                raise refused from error
             raise ModelError(f"the tokenizer of {files.name} cannot be loaded: {error}") from error
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise UnsupportedModelError(

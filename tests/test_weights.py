@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from language_models import weights
+from language_models import conversions, weights
 from language_models.embedded import EMBEDDED, EmbeddedModel
 from speculation.errors import UnknownModelError, WeightsError
 
@@ -37,20 +37,20 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dragoman_home: Path, t
         licence="none",
     )
     monkeypatch.setitem(EMBEDDED, "fake", model)
-    monkeypatch.setattr(weights, "convert_gguf", lambda gguf, folder: shutil.copytree(tiny_llama, folder))
+    monkeypatch.setattr(conversions, "convert_gguf", lambda gguf, folder, name: shutil.copytree(tiny_llama, folder))
     return model
 
 
 def test_embedded_weights_are_joined_checked_and_converted_once(fake: EmbeddedModel, monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[str, int, int]] = []
     joined: list[bytes] = []
-    convert = weights.convert_gguf
+    convert = conversions.convert_gguf
 
-    def reading(gguf: Path, folder: Path) -> None:
+    def reading(gguf: Path, folder: Path, name: str) -> None:
         joined.append(gguf.read_bytes())
-        convert(gguf, folder)
+        convert(gguf, folder, name=name)
 
-    monkeypatch.setattr(weights, "convert_gguf", reading)
+    monkeypatch.setattr(conversions, "convert_gguf", reading)
     files = weights.resolve("fake", progress=lambda *step: seen.append(step))
     assert joined == [b"".join(PARTS)]
     assert (Path(files.source) / "model.safetensors").is_file()
@@ -84,7 +84,7 @@ def test_missing_package_and_missing_file(fake: EmbeddedModel, tmp_path: Path):
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "other source"])
 def test_damaged_conversions_are_noticed(fake: EmbeddedModel, damage: str):
     folder = Path(weights.resolve("fake").source)
-    file, manifest = folder / "model.safetensors", folder / weights.MANIFEST
+    file, manifest = folder / "model.safetensors", folder / conversions.MANIFEST
     match damage:
         case "truncate":
             file.write_bytes(file.read_bytes()[:-1])
@@ -103,13 +103,13 @@ def test_damaged_conversions_are_noticed(fake: EmbeddedModel, damage: str):
 
 def test_altered_bytes_are_found_by_verify(fake: EmbeddedModel):
     folder = Path(weights.resolve("fake").source)
-    weights.verify(folder, remedy="")
+    conversions.verify(folder, remedy="")
     file = folder / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(WeightsError, match="sha256"):
-        weights.verify(folder, remedy="again")
+        conversions.verify(folder, remedy="again")
 
 
 def test_fetch_installs_what_is_missing_and_says_what_pip_said(fake: EmbeddedModel, monkeypatch: pytest.MonkeyPatch):

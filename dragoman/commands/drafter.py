@@ -14,6 +14,7 @@ from dragoman.options import (
     Dtype,
     ReadyJson,
     Threads,
+    TrustRemoteCode,
     Verbose,
     Verifier,
 )
@@ -29,6 +30,7 @@ def drafter(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
+    trust_remote_code: TrustRemoteCode = False,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -43,7 +45,7 @@ def drafter(
     field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
     port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
     dialled = Address.parse(address, field=field, default_port=port)
-    loaded = load_drafter(model, device=device, dtype=dtype, threads=threads)
+    loaded = load_drafter(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
     serve_drafter(
         loaded, dialled, fleet=coordinator is not None, name=name, max_sessions=max_sessions, ready_json=ready_json
     )

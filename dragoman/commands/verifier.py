@@ -14,6 +14,7 @@ from dragoman.options import (
     Dtype,
     ReadyJson,
     Threads,
+    TrustRemoteCode,
     Verbose,
 )
 
@@ -25,6 +26,7 @@ def verifier(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
+    trust_remote_code: TrustRemoteCode = False,
     width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 16,
     lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 16,
     stop_threshold: Annotated[float, typer.Option(help="A drafter rests when its confidence falls below this")] = 0.001,
@@ -67,7 +69,9 @@ def verifier(
     plan = SpeculationPlan(
         width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, least, draft_top_k
     )
-    engine = TransformersEngine(load_model(model, device=device, dtype=dtype, threads=threads))
+    engine = TransformersEngine(
+        load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
+    )
     serve_verifier(
         engine,
         address,

@@ -1,0 +1,137 @@
+"""A model out of its files by transformers, whole or not at all.
+
+transformers fills tensors that a checkpoint lacks with random numbers, and says so in a note among others. Here that
+is an error, before anyone reads what such a model writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from language_models.custom_code import custom_code_error
+from language_models.quiet import quiet
+from language_models.weights import ModelFiles, Progress
+from speculation.errors import DragomanError, ModelError, WeightsError
+
+_SINGLE, _INDICES = "model.safetensors", ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+#: What Git leaves in the place of a large file that it did not download.
+_POINTER = b"version https://git-lfs"
+_AGAIN = "download it again"
+_SHOWN = 3
+
+
+def load_pretrained(
+    files: ModelFiles,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    progress: Progress | None = None,
+) -> PreTrainedModel:
+    """The model of ``files`` in ``dtype`` on ``device``. ``attention``: transformers' name of the implementation.
+
+    Raises WeightsError if tensors are missing or of other shapes than the configuration says, UnsupportedModelError
+    if it needs code of its own that is not trusted, ModelError.
+    """
+    if files.local:
+        check_files(files.name, Path(files.source))
+    if progress:
+        progress("loading weights", 0, 1)
+    try:
+        with quiet():
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                files.source,
+                dtype=dtype,
+                attn_implementation=attention,
+                local_files_only=files.local,
+                trust_remote_code=files.trust_remote_code,
+                ignore_mismatched_sizes=True,  # to name them
+                output_loading_info=True,
+            )
+        check_complete(files.name, model, loaded)
+        model = model.to(device).eval()
+    except DragomanError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{files.name} does not fit the memory of {device}", remedy="use a smaller dtype") from error
+    except Exception as error:  # the readers of config, weights and quantisers raise what they like
+        if refused := custom_code_error(files, error):
+            raise refused from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "conversion of the weights" in reason:  # of experts into one tensor, say; which ones stands in a note
+            raise WeightsError(
+                f"{files.name}: some of its tensors cannot be put together: there are too few, or of other shapes than "
+                "its configuration says",
+                remedy=_AGAIN,
+            ) from error
+        raise ModelError(f"{files.name} cannot be loaded: {reason}") from error
+    if progress:
+        progress("loading weights", 1, 1)
+    return model
+
+
+def check_complete(name: str, model: PreTrainedModel, loaded: Mapping[str, Any], *, remedy: str = _AGAIN) -> None:
+    """``loaded``: transformers' account of the loading. Raises WeightsError if not every tensor came from a file."""
+    total = len({tensor.data_ptr() for tensor in model.state_dict().values()})  # tied ones count once
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise WeightsError(
+            f"{name} is incomplete: its files lack {len(missing)} of {total} tensors: {_first(missing)}", remedy=remedy
+        )
+    shapes = sorted(
+        f"{key} is {list(found)} instead of {list(expected)}" for key, found, expected in loaded["mismatched_keys"]
+    )
+    if shapes:
+        raise WeightsError(
+            f"{name}: {len(shapes)} of {total} tensors have other shapes than its configuration says: {_first(shapes)}",
+            remedy="take the config.json that belongs to the weights",
+        )
+    if problems := [str(problem) for problem in loaded.get("error_msgs") or ()]:
+        raise WeightsError(f"{name}: its weights cannot be read: {_first(problems)}", remedy=remedy)
+
+
+def check_files(name: str, folder: Path) -> None:
+    """That the files of weights in ``folder`` are there in full, by their names, sizes and headers.
+
+    Raises WeightsError naming the first file that is not.
+    """
+    weights = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
+    index = next((folder / index for index in _INDICES if (folder / index).is_file()), None)
+    if index is not None and not (folder / _SINGLE).is_file():
+        shards = _shards(index)
+        if missing := [shard for shard in shards if not (folder / shard).is_file()]:
+            raise WeightsError(
+                f"{name} is incomplete: {len(missing)} of its {len(shards)} files of weights are missing: "
+                f"{_first(missing)}",
+                remedy=f"download what {index} names",
+            )
+    elif not weights:
+        raise WeightsError(f"{name}: there are no weights (*.safetensors) in {folder}", remedy=_AGAIN)
+    for file in weights:
+        with file.open("rb") as opened:
+            if opened.read(len(_POINTER)) == _POINTER:
+                raise WeightsError(f"{file} is a pointer of Git LFS, not the file", remedy="run `git lfs pull` there")
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(file, framework="pt"):
+                    pass  # reads the header, and compares it with the size of the file
+            except (SafetensorError, OSError) as error:
+                raise WeightsError(f"{file} is cut short or damaged: {error}", remedy=_AGAIN) from error
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} cannot be read: {error}", remedy=_AGAIN) from error
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
