@@ -9,6 +9,7 @@ attention sums in an order that cannot be seen (``language_models/attention.py``
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -17,13 +18,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from language_models.attention import ROW_INVARIANT
+from language_models.causal_self_test import SelfTest
 from language_models.footprint import check_fits
 from language_models.kv_cache import KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
+from language_models.positions import context_length, first_position, fix_frequencies
 from language_models.pretrained import load_pretrained
+from language_models.quiet import quiet
+from language_models.self_test_results import tested
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
-from speculation.errors import InputError
+from speculation.errors import InputError, ModelError, UnsupportedModelError
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,11 +48,10 @@ class CausalLM:
     """See the module. Never changed after loading; sessions differ in their caches only."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, name: str, dtype_name: str) -> None:
-        config = model.config.get_text_config(decoder=True)
         self.name = name
         self.tokenizer = tokenizer
-        self.vocab_size: int = config.vocab_size
-        self.context_length: int = config.max_position_embeddings
+        self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
+        self.context_length = context_length(model.config)
         self.dtype_name = dtype_name
         self.device: torch.device = model.device
         self.parameter_bytes = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
@@ -56,8 +60,17 @@ class CausalLM:
         self.least_rows = LEAST_ROWS if packed else 2
         #: Rows that a step may have, or their bits depend on their number; None: any.
         self.most_rows = MOST_ROWS if self.device.type == "cpu" and dtype_name in ("bfloat16", "float16") else None
+        #: Of the weights, as they are summed: int8 has none of its own.
+        self.weights_dtype = next(model.parameters()).dtype
+        #: What the self-test found, without faults.
+        self.self_test = SelfTest()
         self._model = model
-        self._config = model.config
+        self.config = model.config
+        self._takes = frozenset(inspect.signature(model.forward).parameters)
+        #: Whether a token stands where it is told to, not where its row is.
+        self.takes_positions = "position_ids" in self._takes and not getattr(model.config, "alibi", False)
+        self._first_position = first_position(model.config)
+        self._several_masks = len(set(layer_windows(model.config))) > 1
 
     @classmethod
     def load(
@@ -86,22 +99,36 @@ class CausalLM:
         check_fits(files, target_dtype, target_device)
         loaded = _load(files, target_dtype, target_device, progress)
         layer_windows(loaded.config)
+        fix_frequencies(loaded)
         vocab_size = loaded.config.get_text_config(decoder=True).vocab_size
         tokenizer = TextTokenizer.from_pretrained(files, vocab_size)
-        dtype_name = "int8" if int8 else str(target_dtype).removeprefix("torch.")
-        if int8:
-            loaded = _quantise(loaded)
-        elif target_device.type == "cpu" and target_dtype is torch.bfloat16:
+        if not int8 and target_device.type == "cpu" and target_dtype is torch.bfloat16:
             pack(loaded)
-        return cls(loaded, tokenizer, name=files.name, dtype_name=dtype_name)
+        dtype_name = str(target_dtype).removeprefix("torch.")
+        ready = cls(loaded, tokenizer, name=files.name, dtype_name=dtype_name)
+        ready.self_test = _tested(ready, files, progress)
+        if not int8:
+            return ready
+        # Tried before: int8 is not exact, but a cache or masks that are wrong cost drafts all the same.
+        quantised = cls(_quantise(loaded), tokenizer, name=files.name, dtype_name="int8")
+        quantised.self_test = ready.self_test
+        return quantised
 
     @property
     def module(self) -> PreTrainedModel:
         """The transformers model itself, for an engine that runs it in a way of its own."""
         return self._model
 
-    def new_cache(self) -> KVCache:
-        return KVCache(self._config)
+    def new_cache(self, *, slack: int | None = None) -> KVCache:
+        """An empty cache. ``slack``: see ``KVCache``."""
+        return KVCache(self.config, slack=slack)
+
+    @torch.inference_mode()
+    def forward_uncached(self, tokens: Sequence[int]) -> Tensor:
+        """Logits [len(tokens), V] of a whole text in one pass, as transformers runs the model for anyone: for the
+        self-test."""
+        output = self._model(input_ids=torch.tensor([list(tokens)], device=self.device), use_cache=False)
+        return output.logits[0].float()
 
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], cache: KVCache) -> None:
@@ -128,14 +155,8 @@ class CausalLM:
         """
         positions = base + depths
         masks = cache.tree_mask(base, visible, positions)
-        output = self._model(
-            input_ids=torch.tensor([list(tokens)], device=self.device),
-            position_ids=positions[None, -len(tokens) :].to(self.device),
-            attention_mask=masks if len(set(layer_windows(self._config))) > 1 else next(iter(masks.values())),
-            past_key_values=cache.cache,
-            use_cache=True,
-        )
-        return output.logits[0].float()
+        mask = masks if self._several_masks else next(iter(masks.values()))
+        return self._call(tokens, positions[-len(tokens) :], cache, attention_mask=mask)
 
     def _run(self, tokens: Sequence[int], cache: KVCache, *, logits_to_keep: int) -> Tensor:
         if cache.length + len(tokens) > self.context_length:
@@ -145,16 +166,26 @@ class CausalLM:
                 f"exceed the context of {self.name}, {self.context_length} tokens",
                 remedy="shorten the prompt",
             )
-        # One row alone would go to a kernel of its own, with other bits: more rows are run and forgotten.
+        # One row alone would go to a kernel of its own, with other bits: more rows are run and forgotten. They stand
+        # where the last one does: its position is in the context, one beyond it may not be.
         padding = max(0, self.least_rows - len(tokens))
-        ids = torch.tensor([[*tokens, *[tokens[-1]] * padding]], device=self.device)
-        output = self._model(
-            input_ids=ids, past_key_values=cache.cache, use_cache=True, logits_to_keep=logits_to_keep and 1 + padding
+        base, last = cache.length, len(tokens) - 1
+        positions = base + torch.arange(len(tokens) + padding).clamp(max=last)
+        kept = (
+            {"logits_to_keep": logits_to_keep + padding} if logits_to_keep and "logits_to_keep" in self._takes else {}
         )
+        logits = self._call([*tokens, *[tokens[last]] * padding], positions, cache, **kept)
         cache.rollback(padding)
         cache.settle()
-        logits = output.logits[0]
-        return logits[: logits.shape[0] - padding].float()
+        return logits[: logits.shape[0] - padding]
+
+    def _call(self, tokens: Sequence[int], positions: Tensor, cache: KVCache, **options: object) -> Tensor:
+        """Logits [len(tokens), V] in float32; ``positions`` [len(tokens)] count from the text's first token."""
+        if "position_ids" in self._takes:
+            options["position_ids"] = (positions + self._first_position)[None].to(self.device)
+        ids = torch.tensor([list(tokens)], device=self.device)
+        output = self._model(input_ids=ids, past_key_values=cache.cache, use_cache=True, **options)
+        return output.logits[0].float()
 
 
 def _device(device: str) -> torch.device:
@@ -191,8 +222,27 @@ def _load(
     model = load_pretrained(files, dtype=dtype, device=device, attention=attention, progress=progress)
     # Attention sinks enter the softmax in ways of their own.
     if attention == "eager" and not any(hasattr(module, "sinks") for module in model.modules()):
-        model.set_attn_implementation(ROW_INVARIANT)
+        with quiet():  # transformers warns of models that it knows no attention for
+            model.set_attn_implementation(ROW_INVARIANT)
     return model
+
+
+def _tested(model: CausalLM, files: ModelFiles, progress: Progress | None) -> SelfTest:
+    """Raises UnsupportedModelError if the logits of a text depend on how it is run."""
+    if progress is not None:
+        progress("self-test", 0, 1)
+    try:
+        found = tested(model, files)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{model.name} leaves no memory for a KV cache on {model.device}") from error
+    if progress is not None:
+        progress("self-test", 1, 1)
+    if found.faults:
+        raise UnsupportedModelError(
+            f"{model.name} ({model.config.model_type}) cannot be served: {found.faults[0]}",
+            remedy="use a model whose logits depend on the text alone, however it is run",
+        )
+    return found
 
 
 def _quantise(model: PreTrainedModel) -> PreTrainedModel:

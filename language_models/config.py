@@ -8,6 +8,7 @@ from transformers import AutoConfig
 
 from language_models.custom_code import custom_code_error
 from language_models.kv_cache import layer_windows
+from language_models.positions import context_length, context_remark
 from language_models.quiet import quiet
 from language_models.weights import ModelFiles
 from speculation.errors import ModelError, UnsupportedModelError
@@ -15,12 +16,16 @@ from speculation.errors import ModelError, UnsupportedModelError
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none."""
+    """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none.
+
+    ``context_remark``: what is to be known about the context, "" if there is nothing.
+    """
 
     model_type: str
     vocab_size: int
     context_length: int
     cannot_roll_back: str = ""
+    context_remark: str = ""
 
     @classmethod
     def read(cls, files: ModelFiles) -> ModelConfig:
@@ -41,4 +46,4 @@ class ModelConfig:
             problem = ""
         except UnsupportedModelError:
             problem = ", ".join(sorted(set(text.layer_types) - {"full_attention", "sliding_attention"}))
-        return cls(config.model_type, text.vocab_size, text.max_position_embeddings, problem)
+        return cls(config.model_type, text.vocab_size, context_length(config), problem, context_remark(config))

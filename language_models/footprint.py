@@ -36,7 +36,7 @@ def check_fits(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> N
 
 def weights_bytes(files: ModelFiles, dtype: torch.dtype) -> int | None:
     """Of the weights loaded in ``dtype``, without any KV cache; None if there are no safetensors here to read."""
-    shards = sorted(_folder(files).glob("*.safetensors"))
+    shards = sorted(model_folder(files).glob("*.safetensors"))
     return sum(_shard_bytes(shard, dtype) for shard in shards) if shards else None
 
 
@@ -50,7 +50,8 @@ def free_bytes(device: torch.device) -> int | None:
     return free if room is None else min(free, room)
 
 
-def _folder(files: ModelFiles) -> Path:
+def model_folder(files: ModelFiles) -> Path:
+    """Where the files lie on this machine; a folder that is not there if they were not downloaded yet."""
     if files.local:
         return Path(files.source)
     cached = huggingface_hub.try_to_load_from_cache(files.source, "config.json")

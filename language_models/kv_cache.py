@@ -22,6 +22,8 @@ from speculation.errors import UnsupportedModelError
 #: Tokens before its window that a sliding layer keeps for rollbacks.
 SLACK = 1024
 _FIRST_CAPACITY = 256
+#: By how much loud values (``KVCache.stand_at``) are larger.
+_LOUD = 63
 
 
 class _Layer(CacheLayerMixin):
@@ -30,10 +32,12 @@ class _Layer(CacheLayerMixin):
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, window: int | None = None) -> None:
+    def __init__(self, window: int | None = None, slack: int = SLACK) -> None:
         super().__init__()
         self.is_sliding = window is not None
         self._window = window
+        self._slack = slack
+        self._origin = 0  # the first token that was ever held: another than 0 only in a self-test
         self._start = 0
         self._used = 0
 
@@ -61,9 +65,9 @@ class _Layer(CacheLayerMixin):
 
     def forget_old(self) -> None:
         """Between steps: drop what no query and no rollback within the slack can need any more."""
-        if self._window is None or self._used <= self._window + 2 * SLACK:
+        if self._window is None or self._used <= self._window + 2 * self._slack:
             return
-        kept = self._window + SLACK
+        kept = self._window + self._slack
         for buffer in (self.keys, self.values):
             buffer[:, :, :kept] = buffer[:, :, self._used - kept : self._used].clone()
         self._start += self._used - kept
@@ -83,6 +87,16 @@ class _Layer(CacheLayerMixin):
 
     def rollback(self, tokens: int) -> None:
         self._used -= tokens
+
+    def stand_at(self, length: int, held: int, loud: range) -> None:
+        """See ``KVCache.stand_at``."""
+        places = torch.arange(length - held, length)
+        weights = 1 + _LOUD * ((places >= loud.start) & (places < loud.stop))
+        rows = (places % self._used).to(self.device)
+        self.keys, self.values = self.keys[:, :, rows], self.values[:, :, rows]
+        self.values *= weights.to(self.values)[:, None]
+        self._origin = self._start = length - held
+        self._used = held
 
     def keep_rows(self, base: int, rows: Tensor) -> None:
         """Of what was added from token ``base`` on, keep ``rows`` (counted from there), in that order."""
@@ -104,9 +118,8 @@ class _Layer(CacheLayerMixin):
     @property
     def max_rollback(self) -> int:
         """How many tokens can be undone."""
-        if self._start == 0:
+        if self._start == self._origin or self._window is None:
             return self._used
-        assert self._window is not None
         return self._used - self._window
 
     @property
@@ -129,33 +142,61 @@ class _Layer(CacheLayerMixin):
 
 
 class KVCache:
-    """The cache of one session of one model."""
+    """The cache of one session of one model. ``slack``: see the module; ``SLACK`` by default.
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        self._layers = [_Layer(window) for window in layer_windows(config)]
+    A layer that never stores anything (its keys and values are another layer's) has no part in lengths and rollbacks.
+    """
+
+    def __init__(self, config: PretrainedConfig, *, slack: int | None = None) -> None:
+        slack = SLACK if slack is None else slack
+        self._layers = [_Layer(window, slack) for window in layer_windows(config)]
         self.cache = Cache(layers=list(self._layers))
+
+    @property
+    def _storing(self) -> list[_Layer]:
+        return [layer for layer in self._layers if layer.is_initialized]
 
     @property
     def length(self) -> int:
         """Tokens that went in and were not rolled back."""
-        return self._layers[0].get_seq_length()
+        return next((layer.get_seq_length() for layer in self._storing), 0)
+
+    @property
+    def lengths(self) -> set[int]:
+        """``length`` by every layer that stores: more than one number is a fault."""
+        return {layer.get_seq_length() for layer in self._storing}
 
     @property
     def max_rollback(self) -> int:
         """How many tokens can be rolled back now."""
-        return min(layer.max_rollback for layer in self._layers)
+        return min((layer.max_rollback for layer in self._storing), default=0)
 
     @property
     def nbytes(self) -> int:
         """Memory held by keys and values, in bytes."""
         return sum(layer.nbytes for layer in self._layers)
 
+    @property
+    def bytes_per_token(self) -> float:
+        """Memory that one token's keys and values take in all layers."""
+        return sum(layer.nbytes / layer.keys.shape[-2] for layer in self._storing)
+
     def rollback(self, tokens: int) -> None:
         """Forget the last ``tokens`` tokens. Raises ValueError beyond ``max_rollback``."""
         if not 0 <= tokens <= self.max_rollback:
             raise ValueError(f"cannot roll back {tokens} tokens; at most {self.max_rollback}")
-        for layer in self._layers:
+        for layer in self._storing:
             layer.rollback(tokens)
+
+    @torch.inference_mode()
+    def stand_at(self, length: int, held: int, *, loud: range = range(0)) -> None:
+        """As if ``length`` tokens had gone in, of which only the last ``held`` are kept: for the self-test.
+
+        Their keys and values repeat those that are held now; values of the tokens in ``loud`` are large, so that
+        whoever sees one of them too many says something else.
+        """
+        for layer in self._storing:
+            layer.stand_at(length, held, loud)
 
     @torch.inference_mode()
     def keep_rows(self, base: int, rows: Sequence[int]) -> None:
@@ -164,7 +205,7 @@ class KVCache:
             self.rollback(self.length - base - len(rows))
             return
         index = torch.tensor(rows)
-        for layer in self._layers:
+        for layer in self._storing:
             layer.keep_rows(base, index)
 
     def tree_mask(self, base: int, visible: Tensor, positions: Tensor) -> dict[str, Tensor]:
@@ -174,7 +215,7 @@ class KVCache:
         ``positions`` [length - base + T]: places in the text of the tokens from ``base`` on, the new ones last.
         """
         masks = {}
-        for layer in self._layers:
+        for layer in self._storing:
             kind = "sliding_attention" if layer.is_sliding else "full_attention"
             if kind not in masks:
                 masks[kind] = layer.tree_mask(base, visible, positions)
@@ -183,7 +224,7 @@ class KVCache:
     @torch.inference_mode()
     def settle(self) -> None:
         """After a forward pass: let sliding layers forget what is far behind them."""
-        for layer in self._layers:
+        for layer in self._storing:
             layer.forget_old()
 
 
@@ -200,7 +241,7 @@ def layer_windows(config: PretrainedConfig) -> list[int | None]:
     for kind in types:
         if kind not in ("full_attention", "sliding_attention"):
             raise UnsupportedModelError(
-                f"{config.model_type} has {kind} layers, whose state cannot be rolled back",
+                f"{config.model_type} has {kind} layers, which the KV cache cannot roll back",
                 remedy="use a model whose layers are all full or sliding-window attention",
             )
     return [window if kind == "sliding_attention" else None for kind in types]

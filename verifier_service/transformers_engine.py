@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +12,10 @@ from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache
 from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.candidates import CandidateTree
-from speculation.errors import InputError
+from speculation.errors import InputError, UnsupportedModelError
 from speculation.messages import SpeculationPlan
+
+log = logging.getLogger(__name__)
 
 
 class TransformersSlot:
@@ -62,15 +65,30 @@ def check_target_dtype(dtype: str) -> None:
         raise InputError("dtype", dtype, "is for drafters: a target's text would depend on the drafts", remedy="auto")
 
 
+def check_row_invariance(model: CausalLM) -> None:
+    """Raises UnsupportedModelError where bfloat16 on a CPU, which promises exact texts, does not keep its bits."""
+    found = model.self_test.row_dependence
+    if found and model.dtype_name == "bfloat16":
+        raise UnsupportedModelError(
+            f"{model.name} ({model.config.model_type}) in bfloat16 on this CPU cannot be a target, its text would "
+            f"depend on the drafts: {found}",
+            remedy="use --dtype float32",
+        )
+    if found:
+        log.warning("%s in %s: near-ties may depend on the drafts: %s", model.name, model.dtype_name, found)
+
+
 class TransformersEngine:
     """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step.
 
-    Raises InputError for a model in int8, UnsupportedModelError for one whose tokenizer would spoil the text.
+    Raises InputError for a model in int8, UnsupportedModelError for one whose tokenizer would spoil the text, or whose
+    bits depend on what runs together.
     """
 
     def __init__(self, model: CausalLM) -> None:
         check_target_dtype(model.dtype_name)
         check_tokenizer(model.tokenizer, Role.TARGET, model.name)
+        check_row_invariance(model)
         self._model = model
         self.name = model.name
         self.tokenizer = model.tokenizer

@@ -1,0 +1,295 @@
+"""Does a loaded model give a token the same logits however it is run? Tried on the model itself, when it is loaded.
+
+Speculation leaves the text alone only if logits are a function of the text: not of how many tokens run in a pass, of
+other branches of a tree, of what was rolled back, nor of how a prompt was divided. What serves a text rests on that:
+masks by places in the tree, explicit positions, a KV cache that forgets and rolls back. Architectures that apply a
+window by rows, see later tokens, or keep a state elsewhere load without a word and then write other texts with a
+drafter than without.
+
+What is proven, with the real weights in the real dtype on the real device: a few tokens one by one are the reference.
+A single pass without a cache, a prompt in one and in two chunks, a chain, as many rows as a step may have, a tree of
+two branches, one of them kept and continued, and a roll-back give the same logits, and every layer that stores holds
+what went in. So it is at the start, beyond each window that the configuration names, where rotary frequencies change,
+and at the end of the context. Far places are not reached by running what lies before them: the cache is filled with
+copies of a few tokens (``KVCache.stand_at``), with large values around the edge of the window, so that one token too
+many shows. "The same" is the same to the bit where steps promise that (16-bit numbers on a CPU), else up to rounding.
+
+What is not: a fault at places that no configuration names, windows whose keys would not fit the memory that is left
+(``SelfTest.unproven``), faults smaller than rounding in 16-bit numbers on a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from language_models.footprint import free_bytes
+from language_models.kv_cache import KVCache, layer_windows
+from language_models.positions import rope_borders
+from speculation.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from language_models.causal_lm import CausalLM
+
+#: Tokens of prompt, and of the text after it.
+_PROMPT, _TEXT = 8, 4
+#: A tree of two branches that part after the text's first token: (branch, place in it) by row. Rows of each are apart.
+_TREE = ((0, 0), (1, 1), (0, 1), (1, 2), (0, 2))
+_BRANCHES = [0, 2, 4], [0, 1, 3]
+#: Rows of the widest chain, where steps may be any width.
+_WIDE = 24
+#: Of the caches here: more than any step's rows, and layers with a window forget soon.
+_SLACK = 40
+#: Largest difference of a row of logits, as a share of their spread.
+_TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
+#: Memory that the keys of a window may take, in bytes.
+_MOST_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """``faults``: what differed, or failed, most telling first; with any, the model cannot be served.
+
+    ``row_dependence``: where 16-bit numbers on a CPU have other bits by what runs beside them, though nearly the same
+    values: no harm in a drafter, but a target's text would depend on the drafts. "" if they have not.
+    ``unproven``: what could not be tried here.
+    """
+
+    faults: tuple[str, ...] = ()
+    row_dependence: str = ""
+    unproven: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where tokens are run: after ``base`` tokens, of which the cache holds the last ``held``.
+
+    ``window``: of the layers tried here, 0 if none is.
+    """
+
+    name: str
+    base: int
+    held: int
+    window: int = 0
+
+    @property
+    def loud(self) -> range:
+        """Tokens at the edge of the window of those that are run here, and just before it."""
+        edge = self.base - self.window
+        return range(edge - 2 * _TEXT, edge + 2 * _TEXT) if self.window else range(0)
+
+
+def self_test(model: CausalLM) -> SelfTest:
+    """Run it: 17 passes over a few tokens, and 10 for each window. Raises torch.OutOfMemoryError."""
+    started = time.monotonic()
+    examination = _Examination(model)
+    with torch.inference_mode():
+        examination.run()
+    return SelfTest(
+        tuple(examination.faults),
+        examination.row_dependence,
+        tuple(examination.unproven),
+        tuple(place.name for place in examination.places),
+        time.monotonic() - started,
+    )
+
+
+@dataclass
+class _Examination:
+    model: CausalLM
+    faults: list[str] = field(default_factory=list)
+    row_dependence: str = ""
+    unproven: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    _doing: str = ""
+    _prompted: KVCache | None = None
+
+    def __post_init__(self) -> None:
+        rows = self.model.most_rows or _WIDE
+        tokens = _ordinary_tokens(self.model, _PROMPT + _TEXT + rows)
+        self._prompt, self._text = tokens[:_PROMPT], tokens[_PROMPT : _PROMPT + _TEXT]
+        self._other = [self._text[0], *tokens[1 - rows :]]  # as many as a step may have; begins with the other branch
+        self._tolerance = _TOLERANCES[self.model.weights_dtype]
+
+    def run(self) -> None:
+        if not self.model.takes_positions:
+            self.faults.append(
+                "it takes no positions from outside (as with ALiBi): a token's place is its row, which in a tree of "
+                "draft tokens it is not"
+            )
+            return
+        for place in self._places():
+            self.places.append(place)
+            try:
+                self._examine(place)
+            except torch.OutOfMemoryError:
+                raise
+            except UnsupportedModelError as error:
+                self.faults.append(f"{self._doing} {place.name}: {error.message}")
+            except Exception as error:  # architectures fail as they like where they were not meant to be run
+                reason = (str(error).strip().splitlines() or [""])[0]
+                self.faults.append(f"{self._doing} {place.name} fails: {type(error).__name__}: {reason}")
+            if self.faults:
+                return  # what else differs follows from it
+
+    def _places(self) -> Iterator[Place]:
+        end, config = self.model.context_length, self.model.config
+        yield Place("at the start", _PROMPT, _PROMPT)
+        for window in sorted(_windows(config)):
+            base = min(window + 4 * _SLACK, end - _TEXT)
+            held = min(window + 3 * _SLACK, base)
+            if base <= window:
+                continue  # no text is longer
+            if not self._fits(held):
+                self.unproven.append(f"its window of {window:,} tokens, whose keys take too much memory")
+                continue
+            yield Place(f"beyond its window of {window:,} tokens", base, held, window)
+        for border in sorted(set(rope_borders(config))):
+            if 2 * _PROMPT < border < end - _TEXT:
+                yield Place(f"where its rotary frequencies change ({border:,})", border - 2, _PROMPT)
+        yield Place(f"at the end of its context ({end:,})", end - len(_BRANCHES[0]), _PROMPT)
+
+    def _fits(self, tokens: int) -> bool:
+        assert self._prompted is not None, "the start comes first"
+        free = free_bytes(self.model.device)
+        most = _MOST_BYTES if free is None else min(_MOST_BYTES, free // 4)
+        return tokens * self._prompted.bytes_per_token <= most
+
+    # ---- one place --------------------------------------------------------------------------------------------
+
+    def _examine(self, place: Place) -> None:
+        cache = self._cache(place)
+        text = self._text[: self.model.context_length - place.base]
+        self._doing = "one token at a time"
+        alone = torch.cat([self._forward([token], cache) for token in text])
+        if place.base == _PROMPT:
+            self._compare_prompts(place, alone)
+        self._doing = f"a chain of {len(text)} tokens"
+        cache.rollback(len(text))
+        self._same(place, self._forward(text, cache), alone)
+        cache.rollback(len(text))
+        other = self._compare_tree(place, cache, alone)
+        cache.rollback(cache.length - place.base)
+        if place.base + len(self._other) <= self.model.context_length:
+            self._doing = f"a step of {len(self._other)} tokens after a roll-back"
+            wide = self._forward(self._other, cache)
+            self._same(place, wide[:1], alone[:1])
+            self._doing = "the other branch of a tree"
+            self._same(place, other, wide[: len(other)])
+            cache.rollback(len(self._other))
+        if place.window:
+            self._compare_rollback(place, cache)
+
+    def _compare_prompts(self, place: Place, alone: Tensor) -> None:
+        """The same text in one pass without a cache, and with its prompt divided in another way."""
+        self._doing = "one pass over the text without a KV cache"
+        whole = self.model.forward_uncached([*self._prompt, *self._text])
+        self._same(place, whole[_PROMPT:], alone, exact=False)
+        self._doing = "a prompt in two chunks"
+        cache = self.model.new_cache(slack=_SLACK)
+        self.model.prefill(self._prompt[:1], cache)
+        rest = self._forward([*self._prompt[1:], *self._text], cache)
+        self._same(place, rest[_PROMPT - 1 :], alone, exact=False)
+
+    def _compare_tree(self, place: Place, cache: KVCache, alone: Tensor) -> Tensor:
+        """The first branch, then kept and continued. Returns the logits of the second."""
+        self._doing = "a tree of two branches"
+        first, second = _BRANCHES
+        tokens = [(self._text, self._other)[branch][depth] for branch, depth in _TREE]
+        depths = torch.tensor([depth for _, depth in _TREE])
+        visible = torch.tensor([[d == 0 or (b == branch and d <= depth) for b, d in _TREE] for branch, depth in _TREE])
+        logits = self.model.forward_tree(tokens, cache, base=place.base, visible=visible, depths=depths)
+        self._check_lengths(cache, place.base + len(tokens))
+        self._same(place, logits[first], alone[: len(first)])
+        self._doing = "a kept branch of a tree, continued"
+        cache.keep_rows(place.base, first)
+        cache.settle()
+        self._check_lengths(cache, place.base + len(first))
+        if rest := self._text[len(first) : len(alone)]:
+            self._same(place, self._forward(rest, cache), alone[len(first) :])
+        return logits[second]
+
+    def _compare_rollback(self, place: Place, cache: KVCache) -> None:
+        """As far back as layers with a window can go that have forgotten what lies before it."""
+        back = min(_SLACK, cache.max_rollback, place.held - 1)
+        self._doing = f"a roll-back of {back} tokens"
+        cache.rollback(back)
+        fresh = self._cache(place, back=back)
+        self._same(place, self._forward(self._text, cache), self._forward(self._text, fresh))
+
+    # ---- steps --------------------------------------------------------------------------------------------------
+
+    def _cache(self, place: Place, *, back: int = 0) -> KVCache:
+        """A cache at ``place``, or ``back`` tokens before it."""
+        if self._prompted is None:
+            self._doing = "a prompt"
+            self._prompted = self.model.new_cache(slack=_SLACK)
+            self.model.prefill(self._prompt, self._prompted)
+            self._check_lengths(self._prompted, _PROMPT)
+        cache = copy.deepcopy(self._prompted)
+        if place.base != _PROMPT:
+            cache.stand_at(place.base - back, place.held - back, loud=place.loud)
+        return cache
+
+    def _forward(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
+        before = cache.length
+        logits = self.model.forward(tokens, cache)
+        self._check_lengths(cache, before + len(tokens))
+        return logits
+
+    def _check_lengths(self, cache: KVCache, expected: int) -> None:
+        if cache.lengths != {expected}:
+            held = " and ".join(f"{length:,}" for length in sorted(cache.lengths)) or "no"
+            raise UnsupportedModelError(f"the KV cache holds {held} tokens where {expected:,} went in")
+
+    def _same(self, place: Place, found: Tensor, expected: Tensor, *, exact: bool = True) -> None:
+        """Note a fault if they are not: ``exact`` to the bit where steps promise that."""
+        difference = _difference(found, expected)
+        if not difference <= self._tolerance:
+            self.faults.append(
+                f"{self._doing} {place.name} gives other logits than the same tokens one by one "
+                f"(they differ by {difference:.2g} of their spread; up to {self._tolerance:g} is rounding)"
+            )
+        elif exact and self.model.most_rows is not None and not torch.equal(found, expected):
+            self.row_dependence = self.row_dependence or (
+                f"{self._doing} {place.name} gives other bits than the same tokens one by one"
+            )
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """Of the row that differs most: the root mean square difference as a share of the spread of its logits."""
+    if found.shape != expected.shape:
+        return float("inf")
+    usual = expected.isfinite() & (found != expected)  # also what is not finite in ``found``
+    gaps = torch.where(usual, found - expected, 0.0).double()
+    finite = torch.where(expected.isfinite(), expected, 0.0).double()
+    spread = finite.std(dim=-1).clamp(min=1e-12)
+    worst = (gaps.square().mean(dim=-1).sqrt() / spread).max().item()
+    unequal = ~expected.isfinite() & (found != expected)
+    return float("inf") if bool(unequal.any()) else worst
+
+
+def _windows(config: object) -> set[int]:
+    """Every window in tokens that the configuration names, whether or not it is the one that the KV cache goes by."""
+    found = {window for window in layer_windows(config) if window}
+    text = config.get_text_config(decoder=True)
+    for name, value in text.to_dict().items():
+        if ("window" in name or "chunk" in name) and "layers" not in name and "pattern" not in name:
+            values = value if isinstance(value, list) else [value]
+            found |= {window for window in values if type(window) is int}
+    return {window for window in found if window > 1}
+
+
+def _ordinary_tokens(model: CausalLM, number: int) -> list[int]:
+    """Ids of tokens that have text, spread over the vocabulary, the same each time; neighbours are different."""
+    vocab = model.tokenizer.vocab
+    ids = [token for token in range(vocab.size) if vocab.bytes_of(token)]
+    return [ids[(7 + 613 * place) % len(ids)] for place in range(number)]
