@@ -128,7 +128,8 @@ def remove(name: str) -> int:
         f"nothing named {name!r} is converted in {models_folder()}", remedy="see `dragoman models list --all`"
     )
     # Only what stands in the folder itself; one that is being made has a lock and nothing else yet.
-    if name not in known and not (folder.parent == models_folder() and _lock_file(folder).is_file()):
+    plain = Path(name).name == name != ".."
+    if name not in known and not (plain and _lock_file(folder).is_file()):
         raise unknown
     with _writing(folder):
         try:
