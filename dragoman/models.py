@@ -7,10 +7,9 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dragoman.loading import show_licence
+from dragoman.record_table import record_table
 from dragoman.terminal import err, progress_bar
 from language_models import conversions, weights
 from language_models.embedded import EMBEDDED
@@ -20,37 +19,35 @@ from speculation.errors import InputError, UnknownModelError
 def show_models(*, everything: bool, console: Console | None = None) -> None:
     """One line a model: the embedded ones; with ``everything``, the converted files as well."""
     console = console or Console()
-    table = Table(title="Embedded models", title_justify="left")
-    for heading in ("name", "vocabulary", "licence", "packages", "converted"):
-        table.add_column(heading, justify="right" if heading == "vocabulary" else "left", overflow="fold")
-    for model in weights.list_models():
-        table.add_row(
+    found = conversions.conversions()
+    total = f", {_size(sum(conversion.bytes_on_disk for conversion in found))}" if found else ""
+    title = f"Embedded models, converted in {conversions.models_folder()}{total if everything else ''}"
+    console.print(title, highlight=False, soft_wrap=True, end="\n\n")
+    embedded = [
+        (
             model.name,
-            f"{model.vocabulary:,}",
             model.licence,
+            f"{model.vocabulary:,}",
             "installed" if model.installed else "missing",
             _size(model.bytes_on_disk) if model.converted else "not yet",
         )
-    console.print(table)
-    files = [found for found in conversions.conversions() if found.name not in EMBEDDED]
+        for model in weights.list_models()
+    ]
+    headings = ("vocabulary", "packages", "converted")
+    console.print(record_table(console.width, ("name", "licence"), headings, embedded), highlight=False)
+    files = [
+        (file.name, file.source or "unknown", _size(file.bytes_on_disk)) for file in found if file.name not in EMBEDDED
+    ]
     if not everything:
         if files:
-            count = "1 converted file" if len(files) == 1 else f"{len(files)} converted files"
-            console.print(f"{count} more: dragoman models list --all", style="dim", highlight=False)
-        return
-    console.print()
-    if not files:
-        console.print("No .gguf file is converted yet: name one wherever a model is asked for.", highlight=False)
+            count = "one converted file" if len(files) == 1 else f"{len(files)} converted files"
+            console.print(f"\n{count} more: dragoman models list --all", highlight=False)
+    elif files:
+        console.print("\nConverted files\n", highlight=False)
+        console.print(record_table(console.width, ("name", "file"), ("size",), files), highlight=False)
     else:
-        table = Table(title="Converted files", title_justify="left")
-        for heading in ("name", "file", "size"):
-            table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
-        for found in files:
-            table.add_row(found.name, found.source or "unknown", _size(found.bytes_on_disk))
-        console.print(table)
-    total = sum(found.bytes_on_disk for found in conversions.conversions())
-    where = Text.assemble(f"{_size(total)} in ", str(conversions.models_folder()))
-    console.print(where, soft_wrap=True)
+        words = "No .gguf file is converted yet: name one wherever a model is asked for, and it is."
+        console.print(f"\n{words}", highlight=False)
 
 
 def fetch_models(names: list[str], *, force: bool) -> None:

@@ -159,7 +159,7 @@ def verify(folder: Path, *, remedy: str, progress: Progress | None = None) -> No
     """Compare every file of a converted folder with its digest. Raises WeightsError."""
     manifest = json.loads((folder / MANIFEST).read_text())
     for name, entry in manifest["files"].items():
-        found = digest([folder / name], progress or (lambda stage, done, total: None))
+        found = digest([folder / name], progress or (lambda stage, done, total: None), "verifying")
         if found != entry["sha256"]:
             raise WeightsError(f"{folder / name}: sha256 is {found}, not {entry['sha256']}", remedy=remedy)
 
