@@ -122,7 +122,26 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("jetmoe", "full, RoPE; experts in the attention as well", "jetmoe", {"kv_channels": 8}),
     Architecture("nanochat", "full, RoPE, normed queries and keys", "nanochat"),
     Architecture("minimax_m2", "full, RoPE; experts", "minimax_m2"),
+    Architecture("internlm3", "full, RoPE", "internlm3"),
+    Architecture("dots1", "full, RoPE, normed queries and keys; experts", "dots1"),
+    Architecture("flex_olmo", "full, RoPE; experts", "flex_olmo"),
+    Architecture("hy_v3", "full, RoPE, normed queries and keys; experts", "hy_v3"),
+    Architecture("doge", "full, masks by learned gates, RoPE", "doge"),
     # ---- full attention, keys and values of other sizes
+    Architecture("youtu", "latent (MLA), RoPE", "youtu", _MLA),
+    Architecture(
+        "longcat_flash",
+        "latent (MLA) twice a layer, RoPE; experts",
+        "longcat_flash",
+        {
+            **_MLA,
+            "num_layers": 2,
+            "ffn_hidden_size": 32,
+            "expert_ffn_hidden_size": 32,
+            "zero_expert_num": 2,
+            "moe_topk": 2,
+        },
+    ),
     Architecture("deepseek_v2", "latent (MLA), RoPE; experts", "deepseek_v2", _MLA),
     Architecture("deepseek_v3", "latent (MLA), RoPE; experts", "deepseek_v3", _MLA),
     Architecture("minicpm3", "latent (MLA), RoPE", "minicpm3", {"num_key_value_heads": 4, "head_dim": 8}),
@@ -174,6 +193,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture("cwm", "full and sliding window, RoPE", "cwm"),
     Architecture("ministral", "full and sliding window, RoPE", "ministral", {"layer_types": [_SLIDING, _FULL]}),
+    Architecture("granite_swa", "full and sliding window, RoPE", "granite_swa"),
+    Architecture("afmoe", "sliding window, RoPE; experts", "afmoe"),
+    Architecture("exaone_moe", "sliding window, RoPE; experts", "exaone_moe"),
+    Architecture("mimo_v2_flash", "full and sliding window, sinks, RoPE; experts", "mimo_v2_flash"),
     Architecture("modernbert-decoder", "full and sliding window, RoPE", "modernbert-decoder", {"local_attention": 16}),
     Architecture("gpt_oss", "full and sliding window, sinks, RoPE; experts", "gpt_oss", {"head_dim": 8}),
     Architecture(
@@ -211,7 +234,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "global_head_dim": 16,
         },
     ),
-    # ---- windows by blocks
+    # ---- windows by blocks, keys chosen by an index of their own
+    Architecture("deepseek_v32", "indexed latent (MLA), RoPE; experts", "deepseek_v32", _MLA),
     Architecture(
         "llama4_text",
         "chunked, RoPE; experts",
@@ -255,6 +279,16 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("minimax", "linear and full attention, RoPE; experts", "minimax"),
     Architecture(
         "qwen3_next", "linear and full attention, RoPE; experts", "qwen3_next", {"layer_types": [_LINEAR, _FULL]}
+    ),
+    Architecture(
+        "qwen3_5_moe_text",
+        "linear and full attention, RoPE; experts",
+        "qwen3_5_moe_text",
+        {"layer_types": [_LINEAR, _FULL]},
+    ),
+    Architecture("olmo_hybrid", "linear and full attention, RoPE", "olmo_hybrid", {"layer_types": [_LINEAR, _FULL]}),
+    Architecture(
+        "lfm2_moe", "short convolutions and full attention, RoPE; experts", "lfm2_moe", {"layer_types": ["conv", _FULL]}
     ),
     Architecture("qwen3_5_text", "linear and full attention, RoPE", "qwen3_5_text", {"layer_types": [_LINEAR, _FULL]}),
     # ---- no causal decoders
