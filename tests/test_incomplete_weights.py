@@ -25,11 +25,11 @@ def folder(tiny_llama: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_llama, tmp_path / "model")
 
 
-def rewrite(folder: Path, *, without: str = "\0", **more: torch.Tensor) -> None:
+def rewrite(folder: Path, *, without: str = "\0", more: dict[str, torch.Tensor] | None = None) -> None:
     """Drop the tensors with ``without`` in their names, and add others."""
     tensors = load_file(folder / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if without not in name}
-    save_file(kept | more, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(kept | (more or {}), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def shard(folder: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def test_tied_and_needless_tensors_are_no_matter(tiny_qwen2: Path, tmp_path: Pat
     """A tied head is in no file; old checkpoints hold buffers that nobody reads any more."""
     folder = shutil.copytree(tiny_qwen2, tmp_path / "model")
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    rewrite(folder, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)})
+    rewrite(folder, more={"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)})
     load_tiny(folder)
 
 

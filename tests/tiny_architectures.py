@@ -80,10 +80,9 @@ def tiny_architecture(name: str, path: Path, *, tokenizer: Path | None = None, *
         shared_tokenizer(path)
     else:
         shutil.copytree(tokenizer, path, dirs_exist_ok=True)
-    architecture = _BY_NAME[name]
-    model = random_model(architecture_config(architecture, **settings), seed=zlib.crc32(name.encode()))
     with quiet():
-        model.save_pretrained(path)
+        config = architecture_config(_BY_NAME[name], **settings)
+        random_model(config, seed=zlib.crc32(name.encode())).save_pretrained(path)
     return path
 
 
