@@ -78,7 +78,7 @@ def converted(original: Original, gguf: Callable[[Path], Path], progress: Progre
     """
     folder = models_folder() / original.name
     if force or _version(folder) < original.oldest:
-        with _writing(folder):
+        with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _lock(folder):  # another process may be at it
                 if force or _version(folder) < original.oldest:
@@ -131,7 +131,7 @@ def remove(name: str) -> int:
     plain = Path(name).name == name != ".."
     if name not in known and not (plain and _lock_file(folder).is_file()):
         raise unknown
-    with _writing(folder):
+    with writing(folder):
         try:
             with _lock(folder, timeout=0):
                 _remove(folder)
@@ -165,7 +165,7 @@ def verify(folder: Path, *, remedy: str, progress: Progress | None = None) -> No
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Turns what the system says into a WeightsError that names the folder."""
     try:
         yield

@@ -12,7 +12,9 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from dragoman.ray_fleet import local_ray
 from language_models import conversions, weights
+from protos.transport import Address
 from speculation.errors import InputError, UnknownModelError, WeightsError
 from tests.tiny_gguf import tiny_gguf
 
@@ -108,6 +110,17 @@ def test_a_home_below_a_file(gguf: Path, tmp_path: Path, monkeypatch: pytest.Mon
         weights.resolve(str(gguf))
     assert "DRAGOMAN_HOME" in caught.value.remedy
     assert conversions.conversions() == [] and not any(status.converted for status in weights.list_models())
+
+
+def test_what_else_is_kept_there_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The token of a Ray of one's own."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DRAGOMAN_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv(local_ray.MODE, "token")  # to be as it was afterwards
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(WeightsError, match="file/home cannot be written: Not a directory"):
+        local_ray.LocalRay(Address("127.0.0.1", 1), "token", ()).use()
 
 
 def test_a_home_that_takes_no_files(gguf: Path, monkeypatch: pytest.MonkeyPatch):

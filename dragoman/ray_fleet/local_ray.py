@@ -25,7 +25,7 @@ from typing import Self
 import psutil
 
 from dragoman.ray_fleet.probe import MODE, probe
-from language_models.weights import home
+from language_models.conversions import home, writing
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError
 
@@ -132,12 +132,13 @@ def _token(mode: str) -> None:
     if mode != "token" or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return
     path = home() / "ray-token"
-    home().mkdir(parents=True, exist_ok=True)
-    with (
-        contextlib.suppress(FileExistsError),
-        open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file,
-    ):
-        file.write(secrets.token_hex(32))
+    with writing(home()):
+        home().mkdir(parents=True, exist_ok=True)
+        with (
+            contextlib.suppress(FileExistsError),
+            open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file,
+        ):
+            file.write(secrets.token_hex(32))
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
