@@ -20,10 +20,11 @@ from coordinator.status import status_of_fleet
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
+from protos.listening import bind
 from protos.status import status_of
 from protos.transport import PROTOCOL_VERSION, Address, server_options
 from protos.version import VERSION
-from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError, SessionError
+from speculation.errors import DragomanError, ProtocolError, SessionError
 
 log = logging.getLogger(__name__)
 
@@ -204,18 +205,12 @@ class CoordinatorServer:
 
     async def start(self, listen: Address) -> Address:
         """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
-        try:
-            port = self._server.add_insecure_port(str(listen))
-        except RuntimeError as error:
-            raise ConnectionFailedError(
-                f"cannot listen at {listen}: the port is in use, or the address is not this machine's",
-                remedy="give another --listen, or stop what runs there",
-            ) from error
+        bound = bind(self._server, listen)
         await self._server.start()
         self.steering = asyncio.create_task(self.servicer.steer())
         for service in ("", SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return Address(listen.host, port)
+        return bound
 
     async def stop(self, grace: float = 0.5) -> None:
         """Not serving any more; members notice at once and go on by themselves."""

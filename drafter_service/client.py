@@ -18,10 +18,11 @@ from drafter_service.desk import Desk, Message
 from drafter_service.draft_source import Drafter, LearnsVocabularies
 from drafter_service.waiting_offers import WaitingOffers
 from protos import codec
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
-from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
+from protos.transport import PROTOCOL_VERSION, Address, Backoff
 from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
 from speculation.messages import SessionOffer, Span, Verdict
@@ -106,7 +107,7 @@ class DrafterClient:
                 self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _assist_once(self) -> None:
-        async with grpc.aio.insecure_channel(str(self._verifier), options=channel_options()) as channel:
+        async with open_channel(self._verifier) as channel:
             stub = pb_grpc.VerifierServiceStub(channel)
             outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))

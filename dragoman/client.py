@@ -17,10 +17,11 @@ from dragoman.completion import Chunk, Completion
 from dragoman.retries import Retries, may_help_later
 from dragoman.transcript import TextOptions, Transcript, generate_request
 from protos import codec
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
-from protos.transport import PROTOCOL_VERSION, Address, channel_options
+from protos.transport import PROTOCOL_VERSION, Address
 from speculation.errors import DragomanError, SessionError
 from speculation.messages import Prompt
 
@@ -39,7 +40,7 @@ class Client:
 
     def __init__(self, verifier: str | Address) -> None:
         self.address = Address.parse(verifier, field="verifier") if isinstance(verifier, str) else verifier
-        self._channel = grpc.aio.insecure_channel(str(self.address), options=channel_options())
+        self._channel = open_channel(self.address)
         self._stub = pb_grpc.VerifierServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

@@ -8,10 +8,11 @@ from typing import Self, TypeVar
 import grpc
 
 from dragoman.transcript import Writer
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
-from protos.transport import COORDINATOR_PORT, PROTOCOL_VERSION, Address, channel_options
+from protos.transport import COORDINATOR_PORT, PROTOCOL_VERSION, Address
 
 #: Seconds that a coordinator may take to answer a person, and a client that could go on without it.
 TIMEOUT, ROUTE_TIMEOUT = 5.0, 2.0
@@ -28,7 +29,7 @@ class CoordinatorClient:
         if isinstance(coordinator, str):
             coordinator = Address.parse(coordinator, field="coordinator", default_port=COORDINATOR_PORT)
         self.address = coordinator
-        self._channel = grpc.aio.insecure_channel(str(self.address), options=channel_options())
+        self._channel = open_channel(self.address)
         self._stub = pb_grpc.CoordinatorServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

@@ -61,7 +61,7 @@ def fleet_membership(
         return None
     if advertise is not None:
         advertise = str(Address.parse(advertise, field="advertise"))
-    elif listen.host in ("0.0.0.0", "::", ""):
+    elif listen.every_interface:
         raise InputError(
             "listen",
             str(listen),

@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable
 import grpc
 
 from protos import codec
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import error_of
-from protos.transport import Address, Backoff, channel_options
+from protos.transport import Address, Backoff
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ class CoordinatorLink:
         self._leaving.clear()
         if not isinstance(self._whereabouts, Address):
             self._coordinator = await self._whereabouts()
-        async with grpc.aio.insecure_channel(str(self._coordinator), options=channel_options()) as channel:
+        assert self._coordinator is not None
+        async with open_channel(self._coordinator) as channel:
             call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()
             reader = asyncio.create_task(self._read(call))
             writer = asyncio.create_task(self._write(call))

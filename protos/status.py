@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from protos.channels import PROXY_VARIABLE, proxy_variable
+from protos.transport import Address
 from speculation.errors import (
     ConnectionFailedError,
     DivergedError,
@@ -44,9 +46,13 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
     details = (error.details() if hasattr(error, "details") else "") or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            remedy = f"start one with `dragoman {who}`, or check the address"
+            variable = proxy_variable(address) if isinstance(address, Address) else None
+            if variable is None:
+                return ConnectionFailedError(f"no {who} answers at {address}: {details}", remedy=remedy)
             return ConnectionFailedError(
-                f"no {who} answers at {address}: {details}",
-                remedy=f"start one with `dragoman {who}`, or check the address",
+                f"no {who} answers at {address} through the proxy of {variable}: {details}",
+                remedy=f"if it needs no proxy, add {address.host} to no_proxy, or set {PROXY_VARIABLE}=off",
             )
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InputError.relayed(details)

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import grpc
-
 from drafter_service.client import Backoff, DrafterClient
 from dragoman.client import Client
 from protos import codec
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.transport import PROTOCOL_VERSION, Address, channel_options
+from protos.transport import PROTOCOL_VERSION, Address
 from speculation.messages import Prompt, SpeculationPlan
 from speculation.sampling import Rule, SamplingParams
 from tests.text_engine import TextDrafter, TextEngine
@@ -53,7 +52,7 @@ async def drafting(address: Address, drafter=None, **kwargs) -> AsyncIterator[Dr
 
 @contextlib.asynccontextmanager
 async def stub_to(address: Address) -> AsyncIterator[pb_grpc.VerifierServiceStub]:
-    async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+    async with open_channel(address) as channel:
         yield pb_grpc.VerifierServiceStub(channel)
 
 

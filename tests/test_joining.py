@@ -13,10 +13,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coordinator.config import CoordinatorConfig
 from coordinator.server import CoordinatorServer
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.joining import CoordinatorLink
-from protos.transport import PROTOCOL_VERSION, Address, Backoff, channel_options
+from protos.transport import PROTOCOL_VERSION, Address, Backoff
 from speculation.errors import ConnectionFailedError, InputError
 from tests.fleet_members import FakeDrafter, FakeVerifier, verifier
 from tests.service_drivers import LOOPBACK, eventually
@@ -55,7 +56,7 @@ async def joining(address: Address, member: FakeVerifier | FakeDrafter, **kwargs
 
 @contextlib.asynccontextmanager
 async def stub_to(address: Address) -> AsyncIterator[pb_grpc.CoordinatorServiceStub]:
-    async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+    async with open_channel(address) as channel:
         yield pb_grpc.CoordinatorServiceStub(channel)
 
 
@@ -224,7 +225,7 @@ async def test_the_same_instance_again_ends_the_stream_before_it():
 
 async def test_health_and_a_port_in_use():
     async with coordinating() as (_, address):
-        async with grpc.aio.insecure_channel(str(address)) as channel:
+        async with open_channel(address) as channel:
             asked = health_pb2.HealthCheckRequest(service="dragoman.v1.CoordinatorService")
             answer = await health_pb2_grpc.HealthStub(channel).Check(asked)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drafter_service.lookup_drafter import LookupDrafter
+from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.transport import PROTOCOL_VERSION
@@ -188,7 +189,7 @@ async def test_port_in_use_is_a_clear_error():
 async def test_health_and_description():
     async with (
         serving(TextEngine(), plan=SpeculationPlan(width=3)) as (_, address),
-        grpc.aio.insecure_channel(str(address)) as channel,
+        open_channel(address) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
         status = (await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status

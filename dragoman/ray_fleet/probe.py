@@ -22,6 +22,8 @@ from speculation.errors import ConnectionFailedError
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 #: Seconds for the connection, and for the answer.
 _CONNECT, _ANSWER = 5.0, 5.0
+#: Ray itself uses no proxy on the way to its control service.
+_DIRECTLY = (("grpc.enable_http_proxy", 0),)
 MODE = "RAY_AUTH_MODE"
 
 
@@ -104,7 +106,7 @@ def _connect(address: Address) -> None:
 def _check_alive(address: Address, token: Token | None) -> str | None:
     """The version of Ray there; None if it refuses. Raises ConnectionFailedError if it is no Ray."""
     metadata = (("authorization", f"Bearer {token.value}"),) if token else ()
-    with grpc.insecure_channel(str(address)) as channel:
+    with grpc.insecure_channel(str(address), options=_DIRECTLY) as channel:
         try:
             call: Any = channel.unary_unary(_CHECK_ALIVE)  # without stubs: bytes in, bytes out
             answer: bytes = call(b"", timeout=_ANSWER, metadata=metadata)
