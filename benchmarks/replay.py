@@ -265,7 +265,7 @@ def verifier(
         verify_threshold,
     )
     address = Address.parse(listen, field="listen", allow_port_zero=True)
-    serve_verifier(engine, address, plan, adaptive=adaptive, lookup=lookup, grace=GRACE, ready_json=True)
+    serve_verifier(lambda: engine, address, plan, adaptive=adaptive, lookup=lookup, grace=GRACE, ready_json=True)
 
 
 @app.command()

@@ -7,6 +7,8 @@ async with Client("127.0.0.1:50061") as client:
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self, Unpack
@@ -20,25 +22,32 @@ from protos import codec
 from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import error_of
+from protos.status import explain
 from protos.transport import PROTOCOL_VERSION, Address
-from speculation.errors import DragomanError, SessionError
+from speculation.errors import DragomanError, LoadingError, SessionError
 from speculation.messages import Prompt
 
 __all__ = ["Chunk", "Client", "Completion"]
 
-#: Requests of a text that may fail in a row, and seconds that may pass without any new text.
+log = logging.getLogger(__name__)
+
+#: Requests of a text that may fail in a row at a fleet, and seconds that may pass without any new text.
 ATTEMPTS, PATIENCE = 64, 30.0
 
 
 class Client:
     """A connection to one verifier. Use as an async context manager.
 
+    While the verifier still loads its model, every method waits for it, for up to ``patience`` seconds. ``resume``: so
+    long, too, does a text wait for a verifier that broke off, to be written on from where it was.
+
     Every method raises ConnectionFailedError if nobody answers, InputError for a bad request, SessionError if the
     verifier gives up in mid-text.
     """
 
-    def __init__(self, verifier: str | Address) -> None:
+    def __init__(self, verifier: str | Address, *, resume: bool = False, patience: float = PATIENCE) -> None:
+        self._resume = resume
+        self._patience = patience
         self.address = Address.parse(verifier, field="verifier") if isinstance(verifier, str) else verifier
         self._channel = open_channel(self.address)
         self._stub = pb_grpc.VerifierServiceStub(self._channel)
@@ -57,10 +66,16 @@ class Client:
     async def describe(self, *, timeout: float = 5.0) -> pb.DescribeResponse:
         """The verifier's model, its drafters and its load."""
         request = pb.DescribeRequest(protocol_version=PROTOCOL_VERSION)
-        try:
-            response: pb.DescribeResponse = await self._stub.Describe(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise error_of(error, self.address) from error
+        retries = Retries(attempts=math.inf, patience=self._patience)
+        while True:
+            try:
+                response: pb.DescribeResponse = await self._stub.Describe(request, timeout=timeout)
+                break
+            except grpc.RpcError as error:
+                explained = await explain(error, self._channel, self.address, who="verifier")
+                if not isinstance(explained, LoadingError):
+                    raise explained from error
+                await self._wait(explained, retries, 0)
         codec.check_version(response.protocol_version, who=f"the verifier at {self.address}")
         return response
 
@@ -69,27 +84,35 @@ class Client:
         prompt: Prompt,
         *,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
-        resume: bool = False,
-        patience: float = PATIENCE,
+        resume: bool | None = None,
+        patience: float | None = None,
         **options: Unpack[TextOptions],
     ) -> Completion:
         """The answer to ``prompt``; ``on_chunk`` sees it grow. For the ``options`` see ``TextOptions``: sampling,
         max_tokens, stop, rule, draft, ignore_end, prediction.
 
-        ``resume``: where the connection breaks, or the
-        verifier stops, wait for one at the same address and let it write the text on from where it was, for up to
-        ``patience`` seconds without any new text; raises DivergedError if what answers there writes another text.
+        ``resume``, if not as the client was made: where the connection breaks, or the verifier stops, wait for one at
+        the same address and let it write the text on from where it was, for up to ``patience`` seconds without any new
+        text; raises DivergedError if what answers there writes another text.
         """
         transcript = Transcript(generate_request(prompt, **options), on_chunk)
-        retries = Retries(attempts=ATTEMPTS, patience=patience)
+        resume = self._resume if resume is None else resume
+        retries = Retries(attempts=math.inf, patience=self._patience if patience is None else patience)
         while True:
             try:
                 return await self.follow(transcript)
             except DragomanError as error:
-                if not (resume and transcript.begun and may_help_later(error)):
+                broken_off = resume and transcript.begun and may_help_later(error)
+                if not (broken_off or isinstance(error, LoadingError)):
                     raise
-                retries.failed(error, transcript.received)
-                await retries.pause(error)
+                await self._wait(error, retries, transcript.received)
+
+    async def _wait(self, error: DragomanError, retries: Retries, received: int) -> None:
+        """Before the next try. Raises ``error`` if patience ends."""
+        retries.failed(error, received)
+        if retries.failures == 1:
+            log.warning("%s; trying again", error.message)
+        await retries.pause(error)
 
     async def follow(self, transcript: Transcript) -> Completion:
         """Let this verifier write the transcript's text on to its end."""
@@ -105,6 +128,6 @@ class Client:
             async for response in call:
                 yield response
         except grpc.RpcError as error:
-            raise error_of(error, self.address) from error
+            raise await explain(error, self._channel, self.address, who="verifier") from error
         finally:
             call.cancel()  # does nothing to one that has ended

@@ -11,7 +11,7 @@ from dragoman.transcript import Writer
 from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import error_of
+from protos.status import explain
 from protos.transport import COORDINATOR_PORT, PROTOCOL_VERSION, Address
 
 #: Seconds that a coordinator may take to answer a person, and a client that could go on without it.
@@ -76,4 +76,4 @@ class CoordinatorClient:
         try:
             return await call
         except grpc.RpcError as error:
-            raise error_of(error, self.address, who="coordinator") from error
+            raise await explain(error, self._channel, self.address, who="coordinator") from error

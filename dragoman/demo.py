@@ -7,7 +7,7 @@ import contextlib
 import json
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,11 +17,12 @@ from rich.text import Text
 from drafter_service.loading import LOOKUP
 from dragoman.client import Client, Completion
 from dragoman.loading import show_licence
-from dragoman.processes import child
+from dragoman.processes import ChildProcess, child, run_with_children
 from dragoman.prompts import PROMPTS
 from dragoman.terminal import err, progress_bar
-from dragoman.transcript import check_max_tokens
+from dragoman.transcript import TextOptions, check_max_tokens
 from language_models.weights import resolve
+from speculation.errors import DragomanError
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import SamplingParams
 
@@ -35,6 +36,8 @@ TAKING_TURNS = (
     "--alternatives=0",
     "--patience=400",
 )
+#: Without a word of text from the target, in seconds: something hangs.
+QUIET_SECONDS = 600.0
 HEADINGS = ("alone\ntokens/s", "drafted\ntokens/s", "ratio", "tokens\nper step", "accepted", "same\ntext")
 
 
@@ -129,7 +132,7 @@ def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
             show_licence(model)
             with progress_bar() as progress:  # converting is slow and belongs on this terminal, not a child's
                 resolve(model, progress=progress)
-    result = asyncio.run(_compare(config, quiet=as_json))
+    result = run_with_children(_compare(config, quiet=as_json))
     if as_json:
         print(json.dumps(result.to_json()))
     else:
@@ -139,17 +142,33 @@ def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
 
 async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
     async with contextlib.AsyncExitStack() as stack:
-        note = (lambda words: None) if quiet else stack.enter_context(err.status("")).update
-        note(f"starting the target, {config.target}")
-        verifier = await stack.enter_async_context(child("verifier", _verifier_arguments(config)))
-        address = (await verifier.ready())["address"]
-        note(f"starting the drafter, {config.drafter}")
-        drafter = await stack.enter_async_context(child("drafter", _drafter_arguments(config, address)))
-        await drafter.ready()
+        status = None if quiet else stack.enter_context(err.status(""))
+
+        def note(words: str) -> None:
+            if status is not None:
+                status.update(Text(words, no_wrap=True, overflow="ellipsis"))
+
+        async def start(name: str, what: str, arguments: list[str]) -> tuple[ChildProcess, dict[str, Any]]:
+            note(f"starting {what}")
+            started = await stack.enter_async_context(child(name, arguments))
+            # Why it takes so long, if it does: the child says so where nobody sees it.
+            started.on_words = lambda line: note(f"starting {what}: {line}")
+            said = await started.ready()
+            started.on_words = lambda line: None
+            return started, said
+
+        verifier, ready = await start("verifier", f"the target, {config.target}", _verifier_arguments(config))
+        address = ready["address"]
+        starting = start("drafter", f"the drafter, {config.drafter}", _drafter_arguments(config, address))
+        drafter, _ = await verifier.during(starting)
         client = await stack.enter_async_context(Client(address))
         sampling = SamplingParams(temperature=config.temperature, seed=config.seed)
         note("warming up")
-        await client.complete(Prompt(messages=(ChatMessage("user", "Count to ten."),)), max_tokens=12)
+
+        async def ask(prompt: Prompt, **options: Unpack[TextOptions]) -> Completion:
+            return await verifier.during(drafter.during(_complete(client, verifier, prompt, **options)))
+
+        await ask(Prompt(messages=(ChatMessage("user", "Count to ten."),)), max_tokens=12)
         comparisons = []
         for number, prompt in enumerate(PROMPTS):
             answers: dict[bool, Completion] = {}
@@ -157,11 +176,25 @@ async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
             for draft in (False, True) if number % 2 else (True, False):
                 arm = "with the drafter" if draft else "target alone"
                 note(f"prompt {number + 1} of {len(PROMPTS)}, {arm}: {title(prompt)}")
-                answers[draft] = await client.complete(
-                    prompt, sampling=sampling, max_tokens=config.max_tokens, draft=draft
-                )
+                answers[draft] = await ask(prompt, sampling=sampling, max_tokens=config.max_tokens, draft=draft)
             comparisons.append(Comparison(prompt, alone=answers[False], drafted=answers[True]))
         return DemoResult(comparisons)
+
+
+async def _complete(
+    client: Client, verifier: ChildProcess, prompt: Prompt, **options: Unpack[TextOptions]
+) -> Completion:
+    """Raises DragomanError if no text comes for too long."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(QUIET_SECONDS) as quiet:
+            return await client.complete(
+                prompt, on_chunk=lambda chunk: quiet.reschedule(loop.time() + QUIET_SECONDS), **options
+            )
+    except TimeoutError as error:
+        raise DragomanError(
+            f"the target wrote nothing for {QUIET_SECONDS:g} s; the last that it said:\n{verifier.last_words}"
+        ) from error
 
 
 def _verifier_arguments(config: DemoConfig) -> list[str]:

@@ -15,7 +15,8 @@ from speculation.errors import InputError
 class Destination:
     """Addresses as a person gave them; with neither, the verifier of this machine. ``model``: of a fleet's.
 
-    ``resume_for``: how long to look for another verifier of the fleet when one is lost; a duration as people write it.
+    ``resume_for``: how long to look for another verifier of the fleet when one is lost, or for one at the address of
+    the only one; a duration as people write it.
     """
 
     verifier: str | None = None
@@ -29,13 +30,10 @@ class Destination:
             raise InputError("verifier", self.verifier, "comes with --coordinator as well", remedy=remedy)
         if self.model and self.coordinator is None:
             raise InputError("model", self.model, "is a choice among a fleet's", remedy="add --coordinator")
-        if self.resume_for is not None and self.coordinator is None:
-            raise InputError("resume-for", self.resume_for, "is for the texts of a fleet", remedy="add --coordinator")
 
     def connect(self) -> Client | FleetClient:
         """Within an event loop; use as an async context manager. Raises InputError."""
+        patience = PATIENCE if self.resume_for is None else parse_duration("resume-for", self.resume_for)
         if self.coordinator is not None:
-            asked = self.resume_for
-            patience = PATIENCE if asked is None else parse_duration("resume-for", asked)
             return FleetClient(self.coordinator, model=self.model, patience=patience)
-        return Client(self.verifier or f"127.0.0.1:{DEFAULT_PORT}")
+        return Client(self.verifier or f"127.0.0.1:{DEFAULT_PORT}", resume=True, patience=patience)

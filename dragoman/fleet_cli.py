@@ -17,7 +17,8 @@ FleetOf = Annotated[
 FleetModel = Annotated[str, typer.Option("--model", help="Which of the fleet's models, if it serves several")]
 Coordinator = Annotated[str, typer.Option(help="Address of the coordinator, host:port")]
 ResumeFor = Annotated[
-    str | None, typer.Option(help="Look so long for another verifier when one is lost, such as 2m  [default: 30s]")
+    str | None,
+    typer.Option(help="When a verifier is lost, look so long for one that writes on, such as 2m  [default: 30s]"),
 ]
 
 

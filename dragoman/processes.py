@@ -1,5 +1,7 @@
 """Services as child processes on this machine: started, waited for until ready, always stopped.
 
+They end with this process, however it ends: see ``dragoman.end_with_parent``.
+
 A child says that it is ready with a line of JSON on its standard output (``--ready-json``), which also names the port
 that it bound; so nothing sleeps and no port is guessed.
 """
@@ -13,21 +15,27 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from speculation.errors import DragomanError
 
 #: Lines of a child's standard error that are kept for the case that it dies.
 _LAST_LINES = 12
 _STOP_SECONDS = 10.0
+#: In which a process that died is known to be dead, in seconds.
+_DEATH_SECONDS = 2.0
+#: A child may take so long to be ready, in seconds: it may have to read many gigabytes of weights.
+READY_SECONDS = 900.0
+_T = TypeVar("_T")
 
 
 class ChildProcess:
-    """One `dragoman` command running as a child."""
+    """One `dragoman` command running as a child. ``on_words`` is told each line of its standard error."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
+        self.on_words: Callable[[str], None] = lambda line: None
         self._process = process
         self._errors: deque[str] = deque(maxlen=_LAST_LINES)
         self._drain = asyncio.create_task(self._read_errors())
@@ -36,20 +44,56 @@ class ChildProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ready(self) -> dict[str, Any]:
-        """What the child said when it was ready. Raises DragomanError with its last words if it died before."""
+    @property
+    def last_words(self) -> str:
+        """The end of its standard error, for people."""
+        return "\n".join(self._errors) or "it said nothing"
+
+    async def ready(self, *, limit: float = READY_SECONDS) -> dict[str, Any]:
+        """What the child said when it was ready. Raises DragomanError with its last words if it died before, or was
+        not ready within ``limit`` seconds."""
+        try:
+            async with asyncio.timeout(limit):
+                return await self._ready()
+        except TimeoutError as error:
+            raise DragomanError(
+                f"the {self.name} was not ready within {limit:g} s; the last that it said:\n{self.last_words}"
+            ) from error
+
+    async def _ready(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             with contextlib.suppress(ValueError):
                 said = json.loads(line)
                 if isinstance(said, dict) and said.get("ready"):
                     return said
-        code = await self._process.wait()
+        await self._process.wait()
+        raise await self._death("before it was ready")
+
+    async def during(self, work: Awaitable[_T]) -> _T:
+        """The result of ``work``, which needs this child. Raises DragomanError with its last words if it dies."""
+        task = asyncio.ensure_future(work)
+        death = asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait((task, death), return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and task.exception() is not None:
+                # A broken connection says less than the process behind it, whose end is noticed a moment later.
+                await asyncio.wait((death,), timeout=_DEATH_SECONDS)
+            if death.done() and not (task.done() and task.exception() is None):
+                raise await self._death("before the work was done")
+            return task.result()
+        finally:
+            for future in (task, death):
+                future.cancel()
+            await asyncio.gather(task, death, return_exceptions=True)
+
+    async def _death(self, when: str) -> DragomanError:
         await self._drain
-        words = "\n".join(self._errors) or "it said nothing"
-        error = DragomanError(f"the {self.name} ended with exit code {code} before it was ready:\n{words}")
+        code = self._process.returncode or 0
+        end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        error = DragomanError(f"the {self.name} {end} {when}:\n{self.last_words}")
         error.exit_code = code if 0 < code < 126 else 1
-        raise error
+        return error
 
     def kill(self) -> None:
         """SIGKILL, as a fault."""
@@ -72,7 +116,9 @@ class ChildProcess:
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
         while line := await self._process.stderr.readline():
-            self._errors.append(line.decode(errors="replace").rstrip())
+            words = line.decode(errors="replace").rstrip()
+            self._errors.append(words)
+            self.on_words(words)
 
 
 @contextlib.asynccontextmanager
@@ -93,10 +139,11 @@ async def child(
         *within,
         sys.executable,
         "-m",
+        "dragoman.end_with_parent",
         module[0],
         *arguments,
         *module[1:],
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,  # never written to: its end tells the child that this process is gone
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         # Ctrl-C at the terminal is for the parent, which then stops its children.
@@ -109,3 +156,27 @@ async def child(
         yield started
     finally:
         await started.stop()
+
+
+def run_with_children(main: Coroutine[Any, Any, _T]) -> _T:
+    """``asyncio.run``, except that SIGTERM and SIGHUP end ``main`` in order, as Ctrl-C does, and then this process."""
+    received: list[signal.Signals] = []
+
+    async def run() -> _T:
+        task = asyncio.ensure_future(main)
+
+        def end(number: signal.Signals) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                asyncio.get_running_loop().add_signal_handler(number, end, number)
+        return await task
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        sys.exit(128 + received[0])

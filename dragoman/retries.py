@@ -21,20 +21,21 @@ class Retries:
     ``attempts``: requests that may fail in a row. ``patience``: seconds that may pass from the first failure on.
     """
 
-    def __init__(self, *, attempts: int, patience: float) -> None:
+    def __init__(self, *, attempts: float, patience: float) -> None:
         self._attempts = attempts
         self._patience = patience
         self._backoff = Backoff(longest=1.0)
         self._received = 0
-        self._failures = 0
+        #: Requests that failed since the last new text.
+        self.failures = 0
         self._pauses = 0
         self._since: float | None = None
 
     def failed(self, error: DragomanError, received: int) -> None:
         """A request failed, with so many bytes of text received in all. Raises ``error`` if that was once too often."""
         if received > self._received:
-            self._received, self._failures, self._pauses, self._since = received, 0, 0, None
-        self._failures += 1
+            self._received, self.failures, self._pauses, self._since = received, 0, 0, None
+        self.failures += 1
         self._check(error)
 
     async def pause(self, error: DragomanError) -> None:
@@ -47,8 +48,8 @@ class Retries:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         waited = now - self._since
-        if self._failures > self._attempts or waited > self._patience:
-            message = f"{error.message}; gave up after {self._failures} failed requests in {waited:.1f} s"
+        if self.failures > self._attempts or waited > self._patience:
+            message = f"{error.message}; gave up after {self.failures} failed requests in {waited:.1f} s"
             if self._received:
                 message += f", with {self._received} bytes of text received"
             raise type(error)(message, remedy=error.remedy) from error

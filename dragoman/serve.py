@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,9 @@ def fleet_membership(
     if coordinator is None:
         return None
     if advertise is not None:
+        if advertise.strip().isdecimal():
+            remedy = "write host:port, as the drafters reach it"
+            raise InputError("advertise", advertise, "names no host", remedy=remedy)
         advertise = str(Address.parse(advertise, field="advertise"))
     elif listen.every_interface:
         raise InputError(
@@ -76,8 +81,9 @@ def new_instance() -> str:
     return secrets.token_hex(8)
 
 
-def default_name(model: str) -> str:
-    return f"{socket.gethostname()}/{model}"[:200]
+def default_name(model: str, apart: str) -> str:
+    """``apart``: what tells this process from others with the same model on this machine."""
+    return f"{socket.gethostname()}/{model}"[:190] + apart[:10]
 
 
 def _say_ready(words: str, ready_json: bool, **facts: Any) -> None:
@@ -88,7 +94,7 @@ def _say_ready(words: str, ready_json: bool, **facts: Any) -> None:
 
 
 def serve_verifier(
-    engine: Engine,
+    load: Callable[[], Engine],
     address: Address,
     plan: SpeculationPlan,
     *,
@@ -102,21 +108,30 @@ def serve_verifier(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then let texts end by themselves for ``grace`` seconds, then hand them over.
 
+    The ports are taken before ``load`` is called, which takes minutes for a large model; until it returns, whoever
+    dials is told to try again.
+
     ``adaptive``: ``plan`` is where to begin, else it stands.
 
-    Raises ConnectionFailedError if a port is taken.
+    Raises ConnectionFailedError if a port is taken, and what ``load`` raises.
     """
     from verifier_service.fleet_member import VerifierMember
-    from verifier_service.server import serve_until_signal
+    from verifier_service.server import VerifierServer, serve_until_signal
     from verifier_service.verifier import Verifier
 
-    name = (membership.name if membership is not None else None) or default_name(engine.name)
-    instruments, stop_metrics = _metrics_at(address.host, metrics_port, engine.name, name)
-    verifier = Verifier(
-        engine, plan=plan, adaptive=adaptive, lookup=lookup, max_sessions=max_sessions, instruments=instruments
-    )
+    async def bind() -> tuple[VerifierServer, Address]:
+        server = VerifierServer()
+        return server, await server.start(address)
 
-    def on_ready(bound: Address) -> None:
+    async def serve(verifier: Verifier) -> None:
+        try:
+            await serve_until_signal(server, verifier, on_ready=lambda: on_ready(verifier), grace=grace)
+        finally:
+            for task in joining:
+                task.cancel()
+            await asyncio.gather(*joining, return_exceptions=True)
+
+    def on_ready(verifier: Verifier) -> None:
         words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
         _say_ready(words, ready_json, address=str(bound))
         if membership is not None:
@@ -129,26 +144,49 @@ def serve_verifier(
             )
             joining.append(asyncio.get_running_loop().create_task(member.run()))
 
-    async def serve() -> None:
-        try:
-            await serve_until_signal(verifier, address, on_ready=on_ready, grace=grace)
-        finally:
-            for task in joining:
-                task.cancel()
-            await asyncio.gather(*joining, return_exceptions=True)
-            stop_metrics()
-
     joining: list[asyncio.Task[None]] = []
-    asyncio.run(serve())
+    with _metrics_at(address.host, metrics_port) as instruments_of, asyncio.Runner() as runner:
+        server, bound = runner.run(bind())
+        try:
+            with _running(runner.get_loop()):
+                engine = load()
+            name = (membership.name if membership is not None else None) or default_name(engine.name, f":{bound.port}")
+            verifier = Verifier(
+                engine,
+                plan=plan,
+                adaptive=adaptive,
+                lookup=lookup,
+                max_sessions=max_sessions,
+                instruments=instruments_of(engine.name, name),
+            )
+        except BaseException:
+            runner.run(server.stop())
+            raise
+        runner.run(serve(verifier))
 
 
-def _metrics_at(host: str, port: int | None, model: str, name: str) -> tuple[Instruments | None, Callable[[], None]]:
-    """Prometheus metrics of the verifier of that name, served at the port, and how to stop that.
+@contextlib.contextmanager
+def _running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """The loop answers calls in a thread while this one, which hears Ctrl-C, is busy; then it is this one's again."""
+    thread = threading.Thread(target=loop.run_forever, name="answering", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@contextlib.contextmanager
+def _metrics_at(host: str, port: int | None) -> Iterator[Callable[[str, str], Instruments | None]]:
+    """Prometheus metrics served at the port, empty until the function that it gives is called with the names of model
+    and verifier.
 
     Raises ConnectionFailedError.
     """
     if port is None:
-        return None, lambda: None
+        yield lambda model, name: None
+        return
     from prometheus_client import CollectorRegistry, start_http_server
 
     from verifier_service.metrics import PrometheusInstruments
@@ -162,12 +200,12 @@ def _metrics_at(host: str, port: int | None, model: str, name: str) -> tuple[Ins
             remedy="give another --metrics-port",
         ) from error
 
-    def stop() -> None:
+    try:
+        yield lambda model, name: PrometheusInstruments(registry, model, name)
+    finally:
         server.shutdown()
         server.server_close()
         thread.join()
-
-    return PrometheusInstruments(registry, model, name), stop
 
 
 def serve_drafter(
@@ -187,7 +225,8 @@ def serve_drafter(
     from drafter_service.fleet_member import DrafterMember
 
     seconds_per_token = drafter.measure()
-    name = name or default_name(drafter.model_name)
+    instance = new_instance()
+    name = name or default_name(drafter.model_name, f"#{instance[:4]}")
     speed = f"with {drafter.model_name} ({seconds_per_token * 1000:.1f} ms a token)"
 
     def on_connected(welcome: pb.Welcome) -> None:
@@ -204,7 +243,7 @@ def serve_drafter(
             drafter,
             dialled,
             name=name,
-            instance=new_instance(),
+            instance=instance,
             max_sessions=max_sessions,
             seconds_per_token=seconds_per_token,
             on_joined=on_joined,
@@ -214,7 +253,7 @@ def serve_drafter(
             drafter,
             dialled,
             name=name,
-            instance=new_instance(),
+            instance=instance,
             max_sessions=max_sessions,
             seconds_per_token=seconds_per_token,
             on_connected=on_connected,

@@ -17,9 +17,9 @@ from protos import codec
 from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import error_of
+from protos.status import explain
 from protos.transport import Address, Backoff
-from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError
+from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError, WrongServiceError
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,12 @@ class CoordinatorLink:
             try:
                 await self._join_once()
                 log.info("the coordinator at %s ended the stream; joining again", self._coordinator)
+            except WrongServiceError as error:
+                if not self._was_joined:
+                    log.error("%s; going on without a coordinator", error)
+                    self.refusal = error
+                    return
+                log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; trying again", error)
             except (VersionMismatchError, InputError) as error:
                 log.error("the coordinator at %s refuses: %s; going on without it", self._coordinator, error)
                 self.refusal = None if self._was_joined else error
@@ -115,7 +121,7 @@ class CoordinatorLink:
                     await asyncio.wait((reader, writer), timeout=LEAVE_SECONDS)
                 raise
             except grpc.RpcError as error:
-                raise error_of(error, self._coordinator, who="coordinator") from error
+                raise await explain(error, channel, self._coordinator, who="coordinator") from error
             finally:
                 self.joined = False
                 reader.cancel()

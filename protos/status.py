@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.channels import PROXY_VARIABLE, proxy_variable
+from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import (
     ConnectionFailedError,
@@ -13,11 +15,13 @@ from speculation.errors import (
     DrainingError,
     InputError,
     LimitExceededError,
+    LoadingError,
     ModelError,
     NoVerifierError,
     ProtocolError,
     SessionError,
     VersionMismatchError,
+    WrongServiceError,
 )
 
 _CODES: tuple[tuple[type[DragomanError], grpc.StatusCode], ...] = (
@@ -29,8 +33,18 @@ _CODES: tuple[tuple[type[DragomanError], grpc.StatusCode], ...] = (
     (DrainingError, grpc.StatusCode.ABORTED),
     (DivergedError, grpc.StatusCode.DATA_LOSS),
     (NoVerifierError, grpc.StatusCode.NOT_FOUND),
+    (LoadingError, grpc.StatusCode.UNAVAILABLE),
     (DragomanError, grpc.StatusCode.INTERNAL),
 )
+#: How the details of a LoadingError begin: UNAVAILABLE alone is what any broken connection says.
+LOADING = "the model is still being loaded"
+#: The services by what people call them, and the option that takes their address.
+_SERVICES = {
+    "verifier": ("VerifierService", "--verifier"),
+    "coordinator": ("CoordinatorService", "--coordinator"),
+}
+#: Seconds to find out what listens at a wrong address.
+_ASK_SECONDS = 2.0
 
 
 def status_of(error: DragomanError) -> tuple[grpc.StatusCode, str]:
@@ -46,9 +60,11 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
     details = (error.details() if hasattr(error, "details") else "") or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            if details.startswith(LOADING):
+                return LoadingError(f"the {who} at {address} is still loading its model", remedy="try again later")
             remedy = f"start one with `dragoman {who}`, or check the address"
             variable = proxy_variable(address) if isinstance(address, Address) else None
-            if variable is None:
+            if not isinstance(address, Address) or variable is None:
                 return ConnectionFailedError(f"no {who} answers at {address}: {details}", remedy=remedy)
             return ConnectionFailedError(
                 f"no {who} answers at {address} through the proxy of {variable}: {details}",
@@ -67,6 +83,25 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
         case grpc.StatusCode.NOT_FOUND:
             return NoVerifierError(details)
         case grpc.StatusCode.UNIMPLEMENTED:
-            return ProtocolError(f"what listens at {address} is no Dragoman {who}: {details}")
+            return WrongServiceError(f"what listens at {address} is no Dragoman {who}: {details}")
         case _:
             return SessionError(f"the {who} at {address} gave up: {details}")
+
+
+async def explain(error: grpc.RpcError, channel: grpc.aio.Channel, address: Address, *, who: str) -> DragomanError:
+    """As ``error_of``; and where something else than a ``who`` listens, it is asked what it is."""
+    explained = error_of(error, address, who=who)
+    if isinstance(explained, WrongServiceError):
+        for other, (service, option) in _SERVICES.items():
+            if other != who and await _serves(channel, pb.DESCRIPTOR.services_by_name[service].full_name):
+                return WrongServiceError(f"{address} is a {other}, and no {who}", remedy=f"give it with {option}")
+    return explained
+
+
+async def _serves(channel: grpc.aio.Channel, service: str) -> bool:
+    try:
+        request = health_pb2.HealthCheckRequest(service=service)
+        await health_pb2_grpc.HealthStub(channel).Check(request, timeout=_ASK_SECONDS)
+    except grpc.RpcError:
+        return False
+    return True

@@ -8,9 +8,11 @@
     |  |- ModelTooLargeError          exit 3   more than the memory that is free
     |  '- UnsupportedModelError       exit 3   loads, but cannot be served (no tokenizer, recurrent state, ...)
     |- ConnectionFailedError          exit 4   the other side cannot be reached, or the port is taken
+    |  |- LoadingError                exit 4   the other side is there, but its model is still being loaded
     |  '- NoVerifierError             exit 4   the fleet has no verifier that would do
     |- ProtocolError                  exit 5   the other side broke the protocol
     |  |- VersionMismatchError        exit 5   it speaks another protocol version
+    |  |- WrongServiceError           exit 5   what listens there is something else
     |  '- LimitExceededError          exit 5   it sent more than the limits allow
     '- SessionError                   exit 6   the session ended without its text
        |- DrainingError               exit 6   the verifier takes no sessions any more: resume elsewhere
@@ -101,6 +103,10 @@ class ConnectionFailedError(DragomanError):
     exit_code = 4
 
 
+class LoadingError(ConnectionFailedError):
+    """The other side is there and will serve: its model is still being loaded."""
+
+
 class NoVerifierError(ConnectionFailedError):
     """No verifier of the fleet serves that model, as far as the coordinator knows."""
 
@@ -113,6 +119,10 @@ class ProtocolError(DragomanError):
 
 class VersionMismatchError(ProtocolError):
     """The other side speaks another protocol version."""
+
+
+class WrongServiceError(ProtocolError):
+    """What listens at the address is something else than was looked for."""
 
 
 class LimitExceededError(ProtocolError):

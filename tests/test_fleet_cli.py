@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from dragoman.fleet_view import away_line, fleet_view, show_age, show_plan, spar
 from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
+from tests.commands import hearing_signals
 from tests.fleet_members import FakeDrafter
 from tests.service_drivers import eventually
 from tests.test_cli import dragoman
@@ -87,10 +87,8 @@ async def test_top_outlives_the_coordinator():
     port = free_port()
     start = ["coordinator", f"--listen=127.0.0.1:{port}"]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dragoman", "top", f"--coordinator=127.0.0.1:{port}", "--seconds=0.1",
+        *hearing_signals("top", f"--coordinator=127.0.0.1:{port}", "--seconds=0.1"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "COLUMNS": "120"},
-        # Jobs in the background of a shell are born deaf to SIGINT, and so would be this child of theirs.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
 

@@ -20,6 +20,7 @@ class Outbox:
     def __init__(self) -> None:
         self._messages: deque[pb.AssistResponse] = deque()
         self._filled = asyncio.Event()
+        self._ended = False
 
     @property
     def full(self) -> bool:
@@ -35,9 +36,16 @@ class Outbox:
         self._messages.append(message)
         self._filled.set()
 
-    async def next_message(self) -> pb.AssistResponse:
-        """The oldest, as soon as there is one. For one reader."""
+    def end(self) -> None:
+        """Nothing comes after what waits."""
+        self._ended = True
+        self._filled.set()
+
+    async def next_message(self) -> pb.AssistResponse | None:
+        """The oldest, as soon as there is one; None after the last. For one reader."""
         while not self._messages:
+            if self._ended:
+                return None
             self._filled.clear()
             await self._filled.wait()
         return self._messages.popleft()

@@ -181,9 +181,10 @@ class Roster:
                     link.outbox.send(message)
 
     async def drain(self, reconnect_after_ms: int) -> None:
-        """Tell the drafters to dial again later."""
+        """Tell the drafters to dial again later, and end their streams."""
         for link in self.links:
             link.outbox.send(pb.AssistResponse(drain=pb.Drain(reconnect_after_ms=reconnect_after_ms)))
+            link.outbox.end()
 
     def place(self, session: str, numbers: frozenset[int]) -> None:
         """From now on these links draft for the session; the order stands for a while, then the verifier places."""

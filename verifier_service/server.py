@@ -13,10 +13,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import status_of
+from protos.listening import bind
+from protos.status import LOADING, status_of
 from protos.transport import Address, server_options
-from speculation.errors import ConnectionFailedError, DragomanError, ProtocolError
+from speculation.errors import DragomanError, LoadingError, ProtocolError
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.roster import Roster
 from verifier_service.verifier import Verifier
 
 log = logging.getLogger(__name__)
@@ -25,24 +27,33 @@ log = logging.getLogger(__name__)
 GRACE = 1.0
 #: Seconds in which clients and drafters take leave after that.
 _FAREWELL_SECONDS = 1.0
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE = pb.DESCRIPTOR.services_by_name["VerifierService"].full_name
 
 
 class VerifierServicer(pb_grpc.VerifierServiceServicer):
-    """Messages in, messages out; every decision is the verifier's."""
+    """Messages in, messages out; every decision is the verifier's. Until there is one, all is refused."""
 
-    def __init__(self, verifier: Verifier) -> None:
-        self._verifier = verifier
+    def __init__(self, verifier: Verifier | None) -> None:
+        self.verifier = verifier
+
+    def _loaded(self) -> Verifier:
+        if self.verifier is None:
+            raise LoadingError(LOADING, remedy="try again later")
+        return self.verifier
 
     async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
         # No version check: a client of another release must be able to learn what it talks to.
-        return self._verifier.describe()
+        try:
+            return self._loaded().describe()
+        except DragomanError as error:
+            await context.abort(*status_of(error))
 
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
         try:
-            async with contextlib.aclosing(self._verifier.generate(request)) as responses:
+            async with contextlib.aclosing(self._loaded().generate(request)) as responses:
                 async for response in responses:
                     yield response
         except DragomanError as error:
@@ -52,16 +63,19 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         self, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.AssistResponse]:
         try:
+            roster = self._loaded().roster
             first = await anext(requests, None)
             if first is None or not first.HasField("hello"):
                 raise ProtocolError("a drafter's first message must be a hello")
-            link = self._verifier.roster.attach(first.hello)
+            link = roster.attach(first.hello)
         except DragomanError as error:
-            log.warning("refused a drafter: %s", error)
+            log.log(
+                logging.DEBUG if isinstance(error, LoadingError) else logging.WARNING, "refused a drafter: %s", error
+            )
             await context.abort(*status_of(error))
             return
-        reader = asyncio.create_task(self._read(link, requests))
-        measuring = asyncio.create_task(self._verifier.roster.keep_measuring(link))
+        reader = asyncio.create_task(_read(roster, link, requests))
+        measuring = asyncio.create_task(roster.keep_measuring(link))
         try:
             while True:
                 sender = asyncio.ensure_future(link.outbox.next_message())
@@ -70,47 +84,67 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
                     sender.cancel()
                     reader.result()
                     return
-                yield sender.result()
+                message = sender.result()
+                if message is None:
+                    return
+                yield message
         except DragomanError as error:
             await context.abort(*status_of(error))
         finally:
             reader.cancel()
             measuring.cancel()
-            self._verifier.roster.detach(link)
+            roster.detach(link)
 
-    async def _read(self, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
-        async for message in requests:
-            self._verifier.roster.receive(link, message)
+
+async def _read(roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
+    async for message in requests:
+        roster.receive(link, message)
 
 
 class VerifierServer:
-    """A gRPC server with the verifier and the health service behind it."""
+    """A gRPC server with the verifier and the health service behind it.
 
-    def __init__(self, verifier: Verifier) -> None:
-        self.verifier = verifier
+    Without a verifier it holds its port while the model is loaded: it refuses all calls as UNAVAILABLE, which clients
+    and drafters take for a reason to try again, and tells health checks that it does not serve.
+    """
+
+    def __init__(self, verifier: Verifier | None = None) -> None:
+        self._servicer = VerifierServicer(verifier)
         self._server = grpc.aio.server(options=server_options())
         self._health = health.aio.HealthServicer()
-        pb_grpc.add_VerifierServiceServicer_to_server(VerifierServicer(verifier), self._server)
+        pb_grpc.add_VerifierServiceServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    @property
+    def verifier(self) -> Verifier:
+        """Of a server that has one."""
+        assert self._servicer.verifier is not None
+        return self._servicer.verifier
 
     async def start(self, listen: Address) -> Address:
         """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
-        try:
-            port = self._server.add_insecure_port(str(listen))
-        except RuntimeError as error:
-            raise ConnectionFailedError(
-                f"cannot listen at {listen}: the port is in use, or the address is not this machine's",
-                remedy="give another --listen, or stop what runs there",
-            ) from error
+        bound = bind(self._server, listen)
+        serving = self._servicer.verifier is not None
+        await self._tell_health(health_pb2.HealthCheckResponse.SERVING if serving else _NOT_SERVING)
         await self._server.start()
+        return bound
+
+    async def open(self, verifier: Verifier) -> None:
+        """From now on ``verifier`` serves."""
+        self._servicer.verifier = verifier
+        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", SERVICE):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return Address(listen.host, port)
+            await self._health.set(service, status)
 
     async def stop(self, grace: float = GRACE) -> None:
         """Not serving any more. Running texts are given ``grace`` seconds, then handed over to other verifiers;
         drafters are told to dial again."""
         await self._health.enter_graceful_shutdown()
+        if self._servicer.verifier is None:
+            await self._server.stop(0)
+            return
         await self.verifier.stop_serving(grace)
         await self.verifier.roster.drain(reconnect_after_ms=1000)
         await self._server.stop(min(grace, _FAREWELL_SECONDS))
@@ -118,16 +152,15 @@ class VerifierServer:
 
 
 async def serve_until_signal(
-    verifier: Verifier, listen: Address, *, on_ready: Callable[[Address], None], grace: float
+    server: VerifierServer, verifier: Verifier, *, on_ready: Callable[[], None], grace: float
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address. ``grace``: see `VerifierServer.stop`."""
-    server = VerifierServer(verifier)
-    bound = await server.start(listen)
+    """Let ``verifier`` serve at the started server until SIGINT or SIGTERM. ``grace``: see `VerifierServer.stop`."""
+    await server.open(verifier)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    on_ready(bound)
+    on_ready()
     try:
         await stop.wait()
     finally:

@@ -25,7 +25,7 @@ def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
     verifier: Verifier = None,
     coordinator: Coordinator = None,
-    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
+    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model#id]")] = None,
     max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most", min=1, max=100_000)] = 4,
     device: Device = "auto",
     dtype: Dtype = "auto",

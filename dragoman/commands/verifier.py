@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from dragoman.options import (
     TrustRemoteCode,
     Verbose,
 )
+
+if TYPE_CHECKING:
+    from verifier_service.engine import Engine
 
 
 def verifier(
@@ -43,7 +46,7 @@ def verifier(
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most", min=1, max=100_000)] = 64,
     grace: Annotated[str, typer.Option(help="When stopped, texts may end for this long, then are handed over")] = "1s",
     coordinator: Coordinator = None,
-    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model]")] = None,
+    name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model:port]")] = None,
     advertise: Annotated[
         str | None, typer.Option(help="Where the fleet reaches this verifier, host:port  [default: --listen]")
     ] = None,
@@ -69,11 +72,13 @@ def verifier(
     plan = SpeculationPlan(
         width, lookahead, stop_threshold, span_tokens, wait, alternatives, unsure, least, draft_top_k
     )
-    engine = TransformersEngine(
-        load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
-    )
+
+    def load() -> Engine:
+        loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
+        return TransformersEngine(loaded)
+
     serve_verifier(
-        engine,
+        load,
         address,
         plan,
         adaptive=adaptive,

@@ -1,0 +1,156 @@
+"""What a drafter does with one connection to a verifier: sessions opened, drafted for in turn, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from drafter_service.desk import Desk, Message
+from drafter_service.draft_source import Drafter, LearnsVocabularies
+from drafter_service.waiting_offers import WaitingOffers
+from protos import codec
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.errors import DragomanError, InputError
+from speculation.messages import SessionOffer, Span, Verdict
+
+log = logging.getLogger(__name__)
+
+#: Of the running figure of seconds per drafted token.
+_SMOOTHING = 0.1
+
+
+class VerifierLink:
+    """One connection's desk, worker and outbox: what comes goes to ``receive``, ``work`` drafts until cancelled."""
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        outbox: asyncio.Queue[pb.AssistRequest],
+        thread: ThreadPoolExecutor,
+        seconds_per_token: float,
+    ) -> None:
+        self._drafter = drafter
+        self._desk = Desk(drafter)
+        self._waiting = WaitingOffers()
+        self._learning: set[asyncio.Task[None]] = set()
+        self._outbox = outbox
+        self._thread = thread
+        self._work = asyncio.Event()
+        self.seconds_per_token = seconds_per_token
+
+    @property
+    def sessions(self) -> int:
+        return len(self._desk) + len(self._waiting)
+
+    def receive(self, message: pb.AssistResponse) -> None:
+        match message.WhichOneof("message"):
+            case "offer":
+                try:
+                    self._take(codec.offer_from_wire(message.offer))
+                except DragomanError as error:
+                    self._decline(message.offer.session, error)
+                    return
+            case "vocabulary":
+                table = self._waiting.add(message.vocabulary)
+                if table is not None:
+                    task = asyncio.create_task(self._learn(message.vocabulary.vocab_hash, table))
+                    self._learning.add(task)
+                    task.add_done_callback(self._learning.discard)
+                return
+            case "verdict":
+                session = self._desk.get(message.verdict.session)
+                if session is not None:
+                    self._send(session.name, session.on_verdict(self._verdict(message.verdict)))
+            case "ping":
+                pong = pb.Pong(number=message.ping.number, seconds_per_token=self.seconds_per_token)
+                self._outbox.put_nowait(pb.AssistRequest(pong=pong))
+                return
+            case "closed":
+                self._waiting.forget(message.closed.session)
+                session = self._desk.close(message.closed.session)
+                if session is not None:
+                    self._thread.submit(session.close)
+        self._work.set()
+
+    def _verdict(self, message: pb.Verdict) -> Verdict:
+        """A plan that is out of range is not followed; the text counts all the same."""
+        try:
+            return codec.verdict_from_wire(message)
+        except InputError as error:
+            log.warning("session %s keeps its plan: %s", message.session, error)
+            message.ClearField("plan")
+            return codec.verdict_from_wire(message)
+
+    def _take(self, offer: SessionOffer) -> None:
+        """Start on a session, or wait for the vocabulary that it needs."""
+        self._waiting.forget(offer.session)
+        missing = self._drafter.missing_vocabulary(offer) if isinstance(self._drafter, LearnsVocabularies) else ""
+        if not missing:
+            replaced = self._desk.open(offer)
+        else:
+            replaced = self._desk.close(offer.session)
+            if self._waiting.hold(offer):
+                request = pb.VocabularyRequest(vocab_hash=missing)
+                self._outbox.put_nowait(pb.AssistRequest(vocabulary=request))
+        if replaced is not None:
+            self._thread.submit(replaced.close)
+
+    async def _learn(self, vocab_hash: str, table: bytes) -> None:
+        assert isinstance(self._drafter, LearnsVocabularies)
+        loop = asyncio.get_running_loop()
+        failure: DragomanError | None = None
+        try:
+            await loop.run_in_executor(self._thread, self._drafter.learn_vocabulary, vocab_hash, table)
+        except DragomanError as error:
+            failure = error
+        for offer in self._waiting.release(vocab_hash):
+            if failure is not None:
+                self._decline(offer.session, failure)
+            else:
+                self._desk.open(offer)
+        self._work.set()
+
+    async def work(self) -> None:
+        """Draft batch after batch, session after session, as far as their plans allow."""
+        loop = asyncio.get_running_loop()
+        while True:
+            session = self._desk.next_turn()
+            if session is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            try:
+                started, usual = time.perf_counter(), session.usual
+                draft = await loop.run_in_executor(self._thread, session.prepare())
+                if usual:
+                    self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
+            except DragomanError as error:
+                if self._desk.get(session.name) is session:
+                    self._desk.close(session.name)
+                    self._decline(session.name, error)
+                await loop.run_in_executor(self._thread, session.close)
+                continue
+            if self._desk.get(session.name) is session:
+                self._send(session.name, session.take(draft))
+
+    async def close(self) -> None:
+        """Free what the sessions hold, after the batch being drafted."""
+        loop = asyncio.get_running_loop()
+        for task in self._learning:
+            task.cancel()
+        while (session := self._desk.pop_any()) is not None:
+            await loop.run_in_executor(self._thread, session.close)
+
+    def _send(self, name: str, messages: list[Message]) -> None:
+        for message in messages:
+            if isinstance(message, Span):
+                request = pb.AssistRequest(span=codec.span_to_wire(name, message))
+            else:
+                request = pb.AssistRequest(resync=pb.Resync(session=name, offset=message.offset))
+            self._outbox.put_nowait(request)
+
+    def _decline(self, name: str, error: DragomanError) -> None:
+        log.warning("declining session %s: %s", name, error)
+        self._outbox.put_nowait(pb.AssistRequest(decline=pb.Decline(session=name, reason=str(error))))

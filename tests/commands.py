@@ -1,0 +1,21 @@
+"""Commands as children of a test, started so that nothing of the test's own process shows in them."""
+
+from __future__ import annotations
+
+import sys
+
+_HEARING = (
+    "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def hearing_signals(*arguments: str) -> list[str]:
+    """`dragoman ARGUMENTS` with signals as they are by default: who starts a test in the background, or under nohup,
+    makes all its children deaf to some.
+
+    Not by ``preexec_fn``: with that, Python forks, and gRPC's threads, which fork handlers start again in the child,
+    write to its standard error or end it, before it becomes the command.
+    """
+    return [sys.executable, "-c", _HEARING, sys.executable, "-m", "dragoman", *arguments]
