@@ -80,6 +80,7 @@ async def _chat(
                     on_chunk=live.show,
                 )
             except DragomanError as error:
+                live.break_off()
                 show_error(error, notes)
                 continue
             live.end()

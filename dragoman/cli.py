@@ -23,6 +23,7 @@ from dragoman.fleet_cli import add_fleet_commands
 from dragoman.models_cli import models_app
 from dragoman.plan import plan
 from dragoman.ray_cli import fleet_app
+from dragoman.standard_output import standard_output
 from protos.version import VERSION
 from speculation.errors import DragomanError
 
@@ -60,6 +61,7 @@ for command in (demo, verifier, drafter, generate, chat):
 add_fleet_commands(app)
 
 
+@standard_output()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a DragomanError is one line and its exit code, never a traceback."""
     from dragoman.terminal import show_error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self, Unpack
@@ -24,7 +23,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from protos.status import explain
 from protos.transport import PROTOCOL_VERSION, Address
-from speculation.errors import DragomanError, LoadingError, SessionError
+from speculation.errors import DragomanError, DrainingError, LoadingError, SessionError
 from speculation.messages import Prompt
 
 __all__ = ["Chunk", "Client", "Completion"]
@@ -33,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Requests of a text that may fail in a row at a fleet, and seconds that may pass without any new text.
 ATTEMPTS, PATIENCE = 64, 30.0
+#: Times in a row that one verifier may give a text up: what breaks it may break it every time.
+ANSWERS = 3
 
 
 class Client:
@@ -66,7 +67,7 @@ class Client:
     async def describe(self, *, timeout: float = 5.0) -> pb.DescribeResponse:
         """The verifier's model, its drafters and its load."""
         request = pb.DescribeRequest(protocol_version=PROTOCOL_VERSION)
-        retries = Retries(attempts=math.inf, patience=self._patience)
+        retries = Retries(attempts=ANSWERS, patience=self._patience)
         while True:
             try:
                 response: pb.DescribeResponse = await self._stub.Describe(request, timeout=timeout)
@@ -97,7 +98,7 @@ class Client:
         """
         transcript = Transcript(generate_request(prompt, **options), on_chunk)
         resume = self._resume if resume is None else resume
-        retries = Retries(attempts=math.inf, patience=self._patience if patience is None else patience)
+        retries = Retries(attempts=ANSWERS, patience=self._patience if patience is None else patience)
         while True:
             try:
                 return await self.follow(transcript)
@@ -109,9 +110,12 @@ class Client:
 
     async def _wait(self, error: DragomanError, retries: Retries, received: int) -> None:
         """Before the next try. Raises ``error`` if patience ends."""
-        retries.failed(error, received)
+        gave_up = isinstance(error, SessionError) and not isinstance(error, DrainingError)
+        retries.failed(error, received, counts=gave_up)
         if retries.failures == 1:
-            log.warning("%s; trying again", error.message)
+            # In the middle of a text nobody wants another line.
+            level = logging.WARNING if isinstance(error, LoadingError) and not received else logging.INFO
+            log.log(level, "%s; trying again", error.message)
         await retries.pause(error)
 
     async def follow(self, transcript: Transcript) -> Completion:

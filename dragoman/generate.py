@@ -13,7 +13,7 @@ from dragoman.completion import Completion
 from dragoman.dialling import Destination
 from dragoman.terminal import LiveText, show_summary
 from dragoman.transcript import check_max_tokens
-from speculation.errors import InputError
+from speculation.errors import DragomanError, InputError
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import Rule, SamplingParams
 
@@ -106,7 +106,11 @@ def run_generate(
                 on_chunk=(lambda chunk: None) if as_json else live.show,
             )
 
-    completion = asyncio.run(ask())
+    try:
+        completion = asyncio.run(ask())
+    except (DragomanError, KeyboardInterrupt):
+        live.break_off()
+        raise
     if as_json:
         print(json.dumps(completion.to_json()))
         return

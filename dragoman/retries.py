@@ -18,24 +18,30 @@ def may_help_later(error: DragomanError) -> bool:
 class Retries:
     """Patience with verifiers that fail, which every new byte of text restores.
 
-    ``attempts``: requests that may fail in a row. ``patience``: seconds that may pass from the first failure on.
+    ``attempts``: requests that may fail in a row, of those that count. ``patience``: seconds that may pass from the
+    first failure on.
     """
 
-    def __init__(self, *, attempts: float, patience: float) -> None:
+    def __init__(self, *, attempts: int, patience: float) -> None:
         self._attempts = attempts
         self._patience = patience
         self._backoff = Backoff(longest=1.0)
         self._received = 0
         #: Requests that failed since the last new text.
         self.failures = 0
+        self._counted = 0
         self._pauses = 0
         self._since: float | None = None
 
-    def failed(self, error: DragomanError, received: int) -> None:
-        """A request failed, with so many bytes of text received in all. Raises ``error`` if that was once too often."""
+    def failed(self, error: DragomanError, received: int, *, counts: bool = True) -> None:
+        """A request failed, with so many bytes of text received in all. Raises ``error`` if that was once too often.
+
+        One that does not count only costs time.
+        """
         if received > self._received:
-            self._received, self.failures, self._pauses, self._since = received, 0, 0, None
+            self._received, self.failures, self._counted, self._pauses, self._since = received, 0, 0, 0, None
         self.failures += 1
+        self._counted += counts
         self._check(error)
 
     async def pause(self, error: DragomanError) -> None:
@@ -48,7 +54,7 @@ class Retries:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         waited = now - self._since
-        if self.failures > self._attempts or waited > self._patience:
+        if self._counted > self._attempts or waited > self._patience:
             message = f"{error.message}; gave up after {self.failures} failed requests in {waited:.1f} s"
             if self._received:
                 message += f", with {self._received} bytes of text received"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -44,15 +45,21 @@ def show_error(error: DragomanError, console: Console | None = None) -> None:
 class LiveText:
     """Prints chunks as they come: accepted bytes in the colour of who guessed them, the target's own in another.
 
-    Where the console is no terminal, the bare text is printed.
+    Where the console is no terminal, the bare bytes of the text are written, whatever the encoding of the locale.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         # One decoder for both writers: a character may be begun by one and ended by the other.
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._line_begun = False
 
     def show(self, chunk: Chunk) -> None:
+        text = b"".join(run.text for run in chunk.runs)
+        self._line_begun = not text.endswith(b"\n") if text else self._line_begun
+        if not self._console.is_terminal:
+            self._write(text)
+            return
         line = Text(end="")
         for run in chunk.runs:
             line.append(self._decode(run.text), style=style_of(run))
@@ -60,15 +67,30 @@ class LiveText:
 
     def end(self) -> None:
         """What an unfinished character left, and the end of the line."""
+        self._line_begun = False
+        if not self._console.is_terminal:
+            self._write(b"\n")
+            return
         self._print(Text(self._decode(b"", True), end=""))
         self._console.print()
 
+    def break_off(self) -> None:
+        """The text ends in its middle: what is said of it begins on a line of its own."""
+        if self._line_begun:
+            self.end()
+
     def _print(self, text: Text) -> None:
-        if self._console.is_terminal:
-            self._console.print(text, end="", soft_wrap=True, highlight=False)
-        else:
-            self._console.file.write(text.plain)
+        self._console.print(text, end="", soft_wrap=True, highlight=False)
         self._console.file.flush()
+
+    def _write(self, text: bytes) -> None:
+        file = self._console.file
+        if isinstance(file, io.TextIOWrapper):
+            file.flush()  # what was written as characters comes first
+            file.buffer.write(text)
+        else:
+            file.write(self._decode(text))
+        file.flush()
 
 
 def style_of(run: TextRun) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypedDict, Unpack
 from dragoman.completion import Chunk, Completion
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.request_size import check_request_size
 from protos.transport import PROTOCOL_VERSION
 from speculation.errors import InputError, ProtocolError, SessionError
 from speculation.messages import Prompt, check_text
@@ -51,7 +52,7 @@ def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.Gener
     for text in options.get("stop", ()):
         check_text("stop", text)
     check_text("prediction", options.get("prediction", ""))
-    return pb.GenerateRequest(
+    request = pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
         prompt=codec.prompt_to_wire(prompt),
         sampling=codec.sampling_to_wire(options.get("sampling") or SamplingParams()),
@@ -62,6 +63,8 @@ def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.Gener
         ignore_end=options.get("ignore_end", False),
         prediction=options.get("prediction", "").encode(),
     )
+    check_request_size(request)
+    return request
 
 
 class Writer(NamedTuple):
@@ -108,7 +111,10 @@ class Transcript:
         return self.writer if self.received or self.completion.token_ids else None
 
     def next_request(self) -> pb.GenerateRequest:
-        """For the next verifier: the request, and what of its answer is here already."""
+        """For the next verifier: the request, and what of its answer is here already.
+
+        Raises InputError if that is too much for a message.
+        """
         self._tokens_told = 0
         if not self._received and codec.rule_from_wire(self._rule) not in RESUMABLE:
             # Nothing was shown, and the next verifier writes another text: its tokens are not those told so far.
@@ -118,6 +124,7 @@ class Transcript:
         if self.must_write is not None:
             request.rule = self._rule
             request.received = bytes(self._received)
+            check_request_size(request)
         return request
 
     def take(self, response: pb.GenerateResponse) -> bool:

@@ -33,14 +33,18 @@ COORDINATOR_PORT = 50060
 class WireLimits:
     """What one drafter may send. ``span_bytes`` and ``pool_bytes`` are of text, ``pool_bytes`` a session's.
 
-    ``prediction_bytes``: what a client may send as its own draft.
+    The rest is what a client may send: its prompt or messages, its own draft, its stop strings in all, and the text
+    that it received before. Together they fit into a message; and so does an offer to a drafter, prompt and text.
     """
 
     span_bytes: int = 1024
     pool_bytes: int = 4096
     malformed_messages: int = 100
     span_drawn_tokens: int = 8
-    prediction_bytes: int = 1 << 20
+    prompt_bytes: int = MAX_MESSAGE_BYTES // 2
+    prediction_bytes: int = MAX_MESSAGE_BYTES // 4
+    received_bytes: int = MAX_MESSAGE_BYTES // 8
+    stop_bytes: int = MAX_MESSAGE_BYTES // 64
 
 
 def channel_options() -> list[tuple[str, int]]:

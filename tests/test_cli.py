@@ -211,7 +211,10 @@ BAD_INPUT = {
     "no port": (2, ["verifier", "--model=x", "--listen=127.0.0.1:banana"], "port"),
     "bad width": (2, ["verifier", "--model=x", "--width=9999"], "width=9999"),
     "unreachable verifier": (4, ["generate", "--verifier=127.0.0.1:{free}", "--prompt=x"], "no verifier answers"),
-    "no fleet to look in": (2, ["generate", LOCAL, "--prompt=x", "--resume-for=2m"], "resume-for='2m'"),
+    "resume for no time": (2, ["generate", LOCAL, "--prompt=x", "--resume-for=2"], "resume-for='2'"),
+    "a port alone": (4, ["generate", "--verifier={free}", "--prompt=x"], "no verifier answers at 127.0.0.1:{free}"),
+    "IPv6 without brackets": (2, ["generate", "--verifier=::1", "--prompt=x"], "stands in brackets"),
+    "advertise a port alone": (2, ["verifier", "--model=x", "--coordinator=1", "--advertise=5"], "names no host"),
     "no prompt": (2, ["generate", LOCAL], "exactly one"),
     "two prompts": (2, ["generate", LOCAL, "--prompt=x", "--messages=[]"], "exactly one"),
     "empty prompt": (2, ["generate", LOCAL, "--prompt="], "prompt"),
@@ -255,7 +258,7 @@ def test_bad_input_is_one_clear_line(pair: Pair, files: dict[str, str], code: in
         names = {**files, "address": pair.address, "free": free.getsockname()[1], "long": "heron " * 600}
     done = dragoman(*(argument.format(**names) for argument in arguments), DRAGOMAN_HOME=files["dir"] + "/home")
     assert done.returncode == code, done.stderr
-    assert words in done.stderr
+    assert words.format(**names) in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
     # A mistake at the prompt costs nobody else anything.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.request_size import check_request_size
 from protos.transport import WireLimits
 from speculation.errors import InputError
 from speculation.messages import Prompt, SpeculationPlan
@@ -28,18 +29,12 @@ def admit(
 ) -> tuple[Prompt, TargetSession]:
     """``auto`` says which rule to run where the request leaves it open. Raises InputError or VersionMismatchError."""
     codec.check_version(request.protocol_version, who="the client")
+    check_request_size(request, limits)
     prompt = codec.prompt_from_wire(request.prompt)
     sampling = codec.sampling_from_wire(request.sampling)
     wild = [token for token in sampling.logit_bias if token >= engine.vocab_size]
     if wild:
         raise InputError("logit_bias", wild[0], f"is no token id; the vocabulary has {engine.vocab_size}")
-    if len(request.prediction) > limits.prediction_bytes:
-        raise InputError(
-            "prediction",
-            f"{len(request.prediction)} bytes",
-            f"is too long; the limit is {limits.prediction_bytes}",
-            remedy="leave out what is unlikely to come",
-        )
     rule = codec.rule_from_wire(request.rule)
     if request.received and rule is Rule.AUTO:
         problem = "cannot be resumed under: the text was begun under one rule"
