@@ -13,7 +13,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.joining import CoordinatorLink, Whereabouts
 from protos.transport import PROTOCOL_VERSION, Address, Backoff
 from protos.version import VERSION
-from speculation.errors import DragomanError
+from speculation.errors import DragomanError, WrongServiceError
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,15 @@ class DrafterMember:
             self._clients[address] = (client, asyncio.create_task(self._assist(client, address)))
 
     async def _assist(self, client: DrafterClient, address: str) -> None:
+        pause, failures = Backoff(shortest=1.0, longest=10.0), 0
         try:
-            await client.run()
+            while True:
+                try:
+                    await client.run()
+                except WrongServiceError as error:
+                    # A lone drafter was given a wrong address; here it may be a port that changes hands.
+                    log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s; dialling again", error)
+                await asyncio.sleep(pause.delay(failures))
+                failures += 1
         except DragomanError as error:  # it stays listed, so that the same order does not make it dial again
             log.error("the verifier at %s refuses this drafter: %s", address, error)

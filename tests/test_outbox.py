@@ -39,9 +39,17 @@ def ping(number: int) -> pb.AssistResponse:
 async def all_of(outbox: Outbox) -> list[pb.AssistResponse]:
     found = []
     with contextlib.suppress(TimeoutError):
-        while True:
-            found.append(await asyncio.wait_for(outbox.next_message(), 0.01))
+        while (message := await asyncio.wait_for(outbox.next_message(), 0.01)) is not None:
+            found.append(message)
     return found
+
+
+async def test_after_its_end_an_outbox_gives_what_waits_and_no_more():
+    outbox = Outbox()
+    outbox.send(ping(1))
+    outbox.end()
+    assert await outbox.next_message() == ping(1)
+    assert await outbox.next_message() is None
 
 
 @contextlib.asynccontextmanager

@@ -160,7 +160,9 @@ def test_how_many_tokens_a_distribution_has_is_never_planned():
 
 
 def next_ping(made: DrafterLink) -> int:
-    return asyncio.run(made.outbox.next_message()).ping.number
+    message = asyncio.run(made.outbox.next_message())
+    assert message is not None
+    return message.ping.number
 
 
 def test_links_measure_themselves_and_refuse_nonsense():

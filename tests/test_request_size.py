@@ -70,10 +70,10 @@ def test_a_text_that_grew_too_long_cannot_be_resumed():
 @pytest.mark.parametrize("field", ["prompt", "stop", "received"])
 async def test_admission_knows_the_limits_too(field: str):
     limits = WireLimits(**{f"{field}_bytes": 8})
-    more: dict[str, Any] = {"stop": {"stop": [b"x" * 8]}, "received": {"received": b"x" * 9}}.get(field, {})
+    fields: dict[str, dict[str, Any]] = {"stop": {"stop": [b"x" * 8]}, "received": {"received": b"x" * 9}}
     async with serving(TextEngine(), limits=limits) as (_, address), stub_to(address) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Generate(request(SamplingParams(), **more)).read()
+            await stub.Generate(request(SamplingParams(), **fields.get(field, {}))).read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert f"{field}='" in str(caught.value.details()) and "the limit is 8 bytes" in str(caught.value.details())
 

@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from drafter_service.fleet_member import DrafterMember
 from dragoman.client import Client
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.processes import ChildProcess, child
 from protos.channels import open_channel
+from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.errors import LoadingError, WrongServiceError
 from speculation.messages import Prompt
 from tests.commands import hearing_signals
-from tests.service_drivers import LOOPBACK, described, drafters, drafting, eventually, serving
+from tests.service_drivers import LOOPBACK, QUICK, described, drafters, drafting, eventually, serving
 from tests.test_cli import dragoman
 from tests.test_fleet_cli import free_port
 from tests.test_joining import coordinating
@@ -220,3 +222,20 @@ async def test_two_verifiers_of_one_model_have_two_names(tiny_qwen2: Path):
                 port = Address.parse(member.verifier.address, field="address").port
                 assert member.name.endswith(f"/{member.model}:{port}")
                 assert (await client.drain(member.name)).instance == member.instance
+
+
+async def test_a_fleets_drafter_outlives_a_port_that_changes_hands(caplog: pytest.LogCaptureFixture):
+    """The fleet may name an address that something else has for a moment: that is no mistake of the drafter's."""
+    async with contextlib.AsyncExitStack() as other:
+        _, address = await other.enter_async_context(coordinating())
+        member = DrafterMember(TextDrafter(), Address("127.0.0.1", 1), instance="i", name="d", backoff=QUICK)
+        running = asyncio.create_task(member.run())
+        await asyncio.sleep(0)
+        member.obey(pb.JoinResponse(attach=pb.AttachOrder(verifiers=[str(address)])))
+        words = f"{address} is a coordinator, and no verifier (give it with --coordinator); dialling again"
+        await eventually(lambda: words in caplog.text)
+        await other.aclose()
+        async with serving(TextEngine(), listen=address) as (verifier, _):
+            await drafters(verifier, 1)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
