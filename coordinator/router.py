@@ -15,6 +15,7 @@ from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION
 from speculation.errors import InputError, LimitExceededError, NoVerifierError
+from speculation.plural import count_of
 
 #: Candidates told of at most.
 CANDIDATES: Final = 32
@@ -44,7 +45,9 @@ class Router:
         excluded = set(request.exclude)
         left = [member for member in serving if member.instance not in excluded]
         if not left:
-            raise NoVerifierError(f"all {len(serving)} verifiers of {serving[0].model} are excluded by the request")
+            raise NoVerifierError(
+                f"the request excludes all that serve {serving[0].model}: {count_of(len(serving), 'verifier')}"
+            )
         while self._routed and self._routed[0][0] <= now - self._fresh_seconds:
             self._routed.popleft()
         # Two of one address are an old process and its successor: the later one is there.
@@ -58,7 +61,8 @@ class Router:
         if not best:
             draining = sum(member.draining for member in left)
             raise LimitExceededError(
-                f"of the {len(left)} verifiers of {left[0].model}, {draining} are draining and the others are full",
+                f"no room for another text of {left[0].model} at {count_of(len(left), 'verifier')}: "
+                f"{draining} draining, {len(left) - draining} full",
                 remedy="try again later, or start another",
             )
         self._routed.append((now, best[0].instance))

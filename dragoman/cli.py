@@ -25,7 +25,7 @@ from dragoman.plan import plan
 from dragoman.ray_cli import fleet_app
 from dragoman.standard_output import standard_output
 from protos.version import VERSION
-from speculation.errors import DragomanError
+from speculation.errors import DragomanError, InputError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,12 +65,23 @@ add_fleet_commands(app)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a DragomanError is one line and its exit code, never a traceback."""
     from dragoman.terminal import show_error
+    from dragoman.usage_errors import as_input_error
 
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(arguments, auto_envvar_prefix="DRAGOMAN")
+        # Not standalone: typer would print its own words for what it refuses. It returns the code of an Exit.
+        sys.exit(app(given, prog_name="dragoman", auto_envvar_prefix="DRAGOMAN", standalone_mode=False))
     except DragomanError as error:
         show_error(error)
         sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its help
+            print(error.format_message(), file=sys.stderr)
+        else:
+            show_error(as_input_error(error, given))
+        sys.exit(InputError.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

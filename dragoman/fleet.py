@@ -15,6 +15,7 @@ from dragoman.fleet_view import away_line, fleet_view
 from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
+from speculation.plural import count_of
 
 #: Between two looks at a verifier that drains, in seconds.
 _WAIT_SECONDS = 0.2
@@ -55,7 +56,9 @@ def run_drain(verifier: str, coordinator: str, *, hand_over: bool, undo: bool, w
         async with CoordinatorClient(coordinator) as client:
             answer = await client.drain(verifier, hand_over=hand_over, undo=undo)
             state = "drains" if answer.draining else "takes sessions again"
-            console.print(f"{answer.name} ({answer.instance}) {state}, {answer.sessions} sessions", highlight=False)
+            console.print(
+                f"{answer.name} ({answer.instance}) {state}, {count_of(answer.sessions, 'session')}", highlight=False
+            )
             while wait and await _still_runs(client, answer.instance):
                 await asyncio.sleep(_WAIT_SECONDS)
 

@@ -31,7 +31,9 @@ def coordinator(
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings; coordinator/coordinator.yaml explains them")
     ] = None,
-    ready_json: Annotated[bool, typer.Option("--ready-json", hidden=True)] = False,
+    ready_json: Annotated[
+        bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")] = False,
 ) -> None:
     """Steer a fleet: which drafters draft for which sessions, and how far; verifiers and drafters dial in."""

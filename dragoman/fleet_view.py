@@ -12,6 +12,7 @@ from rich.text import Text
 from dragoman.durations import show_duration
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
+from speculation.plural import count_of
 
 _BARS = "▁▂▃▄▅▆▇█"
 #: Silence from which on a member is shown as missing, in seconds.
@@ -84,17 +85,13 @@ def show_age(seconds: float) -> str:
 def _headline(status: pb.StatusResponse, verifiers: int, drafters: int) -> Text:
     speed = sum(member.verifier.tokens_per_second for member in status.members)
     parts = [
-        _count(verifiers, "verifier"),
-        _count(drafters, "drafter"),
-        _count(len(status.sessions), "session"),
+        count_of(verifiers, "verifier"),
+        count_of(drafters, "drafter"),
+        count_of(len(status.sessions), "session"),
         f"{speed:.1f} tokens/s",
         f"up {show_age(status.uptime_seconds)}",
     ]
     return Text.assemble(("Fleet", "bold"), "  ", " · ".join(parts))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:

@@ -20,7 +20,7 @@ LOCAL_VERIFIER = "127.0.0.1:50061"
 MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads  [default: all cores]")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: all cores", min=0, max=1024)]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the Python code that the model brings")]
 Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
 Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]

@@ -15,6 +15,7 @@ from dragoman.durations import parse_duration, show_duration
 from speculation.cost_model import PairCosts, best_plan, break_even_round_trip, predict, predict_synchronous
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
+from speculation.plural import count_of
 
 #: Round trips beside the asked one, in seconds.
 ROUND_TRIPS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
@@ -34,6 +35,10 @@ def plan(
 ) -> None:
     """The best plan for two machines and a distance, what to expect of it, and where it stops paying."""
     step = parse_duration("target-step", target_step)
+    if not step:
+        raise InputError(
+            "target-step", target_step, "must be above 0", remedy="give the time of one step of the target"
+        )
     costs = PairCosts(
         step=step,
         step_per_token=step / 100 if step_per_token is None else parse_duration("step-per-token", step_per_token),
@@ -91,9 +96,10 @@ def words_of(plan: SpeculationPlan) -> str:
     if not plan.width:
         return "best plan: [bold]no speculation[/], the target alone is faster"
     patience = f", wait up to {show_duration(plan.patience)} for a draft" if plan.patience else ""
-    alternatives = f", {plan.alternatives} alternatives" if plan.alternatives else ""
+    alternatives = f", {count_of(plan.alternatives, 'alternative')}" if plan.alternatives else ""
+    tokens = "draft token" if plan.width == 1 else "draft tokens"
     return (
-        f"best plan: [bold]{plan.width}[/] draft tokens per step, {plan.lookahead} ahead, spans of {plan.span_tokens}, "
+        f"best plan: [bold]{plan.width}[/] {tokens} per step, {plan.lookahead} ahead, spans of {plan.span_tokens}, "
         f"rest below {plan.stop_threshold:g}{alternatives}{patience}"
     )
 
@@ -128,7 +134,7 @@ def draw(costs: PairCosts, path: Path) -> None:
     except ModuleNotFoundError as error:
         raise InputError("plot", path, "needs matplotlib", remedy="pip install matplotlib") from error
     if path.suffix not in (".png", ".svg"):
-        raise InputError("plot", path, "is neither .png nor .svg")
+        raise InputError("plot", path, "is neither .png nor .svg", remedy="name the file so")
     longest = max(0.16, 2 * costs.round_trip)
     trips = [longest * i / 60 for i in range(61)]
     there = [replace(costs, round_trip=trip) for trip in trips]
@@ -151,4 +157,4 @@ def draw(costs: PairCosts, path: Path) -> None:
     try:
         figure.savefig(path, dpi=144)
     except OSError as error:
-        raise InputError("plot", path, f"cannot be written: {error.strerror}") from error
+        raise InputError("plot", path, f"cannot be written: {error.strerror}", remedy="check the path") from error

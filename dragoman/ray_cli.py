@@ -10,6 +10,9 @@ import typer
 fleet_app = typer.Typer(no_args_is_help=True, help="A fleet on a Ray cluster: up, status, scale, drain, down.")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The fleet file; deploy/fleet.yaml explains it")]
+SameConfig = Annotated[
+    Path | None, typer.Option("--config", "-c", help="As for `up`; not needed here, the fleet is asked itself")
+]
 ClusterAddress = Annotated[
     str, typer.Option("--address", help="Of the Ray cluster: host:port, local (a Ray of one's own), or auto")
 ]
@@ -37,7 +40,7 @@ def up(
 
 
 @fleet_app.command()
-def status(address: ClusterAddress = "auto", as_json: AsJson = False, config: Config | None = None) -> None:
+def status(address: ClusterAddress = "auto", as_json: AsJson = False, config: SameConfig = None) -> None:
     """Every actor, and the fleet as the coordinator sees it."""
     from dragoman.ray_fleet.commands import run_status
 
@@ -63,7 +66,7 @@ def drain(
     replica: Annotated[str, typer.Argument(help="GROUP/NUMBER, as `fleet status` shows it")],
     address: ClusterAddress = "auto",
     grace: Grace = "30s",
-    config: Config | None = None,
+    config: SameConfig = None,
 ) -> None:
     """Take one replica out of service: its texts end or go elsewhere, then it is removed."""
     from dragoman.durations import parse_duration
@@ -73,7 +76,7 @@ def drain(
 
 
 @fleet_app.command()
-def down(address: ClusterAddress = "auto", config: Config | None = None) -> None:
+def down(address: ClusterAddress = "auto", config: SameConfig = None) -> None:
     """End the fleet's actors, and the Ray that `fleet up` started, if it did."""
     from dragoman.ray_fleet.commands import run_down
 

@@ -7,6 +7,7 @@ import time
 
 from protos.transport import Backoff
 from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, ProtocolError
+from speculation.plural import count_of
 
 
 def may_help_later(error: DragomanError) -> bool:
@@ -55,7 +56,7 @@ class Retries:
         self._since = now if self._since is None else self._since
         waited = now - self._since
         if self._counted > self._attempts or waited > self._patience:
-            message = f"{error.message}; gave up after {self.failures} failed requests in {waited:.1f} s"
+            message = f"{error.message}; gave up after {count_of(self.failures, 'failed request')} in {waited:.1f} s"
             if self._received:
-                message += f", with {self._received} bytes of text received"
+                message += f", with {count_of(self._received, 'byte')} of text received"
             raise type(error)(message, remedy=error.remedy) from error

@@ -15,7 +15,7 @@ from speculation.errors import InputError, ProtocolError, SessionError
 from speculation.messages import Prompt, check_text
 from speculation.replay import RESUMABLE
 from speculation.sampling import Rule, SamplingParams
-from speculation.text_stream import TextRun
+from speculation.text_stream import TextRun, check_stops
 
 _FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
@@ -52,12 +52,14 @@ def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.Gener
     for text in options.get("stop", ()):
         check_text("stop", text)
     check_text("prediction", options.get("prediction", ""))
+    stops = [text.encode() for text in options.get("stop", ())]
+    check_stops(stops)
     request = pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
         prompt=codec.prompt_to_wire(prompt),
         sampling=codec.sampling_to_wire(options.get("sampling") or SamplingParams()),
         max_tokens=max_tokens,
-        stop=[text.encode() for text in options.get("stop", ())],
+        stop=stops,
         rule=codec.rule_to_wire(options.get("rule", Rule.RACE)),
         no_draft=not options.get("draft", True),
         ignore_end=options.get("ignore_end", False),

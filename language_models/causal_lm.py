@@ -86,14 +86,15 @@ class CausalLM:
         """Load ``model``: an embedded name, a folder, a .gguf file or a hub id.
 
         ``dtype``: auto, float32, bfloat16, float16, or int8 (CPU; linear layers quantised, meant for drafters).
-        ``threads``: CPU threads for torch, of the whole process. ``trust_remote_code``: run the Python code that the
-        model brings, if it brings any. Raises InputError, ModelError.
+        ``threads``: CPU threads for torch, of the whole process; 0 or None: what torch takes, which is all cores unless
+        OMP_NUM_THREADS says otherwise. ``trust_remote_code``: run the Python code that the model brings, if it brings
+        any. Raises InputError, ModelError.
         """
         target_device = _device(device)
         target_dtype, int8 = _dtype(dtype, target_device)
-        if threads is not None:
-            if threads < 1:
-                raise InputError("threads", threads, "must be at least 1")
+        if threads is not None and threads < 0:
+            raise InputError("threads", threads, "must be at least 0", remedy="0 takes all cores")
+        if threads:
             torch.set_num_threads(threads)
         files = resolve(model, trust_remote_code=trust_remote_code, progress=progress)
         check_fits(files, target_dtype, target_device)

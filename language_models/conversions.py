@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from language_models.gguf_conversion import convert_gguf
 from speculation.errors import InputError, UnknownModelError, WeightsError
+from speculation.plural import count_of
 
 #: (stage, done, total), in bytes or steps.
 Progress = Callable[[str, int, int], None]
@@ -229,5 +230,5 @@ def _check_manifest(folder: Path, original: Original) -> None:
         file = folder / name
         found = file.stat().st_size if file.is_file() else None
         if found != size:
-            problem = "is missing" if found is None else f"has {found} bytes instead of {size}"
+            problem = "is missing" if found is None else f"has {count_of(found, 'byte')} instead of {size:,}"
             raise WeightsError(f"{file} {problem}", remedy=original.remedy)

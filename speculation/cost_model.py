@@ -56,9 +56,9 @@ class PairCosts:
             value = getattr(self, field.name)
             numbers = value if isinstance(value, tuple) else (value,)
             if not all(math.isfinite(number) and number >= 0 for number in numbers):
-                raise InputError(field.name, value, "must be finite and not negative")
+                raise InputError(field.name, value, "must be finite and not negative", remedy="give 0 or more")
             if field.name in ("acceptance", "recovery") and any(share > 1 for share in numbers):
-                raise InputError(field.name, value, "must lie in 0..1")
+                raise InputError(field.name, value, "must lie in 0..1", remedy="70 % is 0.7")
         if not self.step:
             raise InputError("step", self.step, "must be above 0", remedy="give the time of one step of the target")
         if not self.acceptance:

@@ -24,7 +24,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import enum
+import os
+import re
+from typing import Any, Final
+
+#: Characters of a value that a message shows, at most.
+_SHOWN: Final = 80
 
 
 class DragomanError(Exception):
@@ -52,7 +58,10 @@ def _rebuild(kind: type[DragomanError], args: tuple[object, ...], state: dict[st
 
 
 class InputError(DragomanError):
-    """A value that a person or a request gave cannot be used; names the field and the value."""
+    """A value that a person or a request gave cannot be used; names the field and the value.
+
+    ``value`` None: there is none, and only the field is named.
+    """
 
     field: str
     value: object
@@ -60,9 +69,8 @@ class InputError(DragomanError):
     exit_code = 2
 
     def __init__(self, field: str, value: object, problem: str, *, remedy: str = "") -> None:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        super().__init__(f"{field}={shown}: {problem}", remedy=remedy)
+        shown = field if value is None else f"{field}={_shorten(_as_written(value))}"
+        super().__init__(f"{shown}: {problem}", remedy=remedy)
         self.field = field
         self.value = value
 
@@ -71,8 +79,30 @@ class InputError(DragomanError):
         """The error that another process raised, from its text."""
         error = cls.__new__(cls)
         DragomanError.__init__(error, message)
-        error.field, error.value = message.partition("=")[0], None
+        error.field, error.value = re.split("[=:]", message, maxsplit=1)[0], None
         return error
+
+
+def _as_written(value: object) -> str:
+    """The value as a person writes it, not as Python does: no Path(...), no (70.0,), no b'...'."""
+    match value:
+        case os.PathLike():
+            return repr(os.fspath(value))
+        case enum.Enum():
+            return _as_written(value.value)
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        case bytes():
+            return repr(value.decode(errors="backslashreplace"))
+        case tuple() | list():
+            parts = [_as_written(part) for part in value]
+            return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
+        case _:
+            return repr(value)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 class ModelError(DragomanError):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from speculation.errors import DivergedError
+from speculation.plural import count_of
 from speculation.sampling import Rule
 from speculation.text_stream import TextRun
 
@@ -43,7 +44,7 @@ class Replay:
         for run in runs:
             known = self._received[self._shown : self._shown + len(run.text)]
             if not run.text.startswith(known):
-                raise self._diverged(f"differs within {len(run.text)} bytes after byte {self._shown}")
+                raise self._diverged(f"differs within {count_of(len(run.text), 'byte')} after byte {self._shown}")
             self._shown += len(run.text)
             if len(known) < len(run.text):
                 unseen.append(dataclasses.replace(run, text=run.text[len(known) :]))
@@ -53,6 +54,7 @@ class Replay:
 
     def _diverged(self, how: str) -> DivergedError:
         return DivergedError(
-            f"received={len(self._received)} bytes: they are not how this target answers this request; its text {how}",
+            f"received={count_of(len(self._received), 'byte')}: "
+            f"they are not how this target answers this request; its text {how}",
             remedy="send all fields as they were, to a verifier of the same model and dtype; or start from nothing",
         )

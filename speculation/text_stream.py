@@ -32,15 +32,21 @@ class TextRun:
     source: SourceKind | None = None
 
 
-class TextStream:
-    """Feed tokens' bytes, get text to show. ``stops`` are byte strings, none of them empty."""
+MAX_STOP_BYTES = 1024
 
-    MAX_STOP_BYTES = 1024
+
+def check_stops(stops: Sequence[bytes]) -> None:
+    """Raises InputError for one that is empty or too long."""
+    for stop in stops:
+        if not 0 < len(stop) <= MAX_STOP_BYTES:
+            raise InputError("stop", stop, f"must have 1..{MAX_STOP_BYTES} bytes", remedy="leave it out")
+
+
+class TextStream:
+    """Feed tokens' bytes, get text to show. ``stops``: see ``check_stops``, whose InputError is raised."""
 
     def __init__(self, stops: Sequence[bytes] = ()) -> None:
-        for stop in stops:
-            if not 0 < len(stop) <= self.MAX_STOP_BYTES:
-                raise InputError("stop", stop, f"must have 1..{self.MAX_STOP_BYTES} bytes", remedy="leave it out")
+        check_stops(stops)
         self._stops = tuple(stops)
         self._held = bytearray()
         self._marks: list[tuple[bool, SourceKind | None]] = []

@@ -239,15 +239,15 @@ BAD_INPUT = {
     "huge max-tokens": (2, ["generate", LOCAL, "--prompt=x", "--max-tokens=4294967296"], "max-tokens=4294967296"),
     "negative max-tokens of a demo": (2, ["demo", "--max-tokens=-3"], "max-tokens=-3"),
     "huge top-k": (2, ["generate", LOCAL, "--prompt=x", "--top-k=99999999999"], "top_k=99999999999"),
-    "no sessions": (2, ["verifier", "--model=x", "--max-sessions=0"], "--max-sessions"),
+    "no sessions": (2, ["verifier", "--model=x", "--max-sessions=0"], "max-sessions=0"),
     "no model to convert": (2, ["models", "convert", "org/foo"], "model='org/foo'"),
     "an int8 target": (2, ["verifier", "--model=x", "--dtype=int8"], "dtype='int8'"),
     "negative max-tokens": (2, ["generate", LOCAL, "--prompt=x", "--max-tokens=-1"], "max-tokens=-1"),
     "negative seed": (2, ["generate", LOCAL, "--prompt=x", "--seed=-1"], "seed=-1"),
     "empty stop": (2, ["generate", LOCAL, "--prompt=x", "--stop="], "stop"),
     "unknown rule": (2, ["generate", LOCAL, "--prompt=x", "--rule=luck"], "race"),
-    "temperature that is no number": (2, ["generate", LOCAL, "--prompt=x", "--temperature=hot"], "valid number"),
-    "unknown option": (2, ["generate", "--bogus"], "bogus"),
+    "temperature that is no number": (2, ["generate", LOCAL, "--prompt=x", "--temperature=hot"], "temperature='hot'"),
+    "unknown option": (2, ["generate", "--bogus"], "option='--bogus'"),
 }
 
 

@@ -125,7 +125,7 @@ def test_what_is_asked_for_is_what_is_offered():
         asked(driver, dtype="float16")
     with pytest.raises(NoVerifierError, match=r"no verifier serves gpt.*registered are"):
         asked(driver, model="gpt")
-    with pytest.raises(NoVerifierError, match="all 3 verifiers of target are excluded"):
+    with pytest.raises(NoVerifierError, match="excludes all that serve target: 3 verifiers"):
         asked(driver, exclude=["v1", "v2", "v3"])
     with pytest.raises(VersionMismatchError):
         asked(driver, protocol_version=99)
@@ -191,7 +191,7 @@ def test_hand_over_after_a_drain_and_repeats_until_it_is_done():
     one.obeys = True
     driver.run(4)
     assert len(drain_orders(one)) == 5 and not one.sessions
-    with pytest.raises(LimitExceededError, match="1 are draining"):
+    with pytest.raises(LimitExceededError, match="of target at 1 verifier: 1 draining, 0 full"):
         asked(driver)
 
 

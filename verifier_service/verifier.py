@@ -25,6 +25,7 @@ from speculation.instructions import FinishReason
 from speculation.messages import SpeculationPlan
 from speculation.patience import Patience
 from speculation.plan import PlanLimits
+from speculation.plural import count_of
 from speculation.race import RaceNoise
 from speculation.telemetry import LinearFit
 from verifier_service.admission import admit
@@ -134,7 +135,8 @@ class Verifier:
             raise DrainingError("this verifier takes no more sessions", remedy="ask another of the same model")
         if len(self._sessions) >= self.max_sessions:
             raise LimitExceededError(
-                f"{len(self._sessions)} sessions are open, which is the limit", remedy="try again later"
+                f"no room for another text: {len(self._sessions)} of at most {count_of(self.max_sessions, 'session')}",
+                remedy="try again later",
             )
         prompt, session = admit(
             request,

@@ -26,13 +26,11 @@ def demo(
     device: Device = "auto",
     target_dtype: Dtype = "auto",
     drafter_dtype: Dtype = "auto",
-    target_threads: Annotated[int, typer.Option(help="CPU threads of the target; 0: all cores")] = 0,
-    drafter_threads: Annotated[int, typer.Option(help="CPU threads of the drafter")] = 1,
+    target_threads: Annotated[int, typer.Option(help="CPU threads of the target; 0: all cores", min=0, max=1024)] = 0,
+    drafter_threads: Annotated[int, typer.Option(help="CPU threads of the drafter; 0: all cores", min=0, max=1024)] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run target and drafter here, answer the same prompts with and without the drafter, and compare."""
-    import os
-
     from dragoman.demo import DemoConfig, run_demo
 
     config = DemoConfig(
@@ -44,7 +42,7 @@ def demo(
         device=device,
         target_dtype=target_dtype,
         drafter_dtype=drafter_dtype,
-        target_threads=target_threads or len(os.sched_getaffinity(0)),
+        target_threads=target_threads,
         drafter_threads=drafter_threads,
     )
     if not run_demo(config, as_json=as_json):

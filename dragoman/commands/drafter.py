@@ -29,7 +29,7 @@ def drafter(
     max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most", min=1, max=100_000)] = 4,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    threads: Threads = None,
+    threads: Threads = 0,
     trust_remote_code: TrustRemoteCode = False,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,

@@ -28,7 +28,7 @@ def verifier(
     allow_plaintext: Annotated[bool, typer.Option(help="Serve other machines although nothing is encrypted")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    threads: Threads = None,
+    threads: Threads = 0,
     trust_remote_code: TrustRemoteCode = False,
     width: Annotated[int, typer.Option(help="Draft tokens per verify step; 0 turns speculation off")] = 16,
     lookahead: Annotated[int, typer.Option(help="Tokens that a drafter may run ahead of the text")] = 16,

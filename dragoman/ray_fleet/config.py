@@ -63,7 +63,7 @@ class Group(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     model: str = Field(min_length=1)
     device: Device = "auto"
-    threads: int | None = Field(default=None, ge=1, le=1024)
+    threads: int | None = Field(default=None, ge=0, le=1024)
     replicas: int = Field(default=1, ge=0, le=MAX_REPLICAS)
     num_cpus: Cpus = 1
     num_gpus: Gpus = 0
