@@ -39,11 +39,18 @@ class DraftShare:
 
 @dataclass(slots=True)
 class Completion:
-    """A whole answer. Times are seconds on the client's clock."""
+    """A whole answer. Times are seconds on the client's clock.
+
+    As in vLLM, ``token_ids`` are all tokens that were written: the end token, or those that a stop string is made of,
+    are among them and are counted, though ``text`` ends before them.
+    """
 
     runs: list[TextRun] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str = ""
+    #: The stop string or the end token's id that ended the text; None for ``length``, or from an old verifier. (vLLM
+    #: says None for the end token as well.)
+    stop_reason: str | int | None = None
     prompt_tokens: int = 0
     stats: pb.SpeculationStats = field(default_factory=pb.SpeculationStats)
     ttft: float = 0.0
@@ -140,6 +147,7 @@ class Completion:
             "text": self.text,
             "token_ids": self.token_ids,
             "finish_reason": self.finish_reason,
+            "stop_reason": self.stop_reason,
             "resumes": self.resumes,
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
             "speculation": {

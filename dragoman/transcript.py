@@ -180,6 +180,11 @@ class Transcript:
         completion = self.completion
         completion.e2el = time.perf_counter() - self._started_at
         completion.finish_reason = _FINISH[finished.finish_reason]
+        match finished.WhichOneof("stop_reason"):
+            case "stop_string":
+                completion.stop_reason = finished.stop_string.decode(errors="replace")
+            case "stop_token":
+                completion.stop_reason = finished.stop_token
         completion.prompt_tokens = finished.prompt_tokens
         completion.stats = finished.speculation
         completion.replayed_tokens = finished.replayed_tokens

@@ -50,7 +50,10 @@ class SendVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
+    """``stopped_by``: the stop string or the end token, if one ended the text."""
+
     reason: FinishReason
+    stopped_by: bytes | int | None = None
 
 
 Instruction = Keep | Emit | SendVerdict | Finish

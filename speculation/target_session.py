@@ -71,6 +71,7 @@ class TargetSession:
         self.stats = SessionStats()
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.stopped_by: bytes | int | None = None  # the stop string, or the end token
         self.replayed_tokens = 0  # of token_ids: those of the replay
         self._replay = Replay(request.received)
         self._widest = widest
@@ -191,7 +192,7 @@ class TargetSession:
             SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), len(path))),
         ]
         if self.finish_reason is not None:
-            instructions.append(Finish(self.finish_reason))
+            instructions.append(Finish(self.finish_reason, self.stopped_by))
         return instructions
 
     # ---- inside a step ----------------------------------------------------------------------------------------
@@ -276,13 +277,13 @@ class TargetSession:
         for position, token in enumerate(acceptance.tokens):
             self.token_ids.append(token)
             if token in self._vocab.end_ids and not self.request.ignore_end:
-                self.finish_reason = FinishReason.STOP
+                self.finish_reason, self.stopped_by = FinishReason.STOP, token
                 break
             drafted = position < acceptance.accepted
             source = candidates.sources[acceptance.path[position]].kind if drafted else None
             runs += self._text.push(self._vocab.bytes_of(token), drafted=drafted, source=source)
-            if self._text.stopped:
-                self.finish_reason = FinishReason.STOP
+            if self._text.stop is not None:
+                self.finish_reason, self.stopped_by = FinishReason.STOP, self._text.stop
                 break
             if len(self.token_ids) == self._max_tokens:
                 self.finish_reason = FinishReason.LENGTH

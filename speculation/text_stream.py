@@ -50,19 +50,23 @@ class TextStream:
         self._stops = tuple(stops)
         self._held = bytearray()
         self._marks: list[tuple[bool, SourceKind | None]] = []
-        self.stopped = False
+        self.stop: bytes | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop is not None
 
     def push(self, text: bytes, *, drafted: bool, source: SourceKind | None = None) -> tuple[TextRun, ...]:
-        """Add one token's bytes; returns what may be shown now. Sets ``stopped`` once a stop string is complete."""
+        """Add one token's bytes; returns what may be shown now. Sets ``stop`` to the stop string that is complete."""
         if self.stopped:
             return ()
         # Only text held back can have begun a stop string: everything before was released because it cannot.
         self._held += text
         self._marks += [(drafted, source)] * len(text)
-        ends = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        ends = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if ends:
-            self.stopped = True
-            return self._release(min(ends))
+            at, self.stop = min(ends)
+            return self._release(at)
         safe = len(self._held) - self._possible_stop()
         return self._release(complete_utf8_prefix(bytes(self._held[:safe])))
 

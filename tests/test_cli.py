@@ -71,7 +71,8 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: Pair):
     done = dragoman(*ask)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert set(answer) == {"text", "token_ids", "finish_reason", "resumes", "usage", "speculation", "timing"}
+    fields = {"text", "token_ids", "finish_reason", "stop_reason", "resumes", "usage", "speculation", "timing"}
+    assert set(answer) == fields
     assert answer["speculation"]["rule"] == "race"
     assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens"}
     assert set(answer["speculation"]) == {

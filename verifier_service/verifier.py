@@ -185,6 +185,11 @@ class Verifier:
                 speculation=opened.stats(drafters_connected=len(self.roster.links)),
                 replayed_tokens=opened.session.replayed_tokens,
             )
+            match opened.session.stopped_by:
+                case bytes() as stop:
+                    finished.stop_string = stop
+                case int() as token:
+                    finished.stop_token = token
             responses.put_nowait(pb.GenerateResponse(finished=finished))
             self._rules.observe(opened)
             meter.finished()

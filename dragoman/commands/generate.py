@@ -41,7 +41,13 @@ def generate(
     top_k: TopK = 0,
     min_p: MinP = 0.0,
     seed: Seed = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="End the text before this; may be repeated")] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="End the text before this; may be repeated. Its tokens were written: --json has them in token_ids "
+            "and usage; stop_reason names it"
+        ),
+    ] = None,
     rule: RuleOption = RuleName.RACE,
     prediction_file: Annotated[
         Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")

@@ -223,18 +223,22 @@ class TextRun(_message.Message):
     def __init__(self, text: _Optional[bytes] = ..., drafted: bool = ..., source: _Optional[_Union[DraftSource, str]] = ...) -> None: ...
 
 class GenerateFinished(_message.Message):
-    __slots__ = ("finish_reason", "prompt_tokens", "completion_tokens", "speculation", "replayed_tokens")
+    __slots__ = ("finish_reason", "prompt_tokens", "completion_tokens", "speculation", "replayed_tokens", "stop_string", "stop_token")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STOP_STRING_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     speculation: SpeculationStats
     replayed_tokens: int
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ..., replayed_tokens: _Optional[int] = ...) -> None: ...
+    stop_string: bytes
+    stop_token: int
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., speculation: _Optional[_Union[SpeculationStats, _Mapping]] = ..., replayed_tokens: _Optional[int] = ..., stop_string: _Optional[bytes] = ..., stop_token: _Optional[int] = ...) -> None: ...
 
 class SpeculationStats(_message.Message):
     __slots__ = ("steps", "draft_tokens", "accepted_tokens", "spans", "stale_spans", "bytes_up", "bytes_down", "accepted_tokens_per_pos", "verify_seconds", "overhead_p50_seconds", "plans", "rule", "sources", "drafters_connected")
