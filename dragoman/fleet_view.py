@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from dragoman.durations import show_duration
+from dragoman.record_table import record_table
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import Address
 from speculation.plural import count_of
@@ -19,8 +21,6 @@ _BARS = "▁▂▃▄▅▆▇█"
 _MISSING = 1.5
 #: Columns from which on it is shown who drafted how many tokens in a session.
 _ROOM = 120
-#: Rows that anything but sessions takes, beside the rows of members.
-_FURNITURE = 16
 _LEGEND = (
     "plan 8/24 ×2: 8 draft tokens a step, drafter up to 24 ahead, 2 alternatives; gain: expected, over the target alone"
 )
@@ -29,30 +29,64 @@ _LEGEND = (
 def fleet_view(
     status: pb.StatusResponse | None, *, width: int, height: int | None = None, away: Text | None = None
 ) -> RenderableType:
-    """All of it. ``height``: rows to fit into. ``away``: what to say if ``status`` is old, or None."""
-    lines: list[RenderableType] = [away] if away is not None else []
+    """All of it. ``height``: lines to fit into, at the price of sessions, then of members; it is said how many are
+    missing. ``away``: what to say if ``status`` is old, or None."""
+    head: list[RenderableType] = [away] if away is not None else []
     if status is None:
-        return Group(*lines)
-    members = list(status.members)
-    verifiers = [member for member in members if member.HasField("verifier")]
-    drafters = [member for member in members if member.HasField("drafter")]
-    lines.append(_headline(status, len(verifiers), len(drafters)))
-    if verifiers:
-        lines.extend(["", _verifiers(verifiers, width)])
-    if drafters:
-        lines.extend(["", _drafters(drafters, width)])
-    notes = [Text(f"{member.name}: {note}", style="yellow") for member in members for note in member.notes]
-    lines.extend(notes)
-    if not members:
-        lines.append(Text("\nNobody has joined yet: start `dragoman verifier` and `dragoman drafter`.", style="dim"))
-    sessions = list(status.sessions)
-    if sessions:
-        rows = len(sessions) if height is None else max(1, height - len(members) - len(notes) - _FURNITURE)
-        lines.extend(["", _sessions(sessions[:rows], members, width)])
-        if len(sessions) > rows:
-            lines.append(Text(f"  ... and {len(sessions) - rows} more sessions", style="dim"))
-        lines.extend(["", Text(_LEGEND, style="dim")])
-    return Group(*lines)
+        return Group(*head)
+    verifiers = [member for member in status.members if member.HasField("verifier")]
+    drafters = [member for member in status.members if member.HasField("drafter")]
+    head.append(_headline(status, len(verifiers), len(drafters)))
+    if not status.members:
+        head.append(Text("\nNobody has joined yet: start `dragoman verifier` and `dragoman drafter`.", style="dim"))
+    head += [Text(f"{member.name}: {note}", style="yellow") for member in status.members for note in member.notes]
+    parts = [
+        _Part("verifier", len(verifiers), lambda count: _verifiers(verifiers[:count], width)),
+        _Part("drafter", len(drafters), lambda count: _drafters(drafters[:count], width)),
+        _Part("session", len(status.sessions), lambda count: _sessions(status, count, width)),
+    ]
+
+    def drawn(shown: Sequence[int], legend: bool = False) -> RenderableType:
+        lines = [*head, *(line for part, count in zip(parts, shown, strict=True) for line in part.lines(count))]
+        return Group(*lines, *(["", Text(_LEGEND, style="dim")] if legend else []))
+
+    shown = [part.count for part in parts]
+    whole = drawn(shown, legend=bool(status.sessions))
+    if height is None or _height(whole, width) <= height:
+        return whole
+    for index in reversed(range(len(parts))):  # sessions are the first to go, then drafters
+        least = min(1, parts[index].count)
+        fitting = range(least, parts[index].count + 1)
+        # The last count that fits, or the least.
+        found = bisect.bisect_right(
+            fitting, height, key=lambda count: _height(drawn([*shown[:index], count, *shown[index + 1 :]]), width)
+        )
+        shown[index] = max(found - 1 + least, least)
+        if _height(drawn(shown), width) <= height:
+            break
+    return drawn(shown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One kind of record. ``draw``: the first so many of them."""
+
+    noun: str
+    count: int
+    draw: Callable[[int], RenderableType]
+
+    def lines(self, shown: int) -> list[RenderableType]:
+        if not self.count:
+            return []
+        missing = self.count - shown
+        more = [Text(f"  ... and {missing} more {self.noun}{'s' * (missing > 1)}", style="dim")] if missing else []
+        return ["", self.draw(shown), *more]
+
+
+def _height(view: RenderableType, width: int) -> int:
+    """Lines that it takes."""
+    console = Console(width=width, file=io.StringIO(), legacy_windows=False)
+    return len(console.render_lines(view, console.options, pad=False))
 
 
 def away_line(coordinator: Address, seconds: float) -> Text:
@@ -94,29 +128,7 @@ def _headline(status: pb.StatusResponse, verifiers: int, drafters: int) -> Text:
     return Text.assemble(("Fleet", "bold"), "  ", " · ".join(parts))
 
 
-def _table(width: int, words: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """Columns of ``words`` share the room that ``figures`` leave, and are cut where it is too little."""
-    cells = [Text.assemble(cell).cell_len for row in rows for cell in row]
-    columns = len(words) + len(figures)
-    widest = [max([len(name), *cells[index::columns]]) for index, name in enumerate([*words, *figures])]
-    gap = 1 if width < 100 else 2
-    room = width - gap * (columns - 1) - sum(widest[len(words) :])
-    table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
-    widths = dict(enumerate(widest[: len(words)]))
-    for done, index in enumerate(sorted(widths, key=lambda index: widest[index])):
-        # From the narrowest on: what one leaves of its share is for the wider ones.
-        widths[index] = min(widest[index], max(room // (len(words) - done), 4))
-        room -= widths[index]
-    for index, name in enumerate(words):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, width=widths[index])
-    for name in figures:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> Table:
+def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> RenderableType:
     rows = [
         (
             _name(member),
@@ -129,10 +141,10 @@ def _verifiers(members: Iterable[pb.MemberStatus], width: int) -> Table:
         )
         for member in members
     ]
-    return _table(width, ("verifier", "model", "address"), ("sessions", "tokens/s", "tokens", "KV"), rows)
+    return record_table(width, ("verifier", "model", "address"), ("sessions", "tokens/s", "tokens", "KV"), rows)
 
 
-def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
+def _drafters(members: Iterable[pb.MemberStatus], width: int) -> RenderableType:
     rows = [
         (
             _name(member),
@@ -144,7 +156,7 @@ def _drafters(members: Iterable[pb.MemberStatus], width: int) -> Table:
         )
         for member in members
     ]
-    return _table(width, ("drafter", "model"), ("sessions", "per token", "round trip", "accepted"), rows)
+    return record_table(width, ("drafter", "model"), ("sessions", "per token", "round trip", "accepted"), rows)
 
 
 def _accepted(drafter: pb.FleetDrafterStatus) -> str:
@@ -182,13 +194,13 @@ def _counts(session: pb.SessionStatus, source: pb.DraftSource) -> str:
     return f"{sum(entry.accepted_tokens for entry in told)}/{draft_tokens}" if draft_tokens else "-"
 
 
-def _sessions(sessions: Sequence[pb.SessionStatus], members: Sequence[pb.MemberStatus], width: int) -> Table:
-    names = {member.instance: member.name for member in members}
-    several = sum(member.HasField("verifier") for member in members) > 1
-    sources = _sources(sessions, width)
+def _sessions(status: pb.StatusResponse, count: int, width: int) -> RenderableType:
+    names = {member.instance: member.name for member in status.members}
+    several = sum(member.HasField("verifier") for member in status.members) > 1
+    sources = _sources(status.sessions[:count], width)
     bars = 6 if width < 90 else 12 if width < (_ROOM + 20 if sources else 120) else 24
     rows: list[tuple[str | Text, ...]] = []
-    for session in sessions:
+    for session in status.sessions[:count]:
         rate = f"{session.acceptance_rate:.0%}" if session.HasField("acceptance_rate") else "-"
         rows.append(
             (
@@ -207,4 +219,4 @@ def _sessions(sessions: Sequence[pb.SessionStatus], members: Sequence[pb.MemberS
         )
     words = ("session", "verifier", "drafter") if several else ("session", "drafter")
     figures = ("tokens", "/s", "/step", "accepted", *sources.values(), "rtt", "plan", "gain")
-    return _table(width, words, figures, rows)
+    return record_table(width, words, figures, rows)

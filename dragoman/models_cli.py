@@ -26,7 +26,7 @@ def models_check(
     models: Annotated[list[str], typer.Argument(help=MODEL_HELP)],
     device: Device = "auto",
     dtype: Dtype = "auto",
-    threads: Threads = None,
+    threads: Threads = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from dragoman.durations import parse_duration, show_duration
+from dragoman.record_table import record_table
 from speculation.cost_model import PairCosts, best_plan, break_even_round_trip, predict, predict_synchronous
 from speculation.errors import InputError
 from speculation.messages import SpeculationPlan
@@ -76,20 +76,21 @@ def show(costs: PairCosts, console: Console) -> None:
     else:
         beyond = "at any distance up to" if furthest >= 2 else "up to a round trip of"
         console.print(f"it pays {beyond} {show_duration(furthest)}", highlight=False)
-    table = Table("round trip", "best plan", "speed-up", "synchronous, best width", box=SIMPLE_HEAD)
+    rows = []
     for round_trip in sorted({*ROUND_TRIPS, costs.round_trip}):
         there = replace(costs, round_trip=round_trip)
         found = best_plan(there)
         width, waiting = synchronous(there)
-        style = "bold" if round_trip == costs.round_trip else None
-        table.add_row(
+        cells = (
             show_duration(round_trip),
             short(found),
             f"{predict(there, found).speed_up:.2f}x",
             f"{waiting:.2f}x ({width})",
-            style=style,
         )
-    console.print(table)
+        rows.append([Text(cell, style="bold" if round_trip == costs.round_trip else "") for cell in cells])
+    console.print()
+    headings = ("speed-up", "synchronous, best width")
+    console.print(record_table(console.width, ("round trip", "best plan"), headings, rows), highlight=False)
 
 
 def words_of(plan: SpeculationPlan) -> str:

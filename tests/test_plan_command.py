@@ -29,7 +29,7 @@ def test_json_has_plan_prediction_and_limits():
     assert 40 < found["break_even_round_trip_ms"] < 2000
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_table_fits_and_marks_what_was_asked(width: int):
     console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
