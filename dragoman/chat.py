@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from rich.console import Console
 
-from dragoman.completion import Completion
+from dragoman.chat_commands import carry_out, is_command
+from dragoman.chat_input import chat_input
+from dragoman.client import Client
+from dragoman.completion import Chunk, Completion
+from dragoman.conversation import Conversation
 from dragoman.dialling import Destination
+from dragoman.fleet_client import FleetClient
 from dragoman.terminal import LiveText, show_error, show_summary
-from dragoman.transcript import check_max_tokens
+from dragoman.transcript import TextOptions, check_max_tokens
+from dragoman.waiting_line import WaitingLine
+from language_models.weights import home
 from speculation.errors import DragomanError
-from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import Rule, SamplingParams
-
-
-class Conversation:
-    """The turns so far; a turn that failed is not one."""
-
-    def __init__(self, system: str | None) -> None:
-        self._opening = (ChatMessage("system", system),) if system else ()
-        self._turns: tuple[ChatMessage, ...] = self._opening
-
-    def reset(self) -> None:
-        self._turns = self._opening
-
-    def asking(self, words: str) -> Prompt:
-        return Prompt(messages=(*self._turns, ChatMessage("user", words)))
-
-    def answered(self, words: str, answer: str) -> None:
-        self._turns = (*self._turns, ChatMessage("user", words), ChatMessage("assistant", answer))
 
 
 def run_chat(
@@ -41,66 +33,89 @@ def run_chat(
     max_tokens: int,
     rule: Rule,
     draft: bool,
+    history: bool,
 ) -> None:
-    """Read, ask, show, until /exit or the end of input. Raises DragomanError if nobody answers at the start."""
-    asyncio.run(_chat(destination, sampling, Conversation(system), max_tokens=max_tokens, rule=rule, draft=draft))
+    """Read, ask, show, until /exit or the end of input. Raises DragomanError if nobody answers at the start.
 
-
-async def _chat(
-    destination: Destination,
-    sampling: SamplingParams,
-    conversation: Conversation,
-    *,
-    max_tokens: int,
-    rule: Rule,
-    draft: bool,
-) -> None:
+    ``history``: whether what is typed at a terminal is kept for later chats.
+    """
     check_max_tokens(max_tokens)
-    out, notes = Console(), Console(stderr=True)
+    options = TextOptions(sampling=sampling, max_tokens=max_tokens, rule=rule, draft=draft)
+    asyncio.run(_chat(destination, Conversation(system or ""), options, history=history))
+
+
+async def _chat(destination: Destination, conversation: Conversation, options: TextOptions, *, history: bool) -> None:
+    notes = Console(stderr=True)
     async with destination.connect() as client:
         described = await client.describe()
         drafters = ", ".join(d.model for d in described.drafters) or "no drafter"
-        notes.print(f"{described.model}, {drafters}. /reset forgets, /exit leaves.", style="dim", highlight=False)
-        while (words := await _next_line(notes)) is not None:
-            if words == "/exit":
-                return
-            if words == "/reset":
-                conversation.reset()
-                continue
-            if not words:
-                continue
-            live = LiveText(out)
+        greeting = f"{described.model}, {drafters}. /help lists the commands, Ctrl-D leaves."
+        notes.print(greeting, style="dim", highlight=False)
+        typed = chat_input(notes, home() / "chat_history" if history else None)
+        talk = _Talk(client, conversation, options, notes)
+        while (words := await typed.read()) is not None and words != "/exit":
             try:
-                completion: Completion = await client.complete(
-                    conversation.asking(words),
-                    sampling=sampling,
-                    max_tokens=max_tokens,
-                    rule=rule,
-                    draft=draft,
-                    on_chunk=live.show,
-                )
+                if is_command(words):
+                    notes.print(carry_out(words, conversation), style="dim")
+                elif words:
+                    await talk.ask(words.removeprefix("/") if words.startswith("//") else words)
             except DragomanError as error:
-                live.break_off()
                 show_error(error, notes)
-                continue
-            live.end()
-            show_summary(completion, notes)
-            conversation.answered(words, completion.text)
 
 
-async def _next_line(notes: Console) -> str | None:
-    """A line of input without its end; None when there is no more."""
+class _Talk:
+    """Questions and their answers."""
+
+    def __init__(
+        self, client: Client | FleetClient, conversation: Conversation, options: TextOptions, notes: Console
+    ) -> None:
+        self._client = client
+        self._conversation = conversation
+        self._options = options
+        self._notes = notes
+
+    async def ask(self, words: str) -> None:
+        """Show the answer as it is written. Ctrl-C ends it; what was shown of it stays in the conversation, as it
+        stays on the screen. Raises DragomanError."""
+        live = LiveText(Console())
+        shown: list[bytes] = []
+
+        def show(chunk: Chunk) -> None:
+            shown.extend(run.text for run in chunk.runs)
+            live.show(chunk)
+
+        completion: Completion | None = None
+        try:
+            async with WaitingLine(self._notes) as waiting:
+                writing = self._client.complete(
+                    self._conversation.asking(words),
+                    on_started=waiting.started,
+                    on_chunk=waiting.before(show),
+                    **self._options,
+                )
+                completion = await _unless_interrupted(writing)
+        finally:
+            if shown or completion is not None:
+                live.end()
+        if completion is not None:
+            show_summary(completion, self._notes)
+        else:
+            kept = "what is shown stays in the conversation" if shown else "the question is dropped"
+            self._notes.print(f"ended by Ctrl-C; {kept}", style="dim", highlight=False)
+        if completion is not None or shown:
+            self._conversation.answered(words, b"".join(shown).decode(errors="replace"))
+
+
+async def _unless_interrupted(writing: Coroutine[Any, Any, Completion]) -> Completion | None:
+    """The answer, or None if somebody who sits at a terminal ended it with Ctrl-C. Elsewhere that ends the program."""
     if not sys.stdin.isatty():
-        line = await asyncio.to_thread(sys.stdin.readline)
-        return line.strip() if line else None
-    notes.print("> ", end="", style="bold")
-    # No thread that reads: Ctrl-C would wait for it. A terminal is readable when it has a whole line.
-    loop = asyncio.get_running_loop()
-    typed = asyncio.Event()
-    loop.add_reader(sys.stdin, typed.set)
+        return await writing
+    loop, task, before = asyncio.get_running_loop(), asyncio.ensure_future(writing), signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
-        await typed.wait()
+        await asyncio.wait((task,))
+        return None if task.cancelled() else task.result()
     finally:
-        loop.remove_reader(sys.stdin)
-    line = sys.stdin.readline()
-    return line.strip() if line else None
+        task.cancel()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)

@@ -85,6 +85,7 @@ class Client:
         prompt: Prompt,
         *,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        on_started: Callable[[int], None] = lambda prompt_tokens: None,
         resume: bool | None = None,
         patience: float | None = None,
         **options: Unpack[TextOptions],
@@ -92,11 +93,13 @@ class Client:
         """The answer to ``prompt``; ``on_chunk`` sees it grow. For the ``options`` see ``TextOptions``: sampling,
         max_tokens, stop, rule, draft, ignore_end, prediction.
 
+        ``on_started``: told the prompt's tokens as soon as the verifier has them, which may be long before any text.
+
         ``resume``, if not as the client was made: where the connection breaks, or the verifier stops, wait for one at
         the same address and let it write the text on from where it was, for up to ``patience`` seconds without any new
         text; raises DivergedError if what answers there writes another text.
         """
-        transcript = Transcript(generate_request(prompt, **options), on_chunk)
+        transcript = Transcript(generate_request(prompt, **options), on_chunk, on_started)
         resume = self._resume if resume is None else resume
         retries = Retries(attempts=ANSWERS, patience=self._patience if patience is None else patience)
         while True:

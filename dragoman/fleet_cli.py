@@ -34,7 +34,9 @@ def coordinator(
     ready_json: Annotated[
         bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what goes well too: who joins and leaves, and why")
+    ] = False,
 ) -> None:
     """Steer a fleet: which drafters draft for which sessions, and how far; verifiers and drafters dial in."""
     from coordinator.config import CoordinatorConfig, read_config

@@ -72,6 +72,7 @@ class FleetClient:
         prompt: Prompt,
         *,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        on_started: Callable[[int], None] = lambda prompt_tokens: None,
         on_restart: Callable[[], None] | None = None,
         **options: Unpack[TextOptions],
     ) -> Completion:
@@ -81,7 +82,7 @@ class FleetClient:
         begins anew after this is called; without it, DivergedError is raised. At the end of patience the last error
         is raised, with what was tried.
         """
-        transcript = Transcript(generate_request(prompt, **options), on_chunk)
+        transcript = Transcript(generate_request(prompt, **options), on_chunk, on_started)
         retries = Retries(attempts=self._attempts, patience=self._patience)
         prefix = prefix_digest(prompt)
         failed: dict[str, DragomanError] = {}  # by instance, since the last pause

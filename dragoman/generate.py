@@ -13,6 +13,7 @@ from dragoman.completion import Completion
 from dragoman.dialling import Destination
 from dragoman.terminal import LiveText, show_summary
 from dragoman.transcript import check_max_tokens
+from dragoman.waiting_line import WaitingLine
 from speculation.errors import DragomanError, InputError
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import Rule, SamplingParams
@@ -92,9 +93,10 @@ def run_generate(
     check_max_tokens(max_tokens)
     prediction = _read(prediction_file, field="prediction-file") if prediction_file is not None else ""
     live = LiveText(Console())
+    notes = Console(stderr=True)
 
     async def ask() -> Completion:
-        async with destination.connect() as client:
+        async with destination.connect() as client, WaitingLine(notes, quiet=as_json) as waiting:
             return await client.complete(
                 prompt,
                 sampling=sampling,
@@ -103,7 +105,8 @@ def run_generate(
                 rule=rule,
                 draft=draft,
                 prediction=prediction,
-                on_chunk=(lambda chunk: None) if as_json else live.show,
+                on_started=waiting.started,
+                on_chunk=(lambda chunk: None) if as_json else waiting.before(live.show),
             )
 
     try:
@@ -115,4 +118,4 @@ def run_generate(
         print(json.dumps(completion.to_json()))
         return
     live.end()
-    show_summary(completion, Console(stderr=True))
+    show_summary(completion, notes)

@@ -34,4 +34,12 @@ RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are ver
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Log what goes well too: who joins and leaves, and each session's beginning and end, by its id. "
+        "Warnings are logged without it",
+    ),
+]

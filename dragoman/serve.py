@@ -227,7 +227,9 @@ def serve_drafter(
     seconds_per_token = drafter.measure()
     instance = new_instance()
     name = name or default_name(drafter.model_name, f"#{instance[:4]}")
-    speed = f"with {drafter.model_name} ({seconds_per_token * 1000:.1f} ms a token)"
+    speed = f"with {drafter.model_name}"
+    if (milliseconds := f"{seconds_per_token * 1000:.1f}") != "0.0":  # to look something up takes no time
+        speed += f" ({milliseconds} ms a token)"
 
     def on_connected(welcome: pb.Welcome) -> None:
         words = f"drafting for {welcome.model} at {dialled} {speed}"

@@ -80,9 +80,15 @@ class Writer(NamedTuple):
 class Transcript:
     """See the module. Invariant: what ``on_chunk`` saw, joined, is ``completion.data``, and no byte comes twice."""
 
-    def __init__(self, request: pb.GenerateRequest, on_chunk: Callable[[Chunk], None]) -> None:
+    def __init__(
+        self,
+        request: pb.GenerateRequest,
+        on_chunk: Callable[[Chunk], None],
+        on_started: Callable[[int], None] = lambda prompt_tokens: None,
+    ) -> None:
         self._request = request
         self._on_chunk = on_chunk
+        self._on_started = on_started
         self._started_at = time.perf_counter()
         self.restart()
 
@@ -157,6 +163,7 @@ class Transcript:
         self.completion.resumes += self.begun
         self.writer = writer
         self._rule = started.rule or self._rule
+        self._on_started(started.prompt_tokens)
 
     def _add(self, chunk: pb.TextChunk) -> None:
         completion = self.completion

@@ -50,6 +50,7 @@ DISTRIBUTIONS = {
     "grpc_health": "grpcio-health-checking",
     "huggingface_hub": "huggingface-hub",
     "prometheus_client": "prometheus-client",
+    "prompt_toolkit": "prompt-toolkit",
     "yaml": "pyyaml",
 }
 

@@ -55,7 +55,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("fields", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_malformed_spans_are_refused_and_the_session_goes_on(fields: dict):
+async def test_malformed_spans_are_refused_and_the_session_goes_on(fields: dict, caplog: pytest.LogCaptureFixture):
     engine = TextEngine()
     async with serving(engine) as (verifier, address), stub_to(address) as stub:
         expected, _ = await text_of(address, request(SamplingParams()))
@@ -67,6 +67,8 @@ async def test_malformed_spans_are_refused_and_the_session_goes_on(fields: dict)
         (session,) = verifier.roster.links[0].sessions
         await raw.span(**({"session": session, "text": b"x", "base_digest": 1} | fields))
         await eventually(lambda: verifier.describe().drafters[0].rejected_messages == 1)
+        named = f"session {session}: " if "session" not in fields else "drafter "
+        assert [record.message for record in caplog.records if record.message.startswith(named)], caplog.text
         engine.gate.set()
         assert (await task)[0] == expected
         assert len(verifier.describe().drafters) == 1, "one bad message does not end the stream"

@@ -100,7 +100,8 @@ class Roster:
             self._route(link, message)
         except DragomanError as error:
             link.rejected_messages += 1
-            log.warning("drafter %s: refused %s", link.hello.name, error)
+            opened = self._sessions.get(_session_of(message))
+            (log if opened is None else opened.log).warning("drafter %s: refused %s", link.hello.name, error)
             if link.rejected_messages > self._limits.malformed_messages:
                 raise LimitExceededError(
                     f"drafter {link.hello.name!r} sent {link.rejected_messages} malformed messages; the last: {error}"
@@ -210,3 +211,9 @@ class Roster:
         self._closed.append(opened.name)
         for other in self._sessions.values():
             self.find_drafters(other)
+
+
+def _session_of(message: pb.AssistRequest) -> str:
+    """The session that a drafter's message is about, or says it is; empty for one about none."""
+    kind = message.WhichOneof("message")
+    return getattr(getattr(message, kind), "session", "") if kind is not None else ""

@@ -35,8 +35,11 @@ def chat(
     seed: Seed = 0,
     rule: RuleOption = RuleName.RACE,
     no_draft: NoDraft = False,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Keep what is typed out of chat_history, in the cache folder")
+    ] = False,
 ) -> None:
-    """Talk with the target. /reset forgets the conversation, /exit leaves."""
+    """Talk with the target. Ctrl-C ends an answer, Ctrl-D leaves, /help lists the commands."""
     from dragoman.chat import run_chat
     from dragoman.dialling import Destination
     from speculation.sampling import Rule, SamplingParams
@@ -48,4 +51,5 @@ def chat(
         max_tokens=max_tokens,
         rule=Rule(rule.value),
         draft=not no_draft,
+        history=not no_history,
     )
