@@ -48,7 +48,9 @@ def fleet_view(
 
     def drawn(shown: Sequence[int], legend: bool = False) -> RenderableType:
         lines = [*head, *(line for part, count in zip(parts, shown, strict=True) for line in part.lines(count))]
-        return Group(*lines, *(["", Text(_LEGEND, style="dim")] if legend else []))
+        if legend:
+            lines += ["", Text(_LEGEND, style="dim")]
+        return Group(*lines)
 
     shown = [part.count for part in parts]
     whole = drawn(shown, legend=bool(status.sessions))

@@ -69,7 +69,7 @@ class Terminal(pyte.HistoryScreen):
     async def until(self, condition: Callable[[], Any]) -> None:
         """Until the screen is so. Raises TimeoutError with the screen."""
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not condition():
                     await asyncio.sleep(0.02)
         except TimeoutError:

@@ -21,13 +21,13 @@ from verifier_service.verifier import Verifier
 
 @contextlib.asynccontextmanager
 async def chatting(
-    *options: str, engine: TextEngine | None = None, home: Path, **size: int
+    *options: str, engine: TextEngine | None = None, home: Path
 ) -> AsyncIterator[tuple[Terminal, asyncio.subprocess.Process, Verifier]]:
     """A chat on a terminal with a verifier in this process."""
     engine = engine or TextEngine()
     async with serving(engine) as (verifier, address):
         arguments = ("chat", f"--verifier={address}", "--max-tokens=200", "--temperature=0", *options)
-        async with on_terminal(*arguments, DRAGOMAN_HOME=str(home), **size) as (terminal, process):
+        async with on_terminal(*arguments, DRAGOMAN_HOME=str(home)) as (terminal, process):
             await terminal.shows("/help lists the commands")
             await terminal.until(lambda: terminal.text.endswith("\n>"))
             yield terminal, process, verifier
@@ -35,10 +35,11 @@ async def chatting(
 
 
 async def ended(process: asyncio.subprocess.Process) -> int:
-    return await asyncio.wait_for(process.wait(), 60)
+    return await asyncio.wait_for(process.wait(), 120)
 
 
 async def prompted(terminal: Terminal) -> None:
+    """Before a control key: one that is typed ahead is taken by the terminal itself."""
     await terminal.until(lambda: terminal.text.endswith("\n>"))
 
 
@@ -53,6 +54,7 @@ async def test_ctrl_c_ends_the_answer_and_nothing_else(tmp_path: Path):
         await prompted(terminal)
         terminal.type(f"/save {tmp_path}/talk.json{ENTER}")
         await terminal.shows("2 messages saved")
+        await prompted(terminal)
         question, answer = json.loads((tmp_path / "talk.json").read_text())
         assert question == {"role": "user", "content": "tell me a story"}
         assert answer["role"] == "assistant" and answer["content"]
@@ -81,6 +83,7 @@ async def test_ctrl_c_before_any_text_drops_the_question(tmp_path: Path):
         await prompted(terminal)
         terminal.type(f"/save {tmp_path}/talk.json{ENTER}")
         await terminal.shows("0 messages saved")
+        await prompted(terminal)
         terminal.type("/exit" + ENTER)
         assert await ended(process) == 0
 
@@ -130,6 +133,7 @@ async def test_a_text_of_several_lines(tmp_path: Path):
         await terminal.shows("tokens/s")
         terminal.type(f"/save {tmp_path}/talk.json{ENTER}")
         await terminal.shows("2 messages saved")
+        await prompted(terminal)
         assert json.loads((tmp_path / "talk.json").read_text())[0]["content"] == "one\ntwo\nthree"
         terminal.type(CTRL_D)
         assert await ended(process) == 0
@@ -152,6 +156,7 @@ async def test_a_chat_without_its_history(tmp_path: Path, obstacle: str):
         terminal.type(UP)
         await terminal.until(lambda: terminal.text.count("> hello") == 2)
         terminal.type(CTRL_C)
+        await prompted(terminal)
         terminal.type(CTRL_D)
         assert await ended(process) == 0
         assert "Traceback" not in terminal.text and "Exception" not in terminal.text
@@ -169,7 +174,7 @@ async def over_a_pipe(engine: TextEngine, lines: str, *options: str) -> tuple[st
             sys.executable, "-c", code, "chat", f"--verifier={address}", "--max-tokens=6", "--temperature=0", *options,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, errors = await asyncio.wait_for(process.communicate(lines.encode()), 60)
+        out, errors = await asyncio.wait_for(process.communicate(lines.encode()), 120)
     assert process.returncode == 0, errors.decode()
     return out.decode(), errors.decode()
 

@@ -29,7 +29,7 @@ async def test_a_terminal_shows_that_the_prompt_is_read_and_then_only_the_text()
             await terminal.until(lambda: re.search(r" · ([2-9]|\d\d+) s$", terminal.text))
             assert len(terminal.lines_shown) == 1
             engine.gate.set()
-            assert await asyncio.wait_for(process.wait(), 60) == 0
+            assert await asyncio.wait_for(process.wait(), 120) == 0
             await terminal.shows("tokens/s")
             assert "waiting" not in terminal.text
             assert terminal.lines_shown[0].startswith("the cat"), terminal.text
@@ -44,7 +44,7 @@ async def test_json_is_not_disturbed():
         async with on_terminal(*arguments, columns=2000) as (terminal, process):
             await eventually(lambda: verifier.describe().sessions == 1)
             engine.gate.set()
-            assert await asyncio.wait_for(process.wait(), 60) == 0
+            assert await asyncio.wait_for(process.wait(), 120) == 0
             await terminal.shows("}}")
             assert b"waiting" not in terminal.seen and b"\x1b" not in terminal.seen
             assert json.loads(terminal.text)["usage"]["completion_tokens"] == 5

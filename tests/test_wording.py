@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from speculation.errors import InputError
 from speculation.plural import count_of
 from speculation.sampling import Rule
+from tests.service_drivers import serving
+from tests.text_engine import TextEngine
 
 
 @pytest.mark.parametrize(
@@ -54,3 +58,18 @@ def test_numbers_have_their_noun():
     assert [count_of(number, "session") for number in (0, 1, 2)] == ["0 sessions", "1 session", "2 sessions"]
     assert count_of(3001, "token") == "3,001 tokens"
     assert count_of(1, "reply", "replies") == "1 reply" and count_of(2, "reply", "replies") == "2 replies"
+
+
+async def test_a_drafter_that_takes_no_time_does_not_say_how_much():
+    async with serving(TextEngine()) as (_, address):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dragoman", "drafter", "--model=lookup", f"--verifier={address}",
+            stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stderr is not None
+            said = (await asyncio.wait_for(process.stderr.readline(), 200)).decode()
+        finally:
+            process.terminate()
+            await process.communicate()
+    assert said == f"drafting for text-target at {address} with lookup\n"
