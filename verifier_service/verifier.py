@@ -162,8 +162,8 @@ class Verifier:
             self.roster.find_drafters(opened)
             prompt_tokens = len(opened.session.request.prompt_ids)
             responses.put_nowait(pb.GenerateResponse(started=self._started(opened)))
-            received = len(opened.session.request.received)
-            opened.log.info("%d tokens of prompt, %d bytes received before", prompt_tokens, received)
+            received = count_of(len(opened.session.request.received), "byte")
+            opened.log.info("%s of prompt, %s received before", count_of(prompt_tokens, "token"), received)
             finish_reason, counted = None, 0
             while finish_reason is None:
                 report = await self._in_engine(opened.step)
@@ -193,9 +193,9 @@ class Verifier:
             responses.put_nowait(pb.GenerateResponse(finished=finished))
             self._rules.observe(opened)
             meter.finished()
-            opened.log.info("ends with %d tokens (%s)", finished.completion_tokens, finish_reason)
+            opened.log.info("ends with %s (%s)", count_of(finished.completion_tokens, "token"), finish_reason)
         except asyncio.CancelledError:
-            opened.log.info("left after %d tokens", len(opened.session.token_ids))
+            opened.log.info("left after %s", count_of(len(opened.session.token_ids), "token"))
             raise
         except DragomanError as error:
             opened.log.warning("failed: %s", error)
