@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ def read_settings(path: Path, model: type[_S], *, field: str, remedy: str) -> _S
     try:
         text = path.read_text("utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        twice = _twice(root)
         values = yaml.safe_load(text)
     except OSError as error:
         raise InputError(field, str(path), f"cannot be read: {error.strerror}", remedy=remedy) from error
@@ -56,6 +58,15 @@ def read_settings(path: Path, model: type[_S], *, field: str, remedy: str) -> _S
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise InputError(field, str(path), f"is not YAML{where}: {problem}", remedy=remedy) from error
+    except (ValueError, RecursionError) as error:  # of a plain value that looks like a date and is none, or worse
+        raise InputError(field, str(path), f"cannot be parsed: {error}", remedy=remedy) from error
+    if twice is not None:
+        raise InputError(
+            ".".join(map(str, twice.place)),
+            twice.value,
+            f"{path}, lines {', '.join(map(str, twice.lines))}: set more than once",
+            remedy="keep one of them",
+        )
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -80,12 +91,53 @@ def _mistake(model: type[Settings], error: ValidationError, remedy: str) -> Mist
     problem = problem[:1].lower() + problem[1:]
     if kind == "extra_forbidden":
         problem = "no such setting"
-        remedy = f"one of {', '.join(_settings_at(model, place[:-1]).model_fields)}"
+        remedy = _one_of(str(place[-1]), list(_settings_at(model, place[:-1]).model_fields))
     elif kind == "model_type":
         problem = "has settings of its own, a line each below it"
     elif kind == "missing":
         problem, value = "is missing", None
     return Mistake(place, value, problem, remedy)
+
+
+def _one_of(written: str, names: Sequence[str]) -> str:
+    """A remedy for a name that is none of these."""
+    near = difflib.get_close_matches(written, names, n=1)
+    return f"did you mean {near[0]}? It is one of {', '.join(names)}" if near else f"one of {', '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Twice:
+    """A key that a mapping of the file has more than once. ``value``: the last one's; ``lines``: all, from 1."""
+
+    place: tuple[int | str, ...]
+    value: object
+    lines: tuple[int, ...]
+
+
+def _twice(root: yaml.Node | None) -> _Twice | None:
+    """The first such key in the file, at whatever depth; YAML forbids it, and the library takes the last in silence."""
+    waiting: list[tuple[tuple[int | str, ...], yaml.Node]] = [((), root)] if root is not None else []
+    seen: set[int] = set()
+    while waiting:
+        place, node = waiting.pop()
+        if id(node) in seen:  # what an alias names was looked at where its anchor stands
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += reversed([((*place, index), value) for index, value in enumerate(node.value)])
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        keys: dict[tuple[str, str], list[yaml.Node]] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                keys.setdefault((key.tag, key.value), []).append(key)
+        for (_, name), places in keys.items():
+            if len(places) > 1:
+                last = next(value for key, value in node.value if key is places[-1])
+                value = yaml.SafeLoader("").construct_document(last)
+                return _Twice((*place, name), value, tuple(each.start_mark.line + 1 for each in places))
+        waiting += reversed([((*place, str(key.value)), value) for key, value in node.value])
+    return None
 
 
 def _settings_at(model: type[Settings], place: Sequence[int | str]) -> type[Settings]:

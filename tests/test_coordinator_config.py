@@ -54,6 +54,18 @@ def test_what_is_left_out_keeps_its_default(tmp_path: Path):
         ("a: [", ["not YAML, line 1"]),
         ("- 1\n- 2", ["holds no settings"]),
         ("1: 2", ["keys should be strings"]),
+        ("plan:\n  max_with: 2\n", ["line 2", "did you mean max_width?"]),
+        (
+            "missed_reports: 8\nplan:\n  max_width: 4\nmissed_reports: 9\n",
+            ["lines 1, 4", "missed_reports=9", "more than once", "keep one"],
+        ),
+        (
+            "plan:\n  max_width: 4\n  margin: 0.1\n  max_width: 4\n  'max_width': 8\n",
+            ["lines 2, 4, 5", "plan.max_width=8", "more than once"],
+        ),
+        ("plan:\n  max_width: 4\nplan:\n  margin: 0.1\n", ["lines 1, 3", "plan={'margin': 0.1}"]),
+        ("listen: 2026-99-99\n", ["cannot be parsed", "month"]),
+        ("[" * 5000, ["cannot be parsed"]),
     ],
 )
 def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, words: list[str]):
@@ -61,6 +73,12 @@ def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, wo
         read(tmp_path, text)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "mine.yaml" in str(caught.value) and caught.value.remedy
+
+
+def test_anchors_and_merged_mappings_are_not_taken_for_doubles(tmp_path: Path):
+    written = "plan: &same\n  margin: 0.5\nplacement:\n  <<: *same\n  margin: 0.25\n"
+    config = read(tmp_path, written)
+    assert (config.plan.margin, config.placement.margin) == (0.5, 0.25)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):

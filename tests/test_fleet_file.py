@@ -82,6 +82,16 @@ def test_what_the_actors_are_told():
         ("coordinator:\n  port: 0\n" + TARGET, ["line 2", "coordinator.port=0", "greater than or equal to 1"]),
         ("wait_seconds: -1\n" + TARGET, ["line 1", "wait_seconds=-1"]),
         ("targets: [", ["not YAML, line 1"]),
+        (
+            TARGET + "    replicas: 1\n    num_cpus: 1\n    replicas: 2\n",
+            ["lines 4, 6", "targets.0.replicas=2", "more than once"],
+        ),
+        (TARGET + "drafters: []\n" + TARGET, ["lines 1, 5", "targets=[", "more than once"]),
+        (
+            TARGET + "    labels: {role: edge, zone: a, role: cloud}\n",
+            ["lines 4, 4", "targets.0.labels.role='cloud'", "more than once"],
+        ),
+        (TARGET + "    num_cpu: 2\n", ["line 4", "targets.0.num_cpu=2", "did you mean num_cpus?"]),
     ],
 )
 def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, words: list[str]):
