@@ -6,7 +6,7 @@ It has a fixed port, so that drafters beyond the cluster find it again after a r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from coordinator.config import CoordinatorConfig
@@ -19,11 +19,19 @@ from speculation.errors import DragomanError
 class CoordinatorActor(SelfStarting):
     """See the module. ``host``: asked for this machine's address, at which it listens, whatever ``config`` says."""
 
-    def __init__(self, name: str, config: CoordinatorConfig, port: int, *, host: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: CoordinatorConfig,
+        port: int,
+        *,
+        host: Callable[[], str],
+        placed: Mapping[str, object] | None = None,
+    ) -> None:
         self._config = config
         self._port = port
         self._server: CoordinatorServer | None = None
-        super().__init__(name, host)
+        super().__init__(name, host, placed=placed)
 
     async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
         self._server = server = CoordinatorServer(self._config)

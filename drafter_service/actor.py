@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,19 @@ class DrafterActor(SelfStarting):
     """See the module. ``host``: asked for this machine's address, for people to see."""
 
     def __init__(
-        self, name: str, settings: DrafterSettings, *, host: Callable[[], str], coordinator: Whereabouts
+        self,
+        name: str,
+        settings: DrafterSettings,
+        *,
+        host: Callable[[], str],
+        coordinator: Whereabouts,
+        placed: Mapping[str, object] | None = None,
     ) -> None:
         self.settings = settings
         self._coordinator = coordinator
         self._loaded: tuple[Drafter, float] | None = None
         self._member: DrafterMember | None = None
-        super().__init__(name, host)
+        super().__init__(name, host, placed=placed)
 
     async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
         if self._loaded is None:

@@ -10,11 +10,11 @@ import typer
 fleet_app = typer.Typer(no_args_is_help=True, help="A fleet on a Ray cluster: up, status, scale, drain, down.")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The fleet file; deploy/fleet.yaml explains it")]
-SameConfig = Annotated[
-    Path | None, typer.Option("--config", "-c", help="As for `up`; not needed here, the fleet is asked itself")
-]
 ClusterAddress = Annotated[
     str, typer.Option("--address", help="Of the Ray cluster: host:port, local (a Ray of one's own), or auto")
+]
+Unread = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Not read here; every fleet command may be given it")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 Grace = Annotated[str, typer.Option(help="Running texts of a verifier get so long before they go elsewhere")]
@@ -24,8 +24,10 @@ Grace = Annotated[str, typer.Option(help="Running texts of a verifier get so lon
 def up(
     config: Config,
     address: ClusterAddress = "auto",
-    wait: Annotated[str | None, typer.Option(help="For nodes that are to come  [default: of the file]")] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail at once if a node is missing")] = False,
+    wait: Annotated[
+        str | None, typer.Option(help="For nodes and room that are to come  [default: of the file]")
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail at once if a node or room is missing")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start what is not there yet, and wait until all of it serves; auto starts a Ray here where there is none."""
@@ -40,11 +42,17 @@ def up(
 
 
 @fleet_app.command()
-def status(address: ClusterAddress = "auto", as_json: AsJson = False, config: SameConfig = None) -> None:
+def status(
+    address: ClusterAddress = "auto",
+    as_json: AsJson = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Say what is not as this fleet file has it  [default: none]")
+    ] = None,
+) -> None:
     """Every actor, and the fleet as the coordinator sees it."""
     from dragoman.ray_fleet.commands import run_status
 
-    run_status(address, as_json=as_json)
+    run_status(address, as_json=as_json, config=config)
 
 
 @fleet_app.command()
@@ -66,7 +74,7 @@ def drain(
     replica: Annotated[str, typer.Argument(help="GROUP/NUMBER, as `fleet status` shows it")],
     address: ClusterAddress = "auto",
     grace: Grace = "30s",
-    config: SameConfig = None,
+    config: Unread = None,
 ) -> None:
     """Take one replica out of service: its texts end or go elsewhere, then it is removed."""
     from dragoman.durations import parse_duration
@@ -76,7 +84,7 @@ def drain(
 
 
 @fleet_app.command()
-def down(address: ClusterAddress = "auto", config: SameConfig = None) -> None:
+def down(address: ClusterAddress = "auto", config: Unread = None) -> None:
     """End the fleet's actors, and the Ray that `fleet up` started, if it did."""
     from dragoman.ray_fleet.commands import run_down
 

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from protos.transport import Address, Backoff
@@ -29,11 +29,20 @@ _FINAL = (InputError, ModelError, VersionMismatchError)
 
 
 class SelfStarting(ABC):
-    """Construct inside a running event loop. ``host``: asked for the address of the machine that this runs on."""
+    """Construct inside a running event loop. ``host``: asked for the address of the machine that this runs on.
+    ``placed``: what was asked of that machine, for ``describe`` to tell."""
 
-    def __init__(self, name: str, host: Callable[[], str], *, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        host: Callable[[], str],
+        *,
+        placed: Mapping[str, object] | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
         self.name = name
         self._host = host
+        self._placed = dict(placed or {})
         self._backoff = backoff or Backoff(shortest=0.5, longest=10.0)
         self._address: Address | None = None
         self._problem: DragomanError | None = None
@@ -101,6 +110,7 @@ class SelfStarting(ABC):
             "host": self._host(),
             "pid": os.getpid(),
             "version": VERSION,
+            "placed": self._placed,
             "problem": str(self._problem or ""),
             "serving": self._settled.is_set() and self._problem is None,
             **self._facts(),

@@ -19,7 +19,8 @@ from dragoman.completion import Chunk, Completion
 from dragoman.fleet_client import FleetClient
 from dragoman.ray_fleet import cluster as ray_cluster
 from dragoman.ray_fleet.config import FleetFile
-from dragoman.ray_fleet.launcher import Launcher, Standing
+from dragoman.ray_fleet.launcher import Launcher
+from dragoman.ray_fleet.standing import Standing
 from protos.transport import Address
 from speculation.messages import Prompt
 from speculation.sampling import SamplingParams

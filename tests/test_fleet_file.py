@@ -32,8 +32,9 @@ def test_the_commented_file_names_every_setting_with_its_default():
     assert set(written["targets"][0]) == set(Target.model_fields)
     assert set(written["drafters"][0]) == set(DrafterGroup.model_fields)
     assert fleet.coordinator.settings == CoordinatorConfig()
-    assert fleet.targets == [Target(name="qwen", model="qwen2.5-coder-1.5b")]
-    assert fleet.drafters == [DrafterGroup(name="smollm2", model="smollm2-135m")]
+    # So that what the README scales it to has room on two CPUs, whoever else is told to have one.
+    assert fleet.targets == [Target(name="qwen", model="qwen2.5-coder-1.5b", num_cpus=0.25)]
+    assert fleet.drafters == [DrafterGroup(name="smollm2", model="smollm2-135m", num_cpus=0.1)]
     defaults = FleetFile(targets=[Target(name="a", model="m")])
     assert (fleet.wait_seconds, fleet.start_seconds) == (defaults.wait_seconds, defaults.start_seconds)
     assert fleet.coordinator == defaults.coordinator

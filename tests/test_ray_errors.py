@@ -103,16 +103,44 @@ async def test_fractions_of_a_logical_gpu_are_shared(cluster: RayCluster):
         async with FleetClient(actors["coordinator"].facts["address"]) as client:
             assert (await text_of(client)).stats.spans > 0
         await at_rest(actors["heron/0"].facts["address"], drafters=1)
-        # A second target has no room left; the fraction that is there is too small.
-        with pytest.raises(ConnectionFailedError, match="was not started yet"):
-            await asyncio.to_thread(
-                cluster.launcher.scale,
-                fleet.model_copy(update={"start_seconds": 2.0}),
-                {"target": 2},
-                drain_seconds=0,
-            )
+        # A second target has no room left, and nothing is waited for.
+        more = r"target=2 asks for 1 more x 0.6 GPU.* can never fit"
+        with pytest.raises(DragomanError, match=more) as caught:
+            await asyncio.to_thread(cluster.launcher.scale, fleet, {"target": 2}, drain_seconds=0)
+        assert "lower num_gpus of heron in the fleet file to 0.5, start those anew that hold" in caught.value.remedy
+        more = r"drafters=2 asks for 1 more x 0.4 GPU .* 0 is free \(held by heron/0 0.6, edge/0 0.4\)"
+        with pytest.raises(DragomanError, match=more) as caught:
+            await asyncio.to_thread(cluster.launcher.scale, fleet, {"drafters": 2}, drain_seconds=0)
+        assert "lower num_gpus of edge in the fleet file to 0.2, start those anew" in caught.value.remedy
         names = [one.name for one in await asyncio.to_thread(cluster.launcher.status)]
         assert names == ["coordinator", "heron/0", "edge/0"]
+
+
+async def test_a_cluster_that_grows_is_waited_for_once_actors_ask_it_to(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+):
+    """Nodes of its groups come when actors wait for them, so that nothing is gained by waiting before that."""
+    with monkeypatch.context() as patch:
+        patch.setenv("RAY_NODE_TYPE_NAME", "workers")  # as autoscalers set it
+        small = cluster.add("small", cpus=1)
+    late = cluster.fleet().drafters[0].model_dump() | {"labels": {"role": "small"}, "num_cpus": 2}
+    fleet = cluster.fleet(drafters=[late])
+    cluster.lines.clear()
+    coming = asyncio.create_task(asyncio.to_thread(cluster.launcher.up, fleet, wait_seconds=60))
+    large = None
+    try:
+        async with asyncio.timeout(60):
+            while not any("edge/0 is not there yet: its actor was not started yet" in line for line in cluster.lines):
+                await asyncio.sleep(0.05)
+        assert any("waiting for the cluster to add a node" in line for line in cluster.lines)
+        large = cluster.add("small", cpus=2)
+        assert {one.state for one in await coming} == {"serving"}
+    finally:
+        await asyncio.gather(coming, return_exceptions=True)
+        await asyncio.to_thread(cluster.launcher.down)
+        for node in (small, large):
+            if node is not None:
+                cluster.nodes.remove_node(node)
 
 
 def test_device_cuda_without_one_says_so(cluster: RayCluster):

@@ -13,7 +13,7 @@ import pytest
 from dragoman.completion import Chunk
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import child
-from dragoman.ray_fleet.launcher import Standing
+from dragoman.ray_fleet.standing import Standing
 from tests.ray_clusters import (
     ACCELERATOR,
     EDGE,
@@ -122,8 +122,9 @@ async def test_a_drained_verifier_hands_its_texts_over(cluster: RayCluster):
             cluster.launcher.up, fleet.model_copy(update={"drafters": others}), wait_seconds=0
         )
         assert [one.name for one in again] == ["coordinator", "heron/0", "heron/1", "edge/0"]
-        assert [line for line in cluster.lines if "other settings" in line] == [
-            "edge/0 runs with other settings than the file has: end it and bring it up again"
+        assert [line for line in cluster.lines if "the file" in line] == [
+            "edge/0 as started before: max_sessions 4 (the file has 2); to apply the file: "
+            "`dragoman fleet drain edge/N` one by one, then `dragoman fleet up` or `scale`"
         ]
 
 

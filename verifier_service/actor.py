@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +53,14 @@ class VerifierActor(SelfStarting):
         host: Callable[[], str],
         coordinator: Whereabouts,
         instruments: Callable[[str], Instruments] = lambda name: NoInstruments(),
+        placed: Mapping[str, object] | None = None,
     ) -> None:
         self.settings = settings
         self._instruments = instruments(name)
         self._coordinator = coordinator
         self._engine: Engine | None = None
         self._server: VerifierServer | None = None
-        super().__init__(name, host)
+        super().__init__(name, host, placed=placed)
 
     async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
         if self._engine is None:

@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from dragoman.ray_fleet.local_ray import LocalRay
+from dragoman.ray_fleet.loopback_node import stay_on_loopback
 from dragoman.ray_fleet.probe import MODE, probe
+from dragoman.ray_fleet.stopping import handler_kept
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 
@@ -89,16 +91,21 @@ def connect(address: Address) -> ModuleType:
         )
     # Ray reads it once, when it is imported.
     os.environ[MODE] = probed.auth_mode
+    # What an actor raises is shown as one line, by whoever asked; Ray would log that of earlier, forgotten calls too.
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
+    if address.host in ("127.0.0.1", "localhost"):
+        stay_on_loopback()
     import ray
 
     try:
-        ray.init(
-            address=str(address),
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            runtime_env=_runtime_env(),
-        )
+        with handler_kept():
+            ray.init(
+                address=str(address),
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                runtime_env=_runtime_env(),
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ConnectionFailedError(f"Ray at {address}: {reason}") from error

@@ -20,8 +20,10 @@ from dragoman.ray_fleet import cluster
 from dragoman.ray_fleet.config import FleetFile, read_fleet
 from dragoman.ray_fleet.discovery import loopback, own_host
 from dragoman.ray_fleet.labels import label_sets
-from dragoman.ray_fleet.launcher import Launcher, Standing
+from dragoman.ray_fleet.launcher import Launcher
 from dragoman.ray_fleet.local_ray import LocalRay
+from dragoman.ray_fleet.standing import Standing, unlike
+from dragoman.ray_fleet.stopping import stoppable
 from dragoman.terminal import err
 from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
@@ -30,6 +32,7 @@ from speculation.errors import ConnectionFailedError, DragomanError, InputError
 OWN_NODES_SECONDS = 60.0
 
 
+@stoppable()
 def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: bool) -> None:
     """``wait_seconds`` None: as the file says."""
     fleet = read_fleet(config)
@@ -49,10 +52,13 @@ def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: b
         console.print(how_to_get_text(standings), highlight=False, soft_wrap=True)
 
 
-def run_status(address: str, *, as_json: bool) -> None:
-    """The actors by Ray's word, and the fleet by the coordinator's."""
+@stoppable()
+def run_status(address: str, *, as_json: bool, config: Path | None = None) -> None:
+    """The actors by Ray's word, and the fleet by the coordinator's; with a file, what is not as the file has it."""
+    file = read_fleet(config) if config is not None else None
     with _launcher(_existing(address)) as launcher:
         standings = launcher.status()
+    unlike_file = unlike(file, standings) if file is not None else []
     problem, fleet = "", None
     coordinator = next((one.facts.get("address") for one in standings if one.kind == "coordinator"), None)
     if coordinator:
@@ -62,7 +68,8 @@ def run_status(address: str, *, as_json: bool) -> None:
             problem = str(error)
     if as_json:
         told: dict[str, Any] = {"actors": [standing.to_json() for standing in standings]}
-        print(json.dumps(told | {"fleet": status_as_dict(fleet) if fleet is not None else None, "problem": problem}))
+        told |= {"fleet": status_as_dict(fleet) if fleet is not None else None, "problem": problem}
+        print(json.dumps(told | ({"unlike_file": unlike_file} if file is not None else {})))
         return
     console = Console()
     if not standings:
@@ -73,21 +80,30 @@ def run_status(address: str, *, as_json: bool) -> None:
         console.print(fleet_view(fleet, width=console.width))
     elif problem:
         console.print(problem, highlight=False, soft_wrap=True)
+    for line in unlike_file:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
+@stoppable()
 def run_scale(config: Path, address: str, sizes: Sequence[str], *, drain_seconds: float) -> None:
     fleet = read_fleet(config)
-    wanted = dict(_size(text) for text in sizes)
+    wanted: dict[str, int] = {}
+    for name, count in map(_size, sizes):
+        if name in wanted:
+            raise InputError("size", f"{name}={count}", f"comes after {name}={wanted[name]}", remedy="give one of them")
+        wanted[name] = count
     with _launcher(_existing(address)) as launcher:
         launcher.scale(fleet, wanted, drain_seconds=drain_seconds)
         Console().print(actor_table(launcher.status()))
 
 
+@stoppable()
 def run_drain(address: str, replica: str, *, drain_seconds: float) -> None:
     with _launcher(_existing(address)) as launcher:
         launcher.drain(replica, seconds=drain_seconds)
 
 
+@stoppable()
 def run_down(address: str) -> None:
     """Nothing there is nothing to do."""
     cluster.installed_version()
@@ -124,10 +140,13 @@ def _existing(address: str) -> Address:
 def _launcher(address: Address) -> Iterator[Launcher]:
     ray = cluster.connect(address)
     local = LocalRay.running()
-    host = loopback if local is not None and local.address == address else own_host
+    alone = local is not None and local.address == address
     try:
         yield Launcher(
-            ray, note=lambda words: err.print(words, highlight=False, soft_wrap=True, style="dim"), host=host
+            ray,
+            note=lambda words: err.print(words, highlight=False, soft_wrap=True, style="dim"),
+            host=loopback if alone else own_host,
+            alone=alone,
         )
     finally:
         ray.shutdown()

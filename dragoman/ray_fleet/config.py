@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,15 @@ class Place:
     name: str
     labels: Mapping[str, str]
     resources: Mapping[str, float]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the fleet file calls them."""
+        return {
+            "num_cpus": self.resources.get("CPU", 0),
+            "num_gpus": self.resources.get("GPU", 0),
+            "labels": dict(self.labels),
+        }
 
 
 class PlanSettings(Settings):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
+from dragoman.ray_fleet.admission import Admission
 from dragoman.ray_fleet.calls import Answer, Outcome, ask, ask_until
 from dragoman.ray_fleet.config import MAX_REPLICAS, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, own_host
-from dragoman.ray_fleet.nodes import alive, problem_of, wait_for_nodes
 from dragoman.ray_fleet.replicas import (
     Replica,
     handle_of,
@@ -22,11 +20,13 @@ from dragoman.ray_fleet.replicas import (
     start_coordinator,
     start_replica,
 )
+from dragoman.ray_fleet.room import Ask
+from dragoman.ray_fleet.standing import Standing, differences, unlike
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 
 Note = Callable[[str], None]
 #: Seconds for an actor's answer to a plain question, and for its end.
-_ANSWER: Final = 5.0
+_ANSWER: Final = 10.0
 _STOP: Final = 10.0
 #: Seconds between two words about what is still coming up.
 _PATIENCE: Final = 10.0
@@ -36,55 +36,52 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-@dataclass(slots=True)
-class Standing:
-    """How an actor stands: what it tells of itself, or why it tells nothing."""
-
-    name: str
-    kind: str
-    outcome: Outcome
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    why: str = ""
-
-    @property
-    def state(self) -> str:
-        """For people: serving, starting, restarting, dead or silent."""
-        if self.outcome is not Outcome.ANSWERED:
-            return {Outcome.AWAY: "restarting", Outcome.GONE: "dead", Outcome.SILENT: "silent"}[self.outcome]
-        if self.facts.get("draining"):
-            return "draining"
-        return "serving" if self.facts["serving"] else "starting"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "kind": self.kind, "state": self.state, "why": self.why, **self.facts}
-
-
 class Launcher:
     """``ray``: connected to the cluster. ``note``: told what happens, line by line. ``host``: called in the actors that
-    are started, for the address that they listen at."""
+    are started, for the address that they listen at. ``alone``: the cluster is one that `fleet up` started, which no
+    other node will join."""
 
-    def __init__(self, ray: ModuleType, *, note: Note = lambda words: None, host: Callable[[], str] = own_host) -> None:
+    def __init__(
+        self,
+        ray: ModuleType,
+        *,
+        note: Note = lambda words: None,
+        host: Callable[[], str] = own_host,
+        alone: bool = False,
+    ) -> None:
         self._ray = ray
         self._host = host
         self._note = note
+        self._admission = Admission(ray, note=note, standings=self.status, alone=alone)
 
     # ---- up -----------------------------------------------------------------------------------------------------
 
     def up(self, fleet: FleetFile, *, wait_seconds: float) -> list[Standing]:
         """Start what is not there, and wait until all of it serves.
 
-        Raises DragomanError if a group has no node that could host it after ``wait_seconds``, InputError or ModelError
-        of an actor that cannot serve, ConnectionFailedError for one that does not come up in time. Actors that this
-        call started and that do not serve are removed again.
+        Raises DragomanError if a group has no node that could host it after ``wait_seconds``, or no node has room left
+        for it, InputError or ModelError of an actor that cannot serve, ConnectionFailedError for one that does not come
+        up in time. Actors that this call started and that do not serve are removed again.
         """
-        wait_for_nodes(self._ray, fleet.places, wait_seconds, note=self._note)
-        found = self._start(fleet)
-        self._tell_differences(fleet, found)
+        there = self.status()
+        asks = [_ask(group.name, group, there) for group in fleet.groups]
+        if not any(one.name == COORDINATOR for one in there):
+            asks.insert(0, Ask(COORDINATOR, fleet.coordinator.place, 1, {}))
+        grows = wait_seconds > 0 and self._admission.grows()
+        if grows:
+            self._admission.tell(asks)
+        else:
+            self._admission.await_nodes(fleet.places, wait_seconds)
+            self._admission.await_room(asks, wait_seconds)
+        found = self._start(fleet, fleet.start_seconds + (wait_seconds if grows else 0.0))
+        names = {one.name for one in found}
+        for line in unlike(fleet, [*found, *(one for one in self.status() if one.name not in names)]):
+            self._note(line)
         return found
 
-    def _start(self, fleet: FleetFile) -> list[Standing]:
+    def _start(self, fleet: FleetFile, seconds: float) -> list[Standing]:
         """All at once, then wait for each."""
-        until = time.monotonic() + fleet.start_seconds
+        until = time.monotonic() + seconds
         before = {replica.actor_name for replica in running(self._ray)}
         new = [] if handle_of(self._ray, COORDINATOR) else [COORDINATOR]
         try:
@@ -141,19 +138,7 @@ class Launcher:
                 serves = False
             if not serves:
                 self._ray.kill(handle)
-
-    def _tell_differences(self, fleet: FleetFile, found: list[Standing]) -> None:
-        """What was there before may not be what the file says now."""
-        wanted = {COORDINATOR: {"port": fleet.coordinator.port, **fleet.coordinator.settings.model_dump()}}
-        for group in fleet.groups:
-            for number in range(group.replicas):
-                wanted[f"{group.name}/{number}"] = dataclasses.asdict(group.settings_of(number))
-        for one in found:
-            if one.facts["settings"] != wanted[one.name]:
-                self._note(f"{one.name} runs with other settings than the file has: end it and bring it up again")
-        for replica in running(self._ray):
-            if replica.name not in wanted:
-                self._note(f"{replica.name} runs too, and is not in the file")
+                self._note(f"{name.partition('/')[2] or name} is removed again: it does not serve")
 
     # ---- status -------------------------------------------------------------------------------------------------
 
@@ -176,27 +161,35 @@ class Launcher:
 
     def scale(self, fleet: FleetFile, sizes: Mapping[str, int], *, drain_seconds: float) -> list[Standing]:
         """Change how many replicas a group has; texts go on meanwhile. Raises what ``up`` raises."""
-        wanted = [self._resized(fleet, name, count) for name, count in sizes.items()]
-        nodes = alive(self._ray)
-        for group in wanted:
-            problem = problem_of(group.place, nodes) if group.replicas else ""
-            if problem:
-                raise DragomanError(f"{group.name} has no place: {problem}")
-        for group in wanted:
-            surplus = [one for one in running(self._ray) if self._belongs(one, group) and one.number >= group.replicas]
-            _at_once(lambda one: self.remove(one, drain_seconds=drain_seconds), sorted(surplus, reverse=True))
-        targets = [group for group in wanted if isinstance(group, Target)]
-        drafters = [group for group in wanted if isinstance(group, DrafterGroup)]
-        return self._start(fleet.model_copy(update={"targets": targets, "drafters": drafters}))
+        wanted = {name: self._resized(fleet, name, count) for name, count in sizes.items()}
+        groups = [*wanted.values()]
+        if len({group.name for group in groups}) < len(groups):
+            raise InputError("sizes", ", ".join(sizes), "name a group twice", remedy="give each group one size")
+        there = self.status()
+        for line in differences(fleet, groups, there):
+            self._note(line)
+        asks = [_ask(f"{name}={sizes[name]}", group, there) for name, group in wanted.items()]
+        surplus = [one for one in running(self._ray) if any(_is_beyond(one, group) for group in groups)]
+        grows = fleet.wait_seconds > 0 and self._admission.grows()
+        if not grows:
+            ending = [one for one in there if any(one.name == replica.name for replica in surplus)]
+            self._admission.await_nodes([ask.place for ask in asks if ask.count], 0.0)
+            self._admission.await_room(asks, 0.0, ending=ending)
+        _at_once(lambda one: self.remove(one, drain_seconds=drain_seconds), sorted(surplus, reverse=True))
+        if grows:
+            self._admission.tell(asks)
+        elif surplus:
+            self._admission.await_room(asks, 0.0)
+        targets = [group for group in groups if isinstance(group, Target)]
+        drafters = [group for group in groups if isinstance(group, DrafterGroup)]
+        resized = fleet.model_copy(update={"targets": targets, "drafters": drafters})
+        return self._start(resized, fleet.start_seconds + (fleet.wait_seconds if grows else 0.0))
 
     def _resized(self, fleet: FleetFile, name: str, count: int) -> Target | DrafterGroup:
         group = self._group(fleet, name)
         if count > MAX_REPLICAS:
             raise InputError(group.name, count, "is too many replicas", remedy=f"{MAX_REPLICAS} at most")
         return group.model_copy(update={"replicas": count})
-
-    def _belongs(self, replica: Replica, group: Target | DrafterGroup) -> bool:
-        return replica.kind == kind_of(group) and replica.group == group.name
 
     def _group(self, fleet: FleetFile, name: str) -> Target | DrafterGroup:
         """By its name; ``target`` and ``drafters`` will do where there is only one of the kind."""
@@ -244,6 +237,18 @@ class Launcher:
             self._ray.kill(coordinator)
             self._note("the coordinator is gone")
         return len(replicas) + (coordinator is not None)
+
+
+def _ask(words: str, group: Target | DrafterGroup, there: Iterable[Standing]) -> Ask:
+    """For those that the group lacks."""
+    names = {f"{group.name}/{number}" for number in range(group.replicas)}
+    kept = {one.name: one.held for one in there if one.name in names}
+    return Ask(words, group.place, len(names) - len(kept), kept)
+
+
+def _is_beyond(replica: Replica, group: Target | DrafterGroup) -> bool:
+    """Of the group, and more than it shall have."""
+    return replica.kind == kind_of(group) and replica.group == group.name and replica.number >= group.replicas
 
 
 def _at_once(call: Callable[[_T], _R], arguments: Iterable[_T]) -> list[_R]:

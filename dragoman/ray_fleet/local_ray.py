@@ -2,8 +2,8 @@
 
 It outlives the command that starts it, and has no dashboard, which takes longer to start than all the rest. What has
 to be known of it stands in a file in DRAGOMAN_HOME. It wants a token, which lies there as well: whoever reaches Ray's
-ports may run any code, and a machine has several users. The fleet's own servers, which are not encrypted, listen on
-loopback there.
+ports may run any code, and a machine has several users. All of it listens on 127.0.0.1 only, the fleet's own servers,
+which are not encrypted, as well.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import Self
 
 import psutil
 
+from dragoman.ray_fleet import loopback_node
+from dragoman.ray_fleet.loopback_node import HOST, stay_on_loopback
 from dragoman.ray_fleet.probe import MODE, probe
 from language_models.conversions import home, writing
 from protos.transport import Address
@@ -80,14 +82,14 @@ class LocalRay:
         mode = os.environ.get(MODE) or "token"
         _token(mode)
         started: list[_Process] = []
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
-        address = Address(_own_ip(), port)
+        # Ray Client's has a fixed port by default, at which another Ray may listen.
+        port, client_port = _free_ports(2)
+        address = Address(HOST, port)
         try:
             for number, labels in enumerate(nodes):
                 arguments = [f"--num-cpus={num_cpus}", f"--node-ip-address={address.host}"]
                 head = ["--head", f"--port={port}", "--include-dashboard=false"]
+                head.append(f"--ray-client-server-port={client_port}")
                 arguments += [f"--address={address}"] if number else head
                 if labels:
                     arguments.append(f"--labels={','.join(f'{name}={value}' for name, value in labels.items())}")
@@ -105,6 +107,7 @@ class LocalRay:
     def use(self) -> Address:
         """Set this process's environment for it; returns its address."""
         _token(self.auth_mode)
+        stay_on_loopback()
         return self.address
 
     def stop(self) -> None:
@@ -142,18 +145,17 @@ def _token(mode: str) -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
-def _own_ip() -> str:
-    """The address that Ray takes for this machine's: that of the way out, which is not used."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
-        try:
-            out.connect(("8.8.8.8", 80))
-            return str(out.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
+def _free_ports(count: int) -> list[int]:
+    """Different ones."""
+    with contextlib.ExitStack() as opened:
+        found = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind((HOST, 0))
+        return [int(each.getsockname()[1]) for each in found]
 
 
 def _start_node(arguments: list[str], log: Path) -> _Process:
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *arguments]
+    command = [sys.executable, "-m", loopback_node.__name__, "start", "--block", "--disable-usage-stats", *arguments]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         node = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +16,34 @@ from speculation.errors import DragomanError
 _POLL: Final = 0.5
 #: Ray's own labels say nothing that a person would have to know here.
 _OWN_LABEL = "ray.io/node-id"
+#: Nodes have it that something starts and stops by groups: an autoscaler, `ray up`, KubeRay.
+_MANAGED: Final = "ray.io/node-group"
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One that is alive."""
+    """One that is alive. ``free``: what is left of its ``resources``."""
 
     host: str
     labels: Mapping[str, str]
     resources: Mapping[str, float]
+    free: Mapping[str, float]
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Node:
+    def of(cls, told: Mapping[str, Any], free: Mapping[str, float] | None = None) -> Node:
+        """``told``: by ``ray.nodes()``; ``free`` None: all of it."""
         labels = {name: value for name, value in told["Labels"].items() if name != _OWN_LABEL}
-        return cls(told["NodeManagerAddress"], labels, told["Resources"])
+        return cls(told["NodeManagerAddress"], labels, told["Resources"], told["Resources"] if free is None else free)
+
+    def fulfils(self, place: Place) -> bool:
+        """Whether it is the kind of node that the place asks for, however large and busy it is."""
+        labelled = all(fulfils(self.labels.get(name), value) for name, value in place.labels.items())
+        return labelled and (HEAD not in place.resources or HEAD in self.resources)
+
+    def freed(self, held: Mapping[str, float]) -> Node:
+        """The same once an actor that held so much has ended."""
+        free = {name: min(self.free.get(name, 0) + held.get(name, 0), most) for name, most in self.resources.items()}
+        return dataclasses.replace(self, free=free)
 
     def __str__(self) -> str:
         labels = ", ".join(f"{name}={value}" for name, value in sorted(self.labels.items())) or "no label"
@@ -57,7 +72,20 @@ def problem_of(place: Place, nodes: Sequence[Node]) -> str:
 
 
 def alive(ray: ModuleType) -> list[Node]:
+    """Without what is free on them."""
     return [Node.of(told) for told in ray.nodes() if told["Alive"]]
+
+
+def with_room(ray: ModuleType) -> list[Node]:
+    """With what is free on them, as of the last tenth of a second or so; a node that has just joined is all free."""
+    free = ray._private.state.available_resources_per_node()
+    return [Node.of(told, free.get(told["NodeID"])) for told in ray.nodes() if told["Alive"]]
+
+
+def may_grow(nodes: Sequence[Node]) -> bool:
+    """Whether nodes may join by themselves once actors wait for them. Of managed nodes Ray does not tell whether an
+    autoscaler is what manages them, so that some of which this is true never grow."""
+    return any(_MANAGED in node.labels for node in nodes)
 
 
 def wait_for_nodes(

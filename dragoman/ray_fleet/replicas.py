@@ -61,19 +61,24 @@ def start_coordinator(ray: ModuleType, wanted: CoordinatorSettings, *, host: Cal
     """The coordinator's actor, started if it is not there."""
     options = _options(COORDINATOR, wanted.place)
     config = CoordinatorConfig.model_validate(wanted.settings.model_dump())
-    return ray.remote(CoordinatorActor).options(**options).remote(COORDINATOR, config, wanted.port, host=host)
+    made = ray.remote(CoordinatorActor).options(**options)
+    return made.remote(COORDINATOR, config, wanted.port, host=host, placed=wanted.place.settings)
 
 
 def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int, *, host: Callable[[], str]) -> Any:
     """The actor of a group's replica, started if it is not there. ``host``: called in it for where it listens."""
     replica = Replica(kind_of(group), group.name, number)
-    options = _options(replica.actor_name, group.place)
-    common = {"host": host, "coordinator": functools.partial(coordinator_address, NAMESPACE)}
+    # Spread: a lost machine shall not take all replicas along, and fractions of a CPU not crowd on one of several.
+    options = _options(replica.actor_name, group.place) | {"scheduling_strategy": "SPREAD"}
+    common = {
+        "host": host,
+        "coordinator": functools.partial(coordinator_address, NAMESPACE),
+        "placed": group.place.settings,
+    }
     if isinstance(group, DrafterGroup):
         made = ray.remote(DrafterActor).options(**options)
         return made.remote(replica.name, group.settings_of(number), **common)
-    # Spread: a lost machine shall not take all replicas along.
-    made = ray.remote(VerifierActor).options(**options, scheduling_strategy="SPREAD")
+    made = ray.remote(VerifierActor).options(**options)
     return made.remote(replica.name, group.settings_of(number), **common, instruments=RayInstruments)
 
 
