@@ -10,6 +10,7 @@ from drafter_service.draft_prompts import template_notes
 from drafter_service.draft_source import DraftSource
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.proposing_source import ProposingSource
+from drafter_service.string_proposing_source import StringProposingSource
 from drafter_service.target_vocabularies import TargetVocabularies
 from language_models.causal_lm import CausalLM
 from language_models.tokenizer_check import Role, check_tokenizer
@@ -48,7 +49,8 @@ class ModelDrafter:
 
     def open(self, offer: SessionOffer) -> DraftSource:
         if offer.rule.proposes:
-            return ProposingSource(self.model, self.noise, offer, self.targets.get(offer.vocab_hash))
+            kind = StringProposingSource if offer.rule is Rule.STRING_REJECTION else ProposingSource
+            return kind(self.model, self.noise, offer, self.targets.get(offer.vocab_hash))
         return ModelDraftSource(self.model, self.noise, offer)
 
     def measure(self) -> float:

@@ -64,7 +64,7 @@ def accept_race(target_logits: Tensor, draft: CandidateTree, sampler: TokenSampl
 
 def accept_rejection(
     target_logits: Tensor,
-    draft_tokens: Sequence[int],
+    draft: CandidateTree,
     proposals: Sequence[Proposal | None],
     sampler: TokenSampler,
     *,
@@ -74,12 +74,14 @@ def accept_rejection(
     Leviathan et al. 2023, algorithm 1. Also SLRS (algorithm 3), whose q is psi (``speculation/string_rejection.py``).
 
     x_i = X_i with probability min(1, p_i(X_i) / q_i(X_i)), else a draw from the normalised positive part of p_i - q_i.
-    proposals: (X_i, q_i) of each draft token; None for one that comes without q and is verified by agreement.
+    proposals: (X_i, q_i) of each candidate; None for one that comes without q and is verified by agreement: where it
+    equals what is drawn, instead of X_i or without one, it saves a step. Of candidates with one parent at most one has
+    a proposal.
     Other arguments as for ``accept_exact``.
     """
     if sampler.stream == RACE_STREAM:
         raise ValueError("rejection draws independently of the drafter: the stream must not be the shared one")
-    return _verify(target_logits, CandidateTree.chain(draft_tokens), proposals, sampler, max_tokens)
+    return _verify(target_logits, draft, proposals, sampler, max_tokens)
 
 
 def accept(
@@ -91,14 +93,14 @@ def accept(
     *,
     max_tokens: int,
 ) -> Acceptance:
-    """By the rule's function; with proposals ``draft`` is a chain."""
+    """By the rule's function."""
     match rule:
         case Rule.RACE:
             return accept_race(target_logits, draft, sampler, max_tokens=max_tokens)
         case Rule.EXACT:
             return accept_exact(target_logits, draft, sampler, max_tokens=max_tokens)
         case Rule.REJECTION | Rule.STRING_REJECTION:
-            return accept_rejection(target_logits, draft.tokens, proposals, sampler, max_tokens=max_tokens)
+            return accept_rejection(target_logits, draft, proposals, sampler, max_tokens=max_tokens)
     raise ValueError(f"{rule} is not a rule that a session can run")
 
 
@@ -120,17 +122,18 @@ def _verify(
     sampler: TokenSampler,
     max_tokens: int,
 ) -> Acceptance:
-    """``proposals``: none, or one for each candidate of a chain."""
+    """``proposals``: none, or one or None for each candidate."""
     k = len(draft)
     if target_logits.shape[0] != k + 1:
         raise ValueError(f"{k} draft tokens need {k + 1} rows of logits, not {target_logits.shape[0]}")
+    drawn = {parent: each for parent, each in zip(draft.parents, proposals, strict=False) if each is not None}
     committed: list[int] = []
     path: list[int] = []
     node: int | None = ROOT
     while node is not None and len(committed) < max_tokens:
         # x ~ p( . | committed text): the row of a node whose ancestors all agreed. After a leaf: the bonus token.
         logits = target_logits[node + 1]
-        proposal = proposals[node + 1] if node + 1 < len(proposals) else None
+        proposal = drawn.get(node)
         x = sampler.draw(logits) if proposal is None else _decide(logits, proposal, sampler)
         sampler.advance(x)
         committed.append(x)

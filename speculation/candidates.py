@@ -86,10 +86,10 @@ class CandidateBuilder:
     """
 
     def __init__(self, vocab: ByteVocab, encode: Callable[[str], list[int]], *, may_end: bool, free: int = 0) -> None:
-        self._vocab = vocab
+        self.vocab = vocab
+        self.free = free
         self._encode = encode
         self._end_id = vocab.end_ids[0] if may_end and vocab.end_ids else None
-        self._free = free
 
     def build(
         self,
@@ -117,7 +117,7 @@ class CandidateBuilder:
             first = first or sent
         # A child is never likelier than its parent, and comes after it: the sort keeps the order of equals.
         found.sort(key=lambda node: -node.chance)
-        chosen = [node for place, node in enumerate(found[:width]) if place < self._free or node.chance >= threshold]
+        chosen = [node for place, node in enumerate(found[:width]) if place < self.free or node.chance >= threshold]
         numbers = {id(node): number for number, node in enumerate(chosen)} | {id(root): ROOT}
         return CandidateTree(
             tuple(node.token for node in chosen),
@@ -129,7 +129,7 @@ class CandidateBuilder:
     def _least(self, found: list[_Node], width: int, threshold: float) -> float:
         """What a further candidate must be likelier than to be chosen."""
         if len(found) < width:
-            return threshold if len(found) >= self._free else 0.0
+            return threshold if len(found) >= self.free else 0.0
         return heapq.nlargest(width, (node.chance for node in found))[-1]
 
     def _add(self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node]) -> list[_Node]:
@@ -137,7 +137,7 @@ class CandidateBuilder:
         node, sent, end = root, list[_Node](), 0
         tokens = self.spell(path, tail, limit)
         for token, author in zip(tokens, self.authors(path, tokens), strict=True):
-            end += len(self._vocab.bytes_of(token))
+            end += len(self.vocab.bytes_of(token))
             node = self._child(node, token, path.chances[end - 1] if end else 1.0, author, found)
             if end <= path.sent:
                 sent.append(node)
@@ -145,14 +145,14 @@ class CandidateBuilder:
 
     def authors(self, path: DraftPath, tokens: Sequence[int]) -> list[Source]:
         """Who guessed each of the tokens that spell a branch: the whole of it, or its last part."""
-        lengths = [len(self._vocab.bytes_of(token)) for token in tokens]
+        lengths = [len(self.vocab.bytes_of(token)) for token in tokens]
         ends = itertools.accumulate(lengths)
         return [path.author(end) if length else path.end_author for length, end in zip(lengths, ends, strict=True)]
 
     def spell(self, path: DraftPath, tail: Sequence[int], limit: int) -> list[int]:
         """At most ``limit`` tokens that spell a branch behind ``tail``, with the end token where it ends."""
-        tokens = retokenize(path.text, tail, self._vocab, self._encode, limit=limit)
-        whole = sum(len(self._vocab.bytes_of(token)) for token in tokens) == len(path.text)
+        tokens = retokenize(path.text, tail, self.vocab, self._encode, limit=limit)
+        whole = sum(len(self.vocab.bytes_of(token)) for token in tokens) == len(path.text)
         if path.ends and whole and len(tokens) < limit and self._end_id is not None:
             tokens.append(self._end_id)
         return tokens

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from speculation.draft_node import NO_TRUST, DraftNode, Voices, first_of
+from speculation.draft_node import DraftNode, first_of
 from speculation.draft_path import DraftPath
 from speculation.source import Source
 
@@ -21,14 +21,15 @@ _Turn = tuple[float, int, DraftNode, bytes, tuple[float, ...], tuple[Source, ...
 def branches(root: DraftNode, *, limit: int, trust: Mapping[Source, float]) -> Iterator[DraftPath]:
     """The first branch in order, then those that turn off from the ones before, the likeliest turn first.
 
-    At most ``limit`` bytes of each. ``trust``: what the chances that a source gives are multiplied with.
+    At most ``limit`` bytes of each, and none across a place beyond ``root`` where a token was drawn. ``trust``: what
+    the chances that a source gives are multiplied with.
     """
     order = itertools.count()
     turns: list[_Turn] = [(-1.0, next(order), root, b"", (), (), trust)]
     while turns:
         turn, _, node, text, chances, sources, weights = heapq.heappop(turns)
         path, so_far, authors, chance = bytearray(text), list(chances), list(sources), -turn
-        while len(path) < limit:
+        while len(path) < limit and not _is_drawn(node, root):
             best, child = node.best_child(trust)
             for byte, other in node.children.items():
                 if other is not child:
@@ -43,21 +44,15 @@ def branches(root: DraftNode, *, limit: int, trust: Mapping[Source, float]) -> I
             so_far.append(chance)
             authors.append(author)
             node = child
-        ends = node.ends if node.ends and node.best_child(trust)[1] is None else {}
-        yield path_of(path, authors, ends, tuple(so_far), -turn, trust)
+        drawn = _is_drawn(node, root)
+        ends = node.ends if node.ends and not drawn and node.best_child(trust)[1] is None else {}
+        ends_by = first_of(ends, trust)[1] if ends else None
+        found = bytes(path), bool(ends), tuple(so_far), -turn, tuple(authors), ends_by
+        yield DraftPath(*found, drawn_at=node if drawn else None)
 
 
-def path_of(
-    text: bytearray,
-    sources: Sequence[Source],
-    ends: Voices,
-    chances: tuple[float, ...] = (),
-    turning_chance: float = 1.0,
-    trust: Mapping[Source, float] = NO_TRUST,
-) -> DraftPath:
-    """A branch that was followed so far. ``ends``: who guesses that it ends there."""
-    ends_by = first_of(ends, trust)[1] if ends else None
-    return DraftPath(bytes(text), bool(ends), chances, turning_chance, tuple(sources), ends_by)
+def _is_drawn(node: DraftNode, root: DraftNode) -> bool:
+    return node is not root and node.proposal is not None
 
 
 def guesses(root: DraftNode, source: Source) -> dict[bytes, float]:

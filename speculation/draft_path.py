@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from speculation.draft_node import DraftNode
 from speculation.source import DRAFTER, Source, SourceKind
 
 
 @dataclass(frozen=True, slots=True)
 class DraftPath:
-    """One branch from the committed end: its bytes, and whether its source thinks the text ends there.
+    """One branch from the committed end, or another place: its bytes, and whether its source thinks that the text ends.
 
     ``chances``: that the target writes the text up to and with each byte, by the word of the sources and the trust in
     them. ``turning_chance``: that it turns off here from the branches before this one. ``sources``: who guessed each
-    byte. ``ends_by``: who guessed the end.
+    byte. ``ends_by``: who guessed the end. ``drawn_at``: the place where it ends, if a token was drawn there.
     """
 
     text: bytes
@@ -22,6 +23,7 @@ class DraftPath:
     turning_chance: float = 1.0
     sources: tuple[Source, ...] = ()
     ends_by: Source | None = None
+    drawn_at: DraftNode | None = None
 
     @property
     def sent(self) -> int:

@@ -16,11 +16,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 
-from speculation.draft_branches import branches, guesses, path_of
-from speculation.draft_node import NO_TRUST, DraftNode, first_of
+from speculation.draft_branches import branches, guesses
+from speculation.draft_node import NO_TRUST, DraftNode
 from speculation.draft_path import DraftPath
 from speculation.messages import Span
-from speculation.proposal import Proposal
 from speculation.source import Source, SourceKind
 from speculation.text_digest import DigestedText, extend_digest
 
@@ -153,23 +152,30 @@ class DraftTrie:
             node.hear_end(source, rank)
         return node
 
-    def drawn(self, *, limit: int, after: Place | None = None) -> tuple[list[tuple[Proposal, Source]], Place | None]:
-        """The tokens drawn from a place on (None: the committed end), one after another; and the place after them."""
-        node: DraftNode | None = after or self._root
-        found: list[tuple[Proposal, Source]] = []
-        while node is not None and node.proposal is not None and len(found) < limit:
-            proposal, piece, source = node.proposal
-            found.append((proposal, source))
-            if not piece:
-                node = None
-            for byte in piece:
-                node = node.children.get(byte) if node is not None else None
-        return found, node
+    @property
+    def root(self) -> Place:
+        """The committed end."""
+        return self._root
+
+    def after_drawn(self, place: Place) -> Place | None:
+        """Where the text goes on after the token drawn at a place; None if none was, or one without text."""
+        if place.proposal is None or not place.proposal[1]:
+            return None
+        node: DraftNode | None = place
+        for byte in place.proposal[1]:
+            node = node.children.get(byte) if node is not None else None
+        return node
 
     def has_drawn(self, count: int) -> bool:
-        """Whether so many tokens were drawn; fewer will do if what follows them came in another way, or is the end."""
-        drawn, place = self.drawn(limit=count)
-        return len(drawn) >= count or place is None or bool(place.children or place.ends)
+        """Whether so many tokens were drawn; fewer will do if what follows them was sent as text, or is the end."""
+        place: DraftNode | None = self._root
+        for _ in range(count):
+            if place is None or place.proposal is None:
+                break
+            place = self.after_drawn(place)
+        else:
+            return True
+        return place is None or bool(place.ends) or _was_sent(place)
 
     @property
     def has_draft(self) -> bool:
@@ -180,33 +186,17 @@ class DraftTrie:
     def has_sent(self) -> bool:
         """The same, of what was sent here only: by drafters, or by the client as its prediction."""
         root = self._root
-        return (
-            bool(root.ends)
-            or root.proposal is not None
-            or any(source.kind is not SourceKind.LOOKUP for child in root.children.values() for source in child.voices)
-        )
-
-    def text_to_drawn(self, *, limit: int, after: Place) -> tuple[DraftPath, Place | None]:
-        """The first text in order after a place, at most ``limit`` bytes, to where a token was drawn; that place."""
-        text, sources, node = bytearray(), list[Source](), after
-        while len(text) < limit:
-            byte, child = node.best_child()
-            if child is None:
-                return path_of(text, sources, node.ends), None
-            text.append(byte)
-            sources.append(first_of(child.voices, NO_TRUST)[1])
-            node = child
-            if node.proposal is not None:
-                return path_of(text, sources, {}), node
-        return path_of(text, sources, {}), None
+        return bool(root.ends) or root.proposal is not None or _was_sent(root)
 
     def guesses(self, source: Source) -> dict[bytes, float]:
         """How the text goes on by the word of one source: see ``draft_branches``."""
         return guesses(self._root, source)
 
-    def branches(self, *, limit: int, trust: Mapping[Source, float] = NO_TRUST) -> Iterator[DraftPath]:
-        """Of what is held, ``limit`` bytes of each at most: see ``draft_branches``."""
-        return branches(self._root, limit=limit, trust=trust)
+    def branches(
+        self, *, limit: int, trust: Mapping[Source, float] = NO_TRUST, after: Place | None = None
+    ) -> Iterator[DraftPath]:
+        """After a place (None: the committed end), at most ``limit`` bytes of each: see ``draft_branches``."""
+        return branches(after or self._root, limit=limit, trust=trust)
 
     def advance(self, text: bytes, *, zero_width: int = 0) -> None:
         """Commit ``text``: what agrees with it stays as draft, all else goes.
@@ -241,3 +231,8 @@ class DraftTrie:
         self.size = len(self._index) - 1
         drawn = (node.proposal for node in self._index.values())
         self._pairs = sum(len(proposal[0].ids) for proposal in drawn if proposal is not None)
+
+
+def _was_sent(node: DraftNode) -> bool:
+    """Whether any text after the node was sent here, not looked up."""
+    return any(source.kind is not SourceKind.LOOKUP for child in node.children.values() for source in child.voices)

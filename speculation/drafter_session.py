@@ -111,15 +111,22 @@ class DrafterSession:
         node.last = None if first.text else first.proposal
         if first.ends or node.last is not None:
             node.told = False  # that the draft rests here was said before it was asked how it goes on
-        if not first.ends:
+        # Nothing beside a drawn token without text: it is sent from a leaf, as soon as the others.
+        if not first.ends and node.last is None:
             likely = node.chance()
             for choice, token in enumerate(choices[: 1 if sure else 1 + self.plan.alternatives]):
-                # One that is too unlikely to be continued is too unlikely to be sent.
-                if token.text and (choice == 0 or likely * token.confidence >= self.plan.stop_threshold):
+                if token.text and (choice == 0 or likely * token.confidence >= self._least()):
                     child = self._tree.add(node, token.token, token.text, token.confidence, choice=choice)
                     child.proposal = token.proposal
         node.closed = not node.children
         return [*self._catch_up(), *self._ship_ready()]
+
+    def _least(self) -> float:
+        """How likely an alternative must be: one that is too unlikely to be continued is too unlikely to be sent.
+
+        Under a rejection rule each is sent at once, so that what is drawn after it can be.
+        """
+        return max(self.plan.stop_threshold, LEAST_ALTERNATIVE if self._rule.proposes else 0.0)
 
     def _growing(self, count: int) -> list[DraftNode]:
         if self.plan.width == 0:
@@ -140,8 +147,9 @@ class DrafterSession:
         for leaf in sorted(self._tree.leaves(), key=lambda n: n.alternative):
             waiting = [node for node in leaf.path() if not node.shipped]
             rests = self._rests(leaf)
-            news = rests and (leaf.ends or leaf is first) and not leaf.told
-            if leaf is not first and waiting and leaf.chance() < LEAST_ALTERNATIVE:
+            news = leaf.last is not None or (rests and (leaf.ends or leaf is first) and not leaf.told)
+            unlikely = not self._rule.proposes and leaf.chance() < LEAST_ALTERNATIVE
+            if leaf is not first and waiting and unlikely:
                 continue  # until the text comes nearer to it
             long = sum(len(node.text) for node in waiting) >= SPAN_BYTES
             if news or (waiting and (rests or long or len(waiting) >= self.plan.span_tokens)):

@@ -48,9 +48,13 @@ class SpeculationPlan:
         """The plan as a drafter follows it under ``rule``.
 
         A token whose distribution is sent travels alone and at once: when it arrives must not depend on what was
-        drawn (see ``speculation/rejection.py``). An alternative is not drawn from that distribution: there is none.
+        drawn (see ``speculation/rejection.py``). String-rejection has no alternatives: each branch would take an
+        enumeration of its own.
         """
-        return dataclasses.replace(self, span_tokens=1, alternatives=0) if rule.proposes else self
+        if not rule.proposes:
+            return self
+        alternatives = self.alternatives if rule is Rule.REJECTION else 0
+        return dataclasses.replace(self, span_tokens=1, alternatives=alternatives)
 
     def __post_init__(self) -> None:
         for field in ("width", "lookahead"):

@@ -77,7 +77,7 @@ def choose_plan(
     patient = current if current is not None and current.patience else None
     best = best_plan(costs, max_width=limits.width, max_lookahead=limits.lookahead, current=patient, margin=margin)
     generous = generous_plan(costs, limits)
-    expected = predict(_with_alternatives(costs), generous).speed_up
+    expected = predict(_with_alternatives(costs) if limits.alternatives else costs, generous).speed_up
     if best.patience and predict(costs, best).speed_up > expected:
         return best
     if best.width or expected >= WORTHWHILE:

@@ -20,9 +20,13 @@ h and all that came before, (1) X is distributed as q, and (2) whether X is used
     bytes, if the drafter rests then): it arrives, or fails to, whatever it is. If likely tokens waited for company, or
     the end token were sent sooner, being in time would depend on X, and the text would lean towards what is sent soon.
     What is drafted *after* X may depend on X.
-  * Text that is not drawn (what is left of a token that was cut, a prediction) is spelled to the place where the next
-    token was drawn and no further, and the chain of candidates goes on with that token. Were it spelled across the
-    place, what follows would decide with which token the text gets there, or whether it passes by.
+  * Text that is not drawn (an alternative, a lookup, a prediction, what is left of a token that was cut) is spelled to
+    the place where the next token was drawn and no further, and the candidates go on with that token. Were it spelled
+    across the place, what follows would decide with which token the text gets there, or whether it passes by.
+  * Beside X there may be such text, and tokens drawn behind it: what is drawn instead of X is then met by another
+    branch of the same step. Which text that is may depend on X. But X becomes a candidate before any text at its place,
+    and whether there is room for it, and whether it is likely enough to be sent or verified, is judged by the place and
+    by q alone, never by what was drawn.
   * A step may be held back for more, by what is there already: how many tokens, which, whether the drafter rests after
     them. All of these stand in its chain whatever they are, and one that has not come is waited for, or not, alike.
   * Among several for one place the first to arrive is used, never the better one; a later one does not replace it.
@@ -35,8 +39,9 @@ where the target stands at just that text: after "ab" drafted as one token and c
 next is still a fresh draw from its own q, which is all that (1) asks; that its address was reached depends on the
 tokens before it, which are part of h. A token whose text the committed text cuts in two is not used in this way.
 
-All other drafts (text from a lookup, a client's prediction, what is left of a token that was cut) are verified by
-agreement: the target draws from p with its own noise, and a candidate that equals the draw only saves a step.
+All other drafts (alternatives, text from a lookup, a client's prediction, what is left of a token that was cut) are
+verified by agreement: the target draws from p, or after a rejection from r, with its own noise, and a candidate that
+equals the draw only saves a step.
 
 Drafters are trusted. One that draws from another distribution than it sends, or sends by what it drew, changes the
 texts' distribution; so does one that sends no more than text, but chooses it by other draws of the seed, which every

@@ -22,6 +22,7 @@ from speculation.acceptance import Acceptance, accept, target_stream
 from speculation.byte_vocab import ByteVocab
 from speculation.candidates import BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
 from speculation.draft_trie import DraftTrie, SpanFate
+from speculation.drawn_candidates import DrawnCandidates
 from speculation.instructions import Emit, Finish, FinishReason, Instruction, Keep, SendVerdict, Step
 from speculation.lookup import OwnLookup
 from speculation.messages import Resync, Span, SpeculationPlan, Verdict
@@ -34,7 +35,7 @@ from speculation.retokenize import retokenize
 from speculation.sampler import TokenSampler
 from speculation.session_request import SessionRequest
 from speculation.session_stats import SessionStats
-from speculation.source import PREDICTION, REPLAY, Source
+from speculation.source import PREDICTION, REPLAY
 from speculation.text_stream import TextRun, TextStream
 
 #: Candidates of a step while no drafter is asked, all of them looked up.
@@ -86,8 +87,6 @@ class TargetSession:
         self._pending = Step(0, CandidateTree())
         self._rests = False  # a drafter waits for the coming verdict
         self._reliabilities = Reliabilities()
-        # Not under the rules that draw by proposals, whose proof speaks of what drafters and clients send.
-        lookup = lookup and not request.rule.proposes
         self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
         self._prediction = Prediction(prediction)
         self._reliabilities.meet(PREDICTION)
@@ -156,10 +155,8 @@ class TargetSession:
         last = self._last_token()
         if self.replaying:
             self._pending = Step(last, self._recorded())
-        elif self.request.rule.proposes:
-            self._pending = Step(last, *self._drawn_candidates())
         else:
-            self._pending = Step(last, self._candidates())
+            self._pending = Step(last, *self._candidates())
         return self._pending
 
     def on_logits(self, logits: Tensor) -> list[Instruction]:
@@ -215,8 +212,8 @@ class TargetSession:
         tokens = retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit)
         return CandidateTree.chain(tokens, [REPLAY] * len(tokens))
 
-    def _candidates(self) -> CandidateTree:
-        """The likeliest, and never more than may be committed beside the target's own token."""
+    def _candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
+        """The likeliest, and never more than may be committed beside the target's own token; what was drawn of them."""
         threshold = self.plan.verify_threshold
         width = self._width(at_least=LOOKUP_WIDTH if self._lookup is not None else 0)
         if self._lookup is not None:
@@ -224,38 +221,13 @@ class TargetSession:
                 self._trie.add(span)
         self._predict(width)
         trust = self._reliabilities.factors()
+        tail = self._tail()
+        if self.request.rule.proposes:
+            drawn = DrawnCandidates(self._builder, self._trie, tail, width=width, threshold=threshold, trust=trust)
+            return drawn.build()
         for source in self._reliabilities.sources:
             self._reliabilities.guess(source, len(self._trie.committed), self._trie.guesses(source).items())
-        return self._builder.build(self._trie, self._tail(), width=width, threshold=threshold, trust=trust)
-
-    def _drawn_candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
-        """One chain: tokens that a drafter drew, others that spell the best text to where more were drawn, and so on.
-
-        No spelled token goes beyond such a place: whether a drawn token is used must not depend on what it spells.
-        """
-        limit = self._width()
-        if limit <= 0:
-            return CandidateTree(), ()
-        self._predict(limit)
-        tokens: list[int] = []
-        proposals: list[Proposal | None] = []
-        sources: list[Source] = []
-        place = None
-        while len(tokens) < limit:
-            drawn, place = self._trie.drawn(limit=limit - len(tokens), after=place)
-            tokens += [proposal.token for proposal, _ in drawn]
-            proposals += [proposal for proposal, _ in drawn]
-            sources += [source for _, source in drawn]
-            if place is None:
-                break
-            path, place = self._trie.text_to_drawn(limit=limit * BYTES_PER_TOKEN, after=place)
-            spelled = self._builder.spell(path, [*self._tail(), *tokens], limit - len(tokens))
-            tokens += spelled
-            proposals += [None] * len(spelled)
-            sources += self._builder.authors(path, spelled)
-            if place is None or self._vocab.text(spelled) != path.text:
-                break
-        return CandidateTree.chain(tokens, sources), tuple(proposals)
+        return self._builder.build(self._trie, tail, width=width, threshold=threshold, trust=trust), ()
 
     def _predict(self, limit: int) -> None:
         if guess := self._prediction.ahead(max(limit, 0) * BYTES_PER_TOKEN):

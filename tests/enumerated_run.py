@@ -28,7 +28,7 @@ from tests.tiny_pairs import TinyPair
 
 
 class EnumeratedRun:
-    """See the module. ``prediction``: of the client."""
+    """See the module. ``prediction``: of the client. ``lookup``: the target looks up in its own text."""
 
     def __init__(
         self,
@@ -41,12 +41,15 @@ class EnumeratedRun:
         plan: SpeculationPlan,
         ignore_end: bool = False,
         prediction: bytes = b"",
+        lookup: bool = False,
     ) -> None:
         self.pair, self.rule, self.params, self.chooser = pair, rule, params, chooser
         vocab = pair.target.vocab
         request = SessionRequest((0,), params, length, 4096, rule=rule, ignore_end=ignore_end)
         encode = longest_words(vocab)
-        self.target = TargetSession(request, vocab, encode, pair.target.noise, plan=plan, prediction=prediction)
+        self.target = TargetSession(
+            request, vocab, encode, pair.target.noise, plan=plan, prediction=prediction, lookup=lookup
+        )
         sampler = BranchingSampler(params, vocab, pair.target.noise, prompt_ids=(0,), stream=target_stream(rule))
         sampler.chooser = chooser
         self.target._sampler = sampler
@@ -64,8 +67,8 @@ class EnumeratedRun:
         self.drafter = DrafterSession(offer)
         self.root_text = offer.committed
         self.drafted: list[bytes] = []
-        self.asked: Expand | None = None
-        self.answer: DraftToken | None = None
+        self.asked: list[Expand] = []
+        self.answers: list[list[DraftToken]] = []
         self.up.clear()
         self.down.clear()
 
@@ -84,15 +87,17 @@ class EnumeratedRun:
         self.on_w()
 
     def on_a(self) -> None:
-        if self.asked is None and self.drafter.wants_draft():
-            [self.asked] = self.drafter.next_expansions()
-            text = self.root_text + b"".join(self.drafted[handle] for handle in self.asked.path)
-            self.answer = self.draw(text)
+        if not self.asked and self.drafter.wants_draft():
+            self.asked = self.drafter.next_expansions()
+            for asked in self.asked:
+                text = self.root_text + b"".join(self.drafted[handle] for handle in asked.path)
+                drawn = self.draw(text)
+                self.answers.append([drawn, *self.alternatives(drawn)])
 
     def on_w(self) -> None:
-        if self.asked is not None and self.answer is not None:
-            self.carry_out(self.drafter.on_choices(self.asked.number, [self.answer]))
-            self.asked = None
+        for asked, answer in zip(self.asked, self.answers, strict=True):
+            self.carry_out(self.drafter.on_choices(asked.number, answer))
+        self.asked, self.answers = [], []
 
     def on_u(self) -> None:
         if self.up:
@@ -149,6 +154,18 @@ class EnumeratedRun:
             return DraftToken(b"", 0.9, ends=ends, stops=not ends, proposal=self.sent(proposal))
         self.drafted.append(piece)
         return DraftToken(piece, 0.9, token=len(self.drafted) - 1, proposal=self.sent(proposal))
+
+    def alternatives(self, drawn: DraftToken) -> list[DraftToken]:
+        """The likeliest of what was not drawn."""
+        if drawn.proposal is None:
+            return []
+        q = sorted(zip(drawn.proposal.weights, drawn.proposal.ids, strict=True), reverse=True)
+        others = [(token, weight) for weight, token in q if token != drawn.proposal.token]
+        found = []
+        for token, weight in others[: self.drafter.plan.alternatives]:
+            self.drafted.append(self.pair.target.vocab.bytes_of(token))
+            found.append(DraftToken(self.drafted[-1], weight / drawn.proposal.total, token=len(self.drafted) - 1))
+        return found
 
     def sent(self, proposal: Proposal) -> Proposal:
         """What the drafter says it drew from."""

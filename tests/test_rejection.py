@@ -99,7 +99,7 @@ def test_the_production_draws_are_those_of_the_keyed_noise(rule: Rule):
 def test_misuse_is_refused():
     sampler = TokenSampler(SamplingParams(), WORDS.target.vocab, WORDS.target.noise)
     with pytest.raises(ValueError, match="independently of the drafter"):
-        accept_rejection(torch.zeros(1, 4), [], [], sampler, max_tokens=1)
+        accept_rejection(torch.zeros(1, 4), CandidateTree(), [], sampler, max_tokens=1)
     with pytest.raises(ValueError, match="is not a rule"):
         accept(Rule.AUTO, torch.zeros(1, 4), CandidateTree(), [], sampler, max_tokens=1)
 

@@ -6,9 +6,8 @@ import dataclasses
 
 import pytest
 
-from speculation import acceptance
-from speculation.draft_path import DraftPath
-from speculation.draft_trie import DraftTrie, Place
+from speculation import acceptance, draft_branches
+from speculation.draft_trie import DraftTrie
 from speculation.messages import SpeculationPlan
 from speculation.proposal import Proposal
 from speculation.sampling import Rule
@@ -80,12 +79,5 @@ def test_using_a_draft_twice_is_caught(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_spelling_across_a_drawn_token_is_caught(monkeypatch: pytest.MonkeyPatch):
-    def across(trie: DraftTrie, *, limit: int, after: Place) -> tuple[DraftPath, None]:
-        text = bytearray()
-        while (step := after.best_child())[1] is not None and len(text) < limit:
-            text.append(step[0])
-            after = step[1]
-        return DraftPath(bytes(text), False), None
-
-    monkeypatch.setattr(DraftTrie, "text_to_drawn", across)
+    monkeypatch.setattr(draft_branches, "_is_drawn", lambda node, root: False)
     assert session(CROSSING, Rule.REJECTION, "ddUsV", length=4) > SEEN

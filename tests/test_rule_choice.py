@@ -1,4 +1,4 @@
-"""Which rule a request that leaves it open gets: from measured acceptance and bytes, pair by pair."""
+"""Which rule a request that leaves it open gets: from measured speed and bytes, pair by pair."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ MODEL = DrafterLink(pb.Hello(name="d", vocab_hash="abc"))
 LOOKUP = DrafterLink(pb.Hello(name="l"))
 
 
-def session(rule: Rule, *, drafted: int, steps: int, wire_bytes: int) -> Any:
+def session(rule: Rule, *, drafted: int, seconds: float, wire_bytes: int, steps: int = 50) -> Any:
     stats = SimpleNamespace(draft_tokens=drafted, steps=steps)
     inner = SimpleNamespace(stats=stats, request=SimpleNamespace(rule=rule))
-    return SimpleNamespace(session=inner, vocabularies={"abc", ""}, new_tokens=100, bytes_up=wire_bytes, bytes_down=0)
+    pace = dict(decode_seconds=seconds, decode_tokens=99, new_tokens=100)
+    return SimpleNamespace(session=inner, vocabularies={"abc", ""}, bytes_up=wire_bytes, bytes_down=0, **pace)
 
 
-def choices(rejection: dict[str, int], race: dict[str, int]) -> list[Rule]:
+def choices(rejection: dict[str, Any], race: dict[str, Any]) -> list[Rule]:
     choice, taken = RuleChoice(), []
     for _ in range(3 * RETRY_EVERY):
         rule = choice.choose([LOOKUP, MODEL])
@@ -31,20 +32,21 @@ def choices(rejection: dict[str, int], race: dict[str, int]) -> list[Rule]:
     return taken
 
 
-RACE = dict(drafted=100, steps=100, wire_bytes=5_000)
+RACE = dict(drafted=100, seconds=10.0, wire_bytes=5_000)
 
 
 @pytest.mark.parametrize(
     "rejection, best",
     [
-        (dict(drafted=100, steps=80, wire_bytes=40_000), Rule.REJECTION),
-        (dict(drafted=900, steps=99, wire_bytes=40_000), Rule.RACE),
-        (dict(drafted=100, steps=80, wire_bytes=200_000), Rule.RACE),
-        (dict(drafted=0, steps=100, wire_bytes=0), Rule.RACE),
+        (dict(drafted=100, seconds=8.0, wire_bytes=40_000), Rule.REJECTION),
+        (dict(drafted=900, seconds=9.9, wire_bytes=40_000), Rule.RACE),
+        (dict(drafted=100, seconds=12.0, steps=25, wire_bytes=40_000), Rule.RACE),
+        (dict(drafted=100, seconds=8.0, wire_bytes=200_000), Rule.RACE),
+        (dict(drafted=0, seconds=10.0, wire_bytes=0), Rule.RACE),
     ],
-    ids=["longer", "hardly longer", "too many bytes", "never drafts"],
+    ids=["faster", "hardly faster", "slower in fewer steps", "too many bytes", "never drafts"],
 )
-def test_the_better_rule_is_taken_once_both_are_tried(rejection: dict[str, int], best: Rule):
+def test_the_faster_rule_is_taken_once_both_are_tried(rejection: dict[str, Any], best: Rule):
     taken = choices(rejection, RACE)
     assert taken[:2] == [Rule.RACE, Rule.REJECTION]
     later = taken[RETRY_EVERY:]
@@ -61,6 +63,6 @@ def test_a_rule_is_learned_where_not_every_drafter_serves_every_session():
     choice, taken = RuleChoice(), []
     for _ in range(RETRY_EVERY - 1):
         taken.append(choice.choose([MODEL, other]))
-        steps = 40 if taken[-1] is Rule.REJECTION else 50
-        choice.observe(session(taken[-1], drafted=100, steps=steps, wire_bytes=5_000))
+        seconds = 4.0 if taken[-1] is Rule.REJECTION else 5.0
+        choice.observe(session(taken[-1], drafted=100, seconds=seconds, wire_bytes=5_000))
     assert taken == [Rule.RACE] + [Rule.REJECTION] * (RETRY_EVERY - 2)

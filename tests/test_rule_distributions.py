@@ -168,9 +168,9 @@ async def test_texts_of_a_pair_with_one_vocabulary_are_the_targets(target: Causa
 class PermutingSource(ProposingSource):
     """Planted bug: the probabilities stand at other tokens than they belong to."""
 
-    def _draft_token(self, proposal: Proposal, tokens: list[int]) -> DraftToken:  # type: ignore[override]
+    def _drawn_token(self, proposal: Proposal, tokens: Sequence[int]) -> DraftToken:
         weights = (*proposal.weights[1:], proposal.weights[0])
-        return super()._draft_token(Proposal(proposal.token, proposal.ids, weights), tokens)
+        return super()._drawn_token(Proposal(proposal.token, proposal.ids, weights), tokens)
 
 
 async def twin(target: CausalLM, folder: Path) -> float:

@@ -23,6 +23,7 @@ from speculation.messages import Prompt, Resync, SessionOffer, Span, Verdict
 from speculation.patience import Patience
 from speculation.target_session import TargetSession
 from speculation.text_stream import TextRun
+from speculation.trial import Trial
 from verifier_service.contributors import Contributors
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
@@ -57,6 +58,7 @@ class OpenSession:
         engine: Engine,
         planner: SessionPlanner,
         patience: Patience,
+        pays: Trial | None = None,
         *,
         assisted: bool,
     ) -> None:
@@ -75,6 +77,9 @@ class OpenSession:
         self._inbox = Inbox()
         self.planner = planner
         self._patience = patience
+        self._pays = pays  # whether drafting does, under this rule
+        self.decode_seconds = 0.0  # from the end of the first step on
+        self.decode_tokens = 0
         self._came = asyncio.Event()
         self._report = StepReport()  # of the coming step
         self._held = 0.0  # seconds that the coming step was held back
@@ -130,13 +135,16 @@ class OpenSession:
     def replan(self) -> None:
         """Between steps: take the planner's newest plan; the coming verdict carries it to the drafters."""
         self.planner.replan(time.monotonic(), self.links)
-        if self.session.plan != self.planner.plan:
-            self.session.plan = self.planner.plan
+        plan = self.planner.plan
+        if plan.width and self._pays is not None and not self._pays.taken:
+            plan = dataclasses.replace(plan, width=0, lookahead=0, patience=0.0)
+        if self.session.plan != plan:
+            self.session.plan = plan
             self._plan_is_new = True
             if len(self._plans) < self.PLAN_CHANGES:
                 committed, seconds = len(self.session.token_ids), time.monotonic() - self._opened_at
-                plan = codec.plan_to_wire(self.planner.plan)
-                self._plans.append(pb.PlanChange(committed_tokens=committed, seconds=seconds, plan=plan))
+                wire = codec.plan_to_wire(plan)
+                self._plans.append(pb.PlanChange(committed_tokens=committed, seconds=seconds, plan=wire))
 
     async def wait_for_draft(self) -> None:
         """Between steps: hold the coming one back for a draft on its way, if the plan has patience and that pays."""
@@ -176,16 +184,21 @@ class OpenSession:
             return report
         self.planner.observe_step(self.session.stats, self._forward_seconds)
         now = time.perf_counter()
-        if self._step_ended is not None and self.links:
-            tokens = len(report.token_ids)
-            self._patience.observe(
-                seconds=now - self._step_ended,
-                tokens=tokens,
-                planned=self.session.plan.patience,
-                unanswered=self._unanswered,
-            )
+        if self._step_ended is not None:
+            self._observe_pace(now - self._step_ended, len(report.token_ids))
         self._step_ended = now
         return report
+
+    def _observe_pace(self, seconds: float, tokens: int) -> None:
+        """A step, with all that came between it and the one before, took so long for so many tokens."""
+        self.decode_seconds += seconds
+        self.decode_tokens += tokens
+        if not self.links:
+            return
+        planned, unanswered = self.session.plan.patience, self._unanswered
+        self._patience.observe(seconds=seconds, tokens=tokens, planned=planned, unanswered=unanswered)
+        if self._pays is not None and self.planner.plan.width:
+            self._pays.observe(seconds=seconds, tokens=tokens)
 
     def close(self) -> None:
         """Free the KV cache. May be called before the first step, and twice."""

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.cost_model import PairCosts, predict, worth_verifying
 from speculation.messages import SpeculationPlan
-from speculation.plan import WORTHWHILE, PlanLimits, choose_plan
+from speculation.plan import START, WORTHWHILE, PlanLimits, choose_plan
+from speculation.sampling import Rule
 from speculation.session_stats import SessionStats
+from speculation.string_rejection import ENUMERATION_COST
 from speculation.telemetry import SHORTEST_SECONDS, AcceptanceByPosition, LinearFit
 from verifier_service.drafter_link import DrafterLink
 
@@ -32,7 +34,7 @@ ORDER_SECONDS = 5.0
 class SessionPlanner:
     """``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
 
-    ``limits``: asked for what no adaptive plan exceeds.
+    ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class SessionPlanner:
         *,
         adaptive: bool,
         limits: Callable[[], PlanLimits] = PlanLimits,
+        rule: Rule = Rule.RACE,
     ) -> None:
         self.plan = limits().clip(start) if adaptive else start
         self._top_k = start.top_k
         self._step_fit = step_fit
         self._adaptive = adaptive
         self._limits = limits
+        self._rule = rule
         self._probe: SpeculationPlan | None = None  # the one that runs
         self._acceptance = AcceptanceByPosition()
         self._planned_at = 0.0
@@ -109,7 +113,10 @@ class SessionPlanner:
             self._planned_for = costs
             # No loyalty to a probe, or to a plan that gains nothing over the target alone.
             loyal = before != self._probe and predict(costs, before).speed_up >= WORTHWHILE
-            self._follow(choose_plan(costs, limits, current=before if loyal else None))
+            possible = dataclasses.replace(
+                limits, alternatives=START.for_rule(self._rule).alternatives and limits.alternatives
+            )
+            self._follow(choose_plan(costs, possible, current=before if loyal else None))
         self._planned_at = now
         return self.plan != before
 
@@ -137,7 +144,7 @@ class SessionPlanner:
         return PairCosts(
             step=self._step_fit.intercept,
             step_per_token=self._step_fit.slope,
-            draft_token=quickest.seconds_per_token,
+            draft_token=quickest.seconds_per_token * (ENUMERATION_COST if self._rule is Rule.STRING_REJECTION else 1.0),
             round_trip=quickest.round_trip.mean,
             acceptance=self._acceptance.rates(POSITIONS),
         )

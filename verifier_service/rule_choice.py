@@ -1,10 +1,10 @@
-"""Which rule a session runs whose request leaves it open: what has served these drafters best.
+"""Which rule a session runs whose request leaves it open: what has served these drafters fastest.
 
-Rejection sampling accepts more draft tokens than the race, by some per cent, and takes many times its bytes; the race
-has alternatives and the target's own lookup beside it. So both are tried, then the one with the longer mean acceptance
-length is taken, which counts all of that, and rejection only within a limit of bytes. The other is tried again now and
-then. The choice rests on sessions that are over, so it cannot lean on the coming text; but the text then depends on it,
-which is why nobody gets it without asking.
+Rejection sampling accepts more draft tokens than the race, by some per cent; but where a draft comes late the race
+still agrees with it as often, and rejection only by chance, and it takes many times the bytes. Acceptance says nothing
+about that, nor do tokens per step, so both rules are tried, and then the one that was measured to be faster is taken,
+rejection only within a limit of bytes. The other is tried again now and then. The choice rests on sessions that are
+over, so it cannot lean on the coming text; but the text then depends on it, which is why nobody gets it without asking.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from verifier_service.open_session import OpenSession
 
 #: Draft tokens, or sessions, after which a rule counts as tried; and draft tokens at which the counts are halved.
 TRIED, TRIED_SESSIONS, REMEMBERED = 64, 8, 4096
-#: Rejection must commit so many times as many tokens per step as the race.
+#: Rejection must be so many times as fast as the race.
 WORTHWHILE = 1.02
 #: Bytes per committed token, both ways, beyond which it is not taken.
 MOST_BYTES = 1000.0
@@ -31,27 +31,27 @@ RETRY_EVERY = 16
 class _Record:
     sessions: float = 0.0
     draft_tokens: float = 0.0
-    steps: float = 0.0
+    decode_seconds: float = 0.0
+    decode_tokens: float = 0.0
     committed_tokens: float = 0.0
     wire_bytes: float = 0.0
 
-    def add(self, draft_tokens: float, steps: float, committed_tokens: float, wire_bytes: float) -> None:
+    def add(self, other: _Record) -> None:
+        """Sessions that are over; older ones count less and less."""
         if self.draft_tokens > REMEMBERED:
             for name in self.__slots__:
                 setattr(self, name, getattr(self, name) / 2)
-        self.sessions += 1
-        self.draft_tokens += draft_tokens
-        self.steps += steps
-        self.committed_tokens += committed_tokens
-        self.wire_bytes += wire_bytes
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def tried(self) -> bool:
         return self.draft_tokens >= TRIED or self.sessions >= TRIED_SESSIONS
 
     @property
-    def acceptance_length(self) -> float:
-        return self.committed_tokens / self.steps if self.steps else 0.0
+    def tokens_per_second(self) -> float:
+        """Of decoding, the waiting for drafts and the other sessions' turns included."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
     @property
     def bytes_per_token(self) -> float:
@@ -74,8 +74,8 @@ class RuleChoice:
         race, rejection = (self._known(vocabularies, rule) for rule in (Rule.RACE, Rule.REJECTION))
         if not (race.tried and rejection.tried):
             return Rule.REJECTION if race.tried else Rule.RACE
-        longer = rejection.acceptance_length >= WORTHWHILE * race.acceptance_length
-        pays = longer and rejection.bytes_per_token <= MOST_BYTES
+        faster = rejection.tokens_per_second >= WORTHWHILE * race.tokens_per_second
+        pays = faster and rejection.bytes_per_token <= MOST_BYTES
         retry = self._sessions[vocabularies] % RETRY_EVERY == 0
         return Rule.REJECTION if pays != retry else Rule.RACE
 
@@ -83,14 +83,13 @@ class RuleChoice:
         """A session is over. It counts for the vocabularies of all drafters that it had at some time."""
         stats, rule = opened.session.stats, opened.session.request.rule
         wire_bytes = opened.bytes_up + opened.bytes_down
+        seconds, tokens = opened.decode_seconds, opened.decode_tokens
+        session = _Record(1, stats.draft_tokens, seconds, tokens, opened.new_tokens, wire_bytes)
         for vocabulary in opened.vocabularies - {""}:
-            record = self._records.setdefault((vocabulary, rule), _Record())
-            record.add(stats.draft_tokens, stats.steps, opened.new_tokens, wire_bytes)
+            self._records.setdefault((vocabulary, rule), _Record()).add(session)
 
     def _known(self, vocabularies: frozenset[str], rule: Rule) -> _Record:
         total = _Record()
         for vocabulary in vocabularies:
-            one = self._records.get((vocabulary, rule), _Record())
-            total.add(one.draft_tokens, one.steps, one.committed_tokens, one.wire_bytes)
-            total.sessions += one.sessions - 1
+            total.add(self._records.get((vocabulary, rule), _Record()))
         return total

@@ -27,7 +27,9 @@ from speculation.patience import Patience
 from speculation.plan import PlanLimits
 from speculation.plural import count_of
 from speculation.race import RaceNoise
+from speculation.sampling import Rule
 from speculation.telemetry import LinearFit
+from speculation.trial import Trial
 from verifier_service.admission import admit
 from verifier_service.engine import Engine
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
@@ -78,7 +80,9 @@ class Verifier:
         self._adaptive = adaptive
         self._lookup = lookup
         self._step_fit = LinearFit()
-        self._patience = Patience(self._plan.patience, learns=adaptive)
+        self._patience = {rule: Patience(self._plan.patience, learns=adaptive) for rule in Rule.concrete()}
+        #: Whether drafting pays, where it may not: under the rules whose drafts are met by chance alone when late.
+        self._pays = {rule: Trial() for rule in Rule.concrete() if rule.proposes and adaptive}
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
         #: Whether new sessions are refused.
         self.draining = False
@@ -147,10 +151,13 @@ class Verifier:
             lookup=self._lookup,
             auto=lambda: self._rules.choose(self.roster.links),
         )
-        planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive, limits=lambda: self.plan_limits)
+        rule, limits = session.request.rule, lambda: self.plan_limits
+        planner = SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive, limits=limits, rule=rule)
         assisted = self._plan.width > 0 and not request.no_draft
         name = f"s-{secrets.token_hex(8)}"
-        opened = OpenSession(name, prompt, session, self.engine, planner, self._patience, assisted=assisted)
+        opened = OpenSession(
+            name, prompt, session, self.engine, planner, self._patience[rule], self._pays.get(rule), assisted=assisted
+        )
         self._sessions[opened.name] = opened
         self.metrics.sessions(len(self._sessions))
         return opened

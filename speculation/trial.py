@@ -1,0 +1,60 @@
+"""Which of two ways of running steps is the faster one, found out by what counts: seconds per committed token.
+
+Steps run in phases, each kind keeps its own running figure, the better one goes on, and the other is tried now and
+then, the more seldom the clearer it is behind.
+"""
+
+from __future__ import annotations
+
+PHASE_STEPS = 8
+_SMOOTHING = 0.4
+#: Phases between trials of the kind that is behind; doubled while it stays clearly behind.
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 4, 64
+_CLEARLY = 1.1
+
+
+class Trial:
+    """``taken``: whether the coming step goes the way in question, which is the first that is tried.
+
+    ``learns``: find out whether it pays; else every step goes that way, except for a while after it failed.
+    """
+
+    def __init__(self, *, learns: bool = True) -> None:
+        self.taken = True
+        self._learns = learns
+        self._seconds_per_token: dict[bool, float | None] = {True: None, False: None}
+        self._phase: list[tuple[float, int]] = []
+        self._interval = _FIRST_INTERVAL
+        self._phases_until_trial = 2
+
+    def observe(self, *, seconds: float, tokens: int, failed: bool = False) -> None:
+        """A step ended: ``seconds`` since the one before it, ``tokens`` committed.
+
+        ``failed``: it went the way in question for nothing; no need to see more of that.
+        """
+        self._phase.append((seconds, tokens))
+        if failed and self.taken:
+            self._end_phase()
+            self.taken = False
+            self._phases_until_trial = self._interval
+            self._interval = min(_LONGEST_INTERVAL, 2 * self._interval)
+        elif len(self._phase) >= PHASE_STEPS:
+            self._end_phase()
+
+    def _end_phase(self) -> None:
+        figure = sum(seconds for seconds, _ in self._phase) / max(1, sum(tokens for _, tokens in self._phase))
+        self._phase.clear()
+        known = self._seconds_per_token[self.taken]
+        self._seconds_per_token[self.taken] = figure if known is None else known + _SMOOTHING * (figure - known)
+        self._phases_until_trial -= 1
+        if not self._learns:
+            self.taken = self.taken or self._phases_until_trial <= 0
+            return
+        this_way, other_way = self._seconds_per_token[True], self._seconds_per_token[False]
+        better = this_way is not None if this_way is None or other_way is None else this_way <= other_way
+        if self.taken is not better:  # a trial ended
+            slower, faster = max(this_way or 0.0, other_way or 0.0), min(this_way or 0.0, other_way or 0.0)
+            far_apart = faster > 0 and slower > _CLEARLY * faster
+            self._interval = min(_LONGEST_INTERVAL, 2 * self._interval) if far_apart else _FIRST_INTERVAL
+            self._phases_until_trial = self._interval
+        self.taken = better if self._phases_until_trial > 0 else not better
