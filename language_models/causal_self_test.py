@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from language_models.footprint import free_bytes
 from language_models.kv_cache import KVCache, layer_windows
@@ -277,7 +278,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float("inf") if bool(unequal.any()) else worst
 
 
-def _windows(config: object) -> set[int]:
+def _windows(config: PretrainedConfig) -> set[int]:
     """Every window in tokens that the configuration names, whether or not it is the one that the KV cache goes by."""
     found = {window for window in layer_windows(config) if window}
     text = config.get_text_config(decoder=True)

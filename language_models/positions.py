@@ -77,7 +77,7 @@ def fix_frequencies(model: nn.Module) -> None:
     for module in model.modules():
         parameters = getattr(getattr(module, "config", None), "rope_parameters", None)
         if hasattr(module, "rope_type") and any(_border(entry) is not None for entry in _entries(parameters)):
-            module.forward = functools.partial(_forward_by_row, module.forward, parameters)
+            module.forward = functools.partial(_forward_by_row, module.forward, parameters or {})
 
 
 def _forward_by_row(

@@ -94,7 +94,7 @@ WORDS = {
     ),
     "an old verifier alone": (Completion(stats=pb.SpeculationStats(steps=9)), "no drafts"),
     "a newer verifier": (
-        completion(SMOLLM, pb.SourceStats(source=99, draft_tokens=7)),
+        completion(SMOLLM, pb.SourceStats.FromString(b"\x08\x63\x28\x07")),
         "smollm2-135m 37% of 41 draft tokens accepted",
     ),
 }
