@@ -16,6 +16,12 @@ class RuleName(StrEnum):
     AUTO = "auto"
 
 
+class EngineName(StrEnum):
+    AUTO = "auto"
+    PAGED = "paged"
+    TRANSFORMERS = "transformers"
+
+
 LOCAL_VERIFIER = "127.0.0.1:50061"
 MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

@@ -96,7 +96,7 @@ def _as_written(value: object) -> str:
             return repr(value.decode(errors="backslashreplace"))
         case tuple() | list():
             parts = [_as_written(part) for part in value]
-            return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
+            return parts[0] if isinstance(value, tuple) and len(parts) == 1 else f"[{', '.join(parts)}]"
         case _:
             return repr(value)
 

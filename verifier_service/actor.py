@@ -26,7 +26,8 @@ from verifier_service.verifier import Verifier
 
 @dataclass(frozen=True, slots=True)
 class VerifierSettings:
-    """``port`` 0: a free one. ``threads`` None: what torch takes, which Ray sets to the actor's CPUs."""
+    """``port`` 0: a free one. ``threads`` None: what torch takes, which Ray sets to the actor's CPUs. ``engine``,
+    ``kv_bytes``: see ``engine_for``."""
 
     model: str
     device: str = "auto"
@@ -36,6 +37,8 @@ class VerifierSettings:
     plan: SpeculationPlan = field(default_factory=SpeculationPlan)
     adaptive: bool = True
     max_sessions: int = 64
+    engine: str = "auto"
+    kv_bytes: int | None = None
 
 
 class VerifierActor(SelfStarting):
@@ -111,11 +114,12 @@ class VerifierActor(SelfStarting):
     def _load(self) -> Engine:
         # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
         from language_models.causal_lm import CausalLM
-        from verifier_service.transformers_engine import TransformersEngine
+        from verifier_service.engine_choice import EngineKind, engine_for
 
         settings = self.settings
-        return TransformersEngine(
-            CausalLM.load(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        model = CausalLM.load(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        return engine_for(
+            model, EngineKind(settings.engine), kv_bytes=settings.kv_bytes, max_sessions=settings.max_sessions
         )
 
     def _facts(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from engine.paged_engine import PagedEngine
 from language_models.causal_lm import CausalLM
+from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.errors import InputError, UnsupportedModelError
 from verifier_service.engine import Engine
 from verifier_service.transformers_engine import TransformersEngine
@@ -38,6 +39,7 @@ def engine_for(
     elif model.dtype_name not in ("bfloat16", "float16"):
         reason = f"it needs 16-bit weights, and these are {model.dtype_name}"
     else:
+        check_tokenizer(model.tokenizer, Role.TARGET, model.name)
         try:
             return PagedEngine(model, kv_bytes=kv_bytes, max_sessions=max_sessions)
         except (UnsupportedModelError, ImportError) as error:

@@ -12,6 +12,7 @@ from dragoman.options import (
     Coordinator,
     Device,
     Dtype,
+    EngineName,
     ReadyJson,
     Threads,
     TrustRemoteCode,
@@ -41,6 +42,12 @@ def verifier(
     alternatives: Annotated[int, typer.Option(help="Further choices that a drafter continues where it is unsure")] = 3,
     alternative_threshold: Annotated[float, typer.Option(help="Unsure is below this confidence")] = 0.9,
     verify_threshold: Annotated[float, typer.Option(help="Candidates less likely than this are not verified")] = 0.05,
+    engine: Annotated[
+        EngineName, typer.Option(help="paged: a GPU in 16 bits, one CUDA graph a step; auto: paged where it works")
+    ] = EngineName.AUTO,
+    kv_memory: Annotated[
+        str | None, typer.Option(help="For the paged engine's KV cache, 8GiB say  [default: what is free and useful]")
+    ] = None,
     adaptive: Annotated[bool, typer.Option(help="Adapt all of this to what is measured, or keep it")] = True,
     lookup: Annotated[bool, typer.Option(help="Beside the drafters, look up in prompt and text how it goes on")] = True,
     max_sessions: Annotated[int, typer.Option(help="Texts written at once, at most", min=1, max=100_000)] = 64,
@@ -60,13 +67,16 @@ def verifier(
     from dragoman.durations import parse_duration
     from dragoman.loading import load_model
     from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
+    from dragoman.sizes import parse_size
     from speculation.messages import SpeculationPlan
-    from verifier_service.transformers_engine import TransformersEngine, check_target_dtype
+    from verifier_service.engine_choice import EngineKind, engine_for
+    from verifier_service.transformers_engine import check_target_dtype
 
     set_up_logging(verbose)
     check_target_dtype(dtype)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
+    kv_bytes = None if kv_memory is None else parse_size("kv-memory", kv_memory)
     grace_seconds = parse_duration("grace", grace)
     wait, unsure, least = patience / 1000, alternative_threshold, verify_threshold
     plan = SpeculationPlan(
@@ -75,7 +85,7 @@ def verifier(
 
     def load() -> Engine:
         loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
-        return TransformersEngine(loaded)
+        return engine_for(loaded, EngineKind(engine.value), kv_bytes=kv_bytes, max_sessions=max_sessions)
 
     serve_verifier(
         load,

@@ -13,6 +13,7 @@ from coordinator.config import CoordinatorConfig, Share
 from coordinator.settings import Mistake, Settings, read_settings
 from drafter_service.actor import DrafterSettings
 from dragoman.ray_fleet.labels import Labels
+from dragoman.sizes import parse_size
 from protos.transport import COORDINATOR_PORT
 from speculation.messages import SpeculationPlan
 from speculation.plan import START
@@ -94,6 +95,8 @@ class Target(Group):
     dtype: TargetDtype = "auto"
     port: Port | None = None
     max_sessions: int = Field(default=64, ge=1, le=100_000)
+    engine: Literal["auto", "paged", "transformers"] = "auto"
+    kv_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")] | None = None
     adaptive: bool = True
     plan: PlanSettings = PlanSettings()
 
@@ -107,6 +110,8 @@ class Target(Group):
             plan=SpeculationPlan(**self.plan.model_dump()),
             adaptive=self.adaptive,
             max_sessions=self.max_sessions,
+            engine=self.engine,
+            kv_bytes=None if self.kv_memory is None else parse_size("kv_memory", self.kv_memory),
         )
 
 
