@@ -22,31 +22,26 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from language_models.footprint import free_bytes
-from language_models.kv_cache import KVCache, layer_windows
-from language_models.positions import rope_borders
+from language_models.kv_cache import KVCache
+from language_models.self_test_places import PROMPT, SLACK, TEXT, Place, places
 from speculation.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from language_models.causal_lm import CausalLM
 
-#: Tokens of prompt, and of the text after it.
-_PROMPT, _TEXT = 8, 4
 #: A tree of two branches that part after the text's first token: (branch, place in it) by row. Rows of each are apart.
-_TREE = ((0, 0), (1, 1), (0, 1), (1, 2), (0, 2))
-_BRANCHES = [0, 2, 4], [0, 1, 3]
+_TREE = ((0, 0), (1, 1), (0, 1), (1, 2))
+_BRANCHES = [0, 2], [0, 1, 3]
 #: Rows of the widest chain, where steps may be any width.
 _WIDE = 24
-#: Of the caches here: more than any step's rows, and layers with a window forget soon.
-_SLACK = 40
 #: Largest difference of a row of logits, as a share of their spread.
 _TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 #: Memory that the keys of a window may take, in bytes.
@@ -69,27 +64,8 @@ class SelfTest:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where tokens are run: after ``base`` tokens, of which the cache holds the last ``held``.
-
-    ``window``: of the layers tried here, 0 if none is.
-    """
-
-    name: str
-    base: int
-    held: int
-    window: int = 0
-
-    @property
-    def loud(self) -> range:
-        """Tokens at the edge of the window of those that are run here, and just before it."""
-        edge = self.base - self.window
-        return range(edge - 2 * _TEXT, edge + 2 * _TEXT) if self.window else range(0)
-
-
 def self_test(model: CausalLM) -> SelfTest:
-    """Run it: 17 passes over a few tokens, and 10 for each window. Raises torch.OutOfMemoryError."""
+    """Run it: some 20 passes over a few tokens, and 9 for each window. Raises torch.OutOfMemoryError."""
     started = time.monotonic()
     examination = _Examination(model)
     with torch.inference_mode():
@@ -115,10 +91,10 @@ class _Examination:
 
     def __post_init__(self) -> None:
         rows = self.model.most_rows or _WIDE
-        tokens = _ordinary_tokens(self.model, _PROMPT + _TEXT + rows)
-        self._prompt, self._text = tokens[:_PROMPT], tokens[_PROMPT : _PROMPT + _TEXT]
+        tokens = _ordinary_tokens(self.model, PROMPT + TEXT + rows)
+        self._prompt, self._text = tokens[:PROMPT], tokens[PROMPT : PROMPT + TEXT]
         self._other = [self._text[0], *tokens[1 - rows :]]  # as many as a step may have; begins with the other branch
-        self._tolerance = _TOLERANCES[self.model.weights_dtype]
+        self._tolerance = _TOLERANCES.get(self.model.weights_dtype, 0.1)
 
     def run(self) -> None:
         if not self.model.takes_positions:
@@ -127,7 +103,11 @@ class _Examination:
                 "draft tokens it is not"
             )
             return
-        for place in self._places():
+        exact = self.model.most_rows is not None
+        for place in places(self.model.config, self.model.context_length, bits=exact):
+            if place.window and not self._fits(place.held):
+                self.unproven.append(f"its window of {place.window:,} tokens, whose keys take too much memory")
+                continue
             self.places.append(place)
             try:
                 self._examine(place)
@@ -140,23 +120,6 @@ class _Examination:
                 self.faults.append(f"{self._doing} {place.name} fails: {type(error).__name__}: {reason}")
             if self.faults:
                 return  # what else differs follows from it
-
-    def _places(self) -> Iterator[Place]:
-        end, config = self.model.context_length, self.model.config
-        yield Place("at the start", _PROMPT, _PROMPT)
-        for window in sorted(_windows(config)):
-            base = min(window + 4 * _SLACK, end - _TEXT)
-            held = min(window + 3 * _SLACK, base)
-            if base <= window:
-                continue  # no text is longer
-            if not self._fits(held):
-                self.unproven.append(f"its window of {window:,} tokens, whose keys take too much memory")
-                continue
-            yield Place(f"beyond its window of {window:,} tokens", base, held, window)
-        for border in sorted(set(rope_borders(config))):
-            if 2 * _PROMPT < border < end - _TEXT:
-                yield Place(f"where its rotary frequencies change ({border:,})", border - 2, _PROMPT)
-        yield Place(f"at the end of its context ({end:,})", end - len(_BRANCHES[0]), _PROMPT)
 
     def _fits(self, tokens: int) -> bool:
         assert self._prompted is not None, "the start comes first"
@@ -171,7 +134,7 @@ class _Examination:
         text = self._text[: self.model.context_length - place.base]
         self._doing = "one token at a time"
         alone = torch.cat([self._forward([token], cache) for token in text])
-        if place.base == _PROMPT:
+        if place.base == PROMPT:
             self._compare_prompts(place, alone)
         self._doing = f"a chain of {len(text)} tokens"
         cache.rollback(len(text))
@@ -193,12 +156,12 @@ class _Examination:
         """The same text in one pass without a cache, and with its prompt divided in another way."""
         self._doing = "one pass over the text without a KV cache"
         whole = self.model.forward_uncached([*self._prompt, *self._text])
-        self._same(place, whole[_PROMPT:], alone, exact=False)
+        self._same(place, whole[PROMPT:], alone, exact=False)
         self._doing = "a prompt in two chunks"
-        cache = self.model.new_cache(slack=_SLACK)
+        cache = self.model.new_cache(slack=SLACK)
         self.model.prefill(self._prompt[:1], cache)
         rest = self._forward([*self._prompt[1:], *self._text], cache)
-        self._same(place, rest[_PROMPT - 1 :], alone, exact=False)
+        self._same(place, rest[PROMPT - 1 :], alone, exact=False)
 
     def _compare_tree(self, place: Place, cache: KVCache, alone: Tensor) -> Tensor:
         """The first branch, then kept and continued. Returns the logits of the second."""
@@ -220,7 +183,7 @@ class _Examination:
 
     def _compare_rollback(self, place: Place, cache: KVCache) -> None:
         """As far back as layers with a window can go that have forgotten what lies before it."""
-        back = min(_SLACK, cache.max_rollback, place.held - 1)
+        back = min(SLACK, cache.max_rollback, place.held - 1)
         self._doing = f"a roll-back of {back} tokens"
         cache.rollback(back)
         fresh = self._cache(place, back=back)
@@ -232,11 +195,11 @@ class _Examination:
         """A cache at ``place``, or ``back`` tokens before it."""
         if self._prompted is None:
             self._doing = "a prompt"
-            self._prompted = self.model.new_cache(slack=_SLACK)
+            self._prompted = self.model.new_cache(slack=SLACK)
             self.model.prefill(self._prompt, self._prompted)
-            self._check_lengths(self._prompted, _PROMPT)
+            self._check_lengths(self._prompted, PROMPT)
         cache = copy.deepcopy(self._prompted)
-        if place.base != _PROMPT:
+        if place.base != PROMPT:
             cache.stand_at(place.base - back, place.held - back, loud=place.loud)
         return cache
 
@@ -276,17 +239,6 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     worst = (gaps.square().mean(dim=-1).sqrt() / spread).max().item()
     unequal = ~expected.isfinite() & (found != expected)
     return float("inf") if bool(unequal.any()) else worst
-
-
-def _windows(config: PretrainedConfig) -> set[int]:
-    """Every window in tokens that the configuration names, whether or not it is the one that the KV cache goes by."""
-    found = {window for window in layer_windows(config) if window}
-    text = config.get_text_config(decoder=True)
-    for name, value in text.to_dict().items():
-        if ("window" in name or "chunk" in name) and "layers" not in name and "pattern" not in name:
-            values = value if isinstance(value, list) else [value]
-            found |= {window for window in values if type(window) is int}
-    return {window for window in found if window > 1}
 
 
 def _ordinary_tokens(model: CausalLM, number: int) -> list[int]:

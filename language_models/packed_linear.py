@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 #: Rows that a step has at least, were it only to forget them: the kernels for fewer are slower, or give other bits.
 LEAST_ROWS = 4
@@ -23,10 +24,13 @@ _STEP_ROWS = range(3, MOST_ROWS + 1)
 class PackedLinear(nn.Module):
     """A linear layer, for inference only. ``weight``: opaque, and takes as much memory as it did."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear | Conv1D) -> None:
         super().__init__()
-        self.in_features = layer.in_features
-        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), LEAST_ROWS)
+        weight = layer.weight.detach()
+        if isinstance(layer, Conv1D):  # GPT-2's name for a linear layer whose weight lies on its side
+            weight = weight.t().contiguous()
+        self.in_features = weight.shape[1]
+        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LEAST_ROWS)
         self.bias = layer.bias
         self.packed_bytes = layer.weight.nbytes
 
@@ -50,7 +54,7 @@ def pack(model: nn.Module) -> bool:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     layers = list(_linear_layers(model))
-    one_of_each = {tuple(layer.weight.shape): layer for _, _, layer in layers}
+    one_of_each = {(type(layer), *layer.weight.shape): layer for _, _, layer in layers}
     tried = {layer: PackedLinear(layer) for layer in one_of_each.values()}
     if not all(packed.keeps_bits() for packed in tried.values()):
         return False
@@ -69,9 +73,9 @@ def packed_bytes(model: nn.Module) -> int:
     return sum(module.packed_bytes for module in model.modules() if isinstance(module, PackedLinear))
 
 
-def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear | Conv1D]]:
     for owner in model.modules():
         for name, child in owner.named_children():
             # Some routers of experts stay in float32.
-            if type(child) is nn.Linear and child.weight.dtype is torch.bfloat16:
+            if type(child) in (nn.Linear, Conv1D) and child.weight.dtype is torch.bfloat16:
                 yield owner, name, child

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests import tiny_models
+from language_models.causal_lm import CausalLM
+from tests import tiny_architectures, tiny_models
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", deadline=None, max_examples=1000)
@@ -39,6 +40,25 @@ def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.tiny_gemma(tmp_path_factory.mktemp("models") / "tiny-gemma")
+
+
+@pytest.fixture(scope="session")
+def shared_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the models of ``tiny_architectures``."""
+    return tiny_architectures.shared_tokenizer(tmp_path_factory.mktemp("models") / "tokenizer")
+
+
+@pytest.fixture
+def architecture(tmp_path: Path, shared_tokenizer: Path, dragoman_home: Path) -> Callable[..., CausalLM]:
+    """Loads a random model of an architecture: (its name, dtype, settings of its configuration)."""
+
+    def load(name: str, dtype: str = "float32", **settings: object) -> CausalLM:
+        folder = tmp_path / "architectures" / name.replace(" ", "-")
+        if not folder.exists():
+            tiny_architectures.tiny_architecture(name, folder, tokenizer=shared_tokenizer, **settings)
+        return CausalLM.load(str(folder), dtype=dtype, device="cpu", threads=1)
+
+    return load
 
 
 @pytest.fixture
