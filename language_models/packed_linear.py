@@ -22,7 +22,7 @@ _STEP_ROWS = range(3, MOST_ROWS + 1)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer, for inference only. ``weight``: opaque, and takes as much memory as it did."""
+    """A linear layer, for inference only. ``packed``: its weight, opaque, and of the memory that it had."""
 
     def __init__(self, layer: nn.Linear | Conv1D) -> None:
         super().__init__()
@@ -30,12 +30,19 @@ class PackedLinear(nn.Module):
         if isinstance(layer, Conv1D):  # GPT-2's name for a linear layer whose weight lies on its side
             weight = weight.t().contiguous()
         self.in_features = weight.shape[1]
-        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LEAST_ROWS)
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LEAST_ROWS)
         self.bias = layer.bias
+        self._on_its_side = isinstance(layer, Conv1D)
         self.packed_bytes = layer.weight.nbytes
 
+    @property
+    def weight(self) -> Tensor:
+        """A copy as it was, for models that read it rather than call the layer, as some routers of experts do."""
+        weight = self.packed.to_dense()
+        return weight.t() if self._on_its_side else weight
+
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
     @torch.inference_mode()
     def keeps_bits(self) -> bool:

@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from language_models import causal_lm, packed_linear
 from language_models.causal_lm import CausalLM
 from language_models.packed_linear import LEAST_ROWS, PackedLinear, pack, packed_bytes
+from tests.tiny_architectures import tiny_architecture
 
 pytestmark = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 kernels"
@@ -91,3 +93,19 @@ def test_no_packing_without_bfloat16_kernels(monkeypatch: pytest.MonkeyPatch):
     model = nn.Sequential(nn.Linear(8, 8).to(torch.bfloat16))
     assert not pack(model)
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+def test_a_packed_weight_can_still_be_read(kind: type[nn.Module]):
+    layer = kind(48, 80).bfloat16()
+    assert torch.equal(PackedLinear(layer).weight, layer.weight)
+
+
+def test_a_model_that_reads_a_weight_instead_of_calling_its_layer(tmp_path: Path, dragoman_home: Path):
+    """LongCat's router does."""
+    folder = tiny_architecture("longcat_flash", tmp_path / "longcat")
+    model = CausalLM.load(str(folder), device="cpu", dtype="bfloat16")
+    plain = CausalLM.load(str(folder), device="cpu", dtype="float32")
+    ids = list(range(10, 30))
+    packed, expected = (loaded.forward(ids, loaded.new_cache()) for loaded in (model, plain))
+    assert (packed - expected).abs().mean() < 0.05 * expected.std()
