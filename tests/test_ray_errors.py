@@ -267,6 +267,7 @@ BAD_INPUT = {
     "nothing there": (4, ["status", "--address=127.0.0.1:{free}"], "nothing listens at 127.0.0.1"),
     "client address": (2, ["down", "--address=ray://a:10001"], "is not the address of Ray's control service"),
     "no size": (2, ["scale", "drafters", "-c", "{dir}/good.yaml"], "size='drafters'"),
+    "two sizes": (2, ["scale", "a=1", "a=2", "-c", "{dir}/good.yaml"], "size='a=2': comes after a=1"),
     "no duration": (2, ["up", "-c", "{dir}/good.yaml", "--wait=soon"], "wait='soon'"),
     "both": (2, ["up", "-c", "{dir}/good.yaml", "--wait=1s", "--no-wait"], "give one of the two"),
 }

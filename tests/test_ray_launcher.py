@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dragoman.ray_fleet import launcher as launcher_module
 from dragoman.ray_fleet.calls import Outcome, ask, ask_until
 from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.labels import fulfils
@@ -145,6 +147,27 @@ def test_waiting_for_a_node_that_comes_or_does_not(monkeypatch: pytest.MonkeyPat
     assert "waited" not in caught.value.message
 
 
+def test_one_that_is_stopped_half_way_lets_what_is_leaving_leave_and_says_so():
+    leaving, told = threading.Event(), threading.Event()
+    gone, notes = [], []
+
+    def remove(number: int) -> None:
+        if number == 0:
+            assert leaving.wait(60)
+            raise KeyboardInterrupt
+        leaving.set()
+        assert told.wait(60)
+        gone.append(number)
+
+    def note(words: str) -> None:
+        notes.append(words)
+        told.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        launcher_module._at_once(remove, [0, 1], note=note)
+    assert gone == [1] and notes == ["stopping, once what is on its way out is gone"]
+
+
 # ---- sizes --------------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +182,8 @@ def test_a_group_is_named_or_the_only_one_of_its_kind():
     with pytest.raises(InputError, match="no group") as caught:
         launcher._group(fleet, "x")
     assert "t, u, d" in caught.value.remedy
+    with pytest.raises(InputError, match=r"name a group twice"):
+        launcher.scale(fleet, {"drafters": 3, "d": 2}, drain_seconds=0)
     with pytest.raises(InputError, match=r"d=1001.*too many") as caught:
         launcher.scale(fleet, {"drafters": 1001}, drain_seconds=0)
     assert "1000" in caught.value.remedy

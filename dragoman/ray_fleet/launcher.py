@@ -175,7 +175,9 @@ class Launcher:
             ending = [one for one in there if any(one.name == replica.name for replica in surplus)]
             self._admission.await_nodes([ask.place for ask in asks if ask.count], 0.0)
             self._admission.await_room(asks, 0.0, ending=ending)
-        _at_once(lambda one: self.remove(one, drain_seconds=drain_seconds), sorted(surplus, reverse=True))
+        _at_once(
+            lambda one: self.remove(one, drain_seconds=drain_seconds), sorted(surplus, reverse=True), note=self._note
+        )
         if grows:
             self._admission.tell(asks)
         elif surplus:
@@ -230,7 +232,8 @@ class Launcher:
         """End all of it, drafters first, the coordinator last; how many actors that were."""
         replicas = running(self._ray)
         for kind in ("drafter", "verifier"):
-            _at_once(lambda one: self.remove(one, drain_seconds=0.0), [one for one in replicas if one.kind == kind])
+            ending = [one for one in replicas if one.kind == kind]
+            _at_once(lambda one: self.remove(one, drain_seconds=0.0), ending, note=self._note)
         coordinator = handle_of(self._ray, COORDINATOR)
         if coordinator is not None:
             ask(self._ray, coordinator.stop.remote, _STOP)
@@ -251,10 +254,17 @@ def _is_beyond(replica: Replica, group: Target | DrafterGroup) -> bool:
     return replica.kind == kind_of(group) and replica.group == group.name and replica.number >= group.replicas
 
 
-def _at_once(call: Callable[[_T], _R], arguments: Iterable[_T]) -> list[_R]:
-    """Of actors that do not answer each takes seconds; of many at once, all together take no longer."""
+def _at_once(call: Callable[[_T], _R], arguments: Iterable[_T], *, note: Note = lambda words: None) -> list[_R]:
+    """Of actors that do not answer each takes seconds; of many at once, all together take no longer.
+
+    Stopped half-way it waits all the same, so that none is left between two states, and says so.
+    """
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="launcher") as pool:
-        return list(pool.map(call, arguments))
+        try:
+            return list(pool.map(call, arguments))
+        except KeyboardInterrupt:
+            note("stopping, once what is on its way out is gone")
+            raise
 
 
 def _where(facts: Mapping[str, Any]) -> str:
