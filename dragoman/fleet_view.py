@@ -162,9 +162,10 @@ def _drafters(members: Iterable[pb.MemberStatus], width: int) -> RenderableType:
 
 
 def _accepted(drafter: pb.FleetDrafterStatus) -> str:
-    """The rate of the last seconds, and of how many draft tokens since it came."""
-    rate = f"{drafter.acceptance_rate:.0%}" if drafter.HasField("acceptance_rate") else "-"
-    return f"{rate} of {drafter.draft_tokens}" if drafter.draft_tokens else rate
+    """The rate of the last seconds, and the counts since it came."""
+    rate = [f"{drafter.acceptance_rate:.0%}"] if drafter.HasField("acceptance_rate") else []
+    counts = [f"{drafter.accepted_tokens}/{drafter.draft_tokens}"] if drafter.draft_tokens else []
+    return ", ".join(rate + counts) or "-"
 
 
 def _name(member: pb.MemberStatus) -> Text:

@@ -203,7 +203,7 @@ def test_a_wide_terminal_shows_who_drafted_how_much():
             counts = {"accepted_tokens": 15, "draft_tokens": 41}
             session.sources.add(source=pb.DRAFT_SOURCE_DRAFTER, instance=instance, **counts)
     edge = next(member.drafter for member in status.members if member.instance == "d1")
-    edge.acceptance_rate, edge.draft_tokens = 0.36, 4321
+    edge.acceptance_rate, edge.accepted_tokens, edge.draft_tokens = 0.36, 1234, 4321
     for width in (120, 160):
         lines = drawn(fleet_view(status, width=width), width)
         assert all(len(line) <= width for line in lines)
@@ -211,8 +211,10 @@ def test_a_wide_terminal_shows_who_drafted_how_much():
         assert "2/9" in alone and "30/82" not in alone and "2/9" in drafted and "30/82" in drafted
         [heading] = [line for line in lines if line.startswith("session")]
         assert "drafted" in heading and "looked up" in heading and "predicted" not in heading
-        assert any("edge" in line and "36% of 4321" in line for line in lines)
-    assert "36% of 4321" in "\n".join(drawn(fleet_view(status, width=80), 80))
+        assert any("edge" in line and "36%, 1234/4321" in line for line in lines)
+    assert "36%, 1234/4321" in "\n".join(drawn(fleet_view(status, width=80), 80))
+    edge.ClearField("acceptance_rate")  # it is idle
+    assert " 1234/4321" in "\n".join(drawn(fleet_view(status, width=80), 80))
 
 
 def test_a_short_terminal_shows_what_fits():
