@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from speculation.draft_path import DraftPath
 from speculation.draft_trie import DraftTrie, SpanFate
 from speculation.messages import Span
+from speculation.proposal import Proposal
+from speculation.source import DRAFTER, LOOKUP
 from speculation.text_digest import EMPTY_DIGEST, DigestedText, extend_digest
 
 TEXTS = st.text("ab猫", max_size=12).map(str.encode)
@@ -121,3 +123,13 @@ def test_capacity_bounds_what_drafters_can_store():
     trie.advance(b"x" * 8)
     assert trie.size == 0
     assert trie.add(after(b"x" * 8, b"y" * 8)) is SpanFate.USED
+
+
+def test_what_was_looked_up_is_no_draft_to_step_with():
+    """A step that waits for drawn tokens goes on waiting, whatever the target itself has found."""
+    proposal = Proposal(1, (1, 2), (3, 1))
+    for source, ready in ((LOOKUP, False), (DRAFTER, True)):
+        trie = DraftTrie()
+        trie.add(Span(0, EMPTY_DIGEST, b"a", proposals=(proposal,)), [b"a"])
+        trie.add(after(b"a", b"bc", source=source))
+        assert trie.has_drawn(1) and trie.has_drawn(2) is ready

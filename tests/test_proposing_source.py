@@ -145,6 +145,74 @@ def test_every_draw_has_noise_of_its_own_and_is_sent_as_it_was_drawn(
         assert token.text == target.tokenizer.vocab.bytes_of(token.proposal.token)
 
 
+def test_alternatives_are_the_likeliest_of_what_was_not_drawn_and_text_alone(drafter: ModelDrafter, target: CausalLM):
+    source = opened(drafter, target, Rule.REJECTION, top_k=20)
+    paths: list[tuple[int, ...]] = [()]
+    for _ in range(3):
+        rows = source.expand(paths, zero_width=0, choices=4)
+        for [drawn, *others] in rows:
+            assert drawn.proposal is not None and len(others) == 3
+            q = sorted(zip(drawn.proposal.weights, drawn.proposal.ids, strict=True), reverse=True)
+            likeliest = [token for _, token in q if token != drawn.proposal.token][:3]
+            assert [other.text for other in others] == [target.tokenizer.vocab.bytes_of(token) for token in likeliest]
+            assert all(other.proposal is None for other in others)
+            assert drawn.confidence == q[0][0] / drawn.proposal.total, "whatever was drawn"
+        tokens = [(*path, token.token) for path, row in zip(paths, rows, strict=True) for token in row if token.text]
+        paths = tokens[:3]
+
+
+def test_branches_of_one_batch_have_the_distributions_of_each_alone(drafter: ModelDrafter, target: CausalLM):
+    source = opened(drafter, target, Rule.REJECTION, top_k=20)
+    [row] = source.expand([()], zero_width=0, choices=3)
+    paths = [(token.token,) for token in row if token.text]
+    batch = source.expand(paths, zero_width=0, choices=1)
+    for path, [drawn] in zip(paths, batch, strict=True):
+        alone = opened(drafter, target, Rule.REJECTION, top_k=20)
+        alone._advance(path)
+        assert drawn.proposal is not None
+        shares = {
+            token: weight / drawn.proposal.total
+            for token, weight in zip(drawn.proposal.ids, drawn.proposal.weights, strict=True)
+        }
+        assert gap(shares, alone.distribution(path)) < 1e-3  # weights are rounded to 2^-12
+
+
+def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
+    drafter: ModelDrafter, target: CausalLM, monkeypatch: pytest.MonkeyPatch
+):
+    """Behind a token on which psi ran the model the next one begins with that row, in the cache and in the logits."""
+    source = opened(drafter, target, Rule.STRING_REJECTION, top_k=4)
+    runs: list[int] = []
+    forward = CausalLM.forward
+    monkeypatch.setattr(
+        CausalLM, "forward", lambda model, tokens, cache: runs.append(1) or forward(model, tokens, cache)
+    )
+    in_tree = source._logits_in_tree
+
+    def enumerated(paths):  # which is what has to be run
+        before = len(runs)
+        rows = in_tree(paths)
+        del runs[before:]
+        return rows
+
+    monkeypatch.setattr(source, "_logits_in_tree", enumerated)
+    path: tuple[int, ...] = ()
+    reused = 0
+    for _ in range(12):
+        known = {onward for (onward,) in source._rows}
+        own = source._own_tokens(path)
+        goes_on = own[len(source._run) - len(source._prompt) :] if source._run else []
+        runs.clear()
+        [[token]] = source.expand([path], zero_width=0, choices=1)
+        if len(goes_on) == 1 and goes_on[0] in known:
+            assert not runs
+            reused += 1
+        if not token.text:
+            break
+        path += (token.token,)
+    assert reused > 0
+
+
 def test_the_model_is_not_changed(drafter: ModelDrafter, target: CausalLM):
     before = {name: value.clone() for name, value in drafter.model._model.state_dict().items()}
     size = drafter.vocab_size
