@@ -12,6 +12,7 @@ import torch
 from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig, RobertaConfig
 
 from dragoman.client import Client
+from dragoman.transcript import TextOptions
 from language_models.config import ModelConfig
 from language_models.positions import UNBOUNDED_CONTEXT, context_length, first_position
 from language_models.weights import resolve
@@ -83,11 +84,11 @@ async def test_texts_reach_the_very_end_of_the_context(architecture, name: str, 
     untied = {"tie_word_embeddings": False} if name in ("gpt2", "opt") else {}  # else it repeats its last token
     model = architecture(name, dtype, **untied)
     prompt = Prompt(text="the heron waits for a fish. " * 8)
-    options = {"max_tokens": 0, "ignore_end": True, "sampling": SamplingParams(temperature=1.0, seed=3)}
+    options: TextOptions = {"max_tokens": 0, "ignore_end": True, "sampling": SamplingParams(temperature=1.0, seed=3)}
     async with serving(TransformersEngine(model), lookup=False) as (_, address), Client(address) as client:
         alone = await client.complete(prompt, **options)
         assert alone.prompt_tokens + alone.completion_tokens == model.context_length
-        again = await client.complete(prompt, **options, prediction=alone.text)
+        again = await client.complete(prompt, **(options | {"prediction": alone.text}))
         assert again.data == alone.data and again.stats.steps < alone.stats.steps
 
 
@@ -113,11 +114,11 @@ async def test_longrope_texts_across_the_border_do_not_depend_on_drafts(architec
     model = architecture(LONGROPE)
     prompt = Prompt(text="the heron waits for a fish. ")
     async with serving(TransformersEngine(model), lookup=False) as (_, address), Client(address) as client:
-        options = {"max_tokens": 120, "ignore_end": True, "sampling": sampling}
+        options: TextOptions = {"max_tokens": 120, "ignore_end": True, "sampling": sampling}
         alone = await client.complete(prompt, **options)
         assert alone.prompt_tokens < 50 and alone.prompt_tokens + alone.completion_tokens > 100
         for prediction in (alone.data, alone.data[: len(alone.data) // 3] + b" and so it goes" * 30):
-            drafted = await client.complete(prompt, **options, prediction=prediction.decode("utf-8", "ignore"))
+            drafted = await client.complete(prompt, **(options | {"prediction": prediction.decode("utf-8", "ignore")}))
             assert drafted.data == alone.data
             assert drafted.stats.draft_tokens > 0
 
@@ -170,10 +171,10 @@ async def test_layers_that_store_nothing_are_served_and_drafted_for(architecture
     prompt = Prompt(text="the heron waits for a fish. ")
     async with serving(TransformersEngine(model)) as (_, address), Client(address) as client:
         for sampling in (SamplingParams(temperature=0), SamplingParams(seed=1)):
-            options = {"max_tokens": 80, "ignore_end": True, "sampling": sampling}
-            alone = await client.complete(prompt, **options, draft=False)
+            options: TextOptions = {"max_tokens": 80, "ignore_end": True, "sampling": sampling}
+            alone = await client.complete(prompt, **(options | {"draft": False}))
             halves = alone.text[: len(alone.text) // 2] + "?" + alone.text[len(alone.text) // 2 :]
-            drafted = await client.complete(prompt, **options, prediction=halves)
+            drafted = await client.complete(prompt, **(options | {"prediction": halves}))
             assert drafted.data == alone.data and drafted.stats.accepted_tokens > 0
 
 

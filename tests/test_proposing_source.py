@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from drafter_service.model_drafter import ModelDrafter
 from drafter_service.proposing_source import ProposingSource
 from language_models.causal_lm import CausalLM
+from language_models.kv_cache import KVCache
 from speculation.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.proposal import propose
 from speculation.race import place_bits
@@ -181,12 +183,15 @@ def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
     drafter: ModelDrafter, target: CausalLM, monkeypatch: pytest.MonkeyPatch
 ):
     """Behind a token on which psi ran the model the next one begins with that row, in the cache and in the logits."""
-    source = opened(drafter, target, Rule.STRING_REJECTION, top_k=4)
+    source: Any = opened(drafter, target, Rule.STRING_REJECTION, top_k=4)
     runs: list[int] = []
     forward = CausalLM.forward
-    monkeypatch.setattr(
-        CausalLM, "forward", lambda model, tokens, cache: runs.append(1) or forward(model, tokens, cache)
-    )
+
+    def counted(model: CausalLM, tokens: list[int], cache: KVCache) -> torch.Tensor:
+        runs.append(1)
+        return forward(model, tokens, cache)
+
+    monkeypatch.setattr(CausalLM, "forward", counted)
     in_tree = source._logits_in_tree
 
     def enumerated(paths):  # which is what has to be run
