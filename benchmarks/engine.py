@@ -9,6 +9,7 @@ across a border of blocks.
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import time
@@ -111,9 +112,8 @@ class Bench:
         self.bytes_per_position = 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         embeddings = self.model.module.get_input_embeddings().weight.nbytes
         self.weight_bytes = self.model.parameter_bytes - embeddings  # of which a step reads some rows only
-        self.engine = PagedEngine(
-            self.model, kv_bytes=(sequences + 1) * (self.longest + rows) * self.bytes_per_position, rows=rows
-        )
+        self.kv_bytes = (sequences + 1) * (self.longest + rows) * self.bytes_per_position
+        self.engine = PagedEngine(self.model, kv_bytes=self.kv_bytes, rows=rows)
         generator = torch.Generator().manual_seed(1)
         self.tokens = torch.randint(0, self.model.vocab_size, (self.longest,), generator=generator).tolist()
         self.pages = []
@@ -191,7 +191,12 @@ def main(
         for count in rows or [ROWS]:
             bench = Bench(name, count, contexts)
             bits = bench.check_bits()
-            print(f"{name}, {count} rows a step, built in {bench.build_seconds:.1f} s, same bits: {bits}", flush=True)
+            held = torch.cuda.memory_allocated() - bench.model.parameter_bytes - bench.kv_bytes
+            print(
+                f"{name}, {count} rows a step, built in {bench.build_seconds:.1f} s, "
+                f"{held / 2**20:,.0f} MiB beside weights and KV cache, same bits: {bits}",
+                flush=True,
+            )
             for cached in contexts:
                 for sequences, each in LOADS:
                     if sequences * each > count:
@@ -213,6 +218,7 @@ def main(
                     print(f"    {milliseconds:7.3f} ms {launches:4} x {kernel}", flush=True)
             bench.engine.close()
             del bench
+            gc.collect()  # compiled layers refer to themselves
             torch.cuda.empty_cache()
     if output is not None:
         output.write_text(json.dumps(results, indent=1))

@@ -25,6 +25,7 @@ from speculation.errors import LimitExceededError, UnsupportedModelError
 
 #: Rows of every step: on an H200 they cost 4 to 6 % more than eight.
 ROWS = 64
+LEAST_ROWS = 16
 #: Rows of a prefill pass. A prompt is cut at multiples of it, so that equal prompts have equal bits.
 PREFILL_ROWS = 512
 #: Of the memory that is free once the weights are loaded.
@@ -128,6 +129,8 @@ class PagedEngine:
     """
 
     def __init__(self, model: Loaded, *, kv_bytes: int | None = None, rows: int = ROWS, max_sessions: int = 64) -> None:
+        if rows < LEAST_ROWS:
+            raise ValueError(f"{rows} rows a step are too few; {LEAST_ROWS} at least")
         module = model.module
         shapes = _attention_shapes(model)
         projection = OutputProjection(_output_layer(model))
