@@ -18,6 +18,8 @@ from tests.terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, Terminal, on_t
 from tests.text_engine import TextEngine
 from verifier_service.verifier import Verifier
 
+pytestmark = pytest.mark.process
+
 
 @contextlib.asynccontextmanager
 async def chatting(

@@ -22,6 +22,8 @@ from dragoman.demo import TAKING_TURNS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import DragomanError
 
+pytestmark = pytest.mark.process
+
 
 def dragoman(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -18,6 +18,8 @@ from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
 from speculation.errors import UnsupportedModelError
 
+pytestmark = pytest.mark.process
+
 CODE = """
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dragoman import Chunk, Client, Completion, FleetClient, Prompt, SamplingParams
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.processes import ChildProcess, child
 from tests.service_drivers import described
 from tests.test_cli import dragoman
+
+pytestmark = pytest.mark.process
 
 PROMPT = Prompt(text="The heron")
 ASK: dict[str, Any] = {"max_tokens": 450, "ignore_end": True}

@@ -22,6 +22,8 @@ from speculation.messages import Prompt
 from speculation.sampling import SamplingParams
 from tests.service_drivers import described
 
+pytestmark = pytest.mark.process
+
 PROMPT = Prompt(text="The heron")
 SAMPLING = SamplingParams(temperature=0.7, seed=11)
 #: Far more than any of these tests lets the target write.

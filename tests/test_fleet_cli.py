@@ -26,6 +26,8 @@ from tests.service_drivers import eventually
 from tests.test_cli import dragoman
 from tests.test_joining import coordinating, joining, target
 
+pytestmark = pytest.mark.process
+
 
 def free_port() -> int:
     with socket.socket() as free:

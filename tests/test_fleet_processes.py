@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dragoman.client import Chunk, Client
 from dragoman.processes import child
 from speculation.messages import Prompt
 from speculation.sampling import SamplingParams
 from tests.service_drivers import described
+
+pytestmark = pytest.mark.process
 
 
 def dragoman(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,6 +19,8 @@ from language_models import conversions, weights
 from tests.tiny_architectures import tiny_architecture
 from tests.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def gguf(tiny_qwen2: Path, tmp_path: Path) -> Path:

@@ -21,6 +21,8 @@ from tests.commands import hearing_signals
 from tests.service_drivers import serving
 from tests.text_engine import TextEngine
 
+pytestmark = pytest.mark.process
+
 ASK = ("--prompt=a story: ", "--temperature=1", "--seed=0", "--no-draft")
 #: As C and POSIX are without Python's help.
 BARE_C = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

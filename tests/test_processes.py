@@ -17,6 +17,8 @@ from tests.commands import hearing_signals
 from tests.service_drivers import eventually
 from tests.test_fleet_cli import free_port
 
+pytestmark = pytest.mark.process
+
 ENDINGS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 
 

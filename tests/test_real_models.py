@@ -14,6 +14,8 @@ from dragoman.processes import child
 from speculation.messages import ChatMessage, Prompt
 from speculation.sampling import SamplingParams
 
+pytestmark = pytest.mark.process
+
 PROMPTS = (
     Prompt(text='def is_even(number: int) -> bool:\n    """Whether the number is even."""\n'),
     Prompt(text="Translate to French.\nEnglish: The cat 🐱 sleeps. 猫は寝ています。\nFrench:"),

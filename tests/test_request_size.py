@@ -20,6 +20,8 @@ from tests.service_drivers import request, serving, stub_to
 from tests.test_cli import dragoman
 from tests.text_engine import TextEngine
 
+pytestmark = pytest.mark.process
+
 LIMITS = WireLimits()
 SHORT = Prompt(text="a story: ")
 TOO_LARGE: dict[str, tuple[Prompt, dict[str, Any]]] = {

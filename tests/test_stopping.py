@@ -32,6 +32,8 @@ from tests.text_engine import TextDrafter, TextEngine
 from verifier_service.server import SERVICE, VerifierServer
 from verifier_service.verifier import Verifier
 
+pytestmark = pytest.mark.process
+
 #: What Python and its libraries say when an end was not orderly.
 NOISE = ("Traceback", "Task was destroyed", "never retrieved", "already running", "Cancelling all calls", "_linux.cc")
 

@@ -17,6 +17,8 @@ from tests.service_drivers import eventually, serving
 from tests.terminals import on_terminal
 from tests.text_engine import TextEngine
 
+pytestmark = pytest.mark.process
+
 
 async def test_a_terminal_shows_that_the_prompt_is_read_and_then_only_the_text():
     engine = TextEngine()
