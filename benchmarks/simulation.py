@@ -37,6 +37,7 @@ from speculation.sampling import Rule, SamplingParams
 from speculation.session_request import SessionRequest
 from speculation.target_session import TargetSession
 from speculation.telemetry import LinearFit, Smoothed
+from verifier_service.engine import Slot
 from verifier_service.planning import SessionPlanner
 
 
@@ -67,36 +68,18 @@ class Run:
     """One text, from the first step to the last."""
 
     def __init__(
-        self,
-        engine: ReplayEngine,
-        drafter: ReplayDrafter,
-        text: int,
-        speeds: Speeds,
-        plan: SpeculationPlan | None,
-        *,
-        lookup: bool = True,
+        self, slot: Slot, target: TargetSession, planner: SessionPlanner, desk: DeskSession, speeds: Speeds
     ) -> None:
         self.speeds = speeds
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        prompt_ids = engine.texts[text].prompt_ids
-        self.slot = engine.open(prompt_ids)
-        start = plan or START
-        self.planner = SessionPlanner(start, LinearFit(), adaptive=plan is None)
-        request = SessionRequest(
-            tuple(prompt_ids), SamplingParams(), len(engine.texts[text].token_ids), engine.context_length
-        )
-        vocab = engine.tokenizer.vocab
-        self.target = TargetSession(
-            request, vocab, engine.tokenizer.encode, RaceNoise(vocab, device="cpu"), plan=start, lookup=lookup
-        )
-        offer = SessionOffer("s", Prompt(text=str(text)), SamplingParams(), Rule.RACE, b"", 0, start)
-        self.desk = DeskSession(drafter, offer)
+        self.slot, self.target, self.planner, self.desk = slot, target, planner, desk
         self.link = Link(speeds.token)
         self.link.round_trip.observe(speeds.round_trip)
         self._inbox: deque[Message] = deque()
         self.bytes_up = 0
+        self.batches = 0
         self._drafting = self._held = self.done = False
         self._holding_since = 0
 
@@ -189,6 +172,7 @@ class Run:
             return
         self._drafting = True
         drafted = self.desk.prepare()()
+        self.batches += 1
 
         def end() -> None:
             self._drafting = False
@@ -196,6 +180,28 @@ class Run:
             self.draft()
 
         self.at(batch_seconds(self.speeds.token, self.speeds.row, len(drafted)), end)
+
+
+def replayed(
+    engine: ReplayEngine,
+    drafter: ReplayDrafter,
+    text: int,
+    speeds: Speeds,
+    plan: SpeculationPlan | None,
+    *,
+    lookup: bool = True,
+) -> Run:
+    """A recorded text."""
+    prompt_ids = engine.texts[text].prompt_ids
+    start = plan or START
+    planner = SessionPlanner(start, LinearFit(), adaptive=plan is None)
+    sampling, length = SamplingParams(), len(engine.texts[text].token_ids)
+    request = SessionRequest(tuple(prompt_ids), sampling, length, engine.context_length)
+    vocab = engine.tokenizer.vocab
+    noise = RaceNoise(vocab, device="cpu")
+    target = TargetSession(request, vocab, engine.tokenizer.encode, noise, plan=start, lookup=lookup)
+    offer = SessionOffer("s", Prompt(text=str(text)), sampling, Rule.RACE, b"", 0, start)
+    return Run(engine.open(prompt_ids), target, planner, DeskSession(drafter, offer), speeds)
 
 
 def speed_up(
@@ -208,7 +214,7 @@ def speed_up(
     lookup: bool = True,
 ) -> float:
     """Over the target alone, which takes one step for each token."""
-    run = Run(engine, drafter, text, speeds, plan, lookup=lookup)
+    run = replayed(engine, drafter, text, speeds, plan, lookup=lookup)
     return len(engine.texts[text].token_ids) * speeds.step / run.seconds()
 
 
