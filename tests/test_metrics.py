@@ -210,7 +210,8 @@ async def test_the_command_serves_them(tiny_llama: Path):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             found = Collected(answer.read().decode())
         assert found["generation_tokens_total"] == 5 and found["drafters_connected"] == 0
-        assert found.replicas == {f"{socket.gethostname()}/{tiny_llama.name}"}, "the verifier's name"
+        name = f"{socket.gethostname()}/{tiny_llama.name}:{address.rpartition(':')[2]}"
+        assert found.replicas == {name}, "the verifier's name"
         alone = dragoman("generate", f"--verifier={address}", "--prompt=The heron", "--max-tokens=5")
         assert "no drafter is connected" in alone.stderr
         taken = dragoman("verifier", f"--model={tiny_llama}", "--listen=127.0.0.1:0", f"--metrics-port={port}")
