@@ -22,7 +22,8 @@ _MISSING = 1.5
 #: Columns from which on it is shown who drafted how many tokens in a session.
 _ROOM = 120
 _LEGEND = (
-    "plan 8/24 ×2: 8 draft tokens a step, drafter up to 24 ahead, 2 alternatives; gain: expected, over the target alone"
+    "plan 8/24 ×2 w: 8 draft tokens a step, drafter up to 24 ahead, 2 alternatives, w: steps wait for drafts; "
+    "gain: expected, over the target alone"
 )
 
 
