@@ -50,6 +50,13 @@ async def ended(process: ChildProcess, number: signal.Signals) -> None:
     await process.stop()
 
 
+def silent(process: ChildProcess) -> bool:
+    """Whether it said nothing but what stage of its loading it was at."""
+    return all(re.fullmatch(r"[a-z -]+ \.\.\.", line) for line in process.last_words.splitlines()) or (
+        process.last_words == "it said nothing"
+    )
+
+
 # ---- ends ---------------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +67,7 @@ async def test_a_stopped_verifier_and_its_idle_drafter_say_what_happened_and_no_
                 async with Client(address) as client:
                     await described(client, drafters=1)
                 await ended(verifier, number)
-                assert verifier.last_words == "it said nothing"
+                assert silent(verifier), verifier.last_words
         words = f"the verifier at 127.0.0.1:{port} stopped; dialling again"
         await eventually(lambda: idle.last_words.count(words) == 3, 60)
         await ended(idle, signal.SIGINT)
@@ -73,9 +80,9 @@ async def test_a_drafter_that_leaves_an_idle_verifier_leaves_no_trace(tiny_qwen2
             async with child("drafter", ["drafter", "--model=lookup", f"--verifier={address}"]) as leaving:
                 await described(client, drafters=1)
                 await ended(leaving, number)
-                assert leaving.last_words == "it said nothing"
+                assert silent(leaving), leaving.last_words
                 await described(client, drafters=0)
-        assert verifier.last_words == "it said nothing"
+        assert silent(verifier), verifier.last_words
 
 
 async def test_another_services_address_is_told_for_what_it_is():
