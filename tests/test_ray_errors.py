@@ -107,7 +107,10 @@ async def test_fractions_of_a_logical_gpu_are_shared(cluster: RayCluster):
         more = r"target=2 asks for 1 more x 0.6 GPU.* can never fit"
         with pytest.raises(DragomanError, match=more) as caught:
             await asyncio.to_thread(cluster.launcher.scale, fleet, {"target": 2}, drain_seconds=0)
-        assert "lower num_gpus of heron in the fleet file to 0.5, start those anew that hold" in caught.value.remedy
+        anew = (
+            "lower num_gpus of heron in the fleet file to 0.3, start those anew that hold more (`dragoman fleet drain"
+        )
+        assert anew in caught.value.remedy
         more = r"drafters=2 asks for 1 more x 0.4 GPU .* 0 is free \(held by heron/0 0.6, edge/0 0.4\)"
         with pytest.raises(DragomanError, match=more) as caught:
             await asyncio.to_thread(cluster.launcher.scale, fleet, {"drafters": 2}, drain_seconds=0)

@@ -82,7 +82,12 @@ def test_what_can_never_fit_is_told_apart_from_what_does_not_fit_now():
         "drafters=4 asks for 3 more x 1 CPU on nodes with role=edge, and there is 2 in all: "
         "it can never fit on this cluster"
     )
-    assert "to 0.5, start those anew" in lack.smaller()
+    assert lack.smaller() == "lower num_cpus of small in the fleet file to 0.33", "of the one that is free"
+    full = lack_of([drafters(3, kept={"small/0": 0.9, "small/1": 0.1})], [node(free=0)])
+    assert full is not None and full.never, "and small/1, which holds less, may go on"
+    assert full.smaller().endswith(
+        "to 0.2, start those anew that hold more (`dragoman fleet drain small/0`), and repeat this"
+    )
 
 
 def test_room_that_is_scattered_is_no_room():
@@ -99,7 +104,7 @@ def test_gpus_are_counted_likewise():
     ask = Ask("target=2", Target(name="big", model="m", num_cpus=0, num_gpus=0.6).place, 1, {"big/0": {"GPU": 0.6}})
     lack = lack_of([ask], [Node("h", {}, {"GPU": 1.0}, {"GPU": 0.4})])
     assert lack is not None and lack.never and "asks for 1 more x 0.6 GPU, and there is 1 in all" in lack.message({})
-    assert "lower num_gpus of big in the fleet file to 0.5, start those anew" in lack.smaller()
+    assert lack.smaller() == "lower num_gpus of big in the fleet file to 0.4"
 
 
 def test_those_with_the_fewest_nodes_to_choose_from_come_first():

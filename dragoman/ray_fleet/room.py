@@ -31,13 +31,15 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Lack:
     """An ask that finds no room. ``resource``: what is short; ``free``: how much of it each node with the right labels
-    has left for the ask; ``total``: how much there is of it on them; ``never``: not even if nothing else ran there."""
+    has left for the ask; ``total``: how much there is of it on them; ``never``: not even if nothing else ran there, and
+    ``free`` is then what there would be; ``now``: what there is, if that is known."""
 
     ask: Ask
     resource: str
     free: tuple[float, ...]
     total: float
     never: bool
+    now: tuple[float, ...]
 
     @property
     def needed(self) -> float:
@@ -63,16 +65,15 @@ class Lack:
     def smaller(self) -> str:
         """What the fleet file would have to ask for instead; "" if nothing would do."""
         count, kept = self.ask.count, self.ask.kept
-        value = largest_share(self.free, count) if not self.never or not kept else 0.0
-        anew = False
-        if not value and kept and len(self.free) == 1:  # of several nodes it is not known who runs where
-            held = 0.0 if self.never else sum(each.get(self.resource, 0) for each in kept.values())
-            value, anew = largest_share([self.free[0] + held], count + len(kept)), True
+        value, anew = largest_share(self.now, count), list[str]()
+        if not value and kept and len(self.now) == 1:  # of several nodes it is not known who runs where
+            held = {name: each.get(self.resource, 0) for name, each in kept.items()}
+            value = largest_share([self.now[0] + sum(held.values())], count + len(kept))
+            anew = [f"`dragoman fleet drain {name}`" for name, each in held.items() if each > value]
         if not value:
             return ""
         lowered = f"lower {_SETTING[self.resource]} of {self.ask.place.name} in the fleet file to {_figure(value)}"
-        drains = ", ".join(f"`dragoman fleet drain {name}`" for name in kept)
-        return f"{lowered}, start those anew that hold more ({drains}), and repeat this" if anew else lowered
+        return f"{lowered}, start those anew that hold more ({', '.join(anew)}), and repeat this" if anew else lowered
 
 
 def lack_of(asks: Sequence[Ask], nodes: Sequence[Node], *, grows: bool = False) -> Lack | None:
@@ -90,7 +91,9 @@ def lack_of(asks: Sequence[Ask], nodes: Sequence[Node], *, grows: bool = False) 
     never = _packed(alone, nodes, [dict(node.resources) for node in nodes])
     if never is None:
         return failed
-    return dataclasses.replace(never, ask=asks[alone.index(never.ask)], never=True)
+    ask = asks[alone.index(never.ask)]
+    known = ask is failed.ask and never.resource == failed.resource
+    return dataclasses.replace(never, ask=ask, never=True, now=failed.now if known else ())
 
 
 def _as_large(ask: Ask) -> int:
@@ -122,7 +125,7 @@ def _lack(ask: Ask, left: Sequence[Mapping[str, float]], hosts: Sequence[Node]) 
 
     resource = min((name for name, needed in ask.place.resources.items() if needed), key=room)
     free = tuple(round(each.get(resource, 0), 4) for each in left)
-    return Lack(ask, resource, free, sum(node.resources.get(resource, 0) for node in hosts), never=False)
+    return Lack(ask, resource, free, sum(node.resources.get(resource, 0) for node in hosts), never=False, now=free)
 
 
 def _short_of(place: Place, left: Mapping[str, float]) -> str | None:
