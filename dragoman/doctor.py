@@ -78,6 +78,9 @@ def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
     if not target.tokenizer.vocab.end_ids:
         found.remarks.append("the target has no end token: texts run to max_tokens")
     _judge(target, Role.TARGET, found)
+    for role, examined in (("target", target), ("drafter", drafter)):
+        if examined is not None and examined.config.context_remark:
+            found.remarks.append(f"of the {role}, {examined.config.context_remark}")
     if not target.tokenizer.has_chat_template:
         found.remarks.append("the target has no chat template: messages become a plain transcript")
     if drafter is not None:

@@ -10,6 +10,7 @@ attention sums in an order that cannot be seen (``language_models/attention.py``
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -22,7 +23,7 @@ from language_models.causal_self_test import SelfTest
 from language_models.footprint import check_fits
 from language_models.kv_cache import KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
-from language_models.positions import context_length, first_position, fix_frequencies
+from language_models.positions import context_length, context_remark, first_position, fix_frequencies
 from language_models.pretrained import load_pretrained
 from language_models.quiet import quiet
 from language_models.self_test_results import tested
@@ -30,6 +31,7 @@ from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
 from speculation.errors import InputError, ModelError, UnsupportedModelError
 
+log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 DTYPES = {
@@ -62,7 +64,7 @@ class CausalLM:
         self.most_rows = MOST_ROWS if self.device.type == "cpu" and dtype_name in ("bfloat16", "float16") else None
         #: Of the weights, as they are summed: int8 has none of its own.
         self.weights_dtype = next(model.parameters()).dtype
-        #: What the self-test found, without faults.
+        #: What the self-test found; no faults, once it is loaded.
         self.self_test = SelfTest()
         self._model = model
         self.config = model.config
@@ -85,7 +87,8 @@ class CausalLM:
     ) -> CausalLM:
         """Load ``model``: an embedded name, a folder, a .gguf file or a hub id.
 
-        ``dtype``: auto, float32, bfloat16, float16, or int8 (CPU; linear layers quantised, meant for drafters).
+        ``dtype``: auto (bfloat16 where the device has it and, on a CPU, keeps the bits of a text whatever runs with
+        it; else float32), float32, bfloat16, float16, or int8 (CPU; linear layers quantised, meant for drafters).
         ``threads``: CPU threads for torch, of the whole process; 0 or None: what torch takes, which is all cores unless
         OMP_NUM_THREADS says otherwise. ``trust_remote_code``: run the Python code that the model brings, if it brings
         any. Raises InputError, ModelError.
@@ -98,22 +101,45 @@ class CausalLM:
             torch.set_num_threads(threads)
         files = resolve(model, trust_remote_code=trust_remote_code, progress=progress)
         check_fits(files, target_dtype, target_device)
-        loaded = _load(files, target_dtype, target_device, progress)
-        layer_windows(loaded.config)
-        fix_frequencies(loaded)
-        vocab_size = loaded.config.get_text_config(decoder=True).vocab_size
-        tokenizer = TextTokenizer.from_pretrained(files, vocab_size)
-        if not int8 and target_device.type == "cpu" and target_dtype is torch.bfloat16:
-            pack(loaded)
-        dtype_name = str(target_dtype).removeprefix("torch.")
-        ready = cls(loaded, tokenizer, name=files.name, dtype_name=dtype_name)
-        ready.self_test = _tested(ready, files, progress)
+        ready = cls._ready(files, target_dtype, target_device, progress, packs=not int8)
+        if ready.self_test.faults and ready.least_rows == LEAST_ROWS:
+            del ready  # the code of some models reads the weights of linear layers, which packed ones do not have
+            ready = cls._ready(files, target_dtype, target_device, progress, packs=False)
+        if dtype == "auto" and ready.self_test.row_dependence:
+            log.warning("%s is loaded in float32: in bfloat16 %s", files.name, ready.self_test.row_dependence)
+            del ready
+            check_fits(files, torch.float32, target_device)
+            ready = cls._ready(files, torch.float32, target_device, progress, packs=False)
+        _check_faults(ready)
+        if remark := context_remark(ready.config):
+            log.warning("%s: %s", files.name, remark)
         if not int8:
             return ready
         # Tried before: int8 is not exact, but a cache or masks that are wrong cost drafts all the same.
-        quantised = cls(_quantise(loaded), tokenizer, name=files.name, dtype_name="int8")
+        quantised = cls(_quantise(ready.module), ready.tokenizer, name=files.name, dtype_name="int8")
         quantised.self_test = ready.self_test
         return quantised
+
+    @classmethod
+    def _ready(
+        cls, files: ModelFiles, dtype: torch.dtype, device: torch.device, progress: Progress | None, *, packs: bool
+    ) -> CausalLM:
+        """Loaded, and tried. ``packs``: with packed weights, where they are faster and keep the bits."""
+        loaded = _load(files, dtype, device, progress)
+        layer_windows(loaded.config)
+        fix_frequencies(loaded)
+        tokenizer = TextTokenizer.from_pretrained(files, loaded.config.get_text_config(decoder=True).vocab_size)
+        if packs and device.type == "cpu" and dtype is torch.bfloat16:
+            pack(loaded)
+        ready = cls(loaded, tokenizer, name=files.name, dtype_name=str(dtype).removeprefix("torch."))
+        progress = progress or (lambda stage, done, total: None)
+        progress("self-test", 0, 1)
+        try:
+            ready.self_test = tested(ready, files)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"{files.name} leaves no memory for a KV cache on {device}") from error
+        progress("self-test", 1, 1)
+        return ready
 
     @property
     def module(self) -> PreTrainedModel:
@@ -218,8 +244,9 @@ def _dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, bool]:
 def _load(
     files: ModelFiles, dtype: torch.dtype, device: torch.device, progress: Progress | None = None
 ) -> PreTrainedModel:
-    # On a CPU one that keeps bits (see the module); elsewhere the fused kernels are worth more than bits.
-    attention = "eager" if device.type == "cpu" else "sdpa"
+    # On a CPU one that keeps bits (see the module); elsewhere what transformers prefers: fused kernels are worth more
+    # than bits, and there are models without them.
+    attention = "eager" if device.type == "cpu" else None
     model = load_pretrained(files, dtype=dtype, device=device, attention=attention, progress=progress)
     # Attention sinks enter the softmax in ways of their own.
     if attention == "eager" and not any(hasattr(module, "sinks") for module in model.modules()):
@@ -228,22 +255,14 @@ def _load(
     return model
 
 
-def _tested(model: CausalLM, files: ModelFiles, progress: Progress | None) -> SelfTest:
+def _check_faults(model: CausalLM) -> None:
     """Raises UnsupportedModelError if the logits of a text depend on how it is run."""
-    if progress is not None:
-        progress("self-test", 0, 1)
-    try:
-        found = tested(model, files)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{model.name} leaves no memory for a KV cache on {model.device}") from error
-    if progress is not None:
-        progress("self-test", 1, 1)
-    if found.faults:
+    if faults := model.self_test.faults:
+        otherwise = ", or try --dtype float32" if model.most_rows is not None else ""
         raise UnsupportedModelError(
-            f"{model.name} ({model.config.model_type}) cannot be served: {found.faults[0]}",
-            remedy="use a model whose logits depend on the text alone, however it is run",
+            f"{model.name} ({model.config.model_type}) cannot be served: {faults[0]}",
+            remedy=f"use a model whose logits depend on the text alone, however it is run{otherwise}",
         )
-    return found
 
 
 def _quantise(model: PreTrainedModel) -> PreTrainedModel:

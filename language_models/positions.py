@@ -50,12 +50,12 @@ def context_length(config: PretrainedConfig) -> int:
 def context_remark(config: PretrainedConfig) -> str:
     """What a user should know about the context; "" if it is as the configuration says."""
     if _named_context(config) is None:
-        return f"its configuration names no context length: texts end at {UNBOUNDED_CONTEXT:,} tokens"
+        return f"the configuration names no context length: texts end at {UNBOUNDED_CONTEXT:,} tokens"
     borders = sorted({border for border in rope_borders(config) if border < context_length(config)})
     if borders:
         return (
-            f"its rotary frequencies change at {borders[0]:,} tokens, for each token by its own position: texts that "
-            "long are its own, but may be worse than with all frequencies changed at once"
+            f"the rotary frequencies change at {borders[0]:,} tokens, for each token by its own position: longer texts "
+            "depend on no draft, but differ from those of a library that computes them anew with the others"
         )
     return ""
 

@@ -32,10 +32,11 @@ def load_pretrained(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    attention: str,
+    attention: str | None,
     progress: Progress | None = None,
 ) -> PreTrainedModel:
-    """The model of ``files`` in ``dtype`` on ``device``. ``attention``: transformers' name of the implementation.
+    """The model of ``files`` in ``dtype`` on ``device``. ``attention``: transformers' name of the implementation,
+    None for the best one that the model has.
 
     Raises WeightsError if tensors are missing or of other shapes than the configuration says, UnsupportedModelError
     if it needs code of its own that is not trusted, ModelError.

@@ -37,9 +37,12 @@ class Place:
         return range(edge - 2 * TEXT, edge + 2 * TEXT) if self.window else range(0)
 
 
+START = Place("at the start", PROMPT, PROMPT)
+
+
 def places(config: PretrainedConfig, context: int, *, bits: bool) -> Iterator[Place]:
     """From the start to the end of a context of ``context`` tokens. ``bits``: also where sums are long."""
-    yield Place("at the start", PROMPT, PROMPT)
+    yield START
     windows = sorted(_windows(config))
     if bits and context >= 2 * _LONG and not any(_LONG <= window < context for window in windows):
         yield Place(f"after {_LONG} tokens", _LONG, _LONG)

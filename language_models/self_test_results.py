@@ -30,7 +30,7 @@ from language_models.weights import MANIFEST, ModelFiles, home
 if TYPE_CHECKING:
     from language_models.causal_lm import CausalLM
 
-log = logging.getLogger("dragoman.language_models")
+log = logging.getLogger(__name__)
 
 #: Results that are kept, the newest ones.
 _KEPT = 256

@@ -6,6 +6,7 @@ Run: python -m pytest tests/test_causal_self_test.py
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from language_models.attention import ROW_INVARIANT, row_invariant_attention
 from language_models.causal_lm import CausalLM
 from language_models.causal_self_test import SelfTest, self_test
 from language_models.kv_cache import KVCache
+from language_models.pretrained import load_pretrained
+from language_models.weights import resolve
 from speculation.errors import UnsupportedModelError
+from tests.tiny_architectures import tiny_architecture
 from verifier_service.transformers_engine import TransformersEngine
 
 bfloat16 = pytest.mark.skipif(
@@ -37,7 +41,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=bfloat16)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", pytest.param("bfloat16", marks=bfloat16)])
 @pytest.mark.parametrize(("name", "settings", "words"), REFUSED, ids=[name for name, _, _ in REFUSED])
 def test_a_model_whose_text_would_depend_on_the_drafts_is_refused(
     architecture, name: str, settings, words: str, dtype: str
@@ -49,13 +53,15 @@ def test_a_model_whose_text_would_depend_on_the_drafts_is_refused(
 SERVED = ["gemma3n_text", "gemma4_text", "roberta, decoder", "gpt2", "opt", "gpt_neox", "phi3, longrope", "gpt_oss"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=bfloat16)])
-@pytest.mark.parametrize("name", [*SERVED, "llama, dynamic RoPE", "mistral", "mixtral"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", pytest.param("bfloat16", marks=bfloat16)])
+@pytest.mark.parametrize("name", [*SERVED, "llama, dynamic RoPE", "mistral", "mixtral", "xglm"])
 def test_models_that_are_causal_in_other_ways_pass(architecture, name: str, dtype: str):
     model = architecture(name, dtype)
     assert model.self_test.places[0] == "at the start"
     assert model.self_test.places[-1] == f"at the end of its context ({model.context_length:,})"
-    assert not model.self_test.row_dependence and not model.self_test.unproven
+    assert not model.self_test.unproven
+    if dtype != "float16":  # whose rows depend on their number on some processors
+        assert not model.self_test.row_dependence
 
 
 def test_windows_and_borders_are_reached(architecture):
@@ -245,3 +251,45 @@ def test_bits_that_depend_on_the_number_of_rows_are_caught(architecture, monkeyp
     )
     with pytest.raises(UnsupportedModelError, match=r"bfloat16 on this CPU cannot be a target.*float32"):
         TransformersEngine(model)
+
+
+@bfloat16
+def test_a_dtype_of_our_choice_keeps_bits(architecture, monkeypatch: pytest.MonkeyPatch, caplog):
+    """Where bfloat16 does not, ``auto`` is float32, and says so."""
+    plain = causal_lm.tested
+
+    def found(model: CausalLM, files) -> SelfTest:
+        return SelfTest(row_dependence="sums differ") if model.dtype_name == "bfloat16" else plain(model, files)
+
+    monkeypatch.setattr(causal_lm, "tested", found)
+    assert architecture("llama", "bfloat16").self_test.row_dependence == "sums differ"
+    chosen = architecture("llama", "auto")
+    assert chosen.dtype_name == "float32" and not chosen.self_test.row_dependence
+    assert "llama is loaded in float32: in bfloat16 sums differ" in caplog.text
+    TransformersEngine(chosen)
+
+
+def test_float16_on_a_cpu_is_served_with_a_warning(architecture, caplog):
+    """It promises no bits: other numbers of rows are other kernels on many processors."""
+    model = architecture("llama", "float16")
+    model.self_test = SelfTest(row_dependence="sums differ")
+    TransformersEngine(model)
+    assert "near-ties may depend on the drafts: sums differ" in caplog.text
+
+
+@bfloat16
+def test_a_model_that_reads_its_linear_layers_weights_is_not_packed(architecture):
+    """Packed weights are opaque: such a model fails with them, and is loaded without."""
+    model = architecture("longcat_flash", "bfloat16")
+    assert model.least_rows == 2 and model.self_test.places
+    assert architecture("llama", "bfloat16").least_rows in (2, 4)
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("llama", "sdpa"), ("gpt_oss", "eager"), ("gpt_neo", "eager")])
+def test_beyond_cpus_a_model_has_the_best_attention_that_it_knows(
+    tmp_path: Path, shared_tokenizer: Path, name: str, chosen: str
+):
+    """Not every model has a fused one: asked for it, transformers would refuse to load them."""
+    files = resolve(str(tiny_architecture(name, tmp_path / "model", tokenizer=shared_tokenizer)))
+    model = load_pretrained(files, dtype=torch.float32, device=torch.device("cpu"), attention=None)
+    assert model.config._attn_implementation == chosen

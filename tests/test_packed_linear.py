@@ -42,6 +42,28 @@ def test_a_packed_layer_computes_what_the_plain_one_does(inputs: int, outputs: i
         torch.testing.assert_close(packed(x), layer(x), rtol=2**-7, atol=1e-3)
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 192), (576, 100)])
+def test_gpt2s_linear_layers_are_packed_too(inputs: int, outputs: int):
+    """Their weights lie on their side."""
+    torch.manual_seed(3)
+    model = nn.Sequential(Conv1D(outputs, inputs)).to(torch.bfloat16)
+    nn.init.normal_(model[0].bias)
+    x = torch.randn(1, 7, inputs).to(torch.bfloat16)
+    expected = model(x)
+    if not pack(model):
+        pytest.skip("on this CPU rows depend on their number")
+    assert type(model[0]) is PackedLinear
+    torch.testing.assert_close(model(x), expected, rtol=2**-7, atol=1e-2)
+
+
+def test_layers_in_float32_stay_as_they_are():
+    """As routers of experts do in some models."""
+    model = nn.ModuleDict({"router": nn.Linear(8, 4), "expert": nn.Linear(64, 64).to(torch.bfloat16)})
+    if pack(model):
+        assert type(model["expert"]) is PackedLinear
+    assert type(model["router"]) is nn.Linear
+
+
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2", "tiny_gemma"])
 def test_a_packed_model_says_what_the_plain_one_says(
     family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

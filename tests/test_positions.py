@@ -56,7 +56,7 @@ def test_a_bound_that_is_ours_is_said(tmp_path: Path):
     BloomConfig().save_pretrained(tmp_path)
     config = ModelConfig.read(resolve(str(tmp_path)))
     assert config.context_length == UNBOUNDED_CONTEXT
-    assert "names no context length: texts end at 2,048 tokens" in config.context_remark
+    assert "the configuration names no context length: texts end at 2,048 tokens" in config.context_remark
     LlamaConfig().save_pretrained(tmp_path)
     assert ModelConfig.read(resolve(str(tmp_path))).context_remark == ""
 
