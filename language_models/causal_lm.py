@@ -102,14 +102,17 @@ class CausalLM:
         files = resolve(model, trust_remote_code=trust_remote_code, progress=progress)
         check_fits(files, target_dtype, target_device)
         ready = cls._ready(files, target_dtype, target_device, progress, packs=not int8)
-        if ready.self_test.faults and ready.least_rows == LEAST_ROWS:
+        if ready.self_test.faults and ready.takes_positions and ready.least_rows == LEAST_ROWS:
             del ready  # the code of some models reads the weights of linear layers, which packed ones do not have
             ready = cls._ready(files, target_dtype, target_device, progress, packs=False)
-        if dtype == "auto" and ready.self_test.row_dependence:
-            log.warning("%s is loaded in float32: in bfloat16 %s", files.name, ready.self_test.row_dependence)
+        coarse, choosing = ready.self_test, dtype == "auto" and ready.most_rows is not None and ready.takes_positions
+        if choosing and (coarse.faults or coarse.row_dependence):
             del ready
             check_fits(files, torch.float32, target_device)
             ready = cls._ready(files, torch.float32, target_device, progress, packs=False)
+            if not ready.self_test.faults:
+                reason = coarse.row_dependence or coarse.faults[0]
+                log.warning("%s is loaded in float32: in bfloat16 %s", files.name, reason)
         _check_faults(ready)
         if remark := context_remark(ready.config):
             log.warning("%s: %s", files.name, remark)
@@ -258,7 +261,7 @@ def _load(
 def _check_faults(model: CausalLM) -> None:
     """Raises UnsupportedModelError if the logits of a text depend on how it is run."""
     if faults := model.self_test.faults:
-        otherwise = ", or try --dtype float32" if model.most_rows is not None else ""
+        otherwise = ", or try --dtype float32" if model.most_rows and model.takes_positions else ""
         raise UnsupportedModelError(
             f"{model.name} ({model.config.model_type}) cannot be served: {faults[0]}",
             remedy=f"use a model whose logits depend on the text alone, however it is run{otherwise}",

@@ -131,7 +131,7 @@ class _Examination:
         self._prompted = None
         if self._fails:  # in float32 alone: the code of some models mixes types
             self.unproven.append(f"its masks in float32, which {self._fails}")
-            self.faults.clear(), self.places.clear()
+            self.faults, self.places = [], []
             self._tolerance = _COARSE
             self._try_places()
 

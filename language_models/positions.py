@@ -55,7 +55,7 @@ def context_remark(config: PretrainedConfig) -> str:
     if borders:
         return (
             f"the rotary frequencies change at {borders[0]:,} tokens, for each token by its own position: longer texts "
-            "depend on no draft, but differ from those of a library that computes them anew with the others"
+            "may differ from those of transformers' generate, which computes the whole text anew there"
         )
     return ""
 

@@ -46,8 +46,9 @@ def test_a_packed_layer_computes_what_the_plain_one_does(inputs: int, outputs: i
 def test_gpt2s_linear_layers_are_packed_too(inputs: int, outputs: int):
     """Their weights lie on their side."""
     torch.manual_seed(3)
-    model = nn.Sequential(Conv1D(outputs, inputs)).to(torch.bfloat16)
-    nn.init.normal_(model[0].bias)
+    layer = Conv1D(outputs, inputs)
+    nn.init.normal_(layer.bias)
+    model = nn.Sequential(layer).to(torch.bfloat16)
     x = torch.randn(1, 7, inputs).to(torch.bfloat16)
     expected = model(x)
     if not pack(model):
