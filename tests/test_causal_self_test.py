@@ -278,13 +278,6 @@ def test_float16_on_a_cpu_is_served_with_a_warning(architecture, caplog):
 
 
 @bfloat16
-def test_a_model_that_reads_its_linear_layers_weights_is_not_packed(architecture):
-    """Packed weights are opaque: such a model fails with them, and is loaded without."""
-    model = architecture("longcat_flash", "bfloat16")
-    assert model.least_rows == 2 and model.self_test.places
-    assert architecture("llama", "bfloat16").least_rows in (2, 4)
-
-
 @pytest.mark.parametrize(("name", "chosen"), [("llama", "sdpa"), ("gpt_oss", "eager"), ("gpt_neo", "eager")])
 def test_beyond_cpus_a_model_has_the_best_attention_that_it_knows(
     tmp_path: Path, shared_tokenizer: Path, name: str, chosen: str
