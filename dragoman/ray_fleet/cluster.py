@@ -26,6 +26,7 @@ _PACKAGES = (
     "coordinator",
     "verifier_service",
     "drafter_service",
+    "engine",
     "language_models",
     "speculation",
     "protos",
