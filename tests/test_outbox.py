@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from dragoman.client import Client
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.transport import PROTOCOL_VERSION
-from tests.service_drivers import baseline, eventually, serving
+from tests.service_drivers import baseline, eventually, serving, stub_to
 from tests.test_resume import ASK, PROMPT, expected
 from tests.text_engine import TextEngine
 from verifier_service.drafter_link import DrafterLink
@@ -114,3 +115,23 @@ async def test_who_does_not_keep_up_gets_no_session_until_it_does():
         verifier.roster.detach(link)
         assert any(message.HasField("offer") for message in await all_of(link.outbox))
         await baseline(verifier, engine)
+
+
+async def test_a_drafter_that_goes_leaves_no_task_behind():
+    complaints: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with serving(TextEngine()) as (verifier, address), stub_to(address) as stub:
+        hello = pb.Hello(protocol_version=PROTOCOL_VERSION, name="d", model="m", max_sessions=4, vocab_size=10)
+        for leave in ("cancel", "done_writing"):
+            call = stub.Assist()
+            await call.write(pb.AssistRequest(hello=hello))
+            assert (await call.read()).HasField("welcome")
+            await eventually(lambda: verifier.roster.links)
+            if leave == "cancel":
+                call.cancel()
+            else:
+                await call.done_writing()
+            await eventually(lambda: not verifier.roster.links)
+            await asyncio.sleep(0)
+            gc.collect()
+    assert not complaints

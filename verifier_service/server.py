@@ -77,17 +77,11 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         reader = asyncio.create_task(_read(roster, link, requests))
         measuring = asyncio.create_task(roster.keep_measuring(link))
         try:
-            while True:
-                sender = asyncio.ensure_future(link.outbox.next_message())
-                await asyncio.wait((sender, reader), return_when=asyncio.FIRST_COMPLETED)
-                if not sender.done():
-                    sender.cancel()
-                    reader.result()
-                    return
-                message = sender.result()
-                if message is None:
-                    return
+            # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
+            while (message := await link.outbox.next_message()) is not None:
                 yield message
+            if reader.done():
+                reader.result()
         except DragomanError as error:
             await context.abort(*status_of(error))
         finally:
@@ -97,8 +91,11 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
 
 
 async def _read(roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
-    async for message in requests:
-        roster.receive(link, message)
+    try:
+        async for message in requests:
+            roster.receive(link, message)
+    finally:
+        link.outbox.end()
 
 
 class VerifierServer:
