@@ -22,11 +22,11 @@ from drafter_service.linear_draft import LinearDraft
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
-from speculation.byte_vocab import intersection
-from speculation.messages import Prompt, SessionOffer, SpeculationPlan
-from speculation.race import RaceNoise
-from speculation.sampler import TokenSampler
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.sampler import TokenSampler
+from speculation.text.byte_vocab import intersection
 
 #: Those that verify by agreement; ``benchmarks.rules`` measures all.
 RULES = (Rule.RACE, Rule.EXACT)

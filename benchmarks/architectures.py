@@ -18,8 +18,8 @@ import transformers
 import typer
 
 from dragoman.model_check import Checked, check_model
-from tests.architecture_settings import ARCHITECTURES, Architecture
-from tests.tiny_architectures import shared_tokenizer, tiny_architecture
+from tests.support.architecture_settings import ARCHITECTURES, Architecture
+from tests.support.tiny_architectures import shared_tokenizer, tiny_architecture
 
 DTYPES = ("float32", "bfloat16")
 _HEAD = """# Architectures

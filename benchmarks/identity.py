@@ -22,8 +22,8 @@ from benchmarks.prompts import load_prompts
 from dragoman.client import Client, Completion
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import child
-from speculation.messages import Prompt
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import Prompt
+from speculation.sampling.params import Rule, SamplingParams
 
 ALONE = "no drafter"
 

@@ -25,7 +25,7 @@ from benchmarks.transformers_arm import Answer, TransformersPair
 from dragoman.client import Client, Completion
 from dragoman.demo import TAKING_TURNS, title
 from dragoman.processes import ChildProcess, child
-from speculation.messages import ChatMessage, Prompt
+from speculation.protocol.messages import ChatMessage, Prompt
 
 ARMS = ("target_alone", "dragoman", "transformers", "transformers_assisted")
 WARM_UP = Prompt(messages=(ChatMessage("user", "Count to ten."),))

@@ -21,7 +21,7 @@ from dragoman.fleet_client import FleetClient
 from dragoman.fleet_view import fleet_view
 from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import Address
+from transport.address import Address
 
 WIDTH = 132
 TEXTS = 4

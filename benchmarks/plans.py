@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from speculation.errors import InputError
-from speculation.messages import SpeculationPlan
+from speculation.protocol.messages import SpeculationPlan
 
 ALONE: Final = "target_alone"
 ADAPTIVE: Final = "adaptive"

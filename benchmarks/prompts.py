@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dragoman.prompts import PROMPTS
 from speculation.errors import InputError
-from speculation.messages import ChatMessage, Prompt
+from speculation.protocol.messages import ChatMessage, Prompt
 
 
 def load_prompts(path: Path | None, *, limit: int, task: str = "") -> list[Prompt]:

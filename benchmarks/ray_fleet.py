@@ -37,9 +37,9 @@ from dragoman.demo import title
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import child
 from language_models.weights import resolve
-from speculation.messages import Prompt
-from tests.service_drivers import described
-from tests.tiny_models import tiny_llama, tiny_qwen2
+from speculation.protocol.messages import Prompt
+from tests.support.service_drivers import described
+from tests.support.tiny_models import tiny_llama, tiny_qwen2
 
 PROMPTS = Path(__file__).with_name("prompts.jsonl")
 ARMS = ("by_hand", "on_ray")

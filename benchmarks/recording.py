@@ -21,8 +21,8 @@ from drafter_service import draft_source
 from drafter_service.model_drafter import ModelDrafter
 from dragoman.demo import title
 from language_models.causal_lm import CausalLM
-from speculation.messages import Prompt, SessionOffer, SpeculationPlan
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.sampling.params import Rule, SamplingParams
 
 #: The drafter's first choice and its runners-up.
 CHOICES: Final = 6

@@ -25,13 +25,13 @@ from dragoman.serve import serve_drafter, serve_verifier
 from language_models.config import ModelConfig
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import resolve
-from protos.transport import Address
-from speculation.byte_vocab import ByteVocab
-from speculation.candidates import ROOT, CandidateTree
-from speculation.drafter_session import DraftToken
+from speculation.drafts.candidates import ROOT, CandidateTree
 from speculation.errors import InputError
-from speculation.messages import Prompt, SessionOffer, SpeculationPlan
-from speculation.plan import START
+from speculation.planning.plan import START
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.sessions.drafter_session import DraftToken
+from speculation.text.byte_vocab import ByteVocab
+from transport.address import Address
 from verifier_service.server import GRACE
 
 

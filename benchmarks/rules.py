@@ -38,13 +38,13 @@ from dragoman.client import Client
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import child
 from language_models.causal_lm import CausalLM
-from speculation.byte_vocab import intersection
-from speculation.messages import Prompt, SessionOffer, SpeculationPlan
-from speculation.proposal import propose
-from speculation.race import RaceNoise
-from speculation.sampler import TokenSampler
-from speculation.sampling import Rule, SamplingParams
-from speculation.vocab_table import table_of
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.protocol.proposal import propose
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.sampler import TokenSampler
+from speculation.text.byte_vocab import intersection
+from speculation.text.vocab_table import table_of
 
 #: Races drawn at each position.
 SEEDS = 8

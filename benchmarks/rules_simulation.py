@@ -23,16 +23,17 @@ from benchmarks.simulation import Run, Speeds
 from drafter_service.desk import DeskSession
 from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
-from speculation.messages import Prompt, SessionOffer
-from speculation.plan import START
-from speculation.race import RaceNoise
-from speculation.sampling import Rule, SamplingParams
-from speculation.session_request import SessionRequest
-from speculation.string_rejection import ENUMERATION_COST
-from speculation.target_session import TargetSession
-from speculation.telemetry import LinearFit
-from speculation.vocab_table import table_of
-from verifier_service.planning import SessionPlanner
+from speculation.planning.fits import LinearFit
+from speculation.planning.plan import START
+from speculation.protocol.messages import Prompt, SessionOffer
+from speculation.protocol.session_request import SessionRequest
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.race import RaceNoise
+from speculation.sessions.target_session import TargetSession
+from speculation.text.vocab_table import table_of
+from speculation.verification.draft_verifier import DraftVerifier
+from speculation.verification.string_rejection import ENUMERATION_COST
+from verifier_service.session_planner import SessionPlanner
 from verifier_service.transformers_engine import TransformersEngine
 
 
@@ -55,11 +56,11 @@ class Pair:
         planner = SessionPlanner(START, fit, adaptive=True, rule=rule)
         ids = tuple(engine.tokenizer.prompt_ids(prompt))
         request = SessionRequest(ids, sampling, tokens, engine.context_length, rule=rule, ignore_end=True)
+        verifier = DraftVerifier.of(request, self.vocab, self.noise)
         target = TargetSession(
             request,
             self.vocab,
             engine.tokenizer.encode,
-            self.noise,
             plan=planner.plan,
             lookup=True,
             free=engine.free_draft_tokens,
@@ -68,7 +69,7 @@ class Pair:
         offer = SessionOffer("s", prompt, sampling, rule, b"", 0, planner.plan, 1, self.vocab.content_hash)
         cost = ENUMERATION_COST if rule is Rule.STRING_REJECTION else 1.0
         real = replace(speeds, token=speeds.token * cost)
-        run = Run(engine.open(ids), target, planner, DeskSession(self.drafter, offer), real)
+        run = Run(engine.open(ids), target, verifier, planner, DeskSession(self.drafter, offer), real)
         run.link.seconds_per_token = speeds.token  # what a drafter tells of itself
         return run
 

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import os
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,8 +31,8 @@ from benchmarks.results import write_results
 from dragoman.client import Client, Completion
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import ChildProcess, child
-from speculation.messages import Prompt
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import Prompt
+from speculation.sampling.params import Rule, SamplingParams
 
 ALONE = "target alone"
 #: Tokens of each arm before anything is counted: the drafter gets the target's vocabulary, and the figures that plans
@@ -187,7 +188,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Where the JSON goes  [default: standard output]")] = None,
 ) -> None:
     """Compare the rules, speed beside acceptance."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     threads = target_threads or len(os.sched_getaffinity(0)), drafter_threads
     asked = load_prompts(prompts, limit=limit, task=task)
     rules = [Rule(name) for name in rule] if rule else list(Rule.concrete())

@@ -27,8 +27,8 @@ from benchmarks.transformers_arm import TransformersPair
 from dragoman.client import Client
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import child
-from speculation.messages import Prompt
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import Prompt
+from speculation.sampling.params import Rule, SamplingParams
 
 Sequences = Counter[tuple[int, ...]]
 

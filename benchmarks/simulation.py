@@ -8,7 +8,6 @@ than waiting: for tuning, and to set what ``benchmarks/wide_area.py`` measures b
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
 import statistics
@@ -28,17 +27,19 @@ from benchmarks.plans import ARMS, looks_up, plan_of
 from benchmarks.recording import load
 from benchmarks.replay import ReplayDrafter, ReplayEngine, batch_seconds
 from drafter_service.desk import DeskSession, Message
-from protos import codec
-from speculation.instructions import Finish, Keep, SendVerdict, Step
-from speculation.messages import Prompt, SessionOffer, Span, SpeculationPlan
-from speculation.plan import START
-from speculation.race import RaceNoise
-from speculation.sampling import Rule, SamplingParams
-from speculation.session_request import SessionRequest
-from speculation.target_session import TargetSession
-from speculation.telemetry import LinearFit, Smoothed
+from speculation.planning.fits import LinearFit, Smoothed
+from speculation.planning.plan import START
+from speculation.protocol.messages import Prompt, SessionOffer, Span, SpeculationPlan
+from speculation.protocol.session_request import SessionRequest
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.race import RaceNoise
+from speculation.sessions.instructions import Finish, Keep, SendVerdict
+from speculation.sessions.target_session import TargetSession
+from speculation.verification.draft_verifier import DraftVerifier
+from speculation.verification.step import Step
+from transport import codec
 from verifier_service.engine import Slot
-from verifier_service.planning import SessionPlanner
+from verifier_service.session_planner import SessionPlanner
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,19 @@ class Run:
     """One text, from the first step to the last."""
 
     def __init__(
-        self, slot: Slot, target: TargetSession, planner: SessionPlanner, desk: DeskSession, speeds: Speeds
+        self,
+        slot: Slot,
+        target: TargetSession,
+        verifier: DraftVerifier,
+        planner: SessionPlanner,
+        desk: DeskSession,
+        speeds: Speeds,
     ) -> None:
         self.speeds = speeds
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self.slot, self.target, self.planner, self.desk = slot, target, planner, desk
+        self.slot, self.target, self.verifier, self.planner, self.desk = slot, target, verifier, planner, desk
         self.link = Link(speeds.token)
         self.link.round_trip.observe(speeds.round_trip)
         self._inbox: deque[Message] = deque()
@@ -106,7 +113,8 @@ class Run:
         self.at(duration, lambda: self.end_step(step, duration))
 
     def end_step(self, step: Step, duration: float) -> None:
-        for instruction in self.target.on_logits(self.slot.step(step.last, step.candidates)):
+        acceptance = self.verifier.verify(step, self.slot.step(step.last, step.candidates))
+        for instruction in self.target.on_acceptance(acceptance):
             match instruction:
                 case Keep(rows):
                     self.slot.keep(rows)
@@ -116,8 +124,7 @@ class Run:
                     sent = verdict
         self.planner.observe_step(self.target.stats, duration)
         if self.planner.replan(self.now, [self.link]):  # type: ignore[list-item]
-            self.target.plan = self.planner.plan
-            sent = dataclasses.replace(sent, plan=self.target.plan)
+            self.target.follow(self.planner.plan)
         self.at(self.speeds.round_trip / 2, lambda: self.hear(sent))
         if self.done:
             return
@@ -198,10 +205,10 @@ def replayed(
     sampling, length = SamplingParams(), len(engine.texts[text].token_ids)
     request = SessionRequest(tuple(prompt_ids), sampling, length, engine.context_length)
     vocab = engine.tokenizer.vocab
-    noise = RaceNoise(vocab, device="cpu")
-    target = TargetSession(request, vocab, engine.tokenizer.encode, noise, plan=start, lookup=lookup)
+    verifier = DraftVerifier.of(request, vocab, RaceNoise(vocab, device="cpu"))
+    target = TargetSession(request, vocab, engine.tokenizer.encode, plan=start, lookup=lookup)
     offer = SessionOffer("s", Prompt(text=str(text)), sampling, Rule.RACE, b"", 0, start)
-    return Run(engine.open(prompt_ids), target, planner, DeskSession(drafter, offer), speeds)
+    return Run(engine.open(prompt_ids), target, verifier, planner, DeskSession(drafter, offer), speeds)
 
 
 def speed_up(

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from language_models.quiet import quiet
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import resolve
-from speculation.messages import Prompt
+from speculation.protocol.messages import Prompt
 
 
 @dataclass(frozen=True, slots=True)

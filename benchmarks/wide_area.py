@@ -33,8 +33,8 @@ from benchmarks.results import write_results
 from dragoman.client import Client, Completion
 from dragoman.demo import title
 from dragoman.processes import child
-from protos.transport import Address
-from speculation.messages import Prompt
+from speculation.protocol.messages import Prompt
+from transport.address import Address
 
 #: In place of a drafter: none.
 ABSENT = "absent"

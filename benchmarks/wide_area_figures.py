@@ -15,7 +15,8 @@ import matplotlib
 import typer
 
 from benchmarks.plans import ADAPTIVE, DRAFTER_ONLY
-from speculation.cost_model import PairCosts, best_plan, predict
+from speculation.planning.best_plan import best_plan
+from speculation.planning.cost_model import PairCosts, predict
 
 matplotlib.use("Agg")
 import itertools

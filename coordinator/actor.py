@@ -11,9 +11,9 @@ from typing import Any
 
 from coordinator.config import CoordinatorConfig
 from coordinator.server import CoordinatorServer
-from protos.hosting import SelfStarting
-from protos.transport import Address
 from speculation.errors import DragomanError
+from transport.address import Address
+from transport.hosting import SelfStarting
 
 
 class CoordinatorActor(SelfStarting):

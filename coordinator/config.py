@@ -8,8 +8,8 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from coordinator.settings import Settings, read_settings
-from protos.transport import COORDINATOR_PORT
-from speculation.messages import SpeculationPlan
+from speculation.protocol.messages import SpeculationPlan
+from transport.address import COORDINATOR_PORT
 
 #: The commented file with the defaults.
 EXAMPLE: Final = Path(__file__).with_name("coordinator.yaml")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from coordinator.planning import RESEND_SECONDS
+from coordinator.plan_orders import RESEND_SECONDS
 from coordinator.registry import DrainDecision, Member, Registry
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import PROTOCOL_VERSION
 from speculation.errors import InputError
+from transport import codec
+from transport.limits import PROTOCOL_VERSION
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from coordinator.config import CoordinatorConfig
 from coordinator.draining import DrainDesk
 from coordinator.placement import Seat, SessionKey, place
-from coordinator.planning import Budget
+from coordinator.plan_orders import Budget
 from coordinator.registry import Kind, Member, Registry, read_registration
 from coordinator.reports import LinkFacts, read_drafter_report, read_verifier_report
 from coordinator.router import Router
 from coordinator.sessions import FleetSession, Knowledge, drafter_of, seat_of
 from coordinator.telemetry import LinkRates, Rate
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import SessionError
+from transport import codec
 
 log = logging.getLogger(__name__)
 
@@ -195,9 +195,9 @@ class Fleet:
         loads = self.loads()
         budget = Budget()
         # Those that have waited longest come first, or the budget would always go to the same few.
-        for key, session in sorted(sessions.items(), key=lambda item: item[1].desk.chosen_at):
+        for key, session in sorted(sessions.items(), key=lambda item: item[1].plan_orders.chosen_at):
             if session.placeable:
-                plan = session.desk.order(
+                plan = session.plan_orders.order(
                     session.costs(loads),
                     steps=session.facts.steps,
                     running=session.facts.plan,

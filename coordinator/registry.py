@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from coordinator.reports import NAME_LENGTH, DrafterFacts, VerifierFacts, believable_seconds
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import Address
 from speculation.errors import InputError, LimitExceededError
+from transport import codec
+from transport.address import Address
 
 #: Of a member, that are kept.
 NOTES = 8

@@ -13,13 +13,14 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import Address
 from speculation.errors import InputError
-from speculation.messages import SpeculationPlan
+from speculation.planning.cost_model import StepCosts
+from speculation.planning.fits import LONGEST_SECONDS
+from speculation.protocol.messages import SpeculationPlan
 from speculation.source import SourceKind
-from speculation.telemetry import LONGEST_SECONDS
+from transport import codec
+from transport.address import Address
 
 #: Beyond these no figure is believed: counts, seconds, entries of one report, characters of a name.
 MOST: Final = 10**15
@@ -60,16 +61,6 @@ class SourceFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class StepFacts:
-    """What the steps of a session cost, and how often drafts agree by position since the last miss."""
-
-    step: float
-    step_per_token: float
-    acceptance: tuple[float, ...]
-    drafted_steps: int
-
-
-@dataclass(frozen=True, slots=True)
 class SessionFacts:
     """A session, with totals since it began. ``costs``, ``plan``: None if not known.
 
@@ -85,7 +76,7 @@ class SessionFacts:
     draft_tokens: int = 0
     accepted: int = 0
     plan: SpeculationPlan | None = None
-    costs: StepFacts | None = None
+    costs: StepCosts | None = None
     sources: tuple[SourceFacts, ...] = ()
 
 
@@ -245,12 +236,12 @@ def _too_many(counts: pb.SessionReport | pb.SourceStats | pb.LinkReport) -> str:
     return ""
 
 
-def _costs(costs: pb.StepCosts) -> StepFacts | None:
+def _costs(costs: pb.StepCosts) -> StepCosts | None:
     step, per_token = believable_seconds(costs.step), believable_seconds(costs.step_per_token)
     rates = tuple(costs.acceptance[:_POSITIONS])
     if not step or per_token is None or not rates or not all(0 <= rate <= 1 for rate in rates):
         return None
-    return StepFacts(step, per_token, rates, min(costs.drafted_steps, MOST))
+    return StepCosts(step, per_token, rates, min(costs.drafted_steps, MOST))
 
 
 def _too_much(message: Message, names: Iterable[str]) -> str:

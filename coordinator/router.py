@@ -11,11 +11,11 @@ from typing import Final
 from coordinator.config import CoordinatorConfig
 from coordinator.registry import Member, Registry
 from coordinator.routing import Replica, ranked
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import PROTOCOL_VERSION
 from speculation.errors import InputError, LimitExceededError, NoVerifierError
 from speculation.plural import count_of
+from transport import codec
+from transport.limits import PROTOCOL_VERSION
 
 #: Candidates told of at most.
 CANDIDATES: Final = 32

@@ -14,17 +14,19 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coordinator.config import CoordinatorConfig
 from coordinator.fleet import Dismissal, Fleet
-from coordinator.planning import plan_limits
+from coordinator.plan_orders import plan_limits
 from coordinator.registry import Member
 from coordinator.status import status_of_fleet
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.listening import bind
-from protos.status import status_of
-from protos.transport import PROTOCOL_VERSION, Address, server_options
-from protos.version import VERSION
 from speculation.errors import DragomanError, ProtocolError, SessionError
+from transport import codec
+from transport.address import Address
+from transport.grpc_options import server_options
+from transport.limits import PROTOCOL_VERSION
+from transport.servers import bind
+from transport.status import status_of
+from transport.version import VERSION
 
 log = logging.getLogger(__name__)
 

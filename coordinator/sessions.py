@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.config import CoordinatorConfig
-from coordinator.outlook import expected_speed_up
 from coordinator.placement import Applicant, Seat, SessionKey
-from coordinator.planning import RESEND_SECONDS, PlanDesk
+from coordinator.plan_orders import RESEND_SECONDS, PlanOrders
 from coordinator.registry import Member
-from coordinator.reports import LinkFacts, SessionFacts, StepFacts
+from coordinator.reports import LinkFacts, SessionFacts
 from coordinator.telemetry import ENOUGH_STEPS, Credit, PairAcceptance, Trend
-from speculation.cost_model import PairCosts, predict
-from verifier_service.planning import coarse
+from speculation.planning.cost_model import PairCosts, StepCosts, predict
+from speculation.planning.outlook import expected_speed_up
+from speculation.planning.plan_chooser import coarse
 
 #: A drafter that is given a session reads the prompt first: for so long, silence is no broken promise.
 PROMPT_SECONDS: Final = 5.0
@@ -54,7 +54,7 @@ class FleetSession:
         self.verifier = verifier
         self.facts = facts
         self.trend = Trend(samples=config.history.samples, seconds=config.history.seconds)
-        self.desk = PlanDesk(config.plan)
+        self.plan_orders = PlanOrders(config.plan)
         self.wanted: tuple[Seat, ...] | None = None
         self._dwell_seconds = config.placement.dwell_seconds
         self._moved_at = now if facts.links else -config.placement.dwell_seconds
@@ -180,5 +180,5 @@ class FleetSession:
         return links
 
 
-def _mean_rate(costs: StepFacts) -> float:
+def _mean_rate(costs: StepCosts) -> float:
     return sum(costs.acceptance) / len(costs.acceptance)

@@ -9,12 +9,12 @@ from coordinator.fleet import Fleet
 from coordinator.registry import Kind, Member
 from coordinator.reports import LinkFacts, SourceFacts
 from coordinator.sessions import FleetSession, drafter_of
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import PROTOCOL_VERSION
-from protos.version import VERSION
-from speculation.cost_model import predict
-from verifier_service.planning import coarse
+from speculation.planning.cost_model import predict
+from speculation.planning.plan_chooser import coarse
+from transport import codec
+from transport.limits import PROTOCOL_VERSION
+from transport.version import VERSION
 
 #: Sessions told of at most: with their histories they must fit into one message.
 SESSIONS: Final = 2000
@@ -134,7 +134,7 @@ def _session(session: FleetSession, loads: Counter[str]) -> pb.SessionStatus:
     facts, trend = session.facts, session.trend
     links = session.verifier.verifier_facts.links
     trips = [trip for number in facts.links if number in links and (trip := links[number].round_trip) is not None]
-    plan = facts.plan or session.desk.plan
+    plan = facts.plan or session.plan_orders.plan
     costs = session.costs(loads)
     return pb.SessionStatus(
         session=facts.name,

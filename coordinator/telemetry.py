@@ -14,7 +14,7 @@ from coordinator.reports import LinkFacts, SessionFacts
 
 #: Rates shown and judged are those of so many last seconds.
 WINDOW_SECONDS: Final = 3.0
-#: Acceptance before anything was measured, as in speculation/telemetry.py.
+#: Acceptance before anything was measured, as in speculation/planning/fits.py.
 PRIOR_ACCEPTANCE: Final = 0.6
 #: Drafted steps after which a session's own acceptance counts more than that of its models.
 ENOUGH_STEPS: Final = 16

@@ -14,9 +14,9 @@ from typing import Any
 
 from drafter_service.draft_source import Drafter
 from drafter_service.fleet_member import DrafterMember
-from protos.hosting import SelfStarting
-from protos.joining import Whereabouts
-from protos.transport import Address
+from transport.address import Address
+from transport.hosting import SelfStarting
+from transport.joining import Whereabouts
 
 
 @dataclass(frozen=True, slots=True)

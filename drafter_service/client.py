@@ -15,14 +15,16 @@ import grpc
 
 from drafter_service.draft_source import Drafter
 from drafter_service.verifier_link import VerifierLink
-from protos import codec
-from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import explain
-from protos.transport import PROTOCOL_VERSION, Address, Backoff
-from protos.version import VERSION
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError, WrongServiceError
+from transport import codec
+from transport.address import Address
+from transport.backoff import Backoff
+from transport.channels import open_channel
+from transport.limits import PROTOCOL_VERSION
+from transport.status import explain
+from transport.version import VERSION
 
 log = logging.getLogger(__name__)
 

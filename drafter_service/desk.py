@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 
 from drafter_service.draft_source import Drafter, DraftSource
-from speculation.drafter_session import DrafterSession, DraftToken, Instruction, Move
 from speculation.errors import DragomanError, SessionError
-from speculation.messages import Resync, SessionOffer, Span, Verdict
-from speculation.sampling import Rule
+from speculation.protocol.messages import Resync, SessionOffer, Span, Verdict
+from speculation.sampling.params import Rule
+from speculation.sessions.drafter_session import DrafterSession, DraftToken, Instruction, Move
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError
-from speculation.messages import ChatMessage, Prompt
+from speculation.protocol.messages import ChatMessage, Prompt
 
 _SYSTEM, _USER, _ASSISTANT = (ChatMessage(role, "Hello") for role in ("system", "user", "assistant"))
 

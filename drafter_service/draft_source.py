@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from speculation.drafter_session import DraftToken
-from speculation.messages import SessionOffer
+from speculation.protocol.messages import SessionOffer
+from speculation.sessions.drafter_session import DraftToken
 
 #: Handles (``DraftToken.token``) of the tokens from the root of the drafter's tree to a place in it.
 Path = tuple[int, ...]

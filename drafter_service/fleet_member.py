@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from drafter_service.client import DrafterClient
 from drafter_service.draft_source import Drafter, HasNotes
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.joining import CoordinatorLink, Whereabouts
-from protos.transport import PROTOCOL_VERSION, Address, Backoff
-from protos.version import VERSION
 from speculation.errors import DragomanError, WrongServiceError
+from transport.address import Address
+from transport.backoff import Backoff
+from transport.joining import CoordinatorLink, Whereabouts
+from transport.limits import PROTOCOL_VERSION
+from transport.version import VERSION
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drafter_service.draft_source import DraftSource, Path
-from speculation.drafter_session import DraftToken
+from speculation.sessions.drafter_session import DraftToken
 
 
 class LinearDraft:

@@ -1,4 +1,4 @@
-"""A drafter without a model: it copies what followed last time (``speculation/lookup.py``).
+"""A drafter without a model: it copies what followed last time (``speculation/drafts/lookup.py``).
 
 It costs microseconds, and fits tasks that copy from the prompt: editing, summarising, translating names and code.
 A "token" of it is a word with the white space before it.
@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 
 from drafter_service.draft_source import Path
-from speculation.drafter_session import DraftToken
-from speculation.lookup import longest_suffix_match, match_confidence, word_at
-from speculation.messages import Prompt, SessionOffer
+from speculation.drafts.lookup import longest_suffix_match, match_confidence, word_at
+from speculation.protocol.messages import Prompt, SessionOffer
+from speculation.sessions.drafter_session import DraftToken
 
 
 def prompt_bytes(prompt: Prompt) -> bytes:

@@ -16,13 +16,13 @@ import torch
 from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.draft_source import Path
 from language_models.causal_lm import CausalLM
-from speculation.drafter_session import DraftToken
 from speculation.errors import SessionError
-from speculation.messages import SessionOffer
-from speculation.race import RaceNoise
-from speculation.retokenize import retokenize
-from speculation.sampler import TokenSampler
-from speculation.sampling import Rule
+from speculation.protocol.messages import SessionOffer
+from speculation.sampling.params import Rule
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.sampler import TokenSampler
+from speculation.sessions.drafter_session import DraftToken
+from speculation.text.retokenize import retokenize
 
 #: Own tokens before a correction that are tokenised anew with it: unlike the target's, they are not the truth, and
 #: the usual tokenisation of a text is what the model knows best.

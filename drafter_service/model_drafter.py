@@ -15,9 +15,9 @@ from drafter_service.target_vocabularies import TargetVocabularies
 from language_models.causal_lm import CausalLM
 from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.errors import InputError
-from speculation.messages import Prompt, SessionOffer, SpeculationPlan
-from speculation.race import RaceNoise
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.race import RaceNoise
 
 log = logging.getLogger(__name__)
 

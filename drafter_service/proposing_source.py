@@ -17,12 +17,13 @@ from drafter_service.draft_source import Path
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.target_vocabularies import TargetView
 from language_models.causal_lm import CausalLM
-from speculation.drafter_session import DraftToken
 from speculation.errors import SessionError
-from speculation.messages import SessionOffer
-from speculation.proposal import Proposal, propose
-from speculation.race import RaceNoise, place_bits
-from speculation.rejection import draft_stream
+from speculation.protocol.messages import SessionOffer
+from speculation.protocol.proposal import Proposal, propose
+from speculation.sampling.noise import place_bits
+from speculation.sampling.race import RaceNoise
+from speculation.sessions.drafter_session import DraftToken
+from speculation.verification.rejection import draft_stream
 
 
 class ProposingSource(ModelDraftSource):

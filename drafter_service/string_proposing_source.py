@@ -19,10 +19,10 @@ from drafter_service.model_draft_source import LOOK_BACK_TOKENS
 from drafter_service.proposing_source import ProposingSource
 from drafter_service.target_vocabularies import TargetView
 from language_models.causal_lm import CausalLM
-from speculation.drafter_session import DraftToken
-from speculation.messages import SessionOffer
-from speculation.race import RaceNoise
-from speculation.string_rejection import DEPTH, check_enumeration, psi
+from speculation.protocol.messages import SessionOffer
+from speculation.sampling.race import RaceNoise
+from speculation.sessions.drafter_session import DraftToken
+from speculation.verification.string_rejection import DEPTH, check_enumeration, psi
 
 
 class StringProposingSource(ProposingSource):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from speculation.byte_vocab import ByteVocab
 from speculation.errors import ProtocolError, SessionError
-from speculation.string_rejection import FirstToken
-from speculation.vocab_alignment import Alignment
-from speculation.vocab_table import vocab_of_table
+from speculation.sampling.alignment import Alignment
+from speculation.text.byte_vocab import ByteVocab
+from speculation.text.vocab_table import vocab_of_table
+from speculation.verification.string_rejection import FirstToken
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from drafter_service.desk import Desk, Message
 from drafter_service.draft_source import Drafter, LearnsVocabularies
 from drafter_service.waiting_offers import WaitingOffers
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, InputError
-from speculation.messages import SessionOffer, Span, Verdict
+from speculation.protocol.messages import SessionOffer, Span, Verdict
+from transport import codec
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import LimitExceededError, ProtocolError
-from speculation.messages import SessionOffer
-from speculation.vocab_table import MAX_TABLE_BYTES
+from speculation.protocol.messages import SessionOffer
+from speculation.text.vocab_table import MAX_TABLE_BYTES
 
 
 class WaitingOffers:

@@ -22,9 +22,9 @@ from speculation.errors import (
     VersionMismatchError,
     WeightsError,
 )
-from speculation.messages import ChatMessage, Prompt
-from speculation.sampling import Rule, SamplingParams
-from speculation.text_stream import TextRun
+from speculation.protocol.messages import ChatMessage, Prompt
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.text.text_stream import TextRun
 
 __all__ = [
     "ChatMessage",

@@ -22,7 +22,7 @@ from dragoman.transcript import TextOptions, check_max_tokens
 from dragoman.waiting_line import WaitingLine
 from language_models.weights import home
 from speculation.errors import DragomanError
-from speculation.sampling import Rule, SamplingParams
+from speculation.sampling.params import Rule, SamplingParams
 
 
 def run_chat(

@@ -24,8 +24,8 @@ from dragoman.models_cli import models_app
 from dragoman.plan import plan
 from dragoman.ray_cli import fleet_app
 from dragoman.standard_output import standard_output
-from protos.version import VERSION
 from speculation.errors import DragomanError, InputError
+from transport.version import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,

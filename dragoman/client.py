@@ -17,14 +17,15 @@ import grpc
 from dragoman.completion import Chunk, Completion
 from dragoman.retries import Retries, may_help_later
 from dragoman.transcript import TextOptions, Transcript, generate_request
-from protos import codec
-from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import explain
-from protos.transport import PROTOCOL_VERSION, Address
 from speculation.errors import DragomanError, DrainingError, LoadingError, SessionError
-from speculation.messages import Prompt
+from speculation.protocol.messages import Prompt
+from transport import codec
+from transport.address import Address
+from transport.channels import open_channel
+from transport.limits import PROTOCOL_VERSION
+from transport.status import explain
 
 __all__ = ["Chunk", "Client", "Completion"]
 

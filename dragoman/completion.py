@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.source import SourceKind
-from speculation.text_stream import TextRun
+from speculation.text.text_stream import TextRun
+from transport import codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from speculation.errors import InputError
-from speculation.messages import ChatMessage, Prompt
+from speculation.protocol.messages import ChatMessage, Prompt
 
 
 class Conversation:

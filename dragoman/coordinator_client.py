@@ -8,11 +8,12 @@ from typing import Self, TypeVar
 import grpc
 
 from dragoman.transcript import Writer
-from protos.channels import open_channel
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.status import explain
-from protos.transport import COORDINATOR_PORT, PROTOCOL_VERSION, Address
+from transport.address import COORDINATOR_PORT, Address
+from transport.channels import open_channel
+from transport.limits import PROTOCOL_VERSION
+from transport.status import explain
 
 #: Seconds that a coordinator may take to answer a person, and a client that could go on without it.
 TIMEOUT, ROUTE_TIMEOUT = 5.0, 2.0

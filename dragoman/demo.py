@@ -23,8 +23,8 @@ from dragoman.terminal import err, progress_bar
 from dragoman.transcript import TextOptions, check_max_tokens
 from language_models.weights import resolve
 from speculation.errors import DragomanError
-from speculation.messages import ChatMessage, Prompt
-from speculation.sampling import SamplingParams
+from speculation.protocol.messages import ChatMessage, Prompt
+from speculation.sampling.params import SamplingParams
 
 #: Plan of a target that shares the processors of one machine with its drafter: one works while the other waits.
 TAKING_TURNS = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dragoman.client import PATIENCE, Client
 from dragoman.durations import parse_duration
 from dragoman.fleet_client import FleetClient
-from protos.transport import DEFAULT_PORT
 from speculation.errors import InputError
+from transport.address import DEFAULT_PORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from language_models.config import ModelConfig
 from language_models.tokenizer import TextTokenizer
 from language_models.tokenizer_check import Finding, Role, findings, judge
 from language_models.weights import resolve
-from speculation.byte_vocab import intersection
+from speculation.text.byte_vocab import intersection
 
 #: Of the drafter's tokens: with less in common, drafts are often cut differently from the target's own tokens.
 GOOD_SHARE = 0.5

@@ -12,10 +12,10 @@ from rich.live import Live
 
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.fleet_view import away_line, fleet_view
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 from speculation.plural import count_of
+from transport import codec
 
 #: Between two looks at a verifier that drains, in seconds.
 _WAIT_SECONDS = 0.2

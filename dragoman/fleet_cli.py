@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from protos.transport import COORDINATOR_PORT
+from transport.address import COORDINATOR_PORT
 
 LOCAL_COORDINATOR = f"127.0.0.1:{COORDINATOR_PORT}"
 FleetOf = Annotated[

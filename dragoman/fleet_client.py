@@ -17,10 +17,10 @@ from dragoman.coordinator_client import CoordinatorClient
 from dragoman.retries import Retries
 from dragoman.transcript import TextOptions, Transcript, Writer, generate_request
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import Address
 from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, NoVerifierError
-from speculation.messages import Prompt
-from speculation.prefix import prefix_digest
+from speculation.protocol.messages import Prompt
+from speculation.protocol.prefix import prefix_digest
+from transport.address import Address
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from dragoman.durations import show_duration
 from dragoman.record_table import record_table
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import Address
 from speculation.plural import count_of
+from transport.address import Address
 
 _BARS = "▁▂▃▄▅▆▇█"
 #: Silence from which on a member is shown as missing, in seconds.

@@ -15,8 +15,8 @@ from dragoman.terminal import LiveText, show_summary
 from dragoman.transcript import check_max_tokens
 from dragoman.waiting_line import WaitingLine
 from speculation.errors import DragomanError, InputError
-from speculation.messages import ChatMessage, Prompt
-from speculation.sampling import Rule, SamplingParams
+from speculation.protocol.messages import ChatMessage, Prompt
+from speculation.sampling.params import Rule, SamplingParams
 
 
 def read_prompt(prompt: str | None, prompt_file: Path | None, messages: str | None) -> Prompt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speculation.messages import ChatMessage, Prompt
+from speculation.protocol.messages import ChatMessage, Prompt
 
 QUESTIONS = (
     "Palindromes: write a Python function that checks whether a string is a palindrome, ignoring case and punctuation.",

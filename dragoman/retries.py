@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from protos.transport import Backoff
 from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, ProtocolError
 from speculation.plural import count_of
+from transport.backoff import Backoff
 
 
 def may_help_later(error: DragomanError) -> bool:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from drafter_service.draft_source import Drafter
 from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import COORDINATOR_PORT, DEFAULT_PORT, Address
 from speculation.errors import ConnectionFailedError, InputError
-from speculation.messages import SpeculationPlan
+from speculation.protocol.messages import SpeculationPlan
+from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig

@@ -18,7 +18,7 @@ from rich.text import Text
 from dragoman.completion import Chunk, Completion, DraftShare
 from speculation.errors import DragomanError
 from speculation.source import SourceKind
-from speculation.text_stream import TextRun
+from speculation.text.text_stream import TextRun
 
 #: Guessed by a drafter, or by whom an old verifier does not say; guessed by others; written by the target.
 DRAFTED_STYLE = "green"

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict, Unpack
 
 from dragoman.completion import Chunk, Completion
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.request_size import check_request_size
-from protos.transport import PROTOCOL_VERSION
 from speculation.errors import InputError, ProtocolError, SessionError
-from speculation.messages import Prompt, check_text
-from speculation.replay import RESUMABLE
-from speculation.sampling import Rule, SamplingParams
-from speculation.text_stream import TextRun, check_stops
+from speculation.protocol.messages import Prompt, check_text
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.text.text_stream import TextRun, check_stops
+from transport import codec
+from transport.limits import PROTOCOL_VERSION
+from transport.request_size import check_request_size
 
 _FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
@@ -124,7 +123,7 @@ class Transcript:
         Raises InputError if that is too much for a message.
         """
         self._tokens_told = 0
-        if not self._received and codec.rule_from_wire(self._rule) not in RESUMABLE:
+        if not self._received and not codec.rule_from_wire(self._rule).resumable:
             # Nothing was shown, and the next verifier writes another text: its tokens are not those told so far.
             self.completion = self._empty(resumes=self.completion.resumes)
         request = pb.GenerateRequest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from speculation.candidates import CandidateTree
+from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ModelError
 
 if TYPE_CHECKING:

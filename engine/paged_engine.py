@@ -20,7 +20,7 @@ from engine.paged_attention import NAME, AttentionProbe, paged_attention
 from engine.step_tables import PAGE, ROOT, SequenceRows
 from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
-from speculation.candidates import CandidateTree
+from speculation.drafts.candidates import CandidateTree
 from speculation.errors import LimitExceededError, UnsupportedModelError
 
 #: Rows of every step: on an H200 they cost 4 to 6 % more than eight.

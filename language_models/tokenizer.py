@@ -24,9 +24,9 @@ from language_models.special_names import LEFT, PickyParser, SpecialNames
 from language_models.tokenizer_check import findings
 from language_models.tokenizer_description import Description, byte_vocab, for_pieces, literal_copy, token_names
 from language_models.weights import ModelFiles
-from speculation.byte_vocab import ByteVocab
 from speculation.errors import InputError, ModelError, UnsupportedModelError
-from speculation.messages import Prompt
+from speculation.protocol.messages import Prompt
+from speculation.text.byte_vocab import ByteVocab
 
 
 class TextTokenizer:

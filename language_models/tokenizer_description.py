@@ -9,8 +9,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from speculation.byte_vocab import ByteVocab
 from speculation.errors import UnsupportedModelError
+from speculation.text.byte_vocab import ByteVocab
 
 Description = dict[str, Any]
 

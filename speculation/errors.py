@@ -19,7 +19,7 @@
        '- DivergedError               exit 6   a resumed text is not the one that was begun
 
 ``exit_code`` is what the command line returns; the gRPC status that each kind travels as stands in
-``protos/status.py``, so that both ends agree.
+``transport/status.py``, so that both ends agree.
 """
 
 from __future__ import annotations

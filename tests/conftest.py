@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from language_models.causal_lm import CausalLM
-from tests import tiny_architectures, tiny_models
+from tests.support import tiny_architectures, tiny_models
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", deadline=None, max_examples=1000)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from protos.hosting import SelfStarting
-from protos.joining import Whereabouts
-from protos.transport import Address
-from speculation.messages import SpeculationPlan
+from speculation.protocol.messages import SpeculationPlan
+from transport.address import Address
+from transport.hosting import SelfStarting
+from transport.joining import Whereabouts
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.metrics import Instruments, NoInstruments

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.request_size import check_request_size
-from protos.transport import WireLimits
 from speculation.errors import InputError
-from speculation.messages import Prompt, SpeculationPlan
-from speculation.race import RaceNoise
-from speculation.sampling import Rule
-from speculation.session_request import SessionRequest
-from speculation.target_session import TargetSession
+from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.protocol.session_request import SessionRequest
+from speculation.sampling.params import Rule
+from speculation.sessions.target_session import TargetSession
+from transport import codec
+from transport.limits import WireLimits
+from transport.request_size import check_request_size
 from verifier_service.engine import Engine
 
 
 def admit(
     request: pb.GenerateRequest,
     engine: Engine,
-    noise: RaceNoise,
     *,
     plan: SpeculationPlan,
     limits: WireLimits,
@@ -52,7 +50,6 @@ def admit(
         ),
         engine.tokenizer.vocab,
         engine.tokenizer.encode,
-        noise,
         plan=plan,
         pool_bytes=limits.pool_bytes,
         lookup=lookup and plan.width > 0 and not request.no_draft,

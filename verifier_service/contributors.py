@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.session_stats import SessionStats, SourceCounts
+from speculation.sessions.statistics import SessionStats, SourceCounts
 from speculation.source import Source, SourceKind
+from transport import codec
 from verifier_service.drafter_link import DrafterLink
 
 

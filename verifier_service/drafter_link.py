@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ProtocolError
+from speculation.planning.fits import LONGEST_SECONDS, Smoothed
 from speculation.source import Source, SourceKind
-from speculation.telemetry import LONGEST_SECONDS, Smoothed
 from verifier_service.outbox import Outbox
 
 _numbers = itertools.count(1)

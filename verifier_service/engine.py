@@ -11,9 +11,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from speculation.byte_vocab import ByteVocab
-from speculation.candidates import CandidateTree
-from speculation.messages import Prompt
+from speculation.drafts.candidates import CandidateTree
+from speculation.protocol.messages import Prompt
+from speculation.text.byte_vocab import ByteVocab
 
 
 class Slot(Protocol):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.joining import CoordinatorLink, Whereabouts
-from protos.transport import PROTOCOL_VERSION
-from protos.version import VERSION
 from speculation.errors import DragomanError
+from transport import codec
+from transport.joining import CoordinatorLink, Whereabouts
+from transport.limits import PROTOCOL_VERSION
+from transport.version import VERSION
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
 from verifier_service.verifier import Verifier
@@ -107,7 +107,7 @@ def link_report(link: DrafterLink) -> pb.LinkReport:
 
 
 def session_report(opened: OpenSession) -> pb.SessionReport:
-    stats = opened.session.stats
+    stats, costs = opened.session.stats, opened.planner.step_costs()
     return pb.SessionReport(
         session=opened.name,
         links=[link.number for link in opened.links],
@@ -118,7 +118,7 @@ def session_report(opened: OpenSession) -> pb.SessionReport:
         draft_tokens=stats.draft_tokens,
         accepted_tokens=stats.accepted_tokens,
         plan=codec.plan_to_wire(opened.session.plan),
-        costs=opened.planner.step_costs(),
+        costs=codec.step_costs_to_wire(costs) if costs is not None else None,
         rule=codec.rule_to_wire(opened.session.request.rule),
         sources=opened.contributors.stats(stats),
     )

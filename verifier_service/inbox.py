@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from speculation.draft_trie import DraftTrie
-from speculation.messages import Resync, Span
+from speculation.drafts.draft_pool import DraftTrie
+from speculation.protocol.messages import Resync, Span
 from verifier_service.drafter_link import DrafterLink
 
 

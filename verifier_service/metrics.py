@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from speculation.session_stats import SourceCounts
+from speculation.sessions.statistics import SourceCounts
 from speculation.source import Source, SourceKind
 from verifier_service.open_session import OpenSession
 

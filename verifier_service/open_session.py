@@ -15,21 +15,23 @@ from dataclasses import dataclass, field
 
 import torch
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.draft_trie import SpanFate
-from speculation.instructions import Emit, Finish, FinishReason, Instruction, Keep, SendVerdict, Step
-from speculation.messages import Prompt, Resync, SessionOffer, Span, Verdict
-from speculation.patience import Patience
-from speculation.target_session import TargetSession
-from speculation.text_stream import TextRun
-from speculation.trial import Trial
+from speculation.drafts.draft_pool import SpanFate
+from speculation.planning.patience import Patience
+from speculation.planning.trial import Trial
+from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span, Verdict
+from speculation.sessions.instructions import Emit, Finish, FinishReason, Instruction, Keep, SendVerdict
+from speculation.sessions.target_session import TargetSession
+from speculation.text.text_stream import TextRun
+from speculation.verification.draft_verifier import DraftVerifier
+from speculation.verification.step import Step
+from transport import codec
 from verifier_service.contributors import Contributors
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine, Slot
 from verifier_service.inbox import Event, Inbox, Join
-from verifier_service.planning import SessionPlanner
 from verifier_service.session_log import SessionLog
+from verifier_service.session_planner import SessionPlanner
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class OpenSession:
         name: str,
         prompt: Prompt,
         session: TargetSession,
+        verifier: DraftVerifier,
         engine: Engine,
         planner: SessionPlanner,
         patience: Patience,
@@ -68,6 +71,7 @@ class OpenSession:
         self.assisted = assisted and not session.replaying
         self._assisted_later = assisted and session.replaying
         self.session = session
+        self._verifier = verifier
         self.links: set[DrafterLink] = set()
         self.contributors = Contributors()
         self.declined: set[DrafterLink] = set()
@@ -84,7 +88,6 @@ class OpenSession:
         self._report = StepReport()  # of the coming step
         self._held = 0.0  # seconds that the coming step was held back
         self._unanswered = False
-        self._plan_is_new = False
         self._opened_at = time.monotonic()
         self._plans = [pb.PlanChange(plan=codec.plan_to_wire(planner.plan))]
         self.bytes_up = 0
@@ -138,13 +141,10 @@ class OpenSession:
         plan = self.planner.plan
         if plan.width and self._pays is not None and not self._pays.taken:
             plan = dataclasses.replace(plan, width=0, lookahead=0, patience=0.0)
-        if self.session.plan != plan:
-            self.session.plan = plan
-            self._plan_is_new = True
-            if len(self._plans) < self.PLAN_CHANGES:
-                committed, seconds = len(self.session.token_ids), time.monotonic() - self._opened_at
-                wire = codec.plan_to_wire(plan)
-                self._plans.append(pb.PlanChange(committed_tokens=committed, seconds=seconds, plan=wire))
+        if self.session.follow(plan) and len(self._plans) < self.PLAN_CHANGES:
+            committed, seconds = len(self.session.token_ids), time.monotonic() - self._opened_at
+            wire = codec.plan_to_wire(plan)
+            self._plans.append(pb.PlanChange(committed_tokens=committed, seconds=seconds, plan=wire))
 
     async def wait_for_draft(self) -> None:
         """Between steps: hold the coming one back for a draft on its way, if the plan has patience and that pays."""
@@ -178,7 +178,7 @@ class OpenSession:
         report, self._report = self._report, StepReport()
         step = self.session.next_step()
         logits, replayed = self._forward(step), self.session.replaying
-        self._carry_out(self.session.on_logits(logits), report)
+        self._carry_out(self.session.on_acceptance(self._verifier.verify(step, logits)), report)
         if replayed:  # a recorded draft says nothing about drafters, and its steps are wider than any plan's
             self.verify_seconds, self._overheads = 0.0, []
             return report
@@ -241,9 +241,6 @@ class OpenSession:
                 case Emit(runs, token_ids):
                     report.runs, report.token_ids = runs, token_ids
                 case SendVerdict(verdict):
-                    if self._plan_is_new:
-                        verdict = dataclasses.replace(verdict, plan=self.session.plan)
-                        self._plan_is_new = False
                     report.messages.append((None, self._verdict(verdict)))
                 case Finish(reason):
                     report.finish_reason = reason

@@ -12,16 +12,16 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import PROTOCOL_VERSION, WireLimits
 from speculation.errors import DragomanError, LimitExceededError, ProtocolError
-from speculation.messages import Resync
+from speculation.protocol.messages import Resync
+from transport import codec
+from transport.limits import PROTOCOL_VERSION, WireLimits
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import OpenSession, StepReport
-from verifier_service.planning import ORDER_SECONDS
+from verifier_service.session_planner import ORDER_SECONDS
 from verifier_service.vocabulary_sender import VocabularySender
 
 log = logging.getLogger(__name__)

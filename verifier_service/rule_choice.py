@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from speculation.sampling import Rule
+from speculation.sampling.params import Rule
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
 

@@ -13,10 +13,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from protos.listening import bind
-from protos.status import LOADING, status_of
-from protos.transport import Address, server_options
 from speculation.errors import DragomanError, LoadingError, ProtocolError
+from transport.address import Address
+from transport.grpc_options import server_options
+from transport.servers import bind
+from transport.status import LOADING, status_of
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.roster import Roster
 from verifier_service.verifier import Verifier

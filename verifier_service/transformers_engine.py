@@ -11,9 +11,9 @@ from torch import Tensor
 from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache
 from language_models.tokenizer_check import Role, check_tokenizer
-from speculation.candidates import CandidateTree
+from speculation.drafts.candidates import CandidateTree
 from speculation.errors import InputError, UnsupportedModelError
-from speculation.messages import SpeculationPlan
+from speculation.protocol.messages import SpeculationPlan
 
 log = logging.getLogger(__name__)
 

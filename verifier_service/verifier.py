@@ -16,27 +16,28 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from protos import codec
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import PROTOCOL_VERSION, WireLimits
-from protos.version import VERSION
 from speculation.errors import DragomanError, DrainingError, InputError, LimitExceededError
-from speculation.instructions import FinishReason
-from speculation.messages import SpeculationPlan
-from speculation.patience import Patience
-from speculation.plan import PlanLimits
+from speculation.planning.fits import LinearFit
+from speculation.planning.patience import Patience
+from speculation.planning.plan import PlanLimits
+from speculation.planning.trial import Trial
 from speculation.plural import count_of
-from speculation.race import RaceNoise
-from speculation.sampling import Rule
-from speculation.telemetry import LinearFit
-from speculation.trial import Trial
+from speculation.protocol.messages import SpeculationPlan
+from speculation.sampling.params import Rule
+from speculation.sampling.race import RaceNoise
+from speculation.sessions.instructions import FinishReason
+from speculation.verification.draft_verifier import DraftVerifier
+from transport import codec
+from transport.limits import PROTOCOL_VERSION, WireLimits
+from transport.version import VERSION
 from verifier_service.admission import admit
 from verifier_service.engine import Engine
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, StepReport
-from verifier_service.planning import SessionPlanner
 from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
+from verifier_service.session_planner import SessionPlanner
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -145,7 +146,6 @@ class Verifier:
         prompt, session = admit(
             request,
             self.engine,
-            self._noise,
             plan=self._plan,
             limits=self.limits,
             lookup=self._lookup,
@@ -156,7 +156,15 @@ class Verifier:
         assisted = self._plan.width > 0 and not request.no_draft
         name = f"s-{secrets.token_hex(8)}"
         opened = OpenSession(
-            name, prompt, session, self.engine, planner, self._patience[rule], self._pays.get(rule), assisted=assisted
+            name,
+            prompt,
+            session,
+            DraftVerifier.of(session.request, self.engine.tokenizer.vocab, self._noise),
+            self.engine,
+            planner,
+            self._patience[rule],
+            self._pays.get(rule),
+            assisted=assisted,
         )
         self._sessions[opened.name] = opened
         self.metrics.sessions(len(self._sessions))

@@ -7,10 +7,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.transport import CHUNK_BYTES
-from speculation.byte_vocab import ByteVocab
 from speculation.errors import ProtocolError
-from speculation.vocab_table import table_of
+from speculation.text.byte_vocab import ByteVocab
+from speculation.text.vocab_table import table_of
+from transport.limits import CHUNK_BYTES
 from verifier_service.drafter_link import DrafterLink
 
 

@@ -42,7 +42,7 @@ def chat(
     """Talk with the target. Ctrl-C ends an answer, Ctrl-D leaves, /help lists the commands."""
     from dragoman.chat import run_chat
     from dragoman.dialling import Destination
-    from speculation.sampling import Rule, SamplingParams
+    from speculation.sampling.params import Rule, SamplingParams
 
     run_chat(
         Destination(verifier, coordinator, model, resume_for),

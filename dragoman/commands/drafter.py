@@ -37,7 +37,7 @@ def drafter(
     """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
     from dragoman.loading import load_drafter
     from dragoman.serve import serve_drafter, set_up_logging
-    from protos.transport import COORDINATOR_PORT, DEFAULT_PORT, Address
+    from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 
     set_up_logging(verbose)
     if verifier is not None and coordinator is not None:

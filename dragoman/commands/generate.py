@@ -58,7 +58,7 @@ def generate(
     """Let the target write; drafted text and its own appear in two colours."""
     from dragoman.dialling import Destination
     from dragoman.generate import read_prompt, run_generate
-    from speculation.sampling import Rule, SamplingParams
+    from speculation.sampling.params import Rule, SamplingParams
 
     run_generate(
         Destination(verifier, coordinator, model, resume_for),

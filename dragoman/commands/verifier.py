@@ -68,7 +68,7 @@ def verifier(
     from dragoman.loading import load_model
     from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
     from dragoman.sizes import parse_size
-    from speculation.messages import SpeculationPlan
+    from speculation.protocol.messages import SpeculationPlan
     from verifier_service.engine_choice import EngineKind, engine_for
     from verifier_service.transformers_engine import check_target_dtype
 

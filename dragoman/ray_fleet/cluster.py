@@ -13,8 +13,8 @@ from dragoman.ray_fleet.local_ray import LocalRay
 from dragoman.ray_fleet.loopback_node import stay_on_loopback
 from dragoman.ray_fleet.probe import MODE, probe
 from dragoman.ray_fleet.stopping import handler_kept
-from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
+from transport.address import Address
 
 #: Of all actors of the fleet.
 NAMESPACE: Final = "dragoman"
@@ -30,6 +30,7 @@ _PACKAGES = (
     "language_models",
     "speculation",
     "protos",
+    "transport",
 )
 
 

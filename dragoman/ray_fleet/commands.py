@@ -25,8 +25,8 @@ from dragoman.ray_fleet.local_ray import LocalRay
 from dragoman.ray_fleet.standing import Standing, unlike
 from dragoman.ray_fleet.stopping import stoppable
 from dragoman.terminal import err
-from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
+from transport.address import Address
 
 #: Seconds for further nodes of a Ray that was started here, after its head.
 OWN_NODES_SECONDS = 60.0

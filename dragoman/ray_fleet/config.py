@@ -14,9 +14,9 @@ from coordinator.settings import Mistake, Settings, read_settings
 from drafter_service.actor import DrafterSettings
 from dragoman.ray_fleet.labels import Labels
 from dragoman.sizes import parse_size
-from protos.transport import COORDINATOR_PORT
-from speculation.messages import SpeculationPlan
-from speculation.plan import START
+from speculation.planning.plan import START
+from speculation.protocol.messages import SpeculationPlan
+from transport.address import COORDINATOR_PORT
 from verifier_service.actor import VerifierSettings
 
 _LAST_PORT: Final = 65_535

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from protos.transport import Address
 from speculation.errors import ConnectionFailedError
+from transport.address import Address
 
 #: Seconds for the coordinator's answer: one that is just restarting says nothing.
 TIMEOUT = 5.0

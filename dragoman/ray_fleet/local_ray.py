@@ -28,8 +28,8 @@ from dragoman.ray_fleet import loopback_node
 from dragoman.ray_fleet.loopback_node import HOST, stay_on_loopback
 from dragoman.ray_fleet.probe import MODE, probe
 from language_models.conversions import home, writing
-from protos.transport import Address
 from speculation.errors import ConnectionFailedError, DragomanError
+from transport.address import Address
 
 #: Seconds for the start of a node, and for its end before it is killed.
 _START, _STOP = 60.0, 15.0

@@ -2,7 +2,7 @@
 
 Ray takes 127.0.0.1, wherever it is given, for a mistake that stands for the machine's own address, unless it is told
 that there is no cluster; and then it refuses to start a second node. Its servers do bind where their node's address
-is, so that here it just has to be left as it was given. `tests/test_ray_local.py` looks at the sockets.
+is, so that here it just has to be left as it was given. `tests/ray_fleet/test_ray_local.py` looks at the sockets.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from protos.transport import Address
 from speculation.errors import ConnectionFailedError
+from transport.address import Address
 
 #: The reply's field 2 is the version of Ray.
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"

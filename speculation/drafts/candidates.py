@@ -1,0 +1,165 @@
+"""The candidates of one verify step: a small tree of target tokens, cut out of the pool of draft text.
+
+A branch of the pool is retokenised as a whole, so two branches may spell the bytes that they share with different
+tokens; then the tree holds both. One forward pass scores every node after its own ancestors (tree attention, SpecInfer,
+arXiv 2305.09781, section 4.2), so where the first choice misses, the alternative is committed in the same step.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from speculation.drafts.draft_node import NO_TRUST
+from speculation.drafts.draft_path import DraftPath
+from speculation.drafts.draft_pool import DraftTrie
+from speculation.source import DRAFTER, Source
+from speculation.text.byte_vocab import ByteVocab
+from speculation.text.retokenize import retokenize
+
+#: Bytes of draft that one candidate token may need, to bound the work of a step.
+BYTES_PER_TOKEN = 16
+#: Branches that one step retokenises at most.
+MAX_BRANCHES = 8
+ROOT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateTree:
+    """``tokens[i]`` continues ``tokens[parents[i]]``, or the committed text where that is ROOT; parents come first.
+
+    ``first_choices``: the candidates on the path that drafters rank first; those of other sources are not in it.
+    ``sources``: who guessed each candidate; where several did, the first by ``SourceKind``, trust and arrival.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    first_choices: tuple[int, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+    @classmethod
+    def chain(cls, tokens: Sequence[int], sources: Sequence[Source] | None = None) -> Self:
+        """Without branches. ``sources``: by default one drafter."""
+        numbers = range(len(tokens))
+        parents = tuple(range(ROOT, len(tokens) - 1))
+        return cls(tuple(tokens), parents, tuple(numbers), tuple(sources or (DRAFTER for _ in numbers)))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_chain(self) -> bool:
+        return all(parent == node - 1 for node, parent in enumerate(self.parents))
+
+    def child(self, node: int, token: int) -> int | None:
+        """The candidate ``token`` after ``node``; None if it is not in the tree."""
+        for number in range(node + 1, len(self.tokens)):
+            if self.parents[number] == node and self.tokens[number] == token:
+                return number
+        return None
+
+    def path(self, node: int) -> tuple[int, ...]:
+        """Nodes from the first candidate down to ``node``."""
+        nodes: list[int] = []
+        while node != ROOT:
+            nodes.append(node)
+            node = self.parents[node]
+        return tuple(reversed(nodes))
+
+
+@dataclass(slots=True)
+class _Node:
+    parent: _Node | None
+    token: int
+    chance: float
+    source: Source = DRAFTER
+    children: dict[int, _Node] = field(default_factory=dict)
+
+
+class CandidateBuilder:
+    """Cuts candidates out of a pool. ``encode`` turns ordinary text into target ids, special-token parsing off.
+
+    ``free``: so many candidates cost a step nothing, so they are taken however unlikely they are.
+    """
+
+    def __init__(self, vocab: ByteVocab, encode: Callable[[str], list[int]], *, may_end: bool, free: int = 0) -> None:
+        self.vocab = vocab
+        self.free = free
+        self._encode = encode
+        self._end_id = vocab.end_ids[0] if may_end and vocab.end_ids else None
+
+    def build(
+        self,
+        pool: DraftTrie,
+        tail: Sequence[int],
+        *,
+        width: int,
+        threshold: float,
+        trust: Mapping[Source, float] = NO_TRUST,
+    ) -> CandidateTree:
+        """The ``width`` likeliest candidates, none beyond the free ones less likely than ``threshold``.
+
+        ``tail``: the last committed ids, which retokenisation looks back on. ``trust``: what the chances that a
+        source gives are multiplied with.
+        """
+        if width <= 0 or not pool.has_draft:
+            return CandidateTree()
+        found: list[_Node] = []
+        first: list[_Node] = []
+        root = _Node(None, ROOT, 1.0)
+        for path in itertools.islice(pool.branches(limit=width * BYTES_PER_TOKEN, trust=trust), MAX_BRANCHES):
+            if found and path.turning_chance <= self._least(found, width, threshold):
+                break
+            sent = self._add(root, path, tail, width, found)
+            first = first or sent
+        # A child is never likelier than its parent, and comes after it: the sort keeps the order of equals.
+        found.sort(key=lambda node: -node.chance)
+        chosen = [node for place, node in enumerate(found[:width]) if place < self.free or node.chance >= threshold]
+        numbers = {id(node): number for number, node in enumerate(chosen)} | {id(root): ROOT}
+        return CandidateTree(
+            tuple(node.token for node in chosen),
+            tuple(numbers[id(node.parent)] for node in chosen),
+            tuple(numbers[id(node)] for node in first if id(node) in numbers),
+            tuple(node.source for node in chosen),
+        )
+
+    def _least(self, found: list[_Node], width: int, threshold: float) -> float:
+        """What a further candidate must be likelier than to be chosen."""
+        if len(found) < width:
+            return threshold if len(found) >= self.free else 0.0
+        return heapq.nlargest(width, (node.chance for node in found))[-1]
+
+    def _add(self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node]) -> list[_Node]:
+        """Returns the nodes whose text drafters sent."""
+        node, sent, end = root, list[_Node](), 0
+        tokens = self.spell(path, tail, limit)
+        for token, author in zip(tokens, self.authors(path, tokens), strict=True):
+            end += len(self.vocab.bytes_of(token))
+            node = self._child(node, token, path.chances[end - 1] if end else 1.0, author, found)
+            if end <= path.sent:
+                sent.append(node)
+        return sent
+
+    def authors(self, path: DraftPath, tokens: Sequence[int]) -> list[Source]:
+        """Who guessed each of the tokens that spell a branch: the whole of it, or its last part."""
+        lengths = [len(self.vocab.bytes_of(token)) for token in tokens]
+        ends = itertools.accumulate(lengths)
+        return [path.author(end) if length else path.end_author for length, end in zip(lengths, ends, strict=True)]
+
+    def spell(self, path: DraftPath, tail: Sequence[int], limit: int) -> list[int]:
+        """At most ``limit`` tokens that spell a branch behind ``tail``, with the end token where it ends."""
+        tokens = retokenize(path.text, tail, self.vocab, self._encode, limit=limit)
+        whole = sum(len(self.vocab.bytes_of(token)) for token in tokens) == len(path.text)
+        if path.ends and whole and len(tokens) < limit and self._end_id is not None:
+            tokens.append(self._end_id)
+        return tokens
+
+    def _child(self, node: _Node, token: int, chance: float, source: Source, found: list[_Node]) -> _Node:
+        child = node.children.get(token)
+        if child is None:
+            child = node.children[token] = _Node(node, token, min(chance, node.chance), source)
+            found.append(child)
+        return child

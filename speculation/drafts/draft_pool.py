@@ -1,0 +1,238 @@
+"""The pool of spans after the committed text: a trie of bytes rooted at the committed end.
+
+Spans of one drafter, of several, alternatives, and what the target looks up all land in the one trie; shared
+beginnings are stored once, with the word of each source that guesses them. The branches have an order: drafters before
+other sources, a drafter's first choice before its alternatives, earlier spans before later ones.
+
+Under a rejection rule a node also holds the draft token that was drawn there, with its distribution: the first that
+came, and only until the place is decided (see ``verification/rejection.py``). Its bytes are in the trie like any text.
+
+Invariants: every node's digest is that of committed text + its path; ``size`` counts the nodes below the root
+and never exceeds ``capacity``; after ``advance`` only text that follows the new committed end is left.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+
+from speculation.drafts.draft_branches import branches, guesses
+from speculation.drafts.draft_node import NO_TRUST, DraftNode
+from speculation.drafts.draft_path import DraftPath
+from speculation.protocol.messages import Span
+from speculation.source import Source, SourceKind
+from speculation.text.digest import DigestedText, extend_digest
+
+
+class SpanFate(enum.Enum):
+    """What became of a span."""
+
+    USED = "used"  # it holds text that the pool did not have
+    KNOWN = "known"  # all of it is committed or in the pool already (a resend, or two drafters that agree)
+    STALE = "stale"  # it follows a text that is not, or no longer, possible
+    FULL = "full"  # the pool is at its capacity
+
+
+#: A place in the trie, good until its next change.
+Place = DraftNode
+
+
+class DraftTrie:
+    """See the module. ``capacity`` bounds the bytes held, whatever drafters send."""
+
+    #: Tokens in all distributions that the pool holds.
+    MAX_PAIRS = 1 << 16
+
+    def __init__(self, *, capacity: int = 4096) -> None:
+        self.capacity = capacity
+        self._pairs = 0
+        self.size = 0
+        self._zero_width = 0
+        self._arrivals = 0
+        self._committed = DigestedText()
+        self._root = DraftNode(self._committed.digest)
+        self._index: dict[tuple[int, int], DraftNode] = {}
+        self._reindex()
+
+    @property
+    def committed(self) -> DigestedText:
+        """The committed text that the trie hangs on. Grow it through ``advance`` only."""
+        return self._committed
+
+    def add(self, span: Span, pieces: Sequence[bytes] = ()) -> SpanFate:
+        """Merge a span into the pool. ``pieces``: the bytes of its proposals' tokens, which its text begins with.
+
+        A late span (its base lies before the committed end) is used from the middle, if the text committed since
+        agrees with it. One that starts ahead must continue a branch that the pool holds.
+        """
+        committed_end = len(self._committed)
+        text = span.text
+        if span.base_offset <= committed_end:
+            if self._committed.digest_at(span.base_offset) != span.base_digest:
+                return SpanFate.STALE
+            since = self._committed.since(span.base_offset)
+            if not text.startswith(since):
+                return SpanFate.STALE
+            text = text[len(since) :]
+            node = self._root
+            offset = committed_end
+        else:
+            found = self._index.get((span.base_offset, span.base_digest))
+            if found is None:
+                return SpanFate.STALE
+            node, offset = found, span.base_offset
+        self._arrivals += 1
+        rank = (span.alternative, self._arrivals)
+        return self._insert_drawn(node, offset, text, span, pieces, rank)
+
+    def _insert_drawn(
+        self, node: DraftNode, offset: int, text: bytes, span: Span, pieces: Sequence[bytes], rank: tuple[int, int]
+    ) -> SpanFate:
+        """Drawn tokens to the nodes where they begin, and all the text below ``node``."""
+        fates = [SpanFate.KNOWN]
+        start = span.base_offset
+        for proposal, piece in zip(span.proposals, pieces, strict=True):
+            lead, text = text[: max(0, start - offset)], text[max(0, start - offset) :]
+            if start >= offset:
+                found = self._insert(node, offset, lead, 1.0, span.source, rank, fates)
+                if found is None:
+                    break
+                node, offset = found, start
+                if self._place_is_open(node, span, start) and self._pairs < self.MAX_PAIRS:
+                    node.proposal = (proposal, piece, span.source)
+                    self._pairs += len(proposal.ids)
+                    fates.append(SpanFate.USED)
+            start += len(piece)
+        else:
+            share = 1.0 if span.proposals else span.confidence
+            self._insert(node, offset, text, share, span.source, rank, fates, ends=span.ends)
+        return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
+
+    def _place_is_open(self, node: DraftNode, span: Span, start: int) -> bool:
+        """Whether a token drawn at the node may be used: the first there, and nothing was decided there yet."""
+        if node.proposal is not None:
+            return False
+        if node is not self._root:
+            return True
+        return (span.zero_width if start == span.base_offset else 0) == self._zero_width
+
+    def _insert(
+        self,
+        node: DraftNode,
+        offset: int,
+        text: bytes,
+        share: float,
+        source: Source,
+        rank: tuple[int, int],
+        fates: list[SpanFate],
+        *,
+        ends: bool = False,
+    ) -> DraftNode | None:
+        """All of ``text`` below ``node``; returns the last node, None if there was no room for it.
+
+        ``share``: the chance of all its bytes; what those that the source sent before have of it is not the new ones'.
+        """
+        for byte in text:
+            child = node.children.get(byte)
+            offset += 1
+            if child is None:
+                if self.size >= self.capacity:
+                    fates.append(SpanFate.FULL)
+                    return None
+                child = DraftNode(extend_digest(node.digest, bytes((byte,))))
+                node.children[byte] = child
+                self._index[offset, child.digest] = child
+                self.size += 1
+                fates.append(SpanFate.USED)
+            share = child.hear(source, rank, min(share, 1.0))
+            node = child
+        if ends:
+            if not node.ends:
+                fates.append(SpanFate.USED)
+            node.hear_end(source, rank)
+        return node
+
+    @property
+    def root(self) -> Place:
+        """The committed end."""
+        return self._root
+
+    def after_drawn(self, place: Place) -> Place | None:
+        """Where the text goes on after the token drawn at a place; None if none was, or one without text."""
+        if place.proposal is None or not place.proposal[1]:
+            return None
+        node: DraftNode | None = place
+        for byte in place.proposal[1]:
+            node = node.children.get(byte) if node is not None else None
+        return node
+
+    def has_drawn(self, count: int) -> bool:
+        """Whether so many tokens were drawn; fewer will do if what follows them was sent as text, or is the end."""
+        place: DraftNode | None = self._root
+        for _ in range(count):
+            if place is None or place.proposal is None:
+                break
+            place = self.after_drawn(place)
+        else:
+            return True
+        return place is None or bool(place.ends) or _was_sent(place)
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether there is any text, or the guess that it ends here."""
+        return self.size > 0 or self.has_sent
+
+    @property
+    def has_sent(self) -> bool:
+        """The same, of what was sent here only: by drafters, or by the client as its prediction."""
+        root = self._root
+        return bool(root.ends) or root.proposal is not None or _was_sent(root)
+
+    def guesses(self, source: Source) -> dict[bytes, float]:
+        """How the text goes on by the word of one source: see ``draft_branches``."""
+        return guesses(self._root, source)
+
+    def branches(
+        self, *, limit: int, trust: Mapping[Source, float] = NO_TRUST, after: Place | None = None
+    ) -> Iterator[DraftPath]:
+        """After a place (None: the committed end), at most ``limit`` bytes of each: see ``draft_branches``."""
+        return branches(after or self._root, limit=limit, trust=trust)
+
+    def advance(self, text: bytes, *, zero_width: int = 0) -> None:
+        """Commit ``text``: what agrees with it stays as draft, all else goes.
+
+        ``zero_width``: tokens committed at its end that added no bytes.
+        """
+        node: DraftNode | None = self._root
+        for byte in text:
+            node = node.children.get(byte) if node is not None else None
+        self._committed.append(text)
+        self._root = node if node is not None else DraftNode(self._committed.digest)
+        if not text:  # a token without bytes: the target went on, so the guess that the text ends here was wrong
+            self._root.ends = {}
+        if zero_width:  # the place of what was drawn here is decided
+            self._root.proposal = None
+        self._zero_width = zero_width
+        self._reindex()
+
+    def clear(self) -> None:
+        """Drop every draft."""
+        self._root = DraftNode(self._committed.digest)
+        self._reindex()
+
+    def _reindex(self) -> None:
+        self._index = {}
+        level, offset = [self._root], len(self._committed)
+        while level:
+            for node in level:
+                self._index[offset, node.digest] = node
+            level = [child for node in level for child in node.children.values()]
+            offset += 1
+        self.size = len(self._index) - 1
+        drawn = (node.proposal for node in self._index.values())
+        self._pairs = sum(len(proposal[0].ids) for proposal in drawn if proposal is not None)
+
+
+def _was_sent(node: DraftNode) -> bool:
+    """Whether any text after the node was sent here, not looked up."""
+    return any(source.kind is not SourceKind.LOOKUP for child in node.children.values() for source in child.voices)

@@ -1,0 +1,1 @@
+"""How far to speculate: the plan, the cost model that chooses it, the fits that it rests on, patience and trials."""

@@ -1,0 +1,206 @@
+"""What is learned online of a drafter and a target: the figures that the cost model needs.
+
+All of it forgets, because machines, links and texts change, and shrugs off single freaks: a first step that compiles,
+a lost packet. Seconds throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import median
+from typing import Final
+
+from speculation.errors import InputError
+from speculation.planning.cost_model import PairCosts
+
+#: Seconds that a step, a draft token or a round trip may take and still be believed.
+LONGEST_SECONDS: Final = 3600.0
+#: The least that a step is taken to cost.
+SHORTEST_SECONDS: Final = 1e-6
+_IN_A_ROW: Final = 3  # so many observations that all say the same are no accident
+_FREAK: Final = 5.0  # times the expected value, or this part of it
+_QUICK: Final = 1.5
+_SMOOTHING: Final = 0.1
+_FIT_DECAY: Final = 0.97  # per step
+_COUNT_DECAY: Final = 0.99  # per step with a draft
+_PRIOR_WEIGHT: Final = 4.0  # of a slope: that of so many observations with x one unit off the mean
+_POSITIONS: Final = 32  # positions since the last miss that are told apart
+
+
+class LinearFit:
+    """Seconds = intercept + slope * x by least squares whose weights decay exponentially.
+
+    The slope is never negative, the intercept at least ``SHORTEST_SECONDS``: noise may have a step cost nothing but its
+    draft tokens, but costs and ratios of them must stay finite.
+    ``prior_share``: the slope as a share of the intercept, taken until x has spread. Observations must be finite.
+    """
+
+    def __init__(self, prior_share: float = 0.02) -> None:
+        self._prior_share = prior_share
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=_IN_A_ROW)  # x, y, side on which it was a freak
+        self._forget()
+
+    def _forget(self) -> None:
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0  # the last four: means and centred sums
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is anything to predict from."""
+        return self._weight > 0
+
+    def observe(self, x: float, y: float) -> None:
+        """Take in a measurement. Above five times the prediction it counts as five times the prediction.
+
+        Three in a row that are all so high, or all as low, are the new truth, and the past is forgotten.
+        """
+        expected = self.predict(x) if self.seen else y
+        side = (y > _FREAK * expected) - (y < expected / _FREAK)
+        self._recent.append((x, y, side))
+        if side and len(self._recent) == _IN_A_ROW and all(other == side for *_, other in self._recent):
+            self._forget()
+            for x_then, y_then, _ in self._recent:
+                self._add(x_then, y_then)
+            self._recent.clear()
+        else:
+            self._add(x, min(y, _FREAK * expected))
+
+    def _add(self, x: float, y: float) -> None:
+        before = self._weight * _FIT_DECAY
+        self._weight = before + 1
+        dx, dy, share = x - self._x, y - self._y, 1 / self._weight
+        self._xx = self._xx * _FIT_DECAY + dx * dx * before * share
+        self._xy = self._xy * _FIT_DECAY + dx * dy * before * share
+        self._x += dx * share
+        self._y += dy * share
+
+    @property
+    def slope(self) -> float:
+        """The change of y per x: between the prior and what the observations say, by how much they spread."""
+        prior = self._prior_share * self._y / (1 + self._prior_share * self._x)
+        slope = (self._xy + _PRIOR_WEIGHT * prior) / (self._xx + _PRIOR_WEIGHT)
+        highest = self._y / self._x if self._x > 0 else math.inf  # leaves the intercept at 0
+        return min(max(slope, 0.0), highest)
+
+    @property
+    def intercept(self) -> float:
+        """The expected y at x = 0."""
+        return max(self._y - self.slope * self._x, SHORTEST_SECONDS)
+
+    def predict(self, x: float) -> float:
+        """The expected y."""
+        return self.intercept + self.slope * x
+
+
+class Smoothed:
+    """An exponential moving average that follows a change of level at once.
+
+    Three observations in a row that all lie above 1.5 times the mean, or all below the 1.5th part of it, move it to
+    their median. ``mean`` is None before the first.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=_IN_A_ROW)
+        self.mean: float | None = None
+
+    def observe(self, value: float) -> None:
+        """Take in a finite measurement."""
+        if self.mean is None:
+            self.mean = value
+            return
+        self._recent.append(value)
+        moved = min(self._recent) > self.mean * _QUICK or max(self._recent) < self.mean / _QUICK
+        if len(self._recent) == _IN_A_ROW and moved:
+            self.mean = median(self._recent)
+            self._recent.clear()
+        else:
+            self.mean += _SMOOTHING * (value - self.mean)
+
+
+class AcceptanceByPosition:
+    """How often draft tokens agree, by their position since the last miss.
+
+    The prior of a position is Beta(2p, 2(1 - p)), where p is the rate over all positions, whose own prior has
+    p = ``prior``: a position seldom seen is taken to be like the others.
+    """
+
+    def __init__(self, prior: float = 0.6) -> None:
+        if not 0 <= prior <= 1:
+            raise InputError("prior", prior, "must lie in 0..1")
+        self._prior = prior
+        self._agreed, self._seen = [0.0] * _POSITIONS, [0.0] * _POSITIONS
+        self._run = 0  # tokens since the last miss
+
+    def observe_step(self, draft_tokens: int, accepted: int) -> None:
+        """A step verified ``draft_tokens``, of which the first ``accepted`` agreed. Steps without any say nothing."""
+        if not draft_tokens:
+            return
+        self._agreed = [_COUNT_DECAY * count for count in self._agreed]
+        self._seen = [_COUNT_DECAY * count for count in self._seen]
+        for place in range(self._run, self._run + min(accepted + 1, draft_tokens)):
+            position = min(place, _POSITIONS - 1)
+            self._seen[position] += 1
+            self._agreed[position] += place < self._run + accepted
+        # The target's own token after a draft that agreed in full takes a place of the run, unseen.
+        self._run = self._run + accepted + 1 if accepted == draft_tokens else 0
+
+    def rates(self, n: int) -> tuple[float, ...]:
+        """The chances to agree at the first ``n`` positions; the last one is that of all from there on."""
+        if not 1 <= n <= _POSITIONS:
+            raise InputError("n", n, f"must lie in 1..{_POSITIONS}")
+        overall = _posterior(sum(self._agreed), sum(self._seen), self._prior)
+        places = (slice(start, end) for start, end in enumerate([*range(1, n), _POSITIONS]))
+        return tuple(_posterior(sum(self._agreed[at]), sum(self._seen[at]), overall) for at in places)
+
+
+def _posterior(agreed: float, seen: float, prior: float) -> float:
+    return (agreed + 2 * prior) / (seen + 2)
+
+
+class PairTelemetry:
+    """All of it for one drafter and one target. ``rejected``: observations that could not be true, and were ignored.
+
+    ``positions``: acceptance rates told apart. ``overhead``: what the observed times of steps leave out, in seconds.
+    """
+
+    def __init__(self, *, prior_acceptance: float = 0.6, positions: int = 4, overhead: float = 0.0) -> None:
+        self.verify = LinearFit()
+        self.draft_token, self.round_trip = Smoothed(), Smoothed()
+        self.acceptance = AcceptanceByPosition(prior_acceptance)
+        self.rejected = 0
+        self._positions, self._overhead = positions, overhead
+
+    def observe_step(self, draft_tokens: int, accepted: int, seconds: float) -> None:
+        """A verify step with so many draft tokens took ``seconds``, which must be above 0."""
+        if 0 <= accepted <= draft_tokens and 0 < seconds < math.inf:
+            self.verify.observe(draft_tokens, seconds)
+            self.acceptance.observe_step(draft_tokens, accepted)
+        else:
+            self.rejected += 1
+
+    def observe_round_trip(self, seconds: float) -> None:
+        """A message and its answer took ``seconds``, not negative."""
+        self._observe(self.round_trip, seconds)
+
+    def observe_draft_token(self, seconds: float) -> None:
+        """The drafter took ``seconds`` for a token, not negative."""
+        self._observe(self.draft_token, seconds)
+
+    def _observe(self, average: Smoothed, seconds: float) -> None:
+        if 0 <= seconds < math.inf:
+            average.observe(seconds)
+        else:
+            self.rejected += 1
+
+    def costs(self) -> PairCosts | None:
+        """What is known so far; None until a step and a drafter's token were seen. An unknown round trip counts 0."""
+        if not self.verify.seen or self.draft_token.mean is None:
+            return None
+        return PairCosts(
+            step=self.verify.intercept,
+            step_per_token=self.verify.slope,
+            draft_token=self.draft_token.mean,
+            round_trip=self.round_trip.mean or 0.0,
+            acceptance=self.acceptance.rates(self._positions),
+            overhead=self._overhead,
+        )

@@ -1,0 +1,34 @@
+"""Whether to hold a verify step back for a draft that is on its way.
+
+Where target and drafter have machines of their own and a round trip lies between them, holding back hardly ever
+pays: the step and the draft overlap. Where they share processors, overlapping only makes both slower, and taking
+turns wins (README, "Figures"). So both are tried (``speculation/planning/trial.py``).
+"""
+
+from __future__ import annotations
+
+from speculation.planning.trial import Trial
+
+
+class Patience:
+    """One for all sessions of a verifier that run one rule.
+
+    ``longest``: seconds that a step may be held back if its plan says nothing. ``learns``: find out whether it pays;
+    else every step is held, except for a while after a draft failed to come.
+    """
+
+    def __init__(self, longest: float, *, learns: bool = True) -> None:
+        self._longest = longest
+        self._trial = Trial(learns=learns)
+
+    def hold(self, planned: float = 0.0) -> float:
+        """Seconds that the coming step may wait for a draft; ``planned``: as its plan has it."""
+        return max(self._longest, planned) if self._trial.taken else 0.0
+
+    def observe(self, *, seconds: float, tokens: int, planned: float = 0.0, unanswered: bool = False) -> None:
+        """A step ended: ``seconds`` since the one before it, ``tokens`` committed.
+
+        ``unanswered``: it was held back to the end, and no draft came; no need to see more of that.
+        """
+        if max(self._longest, planned) > 0:
+            self._trial.observe(seconds=seconds, tokens=tokens, failed=unanswered)

@@ -1,0 +1,1 @@
+"""What travels between services, as plain checked values: requests, spans, verdicts, plans, proposals."""

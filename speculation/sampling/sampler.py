@@ -1,0 +1,141 @@
+"""What drawing a text's next token needs to remember: the place in the text, and what was generated.
+
+A draw depends on (logits, settings, seed, place, counts) and on nothing else: not on how many draws were made, in
+what batch, or after how many retries. So the same text gives the same draw wherever and whenever it is made.
+
+Invariant: ``offset`` is the number of bytes of ``tokens``; ``zero_width`` is how many of the last of them add none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from speculation.errors import ModelError
+from speculation.sampling.noise import RACE_STREAM, place_uniform
+from speculation.sampling.params import SamplingParams
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.warpers import check_top, penalise, warp
+from speculation.text.byte_vocab import ByteVocab
+
+
+class TokenSampler:
+    """Draws one session's tokens. ``stream``: see ``RaceNoise.gumbel``; target and drafter share it in a race."""
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        vocab: ByteVocab,
+        noise: RaceNoise,
+        *,
+        prompt_ids: Sequence[int] = (),
+        stream: str = RACE_STREAM,
+    ) -> None:
+        self.params = params
+        self.vocab = vocab
+        self.stream = stream
+        self._noise = noise
+        self._device = noise.device
+        self._prompt_ids: Tensor | None = None
+        if params.repetition_penalty != 1:
+            self._prompt_ids = torch.tensor(sorted(set(prompt_ids)), dtype=torch.int64, device=self._device)
+        self._padding = torch.tensor(vocab.padding_ids, dtype=torch.int64, device=self._device)
+        self._tokens: list[int] = []
+        self._counts: Counter[int] = Counter()
+        self._places: list[tuple[int, int]] = [(0, 0)]  # (offset, zero_width) before each token, and now
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Generated so far."""
+        return tuple(self._tokens)
+
+    @property
+    def offset(self) -> int:
+        """Bytes generated so far."""
+        return self._places[-1][0]
+
+    @property
+    def zero_width(self) -> int:
+        """Tokens at the end of the text that added no bytes."""
+        return self._places[-1][1]
+
+    def advance(self, token: int) -> None:
+        """The text goes on with ``token``."""
+        length = len(self.vocab.bytes_of(token))
+        offset, zero_width = self._places[-1]
+        self._places.append((offset + length, 0 if length else zero_width + 1))
+        self._tokens.append(token)
+        self._counts[token] += 1
+
+    def truncate(self, n_tokens: int) -> None:
+        """Go back to the first ``n_tokens`` generated tokens."""
+        self._counts.subtract(self._tokens[n_tokens:])
+        self._counts = +self._counts  # without those that are down to none
+        del self._tokens[n_tokens:], self._places[n_tokens + 1 :]
+
+    def draw(self, logits: Tensor, *, zero_width: int | None = None) -> int:
+        """The next token by ``logits`` [V]; padding is never drawn. The sampler does not advance.
+
+        ``zero_width`` overrides the own count: a drafter learns the target's from its verdicts.
+        Raises ModelError if the logits are not usable.
+        """
+        scores = self._scores(logits, zero_width)
+        best = int(scores.argmax())  # the first of equals
+        if self.params.greedy:
+            check_top(scores, best)
+        return best
+
+    def draw_ranked(self, logits: Tensor, count: int, *, zero_width: int | None = None) -> list[int]:
+        """What ``draw`` draws, then those that it would have drawn without it; at most ``count`` possible tokens."""
+        best = self.draw(logits, zero_width=zero_width)
+        if count == 1:
+            return [best]
+        scores = self._scores(logits, zero_width).clone()
+        scores[best] = -torch.inf
+        runners_up = torch.topk(scores, min(count - 1, len(scores) - 1))
+        possible = zip(runners_up.indices.tolist(), runners_up.values.tolist(), strict=True)
+        return [best, *(token for token, score in possible if score > -torch.inf)]
+
+    def _scores(self, logits: Tensor, zero_width: int | None) -> Tensor:
+        """[V]; the highest is drawn. Greedy: penalised logits; else the race: log p(v) + G_v over the support of p."""
+        if self.params.greedy:
+            logits = self._without_padding(logits)
+            return penalise(logits, self.params, prompt_ids=self._prompt_ids, generated=self._counts)
+        log_p = self.log_probs(logits)
+        zero_width = self.zero_width if zero_width is None else zero_width
+        possible = log_p.isfinite()
+        support = None if possible.all() else possible.nonzero().squeeze(-1)
+        noise = self._noise.gumbel(self.params.seed, self.offset, zero_width, stream=self.stream, ids=support)
+        if support is None:
+            return log_p + noise
+        scores = torch.full(log_p.shape, -torch.inf, dtype=noise.dtype, device=noise.device)
+        return scores.index_put_((support,), log_p[support] + noise)
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """The distribution that ``draw`` draws from: log-probabilities [V], float32."""
+        logits = self._without_padding(logits)
+        return warp(logits, self.params, prompt_ids=self._prompt_ids, generated=self._counts)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The same as probabilities: float64 [V] whose sum is 1 to the last place."""
+        p = self.log_probs(logits).double().exp_()
+        return p.div_(p.sum())
+
+    def happens(self, probability: float, stream: str) -> bool:
+        """True with that probability; one decision for each place and ``stream``."""
+        return place_uniform(self.params.seed, self.offset, self.zero_width, stream) < probability
+
+    def draw_from(self, weights: Tensor, stream: str) -> int:
+        """A token with probability proportional to ``weights`` [V] (not negative, one of them above 0)."""
+        support = weights.nonzero().squeeze(-1)
+        noise = self._noise.gumbel(self.params.seed, self.offset, self.zero_width, stream=stream, ids=support)
+        return int(support[(weights[support].log() + noise).argmax()])
+
+    def _without_padding(self, logits: Tensor) -> Tensor:
+        if logits.shape != (self.vocab.size,):
+            raise ModelError(f"logits of shape {tuple(logits.shape)} for a vocabulary of {self.vocab.size} tokens")
+        logits = logits.to(self._device)
+        return logits.index_fill(0, self._padding, -torch.inf) if self._padding.numel() else logits

@@ -1,0 +1,1 @@
+"""A session as the target and as a drafter sees it, sans-IO: events in, instructions out."""

@@ -1,0 +1,1 @@
+"""Which draft tokens are accepted: a pure function for each rule."""

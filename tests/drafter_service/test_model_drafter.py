@@ -1,0 +1,140 @@
+"""The model drafter: its own tokens, cache and template, corrected to any text. Also the target through real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drafter_service.linear_draft import LinearDraft
+from drafter_service.model_draft_source import ModelDraftSource
+from drafter_service.model_drafter import ModelDrafter
+from language_models.causal_lm import CausalLM
+from speculation.errors import SessionError
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.sampling.params import Rule, SamplingParams
+
+PROMPT = Prompt(text="The heron")
+FAMILIES = ["tiny_llama", "tiny_gemma"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def drafter(request: pytest.FixtureRequest) -> ModelDrafter:
+    return ModelDrafter(CausalLM.load(str(request.getfixturevalue(request.param)), dtype="float32", device="cpu"))
+
+
+def open_source(drafter: ModelDrafter, committed: bytes = b"", **sampling) -> LinearDraft:
+    offer = SessionOffer("s", PROMPT, SamplingParams(**sampling), Rule.RACE, committed, 0, SpeculationPlan())
+    return LinearDraft(drafter.open(offer))
+
+
+def generated(source: ModelDraftSource) -> bytes:
+    return source._vocab.text(source._ids)
+
+
+TEXTS = st.sampled_from(
+    [b" stands in the shallow", b" waits", " 猫が".encode(), "猫".encode()[:2], b"\n\n\n", b"qz", b""]
+)
+
+
+@settings(max_examples=40)
+@given(moves=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30), TEXTS), min_size=1, max_size=6))
+def test_stands_at_exactly_the_corrected_text_with_a_matching_cache(drafter: ModelDrafter, moves):
+    """After any drafting and corrections, the next token is that of a source that never saw anything else."""
+    draft = open_source(drafter)
+    source = draft.source
+    assert isinstance(source, ModelDraftSource)
+    text = b""
+    for drafts, back, correction in moves:
+        for _ in range(drafts):
+            token = draft.next_token()
+            if token.ends or token.stops:
+                break
+            text += token.text
+        keep = max(0, len(text) - back)
+        text = text[:keep] + correction
+        draft.correct(keep, correction)
+        assert generated(source) == text
+        assert source._sampler.offset == len(text)
+        assert source._cache.length <= len(source._prompt) + len(source._ids)
+    a, b = source._logits_at_root(), fresh_at(drafter, source._ids)._logits_at_root()
+    assert (a - b).abs().max() < 1e-3
+
+
+def fresh_at(drafter: ModelDrafter, ids: list[int]) -> ModelDraftSource:
+    """A source that never saw anything but these tokens."""
+    source = drafter.open(SessionOffer("s", PROMPT, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan()))
+    assert isinstance(source, ModelDraftSource)
+    for own in ids:
+        source._append(own)
+    return source
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_tree_drafts_what_its_branches_would_draft_alone(drafter: ModelDrafter, data: st.DataObject):
+    """Every batch of branches, after any selection, gives each branch's own choices and probabilities."""
+    source = fresh_at(drafter, [])
+    leaves: list[tuple[int, ...]] = [()]
+    for _ in range(5):
+        paths = data.draw(st.lists(st.sampled_from(leaves), min_size=1, max_size=3, unique=True))
+        for path, choices in zip(paths, source.expand(paths, zero_width=0, choices=3), strict=True):
+            [alone] = fresh_at(drafter, [*source._ids, *path]).expand([()], zero_width=0, choices=3)
+            assert [choice.token for choice in choices] == [choice.token for choice in alone]
+            assert [c.confidence for c in choices] == pytest.approx([c.confidence for c in alone], abs=1e-4)
+            leaves.remove(path)
+            leaves += [(*path, choice.token) for choice in choices if choice.text]
+        if not leaves:
+            return
+        if data.draw(st.booleans()):  # a verdict selects a branch
+            chosen = data.draw(st.sampled_from(leaves))
+            chosen = chosen[: data.draw(st.integers(1, len(chosen)))]
+            source.move(chosen, 0, None)
+            leaves = [path[len(chosen) :] for path in leaves if path[: len(chosen)] == chosen]
+            assert source._cache.length <= len(source._prompt) + len(source._ids) + len(source._rows)
+
+
+def test_drafts_what_its_model_says_and_agrees_with_a_restart(drafter: ModelDrafter):
+    source = open_source(drafter)
+    text = b"".join(source.next_token().text for _ in range(8))
+    model = drafter.model
+    assert isinstance(source.source, ModelDraftSource)
+    ids = list(source.source._prompt)
+    for _ in range(8):  # greedy, without a cache
+        ids.append(int(model.forward(ids, model.new_cache())[-1].argmax()))
+    assert text == model.tokenizer.vocab.text(ids[-8:]) and len(text) > 16
+    again = open_source(drafter, committed=text[:7])
+    assert b"".join(again.next_token().text for _ in range(5)).startswith(text[7:14])
+
+
+def test_a_bias_on_target_ids_does_not_reach_the_drafter(drafter: ModelDrafter):
+    plain = open_source(drafter).next_token()
+    biased = open_source(drafter, logit_bias={token: 50.0 for token in range(300, 380)}).next_token()
+    assert plain == biased
+
+
+def test_prompts_beyond_its_context_are_declined(drafter: ModelDrafter):
+    prompt = Prompt(text="heron " * 600)
+    offer = SessionOffer("s", prompt, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan())
+    with pytest.raises(SessionError, match="context"):
+        drafter.open(offer)
+
+
+def test_rests_at_the_end_of_its_context(drafter: ModelDrafter):
+    source = open_source(drafter)
+    source.correct(0, b"the heron waits for a fish. " * 100)
+    assert source.next_token().stops
+
+
+def test_measures_itself_and_changes_nothing(drafter: ModelDrafter):
+    before = open_source(drafter).next_token()
+    assert drafter.measure() > 0
+    assert open_source(drafter).next_token() == before
+
+
+def test_int8_drafter_drafts(tiny_llama: Path):
+    drafter = ModelDrafter(CausalLM.load(str(tiny_llama), dtype="int8", device="cpu"))
+    source = open_source(drafter)
+    assert b"".join(source.next_token().text for _ in range(6)).startswith(b" stands")

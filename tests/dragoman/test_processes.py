@@ -1,0 +1,73 @@
+"""Children end with their parent, however that ends; and whoever waits for one hears its last words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dragoman.processes import child
+from speculation.errors import DragomanError
+from tests.dragoman.test_fleet_cli import free_port
+from tests.support.commands import hearing_signals
+from tests.support.service_drivers import eventually
+
+pytestmark = pytest.mark.process
+
+ENDINGS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("number, code", ENDINGS, ids=[number.name for number, _ in ENDINGS])
+def test_the_demo_takes_its_children_along(tiny_qwen2: Path, number: signal.Signals, code: int):
+    options = (f"--target={tiny_qwen2}", "--drafter=lookup", "--max-tokens=400", "--target-threads=1")
+    demo = subprocess.Popen(hearing_signals("demo", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    children: list[psutil.Process] = []
+    try:
+        parent = psutil.Process(demo.pid)
+        while len(children) < 2:
+            assert demo.poll() is None, "it ended by itself"
+            children = parent.children(recursive=True)
+        demo.send_signal(number)
+        _, errors = demo.communicate(timeout=120)
+        assert demo.returncode == code, errors
+        assert b"Traceback" not in errors
+        gone, alive = psutil.wait_procs(children, timeout=120)
+        assert len(gone) == 2 and not alive
+    finally:
+        for process in (demo, *children):
+            if process.poll() is None if isinstance(process, subprocess.Popen) else process.is_running():
+                process.kill()
+
+
+async def test_a_child_that_is_never_ready_is_quoted():
+    nobody = f"127.0.0.1:{free_port()}"
+    async with child("drafter", ["drafter", "--model=lookup", f"--verifier={nobody}"]) as waiting:
+        heard: list[str] = []
+        waiting.on_words = heard.append
+        await eventually(lambda: "no verifier answers" in waiting.last_words, 120)
+        with pytest.raises(DragomanError, match=r"not ready within 0.1 s(.|\n)*no verifier answers"):
+            await waiting.ready(limit=0.1)
+        assert any(nobody in line for line in heard)
+
+
+async def test_work_that_needs_a_child_ends_with_it():
+    async with child("coordinator", ["coordinator", "--listen=127.0.0.1:0", "-v"]) as steering:
+        assert await steering.during(asyncio.sleep(0, "done")) == "done"
+        await steering.ready()
+        working = asyncio.ensure_future(steering.during(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        os.kill(steering.pid, signal.SIGKILL)
+        with pytest.raises(DragomanError, match="the coordinator was ended by SIGKILL before the work was done"):
+            await working
+
+        async def broken() -> None:
+            raise DragomanError("the connection broke")
+
+        # What the work says of it is the lesser news.
+        with pytest.raises(DragomanError, match="was ended by SIGKILL"):
+            await steering.during(broken())

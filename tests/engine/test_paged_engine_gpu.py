@@ -1,0 +1,124 @@
+"""The GPU engine on a card: the kernel against its reference, equal bits in any company, equal texts for any drafts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from dragoman.client import Client
+from engine.paged_engine import PagedEngine
+from engine.reference_attention import reference_attention
+from engine.step_tables import PAGE, ROOT, SequenceRows, StepTables
+from language_models.causal_lm import CausalLM
+from speculation.drafts.candidates import CandidateTree
+from speculation.protocol.messages import Prompt
+from speculation.sampling.params import SamplingParams
+from tests.support.service_drivers import serving
+from verifier_service.engine_choice import engine_for
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+PROMPTS = ("The heron waits", "def add(a, b):", "A dog 🐶 sat, and the cat", "猫が座った。")
+SAMPLINGS = (
+    SamplingParams(),
+    SamplingParams(temperature=0.8, seed=3),
+    SamplingParams(temperature=1.1, seed=8, top_p=0.9),
+)
+
+
+def random_tree(chance: random.Random, size: int) -> list[int]:
+    return [ROOT if row == 0 else chance.randrange(-1, row) for row in range(size)]
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "size", "window", "softcap"),
+    [(8, 2, 64, 1 << 30, 0.0), (12, 2, 128, 100, 0.0), (4, 1, 256, 1 << 30, 30.0), (9, 3, 64, 7, 5.0)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernel_and_reference_agree(heads, kv_heads, size, window, softcap, dtype):
+    from engine.tree_attention import tree_attention
+
+    chance, generator = random.Random(heads), torch.Generator("cuda").manual_seed(1)
+    pages = 1 + 3 * 64
+    keys, values = (
+        torch.randn((pages * PAGE, kv_heads, size), generator=generator, device="cuda", dtype=dtype) for _ in range(2)
+    )
+    shuffled = list(range(1, pages))
+    chance.shuffle(shuffled)
+    held = [shuffled[64 * slot : 64 * slot + 64] for slot in range(3)]
+    page_table = torch.tensor(held, device="cuda")
+    tables = StepTables(rows=64, slots=3, page_table=page_table, group=heads // kv_heads)
+    for bases in ((0, 63, 64), (200, 511, 700), (1, 255, 256)):
+        rows = [
+            SequenceRows(slot, base, [1] * 20, random_tree(chance, 20), held[slot]) for slot, base in enumerate(bases)
+        ]
+        tables.load(rows)
+        q = torch.randn((64, heads, size), generator=generator, device="cuda", dtype=dtype)
+        settings = {"scale": size**-0.5, "softcap": softcap, "window": window}
+        found = tree_attention(q, keys, values, tables, **settings).float()
+        expected = reference_attention(q.double(), keys.double(), values.double(), tables, **settings).float()
+        assert float((found - expected).norm() / expected.norm()) < (4e-3 if dtype is torch.float16 else 2e-2)
+        assert torch.equal(found[60:], torch.zeros_like(found[60:]))
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2", "tiny_gemma"])
+def engine(request) -> PagedEngine:
+    folder: Path = request.getfixturevalue(request.param)
+    made = engine_for(CausalLM.load(str(folder), device="cuda", dtype="bfloat16"), kv_bytes=1 << 28)
+    assert isinstance(made, PagedEngine)
+    return made
+
+
+def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine):
+    """A chain, its tokens one by one, a tree that was kept and compacted, other places of pages, neighbours' rows."""
+    chance = random.Random(5)
+    prompt = [chance.randrange(5, 300) for _ in range(150)]
+    draft = [chance.randrange(5, 300) for _ in range(12)]
+    whole = engine.pool.free_pages
+    slot = engine.open(prompt)
+    chain = slot.step(prompt[-1], CandidateTree.chain(draft))
+    slot.close()
+    others = [engine.open([chance.randrange(5, 300) for _ in range(70)]) for _ in range(3)]  # other pages from now on
+    slot = engine.open(prompt)
+    ones = []
+    for index, token in enumerate((prompt[-1], *draft)):
+        ones.append(slot.step(token, CandidateTree())[0])
+        slot.keep([0])
+        others[index % 3].step(9, CandidateTree.chain([4, 5, 6]))
+    assert torch.equal(chain, torch.stack(ones))
+    slot.close()
+    slot = engine.open(prompt)
+    kept, last, place = [], prompt[-1], 0
+    while place < len(draft):
+        ahead = draft[place : place + 3]
+        nodes, parents, taken, before = [], [], [0], ROOT
+        for token in ahead:
+            nodes += [7, token, 8]
+            parents += [before, before, before]
+            before = len(nodes) - 2
+            taken.append(1 + before)
+        logits = slot.step(last, CandidateTree(tuple(nodes), tuple(parents)))
+        kept.append(logits[taken[:-1]])
+        slot.keep(taken[:-1])
+        last, place = ahead[-1], place + len(ahead)
+    assert torch.equal(chain[:-1], torch.cat(kept))
+    for open_slot in (slot, *others):
+        open_slot.close()
+    assert engine.pool.free_pages == whole
+
+
+async def test_texts_are_the_same_with_any_drafts_and_any_company(engine: PagedEngine):
+    whole = engine.pool.free_pages
+    wanted = [(prompt, sampling) for prompt in PROMPTS for sampling in SAMPLINGS]
+    async with serving(engine, lookup=False) as (_, address), Client(str(address)) as client:
+        alone = [await client.complete(Prompt(text=p), max_tokens=60, sampling=s) for p, s in wanted]
+    async with serving(engine) as (_, address), Client(str(address)) as client:
+        for draft in ("", *(done.text[:50] for done in alone[:4])):
+            asked = [client.complete(Prompt(text=p), max_tokens=60, sampling=s, prediction=draft) for p, s in wanted]
+            together = await asyncio.gather(*asked)
+            assert [done.data for done in together] == [done.data for done in alone]
+    assert engine.pool.free_pages == whole

@@ -1,0 +1,1 @@
+"""The source itself and its documentation."""

@@ -1,0 +1,146 @@
+"""What README and docs print is true: commands parse, Python runs as printed, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from dragoman.cli import app
+from tests.support.service_drivers import serving
+from tests.support.text_engine import TextEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+#: What stands before a command in a block: a prompt, or a prompt with the machine's name.
+_PROMPT = re.compile(r"^(?:[\w-]*\$\s+)?(?=dragoman )")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [found["code"] for found in _BLOCK.finditer(page.read_text("utf-8")) if found["language"] == language]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Arguments of each `dragoman ...` that begins a line of a block."""
+    for line in text.splitlines():
+        if _PROMPT.match(line):
+            yield shlex.split(_PROMPT.sub("", line), comments=True)[1:]
+
+
+def printed_commands() -> list[tuple[str, list[str]]]:
+    """Of all blocks."""
+    return [(page.name, arguments) for page in PAGES for code in blocks(page, "") for arguments in commands(code)]
+
+
+def mentioned_commands() -> list[tuple[str, list[str]]]:
+    """Those in running text, which may leave out what the sentence is not about; lists of commands are left out."""
+    found = []
+    for page in PAGES:
+        for words in re.findall(r"`dragoman ([a-z][^`,]*)`", re.sub(_BLOCK, "", page.read_text("utf-8"))):
+            found.append((page.name, shlex.split(words.replace("\n", " "))))
+    return found
+
+
+def command_of(arguments: list[str]) -> tuple[Any, Any, list[str]]:
+    """(the command, its context, the arguments that are left for it). Raises typer's usage errors."""
+    command: Any = typer.main.get_command(app)
+    context = None
+    while hasattr(command, "resolve_command") and arguments:
+        context = command.make_context("dragoman", list(arguments), parent=context)
+        _, command, arguments = command.resolve_command(context, list(arguments))
+    return command, context, list(arguments)
+
+
+def parse(arguments: list[str]) -> None:
+    """As the command line would, and run nothing. Raises typer's usage errors."""
+    command, context, rest = command_of(arguments)
+    command.make_context("dragoman", rest, parent=context)
+
+
+def test_commands_are_found():
+    everything = printed_commands()
+    assert len(everything) > 30
+    assert {"verifier", "drafter", "generate", "fleet", "doctor", "plan"} <= {
+        arguments[0] for _, arguments in everything
+    }
+
+
+@pytest.mark.parametrize(("page", "arguments"), printed_commands())
+def test_every_printed_command_is_one_that_the_command_line_takes(page: str, arguments: list[str]):
+    parse(arguments)
+
+
+@pytest.mark.parametrize(("page", "arguments"), mentioned_commands())
+def test_every_mentioned_command_and_option_exists(page: str, arguments: list[str]):
+    command, _, rest = command_of(arguments)
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= known
+
+
+def test_a_command_that_does_not_exist_is_noticed():
+    for wrong in (["verifier", "--no-such-option"], ["verify"], ["models", "lists"], ["generate", "--seed", "x"]):
+        with pytest.raises(Exception) as raised:
+            parse(wrong)
+        assert getattr(raised.value, "exit_code", None) == 2, wrong
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES if blocks(page, "python")])
+async def test_printed_python_runs_as_printed(page: str, capsys):
+    """Against a verifier at another port; nothing else of it is changed."""
+    path = next(path for path in PAGES if path.name == page)
+    async with serving(TextEngine()) as (_, address):
+        for code in blocks(path, "python"):
+            assert "127.0.0.1:50061" in code
+            code = code.replace("127.0.0.1:50061", str(address)).replace("asyncio.run(main())", "")
+            names: dict[str, object] = {}
+            exec(compile(code, page, "exec"), names)
+            await names["main"]()  # type: ignore[operator]
+    assert "tokens per step" in capsys.readouterr().out
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", re.sub(_BLOCK, "", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(_BLOCK, "", page.read_text("utf-8"))):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_files_that_are_named_exist():
+    """Paths of the repository in `...`, as far as they have a folder and an ending."""
+    for page in PAGES:
+        for name in re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|yaml|json|jsonl|proto))`", page.read_text("utf-8")):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert [page.name for page in PAGES if page.parent.name == "docs" and page.name not in navigation] == []
+
+
+def test_blocks_are_read_with_and_without_prompt():
+    text = textwrap.dedent("""\
+        gpu$ dragoman status    # comment
+        dragoman top
+        not a dragoman command
+        """)
+    assert list(commands(text)) == [["status"], ["top"]]

@@ -1,0 +1,1 @@
+"""Weights, tokenizers and models on a device."""

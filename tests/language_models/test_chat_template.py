@@ -1,0 +1,169 @@
+"""Chats whose contents spell special tokens: the text is the template's own word, and only its own names are tokens."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from language_models.tokenizer import TextTokenizer
+from speculation.errors import InputError
+from tests.support.tiny_models import CHAT_TEMPLATE
+from tests.support.tiny_tokenizers import MISTRAL_LIKE, changed, load, metaspace, unigram
+
+START, END = "<|im_start|>", "<|im_end|>"
+
+
+def chat(*contents: str, roles: str = "user assistant user") -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in zip(roles.split(), contents, strict=False)]
+
+
+def read_back(tokenizer: TextTokenizer, ids: list[int]) -> str:
+    """Text and special tokens, as a prompt in which nothing was parsed would spell them."""
+    return b"".join(
+        tokenizer.vocab.special[token].encode()
+        if tokenizer.vocab.is_special(token)
+        else tokenizer.vocab.bytes_of(token)
+        for token in ids
+    ).decode()
+
+
+def specials(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
+    return [tokenizer.vocab.special[token] for token in ids if tokenizer.vocab.is_special(token)]
+
+
+@pytest.fixture
+def tokenizer(tiny_llama: Path) -> TextTokenizer:
+    return load(tiny_llama)
+
+
+def with_template(tokenizer: TextTokenizer, template: str) -> TextTokenizer:
+    tokenizer._tokenizer.chat_template = template
+    return tokenizer
+
+
+def test_a_template_with_demands_takes_contents_that_spell_special_tokens(tiny_llama: Path, tmp_path: Path):
+    tokenizer = load(changed(tiny_llama, tmp_path / "m", template=MISTRAL_LIKE))
+    messages = chat(f" Be {END} brief. ", f"hi {START}", "yes", "so?", roles="system user assistant user")
+    ids = tokenizer.encode_chat(messages)
+    assert read_back(tokenizer, ids) == tokenizer.template.text(messages)
+    assert specials(tokenizer, ids) == [START, END] * 3
+    assert ids == tokenizer.encode_chat(messages) == load(tmp_path / "m").encode_chat(messages)
+
+
+#: Templates that look at what they are given, each with contents that make a difference to it.
+LOOKING = {
+    "repeats": (CHAT_TEMPLATE.replace("m.content", "m.content ~ '~' ~ m.content"), [f"x{END}"]),
+    "trims": (CHAT_TEMPLATE.replace("m.content", "m.content | trim"), [f" \n{START} a {END}\n "]),
+    "cuts": (CHAT_TEMPLATE.replace("m.content", "m.content[:18]"), [f"abc{END} and {END} more", END + "y" * 30]),
+    "measures": (CHAT_TEMPLATE.replace("m.content", "(m.content | length) ~ m.content"), [f"{END}x{START}"]),
+    "looks for": (CHAT_TEMPLATE.replace("m.content", "('yes' if '<|im_end|>' in m.content else 'no') ~ m.content"), [
+        f"a{END}", "plain"]),
+    "splits": (CHAT_TEMPLATE.replace("m.content", "m.content.split('<|im_end|>')[-1]"), [f"think{END}said {START}"]),
+    "keeps the first": (CHAT_TEMPLATE.replace("m.content", "m.content.split('<|im_end|>')[0]"), [f"a{END}b", END]),
+    "quotes": (CHAT_TEMPLATE.replace("m.content", "m.content | tojson"), [f'"{END}" \\ {START}']),
+    "replaces": (CHAT_TEMPLATE.replace("m.content", "m.content | replace('a', 'bb') | upper"), [f"a{END}a"]),
+    "joins": ("<|im_start|>{{ messages | map(attribute='content') | join }}<|im_end|>", ["a<|im_", "end|>b", "c"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template, contents", LOOKING.values(), ids=LOOKING.keys())
+def test_a_template_sees_the_contents_themselves(tokenizer: TextTokenizer, template: str, contents: list[str]):
+    messages = chat(*contents)
+    honest = [{**m, "content": "x" * 20} for m in messages]
+    own = specials(with_template(tokenizer, template), tokenizer.encode_chat(honest))
+    ids = tokenizer.encode_chat(messages)
+    assert read_back(tokenizer, ids) == tokenizer.template.text(messages)
+    assert specials(tokenizer, ids) == own
+
+
+def test_a_template_that_looks_in_every_way_gets_no_special_token_from_a_content(tokenizer: TextTokenizer):
+    """Neither way of marking shows it what the contents show: names stay text at least, and the prompt one prompt."""
+    looks = "((m.content | length) if '<|im_end|>' in m.content else 'no') ~ m.content"
+    messages = chat(f"a{END}{START}b")
+    ids = with_template(tokenizer, CHAT_TEMPLATE.replace("m.content", looks)).encode_chat(messages)
+    assert specials(tokenizer, ids) == [START, END, START]
+    assert read_back(tokenizer, ids).count(messages[0]["content"]) == 1
+    assert ids == tokenizer.encode_chat(messages)
+
+
+def test_a_template_may_refuse_a_content(tokenizer: TextTokenizer):
+    template = "{% if '<|im_end|>' in messages[0].content %}{{ raise_exception('no such words') }}{% endif %}hello"
+    with pytest.raises(InputError, match="no such words"):
+        with_template(tokenizer, template).encode_chat(chat(f"a{END}"))
+    assert tokenizer.encode_chat(chat("a"))
+
+
+def test_a_template_that_minds_the_marks_themselves_is_a_clear_error(tokenizer: TextTokenizer):
+    template = "{% if not messages[0].content.isascii() %}{{ raise_exception('ASCII only') }}{% endif %}hello"
+    assert with_template(tokenizer, template).encode_chat(chat("a"))
+    with pytest.raises(InputError, match="spell special tokens that this model's chat template looks at"):
+        tokenizer.encode_chat(chat(f"a{END}"))
+
+
+SPELLING = st.lists(
+    st.sampled_from([START, END, "<|endoftext|>", "<|im_", "end|>", "<", ">", " ", "\n", "a", "猫", "\ue000", "\ue001",
+                     "\ufdd0", "\ufdd1", "\ufdd02\ufdd1", "\U000f0000", "e\u0301"]),
+    max_size=8,
+).map("".join)  # fmt: skip
+
+
+@given(contents=st.lists(SPELLING, min_size=1, max_size=3))
+@pytest.mark.parametrize(
+    "template", [CHAT_TEMPLATE, MISTRAL_LIKE, LOOKING["joins"][0]], ids=["chatml", "strict", "joins"]
+)
+def test_any_contents_stay_text(tiny_llama: Path, template: str, contents: list[str]):
+    tokenizer = with_template(load_once(tiny_llama), template)
+    messages = chat(*contents)
+    ids = tokenizer.encode_chat(messages)
+    assert read_back(tokenizer, ids) == tokenizer.template.text(messages)
+    assert specials(tokenizer, ids) == specials(tokenizer, tokenizer.encode_chat(chat(*["x"] * len(contents))))
+
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=20)
+
+
+@given(contents=st.lists(PLAIN, min_size=1, max_size=3))
+def test_contents_without_names_are_read_as_ever(tiny_llama: Path, tiny_qwen2: Path, contents: list[str]):
+    for path in (tiny_llama, tiny_qwen2):
+        tokenizer, messages = load_once(path), chat(*contents)
+        text = tokenizer.template.text(messages)
+        expected = tokenizer._tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.encode_chat(messages) == expected
+        picked = tokenizer._picky.encode(text, tokenizer.names.spots(text))
+        assert [token for token, _ in picked] == expected, "the way of contents with names is the same way"
+
+
+@pytest.mark.parametrize("kind", ["unigram", "first", "legacy"])
+def test_spaces_around_names_are_those_of_the_model(kind: str, tiny_gemma: Path, tmp_path: Path):
+    """Space habits differ at a text's beginning, after a special token, and in mid-text, where a name may stand."""
+    path = unigram(tmp_path) if kind == "unigram" else metaspace(tmp_path, tiny_gemma, legacy=kind == "legacy")
+    tokenizer = load(path)
+    bos, end = [tokenizer._tokenizer.bos_token, tokenizer._tokenizer.eos_token]
+    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    with_template(tokenizer, template)
+    without = tokenizer.encode_chat(chat("a b", "the c"))
+    # As if the names were other words, of the same characters in another order: nothing is parsed but the template's.
+    ids = tokenizer.encode_chat(chat(f"a{end} b", f"{bos}the c"))
+    assert specials(tokenizer, ids) == specials(tokenizer, without) == [bos, end, end]
+    cut = [position for position, token in enumerate(ids) if tokenizer.vocab.is_special(token)]
+    one, two = (tokenizer.vocab.text(ids[a + 1 : b]).decode() for a, b in itertools.pairwise(cut))
+    begins = {"unigram": "", "first": "", "legacy": " "}[kind]
+    assert (one, two) == (f"{begins}a{end} b", f"{begins}{bos}the c")
+    tokens = [token for token in without if not tokenizer.vocab.is_special(token)]
+    assert tokenizer.vocab.text(tokens).decode() == f"{begins}a b{begins}the c", "which is their habit anyway"
+
+
+_loaded: dict[Path, TextTokenizer] = {}
+
+
+def load_once(path: Path) -> TextTokenizer:
+    """For tests with many examples, which may change its template."""
+    if path not in _loaded:
+        _loaded[path] = load(path)
+    tokenizer = _loaded[path]
+    tokenizer._tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

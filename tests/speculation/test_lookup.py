@@ -1,0 +1,105 @@
+"""What a target looks up in its own text, and what such guesses and a drafter's word are worth."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speculation.drafts.lookup import OwnLookup, longest_suffix_match, match_confidence
+from speculation.drafts.reliability import Reliability
+from speculation.protocol.messages import SpeculationPlan
+from speculation.text.digest import DigestedText
+from tests.support.session_drivers import SAMPLINGS, Target, plain_text, request
+from tests.support.text_models import TARGET_VOCAB
+
+
+def looked_up(prompt: bytes, text: bytes) -> bytes:
+    return b"".join(span.text for span in OwnLookup(prompt).spans(DigestedText(text)))
+
+
+def test_goes_on_as_the_text_did_before():
+    assert looked_up(b"def add(first, second):\n    return ", b"first + second\n\ndef add(").startswith(
+        b"first, second):"
+    )
+    assert looked_up(b"nothing here", b" repeats") == b""
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_spans_stand_one_behind_the_other_at_the_committed_end(prompt: bytes, text: bytes):
+    committed = DigestedText(text)
+    at = DigestedText(text)
+    for span in OwnLookup(prompt).spans(committed):
+        assert (span.base_offset, span.base_digest) == (len(at), at.digest)
+        assert span.text and 0 < span.confidence <= 1
+        at.append(span.text)
+
+
+def test_longer_matches_are_worth_more():
+    worth = [match_confidence(length) for length in range(4, 129)]
+    assert worth == sorted(worth) and 0 < worth[0] < 0.5 < worth[-1] < 1
+    assert longest_suffix_match(b"abcdef abcdef") == (6, 6)
+
+
+def test_a_source_that_is_never_right_is_soon_believed_no_more_and_again_when_it_is():
+    source = Reliability()
+    for step in range(60):
+        source.guess(step, [(b"x", 0.9)])
+        source.settle(step, b"y")
+    assert source.factor < 0.15
+    for step in range(400):
+        source.guess(step, [(b"x", 0.9)])
+        source.settle(step, b"x")
+    assert source.factor > 0.9
+
+
+def test_a_text_too_short_to_say_and_a_guess_for_another_place_change_nothing():
+    source = Reliability()
+    source.guess(7, [(b"word", 1.0)])
+    source.settle(7, b"wo")
+    source.guess(7, [(b"word", 1.0)])
+    source.settle(8, b"other")
+    source.guess(9, [(b"", 1.0)])
+    source.settle(9, b"other")
+    assert source.factor == 1.0
+
+
+def test_a_target_alone_with_its_lookup_writes_the_plain_text_in_fewer_steps():
+    for sampling in SAMPLINGS:
+        target = Target(request(sampling, max_tokens=120), SpeculationPlan(width=8), lookup=True)
+        while not target.finished:
+            target.step()
+        assert target.session.token_ids == plain_text(sampling, 120)
+    # Beyond its end the story begins anew.
+    again = Target(request(SAMPLINGS[0], max_tokens=120, ignore_end=True), SpeculationPlan(width=8), lookup=True)
+    while not again.finished:
+        again.step()
+    assert again.session.stats.steps < 0.8 * len(again.session.token_ids)
+
+
+@pytest.mark.parametrize("width", [0, 64])
+def test_no_step_is_wider_than_its_engine_allows(width: int):
+    """Whatever the plan says, and whoever drafts."""
+    whole = plain_text(SAMPLINGS[0], 60)
+    everything = b"".join(TARGET_VOCAB.bytes_of(token) for token in whole)
+    asked = request(SAMPLINGS[0], max_tokens=60)
+    target = Target(asked, SpeculationPlan(width=width), lookup=True, prediction=everything, widest=5)
+    sizes = []
+    while not target.finished:
+        sizes.append(len(target.session.next_step().candidates))
+        target.step()
+    assert max(sizes) == 5 and target.session.token_ids == whole
+
+
+def test_a_source_is_held_to_all_of_its_guesses():
+    """Little promised with the first choice, everything with a wrong second one: not believed for long."""
+    source = Reliability()
+    for step in range(40):
+        source.guess(step, [(b"x", 0.0), (b"y", 1.0)])
+        source.settle(step, b"z")
+    assert source.factor < 0.2
+    honest = Reliability()
+    for step in range(40):
+        honest.guess(step, [(b"x", 0.6), (b"y", 0.4)])
+        honest.settle(step, b"x" if step % 5 < 3 else b"y")
+    assert honest.factor == pytest.approx(1.0, abs=0.05)

@@ -1,0 +1,55 @@
+"""Patience finds out whether holding a step back pays, and stays with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from speculation.planning.patience import Patience
+
+
+def drive(patience: Patience, steps: int, *, held: float, free: float, tokens: int = 2) -> list[bool]:
+    """Which of the steps were held, where a held or a free step takes so many seconds."""
+    holds = []
+    for _ in range(steps):
+        holds.append(patience.hold() > 0)
+        patience.observe(seconds=held if holds[-1] else free, tokens=tokens)
+    return holds
+
+
+@pytest.mark.parametrize("held, free, pays", [(0.3, 0.4, True), (0.5, 0.4, False)])
+def test_it_settles_on_what_pays_and_still_tries_the_other(held: float, free: float, pays: bool):
+    holds = drive(Patience(0.2), 2000, held=held, free=free)
+    assert holds[0]
+    later = holds[200:]
+    assert 0.9 < later.count(pays) / len(later) < 1
+
+
+def test_it_notices_that_things_have_changed():
+    patience = Patience(0.2)
+    drive(patience, 400, held=0.3, free=0.4)
+    assert drive(patience, 3000, held=0.5, free=0.4)[-500:].count(True) < 60
+
+
+def test_one_unanswered_hold_is_enough():
+    patience = Patience(0.2)
+    assert patience.hold() == 0.2
+    patience.observe(seconds=1.2, tokens=1, unanswered=True)
+    assert patience.hold() == 0
+
+
+def test_without_learning_it_holds_but_for_a_while_after_no_draft_came():
+    patience = Patience(0.2, learns=False)
+    assert all(drive(patience, 200, held=0.5, free=0.1))
+    patience.observe(seconds=1.2, tokens=1, unanswered=True)
+    holds = drive(patience, 200, held=0.5, free=0.1)
+    assert not holds[0] and holds[-1] and holds == sorted(holds)
+
+
+def test_a_plan_may_ask_for_patience():
+    patience = Patience(0.0)
+    assert patience.hold(0.3) == 0.3 and patience.hold() == 0
+
+
+def test_no_patience_never_holds():
+    patience = Patience(0.0)
+    assert not any(drive(patience, 100, held=0.1, free=1.0))

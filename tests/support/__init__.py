@@ -1,0 +1,1 @@
+"""Models, services and sessions that tests are made of."""

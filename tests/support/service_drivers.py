@@ -1,0 +1,114 @@
+"""Verifiers and drafters over real gRPC on loopback, for tests; and what every fault test must end in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from drafter_service.client import Backoff, DrafterClient
+from dragoman.client import Client
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
+from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.sampling.params import Rule, SamplingParams
+from tests.support.text_engine import TextDrafter, TextEngine
+from transport import codec
+from transport.address import Address
+from transport.channels import open_channel
+from transport.limits import PROTOCOL_VERSION
+from verifier_service.engine import Engine
+from verifier_service.server import VerifierServer
+from verifier_service.verifier import Verifier
+
+LOOPBACK = Address("127.0.0.1", 0)
+QUICK = Backoff(shortest=0.02, longest=0.1)
+#: Sampling with draws that matter, and a plan under which steps wait for the drafter.
+WARM = SamplingParams(temperature=1.0, seed=4)
+SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
+
+
+@contextlib.asynccontextmanager
+async def serving(engine: Engine, *, listen: Address = LOOPBACK, **kwargs) -> AsyncIterator[tuple[Verifier, Address]]:
+    verifier = Verifier(engine, **kwargs)
+    server = VerifierServer(verifier)
+    bound = await server.start(listen)
+    try:
+        yield verifier, bound
+    finally:
+        await server.stop(grace=0.1)
+
+
+@contextlib.asynccontextmanager
+async def drafting(address: Address, drafter=None, **kwargs) -> AsyncIterator[DrafterClient]:
+    client = DrafterClient(drafter or TextDrafter(), address, name="d", backoff=QUICK, **kwargs)
+    task = asyncio.create_task(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def stub_to(address: Address) -> AsyncIterator[pb_grpc.VerifierServiceStub]:
+    async with open_channel(address) as channel:
+        yield pb_grpc.VerifierServiceStub(channel)
+
+
+def request(sampling: SamplingParams, *, max_tokens: int = 60, rule: Rule = Rule.RACE, **kwargs) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        protocol_version=PROTOCOL_VERSION,
+        prompt=codec.prompt_to_wire(Prompt(text="a story: ")),
+        sampling=codec.sampling_to_wire(sampling),
+        rule=codec.rule_to_wire(rule),
+        max_tokens=max_tokens,
+        **kwargs,
+    )
+
+
+async def text_of(address: Address, req: pb.GenerateRequest, on_chunk=None) -> tuple[bytes, pb.GenerateFinished]:
+    text, finished = b"", None
+    async with stub_to(address) as stub:
+        async for response in stub.Generate(req):
+            if response.HasField("chunk"):
+                text += b"".join(run.text for run in response.chunk.runs)
+                if on_chunk is not None:
+                    await on_chunk(text)
+            elif response.HasField("finished"):
+                finished = response.finished
+    assert finished is not None
+    return text, finished
+
+
+async def eventually(condition, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def baseline(verifier: Verifier, engine: TextEngine) -> None:
+    """No session left, no KV memory held."""
+    await eventually(lambda: verifier.describe().sessions == 0)
+    assert engine.open_slots == 0
+    assert verifier.describe().kv_cache_bytes == 0
+
+
+async def drafters(verifier: Verifier, count: int) -> None:
+    await eventually(lambda: len(verifier.describe().drafters) == count)
+
+
+async def described(client: Client, **wanted: int) -> None:
+    """Until the verifier describes itself so."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = await client.describe()
+            found = {
+                "sessions": answer.sessions,
+                "kv_cache_bytes": answer.kv_cache_bytes,
+                "drafters": len(answer.drafters),
+            }
+            if all(found[name] == value for name, value in wanted.items()):
+                return
+            await asyncio.sleep(0.02)

@@ -1,0 +1,103 @@
+"""An Engine and a Drafter over the tiny exact models of tests/support/text_models.py, for tests of the services.
+
+The sockets, the streams, the threads and the sessions are the real ones; only the model is a formula.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import torch
+
+from speculation.drafts.candidates import ROOT, CandidateTree
+from speculation.errors import SessionError
+from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from tests.support.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
+
+
+class TextTokenizer:
+    vocab = TARGET_VOCAB
+
+    def encode(self, text: str) -> list[int]:
+        return longest_words(self.vocab)(text)
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        text = prompt.text if prompt.text is not None else "".join(f"{m.role}: {m.content}\n" for m in prompt.messages)
+        return self.encode(text)
+
+
+class TextSlot:
+    """Holds the ids as a KV cache would, and counts what is open."""
+
+    def __init__(self, engine: TextEngine, prompt_ids: Sequence[int]) -> None:
+        self._engine = engine
+        self._ids = list(prompt_ids[:-1])
+        self._prompt_length = len(prompt_ids)
+        engine.open_slots += 1
+        self._open = True
+
+    def step(self, last: int, candidates: CandidateTree) -> torch.Tensor:
+        assert self._open
+        self._engine.gate.wait()
+        time.sleep(self._engine.step_seconds)
+        paths = [candidates.path(node) for node in range(ROOT, len(candidates))]
+        self._rows = [[last, *(candidates.tokens[node] for node in path)] for path in paths]
+        return torch.stack([self._engine.model.logits((self._ids + row)[self._prompt_length :]) for row in self._rows])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._ids += self._rows[rows[-1]]
+
+    def close(self) -> None:
+        if self._open:
+            self._engine.open_slots -= 1
+        self._open = False
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        return 64 * len(self._ids) if self._open else 0
+
+
+class TextEngine:
+    """``gate`` cleared holds every step back."""
+
+    name = "text-target"
+    tokenizer = TextTokenizer()
+    vocab_size = TARGET_VOCAB.size
+    context_length = 2048
+    dtype_name = "float32"
+    device_name = "cpu"
+    parameter_bytes = 0
+    free_draft_tokens = 0
+    max_draft_tokens = SpeculationPlan.MAX_TOKENS
+
+    def __init__(self, *, salt: int = 1, step_seconds: float = 0.0) -> None:
+        self.model = TextModel(TARGET_VOCAB, salt)
+        self.step_seconds = step_seconds
+        self.open_slots = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def open(self, prompt_ids: Sequence[int]) -> TextSlot:
+        return TextSlot(self, prompt_ids)
+
+
+class TextDrafter:
+    """``refuse`` makes it decline every session."""
+
+    model_name = "text-drafter"
+    vocab_size = DRAFTER_VOCAB.size
+    vocab_hash = DRAFTER_VOCAB.content_hash
+
+    def __init__(self, *, salt: int = 2, refuse: bool = False) -> None:
+        self.model = TextModel(DRAFTER_VOCAB, salt)
+        self.refuse = refuse
+
+    def open(self, offer: SessionOffer) -> TextModelSource:
+        if self.refuse:
+            raise SessionError("this drafter refuses")
+        return TextModelSource(self.model, offer)
+
+    def measure(self) -> float:
+        return 0.0

@@ -1,0 +1,1 @@
+"""Whole systems of processes, real models and networks."""

@@ -1,0 +1,98 @@
+"""Bad and distant links between a drafter and its verifier: same bytes, no stuck session, KV memory at its baseline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from benchmarks.fault_proxy import FaultProxy, LinkConditions
+from drafter_service import client as drafter_client
+from speculation.sampling.params import SamplingParams
+from tests.support.service_drivers import baseline, drafters, drafting, request, serving, text_of
+from tests.support.text_engine import TextEngine
+from transport.address import Address
+from verifier_service.verifier import Verifier
+
+SAMPLING = SamplingParams(temperature=0.8, seed=9)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafter_client, "SILENCE_SECONDS", 1.5)
+
+
+@contextlib.asynccontextmanager
+async def apart(engine: TextEngine, conditions: LinkConditions) -> AsyncIterator[tuple[Verifier, Address, FaultProxy]]:
+    """A verifier, and a drafter behind the proxy."""
+    async with (
+        serving(engine) as (verifier, address),
+        FaultProxy(address.host, address.port, conditions) as proxy,
+        drafting(Address.parse(proxy.address, field="proxy")),
+    ):
+        await drafters(verifier, 1)
+        yield verifier, address, proxy
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        LinkConditions(0.02),
+        LinkConditions(0.01, jitter=0.03),
+        LinkConditions(0.005, bytes_per_second=20_000),
+    ],
+    ids=["far", "jitter", "narrow"],
+)
+async def test_distance_changes_no_byte(conditions: LinkConditions):
+    engine = TextEngine(step_seconds=0.02)
+    async with apart(engine, conditions) as (verifier, address, proxy):
+        text, finished = await text_of(address, request(SAMPLING))
+        assert finished.speculation.accepted_tokens > 0
+        described = verifier.describe().drafters[0]
+        assert described.round_trip >= 2 * conditions.one_way_delay
+        expected, _ = await text_of(address, request(SAMPLING, no_draft=True))
+        assert text == expected
+        await baseline(verifier, engine)
+        assert proxy.bytes_up > 0 and proxy.bytes_down > 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "half_open_up", "half_open_down", "reset", "refuse"])
+async def test_an_outage_in_mid_text(fault: str):
+    engine = TextEngine(step_seconds=0.02)
+    async with apart(engine, LinkConditions(0.005)) as (verifier, address, proxy):
+        expected, _ = await text_of(address, request(SAMPLING, max_tokens=150, ignore_end=True, no_draft=True))
+        steps = 0
+
+        async def watch(text: bytes) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == 6:
+                match fault:
+                    case "cut":
+                        proxy.cut()
+                    case "half_open_up":
+                        proxy.half_open("up")
+                    case "half_open_down":
+                        proxy.half_open("down")
+                    case "reset":
+                        proxy.reset()
+                    case "refuse":
+                        proxy.refuse()
+                        proxy.reset()
+            if steps == 30:
+                proxy.restore()
+                proxy.refuse(False)
+
+        text, finished = await text_of(address, request(SAMPLING, max_tokens=150, ignore_end=True), watch)
+        assert text == expected
+        assert finished.completion_tokens == 150
+        # The link is back: drafts come again, for this text or the next.
+        async with asyncio.timeout(20):
+            while True:
+                again, finished = await text_of(address, request(SAMPLING))
+                if finished.speculation.accepted_tokens > 0:
+                    break
+        assert again == (await text_of(address, request(SAMPLING, no_draft=True)))[0]
+        await baseline(verifier, engine)

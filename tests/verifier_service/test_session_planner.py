@@ -1,0 +1,199 @@
+"""How a session plans for itself: from measured costs, with probes after giving up, and under orders."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+
+import pytest
+
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.drafts.candidates import CandidateTree
+from speculation.errors import ProtocolError
+from speculation.planning.cost_model import PairCosts
+from speculation.planning.fits import SHORTEST_SECONDS, LinearFit
+from speculation.planning.plan import PlanLimits
+from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, coarse
+from speculation.protocol.messages import SpeculationPlan
+from speculation.sessions.statistics import SessionStats
+from speculation.source import LOOKUP
+from verifier_service.drafter_link import DrafterLink
+from verifier_service.session_planner import ORDER_SECONDS, REPLAN_SECONDS, SessionPlanner
+
+START = SpeculationPlan(width=5, lookahead=5)
+
+
+def link(*, round_trip: float = 0.04, draft_token: float = 0.003) -> DrafterLink:
+    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    made.round_trip.observe(round_trip)
+    made._draft_token.observe(draft_token)
+    return made
+
+
+class Clock:
+    """A session that steps every 25 ms; ``accepts`` of each step's draft tokens agree."""
+
+    def __init__(self, planner: SessionPlanner, links: list[DrafterLink]) -> None:
+        self.now = 0.0
+        self._planner = planner
+        self._links = links
+        self._stats = SessionStats()
+
+    def run(self, steps: int, *, accepts: int, seconds: float = 0.025) -> list[int]:
+        """The widths of the plans, step by step."""
+        widths = []
+        for _ in range(steps):
+            self.now += seconds
+            width = self._planner.plan.width
+            self._stats.count_step(CandidateTree.chain(range(width)), tuple(range(min(accepts, width))))
+            self._planner.observe_step(self._stats, seconds)
+            self._planner.replan(self.now, self._links)
+            widths.append(self._planner.plan.width)
+        return widths
+
+
+def test_without_measurements_the_start_stands():
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    assert not planner.replan(100.0, [])
+    unmeasured = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    assert not planner.replan(200.0, [unmeasured]) and planner.plan == START
+
+
+def test_a_plan_that_loses_against_the_target_alone_is_left():
+    """Hysteresis protects a plan from a slightly better one, not from the truth."""
+    waiting = SpeculationPlan(width=5, lookahead=5, patience=0.1)
+    planner = SessionPlanner(waiting, LinearFit(), adaptive=True)
+    Clock(planner, [link(round_trip=0.002)]).run(600, accepts=0)
+    assert planner.plan.width == 0 or planner.plan.patience == 0
+
+
+def test_a_session_without_speculation_tries_again_now_and_then():
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    widths = Clock(planner, [link(draft_token=0.5)]).run(1500, accepts=0)
+    assert PROBE.width in widths
+    assert widths.count(0) / len(widths) > 1 - 2.5 * (PROBE_STEPS + 10) / PROBE_EVERY
+
+
+def test_a_probe_lasts_long_enough_to_see_something_of_slow_steps():
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    widths = Clock(planner, [link(draft_token=0.5)]).run(PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4)
+    assert widths.count(PROBE.width) == PROBE_STEPS
+
+
+def test_a_drafter_that_becomes_good_is_used_again():
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    assert Clock(planner, [link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width
+
+
+def test_fixed_plans_stay():
+    planner = SessionPlanner(START, LinearFit(), adaptive=False)
+    assert set(Clock(planner, [link()]).run(200, accepts=0)) == {START.width}
+
+
+def test_plans_change_at_most_so_often():
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    clock = Clock(planner, [link()])
+    clock.run(20, accepts=3)
+    planned_at = clock.now
+    assert planner.replan(planned_at + REPLAN_SECONDS, [link()]) in (True, False)
+    assert not planner.replan(planned_at + REPLAN_SECONDS * 1.01, [link(round_trip=1.0)])
+
+
+def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    clock = Clock(planner, [link()])
+    clock.run(100, accepts=5)
+    ordered = SpeculationPlan(width=1, lookahead=1)
+    planner.order(ordered, clock.now)
+    assert set(clock.run(int(ORDER_SECONDS / 0.025) - 2, accepts=5)) == {1}
+    assert clock.run(100, accepts=5)[-1] > 1
+
+
+def test_noise_in_the_measured_steps_never_stops_planning():
+    """One hiccup at a wide step, and the fit has it that a step without drafts takes no time."""
+    fit = LinearFit()
+    for _ in range(33):
+        fit.observe(15, 1.0)
+    fit.observe(16, 1.5)
+    assert fit.intercept == SHORTEST_SECONDS
+    planner = SessionPlanner(START, fit, adaptive=True)
+    costs = planner.costs([link()])
+    assert costs is not None and coarse(costs).step > 0
+    planner.replan(100.0, [link()])
+    told = planner.step_costs()
+    assert told is not None and told.step > 0
+
+
+@pytest.mark.parametrize("step", [1e-300, 1e-9, 9.9e-7, 1e-6, 1.1e-6])
+def test_rounding_leaves_a_step_its_time(step: float):
+    assert coarse(PairCosts(step, 0.0, 0.0, 0.0, (0.5,))).step > 0
+
+
+def test_limits_hold_where_the_verifier_plans_by_itself():
+    limits = PlanLimits(width=1, lookahead=3, alternatives=0)
+    planner = SessionPlanner(START, LinearFit(), adaptive=True, limits=lambda: limits)
+    clock = Clock(planner, [link(round_trip=0.002)])
+    plans = []
+    for accepts in (9, 0, 9):
+        for _ in range(600):
+            clock.run(1, accepts=accepts)
+            plans.append(planner.plan)
+    assert {plan.width for plan in plans} == {0, 1}
+    assert all(plan.lookahead <= 3 and plan.alternatives == 0 for plan in plans)
+
+
+def test_how_many_tokens_a_distribution_has_is_never_planned():
+    planner = SessionPlanner(replace(START, top_k=7), LinearFit(), adaptive=True)
+    clock = Clock(planner, [link()])
+    clock.run(200, accepts=5)
+    assert planner.plan != replace(START, top_k=7) and planner.plan.top_k == 7
+    planner.order(SpeculationPlan(width=1, lookahead=1), clock.now)
+    assert planner.plan.top_k == 7
+
+
+def next_ping(made: DrafterLink) -> int:
+    message = asyncio.run(made.outbox.next_message())
+    assert message is not None
+    return message.ping.number
+
+
+def test_links_measure_themselves_and_refuse_nonsense():
+    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    made.ping()
+    number = next_ping(made)
+    made.on_pong(pb.Pong(number=number, seconds_per_token=0.02))
+    assert made.round_trip.mean is not None and made.round_trip.mean >= 0
+    assert made.seconds_per_token == 0.02
+    made.sessions |= {"a", "b"}
+    assert made.seconds_per_token == 0.04
+    for pong in (pb.Pong(number=number), pb.Pong(number=10**9)):
+        with pytest.raises(ProtocolError, match="no ping"):
+            made.on_pong(pong)
+    for speed in (math.nan, -1.0, math.inf, 1e308):
+        made.ping()
+        number = next_ping(made)
+        with pytest.raises(ProtocolError, match="seconds_per_token"):
+            made.on_pong(pb.Pong(number=number, seconds_per_token=speed))
+    assert made.seconds_per_token == 0.04
+
+
+def test_pings_without_answers_are_forgotten_in_the_end():
+    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    for _ in range(10 * DrafterLink.PINGS_OUT):
+        made.ping()
+    assert len(made._pings) == DrafterLink.PINGS_OUT
+
+
+def test_what_the_target_looked_up_says_nothing_about_drafters():
+    """Neither what a plan expects of them, nor how many steps the rates rest on."""
+    planner, stats = SessionPlanner(START, LinearFit(), adaptive=True), SessionStats()
+    for _ in range(20):
+        stats.count_step(CandidateTree((5, 6), (-1, 0), (), (LOOKUP, LOOKUP)), (0, 1))
+        planner.observe_step(stats, 0.025)
+    costs = planner.step_costs()
+    assert costs is not None and costs.drafted_steps == 0 and costs.acceptance == pytest.approx([0.6] * 4)
+    stats.count_step(CandidateTree.chain([5, 6]), (0, 1))
+    planner.observe_step(stats, 0.025)
+    costs = planner.step_costs()
+    assert costs is not None and costs.drafted_steps == 1 and costs.acceptance[0] > 0.6

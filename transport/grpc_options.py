@@ -1,0 +1,44 @@
+"""Settings of gRPC that both ends share.
+
+Keepalive is on from both sides: without it a client behind a link that went silent notices only after half a
+minute, with it after ``keepalive_timeout`` (gRPC sets TCP_USER_TIMEOUT to it). The server must allow the clients'
+ping rate, or it answers with GOAWAY too_many_pings.
+"""
+
+from __future__ import annotations
+
+from transport.limits import MAX_MESSAGE_BYTES
+
+KEEPALIVE_TIME_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 4_000
+
+
+def channel_options() -> list[tuple[str, int]]:
+    """For every client channel: prompt reconnects, and a dead link noticed within seconds."""
+    return [
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]
+
+
+def server_options() -> list[tuple[str, int]]:
+    """For the server: the same keepalive, and no penalty for the clients' pings."""
+    return [
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Two servers silently sharing a port would each get half of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]

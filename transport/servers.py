@@ -1,0 +1,58 @@
+"""Binding a server to its address, and what to say if that cannot be.
+
+gRPC only says "failed to bind", and that on standard error; so a plain socket asks the system first, which knows why.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import grpc
+
+from speculation.errors import ConnectionFailedError
+from transport.address import Address
+
+
+def bind(server: grpc.aio.Server, listen: Address, *, option: str = "--listen") -> Address:
+    """Bind the server; returns the address with the port that it got. Raises ConnectionFailedError, which says why."""
+    check_bindable(listen, option=option)
+    try:
+        return Address(listen.host, server.add_insecure_port(str(listen)))
+    except RuntimeError as error:  # someone else was quicker
+        raise _refused(listen, option, OSError(errno.EADDRINUSE, "")) from error
+
+
+def check_bindable(listen: Address, *, option: str = "--listen") -> None:
+    """Raises ConnectionFailedError if nothing can listen there: the name is unknown, the port in use or not allowed,
+    or none of its addresses is this machine's."""
+    try:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise _refused(listen, option, error) from error
+    problems = []
+    for family, kind, protocol, _, where in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                # As gRPC does it: connections of a server that ended a moment ago are in nobody's way.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+        except OSError as error:
+            problems.append(error)
+    taken = [error for error in problems if error.errno == errno.EADDRINUSE]
+    # A name may stand for IPv4 and IPv6, of which a machine need not have both.
+    if taken or len(problems) == len(found):
+        raise _refused(listen, option, (taken or problems)[0])
+
+
+def _refused(listen: Address, option: str, error: OSError) -> ConnectionFailedError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            why, remedy = "the port is in use", f"give another {option}, or stop what runs there"
+        case errno.EACCES:
+            why, remedy = "the port is not open to this user", f"give a {option} port of 1024 or more"
+        case errno.EADDRNOTAVAIL:
+            why, remedy = "that is no address of this machine", "listen at 127.0.0.1, 0.0.0.0, or an address it has"
+        case _:
+            why, remedy = error.strerror or str(error), f"check {option}"
+    return ConnectionFailedError(f"cannot listen at {listen}: {why}", remedy=remedy)

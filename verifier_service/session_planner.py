@@ -1,0 +1,120 @@
+"""How far to speculate in one session: its plan, chosen anew a few times a second from what was measured.
+
+What a step costs is the verifier's to know, the drafter's speed and distance belong to its link, and how often its
+drafts agree to the session. ``speculation/planning`` does the choosing; a coordinator may overrule it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from speculation.planning.best_plan import worth_verifying
+from speculation.planning.cost_model import PairCosts, StepCosts
+from speculation.planning.fits import AcceptanceByPosition, LinearFit
+from speculation.planning.plan import START, PlanLimits
+from speculation.planning.plan_chooser import PlanChooser
+from speculation.protocol.messages import SpeculationPlan
+from speculation.sampling.params import Rule
+from speculation.sessions.statistics import SessionStats
+from speculation.verification.string_rejection import ENUMERATION_COST
+from verifier_service.drafter_link import DrafterLink
+
+#: Seconds between two plans of a session.
+REPLAN_SECONDS = 0.25
+#: Acceptance rates told apart, by position since the last miss.
+POSITIONS = 4
+#: An order of the coordinator stands for so long; then the verifier plans by itself again.
+ORDER_SECONDS = 5.0
+
+
+class SessionPlanner:
+    """``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
+
+    ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs.
+    """
+
+    def __init__(
+        self,
+        start: SpeculationPlan,
+        step_fit: LinearFit,
+        *,
+        adaptive: bool,
+        limits: Callable[[], PlanLimits] = PlanLimits,
+        rule: Rule = Rule.RACE,
+    ) -> None:
+        self.plan = limits().clip(start) if adaptive else start
+        self._top_k = start.top_k
+        self._step_fit = step_fit
+        self._adaptive = adaptive
+        self._limits = limits
+        self._rule = rule
+        self._chooser = PlanChooser()
+        self._acceptance = AcceptanceByPosition()
+        self._steps = 0
+        self._drafted_steps = 0
+        self._seen = SessionStats()
+        self._ordered_until = 0.0
+
+    def step_costs(self) -> StepCosts | None:
+        """For the coordinator; None before the first step."""
+        if not self._step_fit.seen:
+            return None
+        fit, rates = self._step_fit, self._acceptance.rates(POSITIONS)
+        return StepCosts(fit.intercept, fit.slope, rates, self._drafted_steps)
+
+    def observe_step(self, stats: SessionStats, seconds: float) -> None:
+        """A step ended. ``stats``: of the session, this step included."""
+        draft_tokens = stats.draft_tokens - self._seen.draft_tokens
+        first_choices = stats.first_choices - self._seen.first_choices
+        accepted = stats.accepted_first_choices - self._seen.accepted_first_choices
+        self._seen = dataclasses.replace(stats)
+        self._step_fit.observe(draft_tokens, seconds)
+        self._acceptance.observe_step(first_choices, accepted)
+        self._drafted_steps += first_choices > 0
+        self._steps += 1
+
+    def order(self, plan: SpeculationPlan, now: float) -> None:
+        """The coordinator decides."""
+        if self._adaptive:
+            self._follow(plan)
+            self._ordered_until = now + ORDER_SECONDS
+
+    def replan(self, now: float, links: Iterable[DrafterLink]) -> bool:
+        """Choose anew if it is time; whether the plan changed. ``now`` in seconds of any steady clock."""
+        if not self._adaptive or now < self._chooser.decided_at + REPLAN_SECONDS or now < self._ordered_until:
+            return False
+        before, costs, limits = self.plan, self.costs(links), self._limits()
+        alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
+        limits = dataclasses.replace(limits, alternatives=alternatives)
+        self._follow(self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now))
+        if costs is None and self.plan == before:
+            self._weigh_lookups()
+        return self.plan != before
+
+    def _follow(self, plan: SpeculationPlan) -> None:
+        """How many tokens a distribution has is asked for, never chosen."""
+        self.plan = dataclasses.replace(plan, top_k=self._top_k)
+
+    def _weigh_lookups(self) -> None:
+        """Without a measured drafter: what a candidate costs is known all the same."""
+        if not self._step_fit.seen:
+            return
+        threshold = worth_verifying(self._step_fit.intercept, self._step_fit.slope)
+        if abs(threshold - self.plan.verify_threshold) >= 0.01:
+            self.plan = dataclasses.replace(self.plan, verify_threshold=threshold)
+
+    def costs(self, links: Iterable[DrafterLink]) -> PairCosts | None:
+        """What is known of the session and its quickest drafter; None if too little."""
+        measured = [link for link in links if link.seconds_per_token is not None and link.round_trip.mean is not None]
+        if not measured or not self._step_fit.seen:
+            return None
+        quickest = min(measured, key=DrafterLink.seconds_to_first_span)
+        assert quickest.seconds_per_token is not None and quickest.round_trip.mean is not None
+        return PairCosts(
+            step=self._step_fit.intercept,
+            step_per_token=self._step_fit.slope,
+            draft_token=quickest.seconds_per_token * (ENUMERATION_COST if self._rule is Rule.STRING_REJECTION else 1.0),
+            round_trip=quickest.round_trip.mean,
+            acceptance=self._acceptance.rates(POSITIONS),
+        )
