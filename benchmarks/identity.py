@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.prompts import load_prompts
-from dragoman.client import Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import child
 from speculation.protocol.messages import Prompt

@@ -22,7 +22,8 @@ from rich.table import Table
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from benchmarks.transformers_arm import Answer, TransformersPair
-from dragoman.client import Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.demo import TAKING_TURNS, title
 from dragoman.processes import ChildProcess, child
 from speculation.protocol.messages import ChatMessage, Prompt

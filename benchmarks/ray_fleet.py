@@ -32,11 +32,12 @@ from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from drafter_service.loading import LOOKUP
 from dragoman.client import Client
-from dragoman.completion import Chunk, Completion
+from dragoman.completion import Completion
 from dragoman.demo import title
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import child
 from language_models.weights import resolve
+from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from tests.support.service_drivers import described
 from tests.support.tiny_models import tiny_llama, tiny_qwen2

@@ -28,7 +28,8 @@ from rich.table import Table
 
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
-from dragoman.client import Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import ChildProcess, child
 from speculation.protocol.messages import Prompt

@@ -30,7 +30,8 @@ from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.prompts import load_prompts
 from benchmarks.recording import load
 from benchmarks.results import write_results
-from dragoman.client import Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.demo import title
 from dragoman.processes import child
 from speculation.protocol.messages import Prompt

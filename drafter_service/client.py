@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from drafter_service.draft_source import Drafter
+from drafter_service.hello import hello_of
 from drafter_service.verifier_link import VerifierLink
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
@@ -22,9 +23,7 @@ from transport import codec
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
-from transport.limits import PROTOCOL_VERSION
 from transport.status import explain
-from transport.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +55,7 @@ class DrafterClient:
         self._verifier = verifier
         self._backoff = backoff or Backoff()
         self._on_connected = on_connected
-        self._hello = pb.Hello(
-            protocol_version=PROTOCOL_VERSION,
-            name=name,
-            model=drafter.model_name,
-            vocab_size=drafter.vocab_size,
-            vocab_hash=drafter.vocab_hash,
-            max_sessions=max_sessions,
-            seconds_per_token=seconds_per_token,
-            version=VERSION,
-            instance=instance,
-        )
+        self._hello = hello_of(drafter, name, max_sessions, seconds_per_token, instance)
         self._failures = 0
         self._pause = 0.0
         self._link: VerifierLink | None = None

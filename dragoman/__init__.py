@@ -4,8 +4,12 @@ What a program needs is here; the command line is ``dragoman.cli``.
 """
 
 from dragoman.client import Client
-from dragoman.completion import Chunk, Completion
+from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
+from dragoman.in_process import Dragoman
+from dragoman.sync import SyncClient, SyncCompletionStream, SyncDragoman, SyncFleetClient
+from dragoman.text_client import CompletionStream
+from dragoman.transcript import TextOptions
 from speculation.errors import (
     ConnectionFailedError,
     DivergedError,
@@ -13,7 +17,9 @@ from speculation.errors import (
     DrainingError,
     InputError,
     LimitExceededError,
+    LoadingError,
     ModelError,
+    ModelTooLargeError,
     NoVerifierError,
     ProtocolError,
     SessionError,
@@ -21,9 +27,13 @@ from speculation.errors import (
     UnsupportedModelError,
     VersionMismatchError,
     WeightsError,
+    WrongServiceError,
 )
-from speculation.protocol.messages import ChatMessage, Prompt
+from speculation.protocol.generation import Chunk, FinishReason, PlanChange, SourceStats, SpeculationStats
+from speculation.protocol.messages import ChatMessage, Prompt, SpeculationPlan
+from speculation.protocol.status import DrafterStatus, VerifierStatus
 from speculation.sampling.params import Rule, SamplingParams
+from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
 
 __all__ = [
@@ -31,23 +41,41 @@ __all__ = [
     "Chunk",
     "Client",
     "Completion",
+    "CompletionStream",
     "ConnectionFailedError",
     "DivergedError",
+    "DrafterStatus",
+    "Dragoman",
     "DragomanError",
     "DrainingError",
+    "FinishReason",
     "FleetClient",
     "InputError",
     "LimitExceededError",
+    "LoadingError",
     "ModelError",
+    "ModelTooLargeError",
     "NoVerifierError",
+    "PlanChange",
     "Prompt",
     "ProtocolError",
     "Rule",
     "SamplingParams",
     "SessionError",
+    "SourceKind",
+    "SourceStats",
+    "SpeculationPlan",
+    "SpeculationStats",
+    "SyncClient",
+    "SyncCompletionStream",
+    "SyncDragoman",
+    "SyncFleetClient",
+    "TextOptions",
     "TextRun",
     "UnknownModelError",
     "UnsupportedModelError",
+    "VerifierStatus",
     "VersionMismatchError",
     "WeightsError",
+    "WrongServiceError",
 ]

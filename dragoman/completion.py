@@ -1,40 +1,13 @@
-"""An answer, whole and in pieces, as a client sees it."""
+"""An answer as a client sees it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.protocol.generation import FinishReason, SourceStats, SpeculationStats
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
-from transport import codec
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What one verify step committed. ``runs`` are cut at whole characters; joined they are the text."""
-
-    runs: tuple[TextRun, ...]
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DraftShare:
-    """The draft tokens of one source that were verified, and those of them that were accepted.
-
-    ``name`` and ``model`` are those of a drafter, else empty.
-    """
-
-    source: SourceKind
-    name: str
-    model: str
-    draft_tokens: int
-    accepted_tokens: int
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        return self.accepted_tokens / self.draft_tokens if self.draft_tokens else None
 
 
 @dataclass(slots=True)
@@ -47,12 +20,12 @@ class Completion:
 
     runs: list[TextRun] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    finish_reason: str = ""
+    finish_reason: FinishReason | None = None
     #: The stop string or the end token's id that ended the text; None for ``length``, or from an old verifier. (vLLM
     #: says None for the end token as well.)
     stop_reason: str | int | None = None
     prompt_tokens: int = 0
-    stats: pb.SpeculationStats = field(default_factory=pb.SpeculationStats)
+    stats: SpeculationStats = field(default_factory=SpeculationStats)
     ttft: float = 0.0
     e2el: float = 0.0
     first_tokens: int = 0  # how many came at once at ``ttft``
@@ -116,20 +89,14 @@ class Completion:
 
         None: the verifier is too old to say, and to tell apart who drafted.
         """
-        return self.stats.drafters_connected if self.stats.HasField("drafters_connected") else None
+        return self.stats.drafters_connected
 
     @property
-    def shares(self) -> list[DraftShare]:
+    def shares(self) -> list[SourceStats]:
         """Who drafted: every drafter that took part, the one with the most draft tokens first, and other sources."""
-        told = [(codec.source_from_wire(entry.source), entry) for entry in self.stats.sources]
-        shares = [
-            DraftShare(kind, entry.name, entry.model, entry.draft_tokens, entry.accepted_tokens)
-            for kind, entry in told
-            if kind is not None
-        ]
-        return sorted(shares, key=lambda share: (share.source, -share.draft_tokens))
+        return sorted(self.stats.sources, key=lambda share: (share.source, -share.draft_tokens))
 
-    def shares_of(self, source: SourceKind) -> list[DraftShare]:
+    def shares_of(self, source: SourceKind) -> list[SourceStats]:
         """Those of one kind of source: of drafters any number, of others one at most."""
         return [share for share in self.shares if share.source is source]
 
@@ -151,7 +118,7 @@ class Completion:
             "resumes": self.resumes,
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
             "speculation": {
-                "rule": codec.rule_from_wire(stats.rule).value,
+                "rule": stats.rule.value,
                 "steps": stats.steps,
                 "draft_tokens": stats.draft_tokens,
                 "accepted_tokens": stats.accepted_tokens,
@@ -180,10 +147,10 @@ class Completion:
         """The only share of its kind; None where the verifier does not tell sources apart."""
         if self.drafters_connected is None:
             return None
-        return _counts(next(iter(self.shares_of(source)), DraftShare(source, "", "", 0, 0)))
+        return _counts(next(iter(self.shares_of(source)), SourceStats(source)))
 
 
-def _counts(share: DraftShare) -> dict[str, Any]:
+def _counts(share: SourceStats) -> dict[str, Any]:
     return {
         "draft_tokens": share.draft_tokens,
         "accepted_tokens": share.accepted_tokens,

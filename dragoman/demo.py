@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from drafter_service.loading import LOOKUP
-from dragoman.client import Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.loading import show_licence
 from dragoman.processes import ChildProcess, child, run_with_children
 from dragoman.prompts import PROMPTS

@@ -1,7 +1,7 @@
 """A client of a whole fleet: asks the coordinator where to go, and resumes elsewhere when a verifier is lost.
 
 async with FleetClient("127.0.0.1:50060") as client:
-    completion = await client.complete(Prompt(text="def add(a, b):"), max_tokens=32)
+    completion = await client.complete("def add(a, b):", max_tokens=32)
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Self, Unpack
+from typing import Final, Unpack
 
 from dragoman.client import ATTEMPTS, PATIENCE, Client
-from dragoman.completion import Chunk, Completion
+from dragoman.completion import Completion
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.retries import Retries
-from dragoman.transcript import TextOptions, Transcript, Writer, generate_request
+from dragoman.text_client import TextClient
+from dragoman.transcript import TextOptions, Transcript, Writer, generation_request
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, NoVerifierError
+from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.protocol.prefix import prefix_digest
+from speculation.protocol.status import VerifierStatus
 from transport.address import Address
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED: Final = 256
 
 
-class FleetClient:
+class FleetClient(TextClient):
     """Use as an async context manager. ``model``: of the texts; empty: the only one that the fleet serves.
 
     A text outlives its verifier: when that dies, drains or is full, the client asks the coordinator again, without the
@@ -52,16 +55,11 @@ class FleetClient:
         self._clients: dict[str, Client] = {}
         self._known: dict[str, pb.RouteCandidate] = {}  # by address, the latest last
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
-
     async def close(self) -> None:
+        """Close all connections."""
         await asyncio.gather(self._coordinator.close(), *(client.close() for client in self._clients.values()))
 
-    async def describe(self) -> pb.DescribeResponse:
+    async def describe(self) -> VerifierStatus:
         """One of the verifiers that texts may go to. Raises what ``CoordinatorClient.route`` and ``Client.describe``
         raise."""
         candidates = await self._coordinator.route(0, model=self._model)
@@ -69,7 +67,7 @@ class FleetClient:
 
     async def complete(
         self,
-        prompt: Prompt,
+        prompt: Prompt | str,
         *,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
         on_started: Callable[[int], None] = lambda prompt_tokens: None,
@@ -82,9 +80,11 @@ class FleetClient:
         begins anew after this is called; without it, DivergedError is raised. At the end of patience the last error
         is raised, with what was tried.
         """
-        transcript = Transcript(generate_request(prompt, **options), on_chunk, on_started)
+        return await self._write(Transcript(generation_request(prompt, **options), on_chunk, on_started, on_restart))
+
+    async def _write(self, transcript: Transcript) -> Completion:
         retries = Retries(attempts=self._attempts, patience=self._patience)
-        prefix = prefix_digest(prompt)
+        prefix = prefix_digest(transcript.prompt)
         failed: dict[str, DragomanError] = {}  # by instance, since the last pause
         while True:
             try:
@@ -100,11 +100,8 @@ class FleetClient:
                 if not diverged:
                     # Why the last verifier failed says more than that there is no other.
                     await retries.pause(reasons[-1] if reasons else error)
-                elif on_restart is None:
+                elif not transcript.restart():
                     raise diverged[-1] from error
-                else:
-                    transcript.restart()
-                    on_restart()
                 continue
             try:
                 return await self._client(candidate.address).follow(transcript)

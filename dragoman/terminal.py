@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dragoman.completion import Chunk, Completion, DraftShare
+from dragoman.completion import Completion
 from speculation.errors import DragomanError
+from speculation.protocol.generation import Chunk, SourceStats
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
 
@@ -148,7 +149,7 @@ def who_drafted(completion: Completion) -> str:
     return ", ".join(words)
 
 
-def _short_names(drafters: Sequence[DraftShare]) -> list[str]:
+def _short_names(drafters: Sequence[SourceStats]) -> list[str]:
     """Their models, where that says who is meant: the target looks up as well, and several may have one model."""
     models = [share.model for share in drafters]
     own = {kind.label for kind in SourceKind}

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict, Unpack
 
-from dragoman.completion import Chunk, Completion
-from protos.dragoman.v1 import dragoman_pb2 as pb
+from dragoman.completion import Completion
 from speculation.errors import InputError, ProtocolError, SessionError
+from speculation.protocol.generation import Chunk, Finished, GenerationEvent, GenerationRequest, Started
 from speculation.protocol.messages import Prompt, check_text
 from speculation.sampling.params import Rule, SamplingParams
-from speculation.text.text_stream import TextRun, check_stops
-from transport import codec
-from transport.limits import PROTOCOL_VERSION
-from transport.request_size import check_request_size
-
-_FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+from speculation.text.text_stream import check_stops
+from transport.generation_codec import request_to_wire
 
 
 class TextOptions(TypedDict, total=False):
@@ -44,27 +41,26 @@ def check_max_tokens(max_tokens: int) -> None:
         raise InputError("max-tokens", max_tokens, "must lie in 0..2**32-1", remedy="0: as far as the context reaches")
 
 
-def generate_request(prompt: Prompt, **options: Unpack[TextOptions]) -> pb.GenerateRequest:
+def generation_request(prompt: Prompt | str, **options: Unpack[TextOptions]) -> GenerationRequest:
     """What goes to the verifier, nothing received yet. Raises InputError."""
     max_tokens = options.get("max_tokens", 0)
     check_max_tokens(max_tokens)
     for text in options.get("stop", ()):
         check_text("stop", text)
     check_text("prediction", options.get("prediction", ""))
-    stops = [text.encode() for text in options.get("stop", ())]
+    stops = tuple(text.encode() for text in options.get("stop", ()))
     check_stops(stops)
-    request = pb.GenerateRequest(
-        protocol_version=PROTOCOL_VERSION,
-        prompt=codec.prompt_to_wire(prompt),
-        sampling=codec.sampling_to_wire(options.get("sampling") or SamplingParams()),
+    request = GenerationRequest(
+        prompt=prompt if isinstance(prompt, Prompt) else Prompt(text=prompt),
+        sampling=options.get("sampling") or SamplingParams(),
         max_tokens=max_tokens,
         stop=stops,
-        rule=codec.rule_to_wire(options.get("rule", Rule.RACE)),
-        no_draft=not options.get("draft", True),
+        rule=options.get("rule", Rule.RACE),
+        draft=options.get("draft", True),
         ignore_end=options.get("ignore_end", False),
         prediction=options.get("prediction", "").encode(),
     )
-    check_request_size(request)
+    request_to_wire(request)  # raises for what no verifier could be sent
     return request
 
 
@@ -81,18 +77,32 @@ class Transcript:
 
     def __init__(
         self,
-        request: pb.GenerateRequest,
+        request: GenerationRequest,
         on_chunk: Callable[[Chunk], None],
         on_started: Callable[[int], None] = lambda prompt_tokens: None,
+        on_restart: Callable[[], None] | None = None,
     ) -> None:
         self._request = request
+        self._on_restart = on_restart
         self._on_chunk = on_chunk
         self._on_started = on_started
         self._started_at = time.perf_counter()
-        self.restart()
+        self._begin()
 
-    def restart(self) -> None:
-        """Forget all text."""
+    @property
+    def prompt(self) -> Prompt:
+        """Of the request."""
+        return self._request.prompt
+
+    def restart(self) -> bool:
+        """Forget all text, if whoever watches can; whether that was done."""
+        if self._on_restart is None:
+            return False
+        self._begin()
+        self._on_restart()
+        return True
+
+    def _begin(self) -> None:
         self.completion = self._empty()
         self.writer: Writer | None = None
         self._received = bytearray()
@@ -100,7 +110,7 @@ class Transcript:
         self._rule = self._request.rule  # under which it was begun, once a verifier has said so
 
     def _empty(self, resumes: int = 0) -> Completion:
-        return Completion(resumes=resumes, drafters_allowed=not self._request.no_draft)
+        return Completion(resumes=resumes, drafters_allowed=self._request.draft)
 
     @property
     def received(self) -> int:
@@ -117,40 +127,33 @@ class Transcript:
         """Who alone can write the text on; None: it has no beginning yet."""
         return self.writer if self.received or self.completion.token_ids else None
 
-    def next_request(self) -> pb.GenerateRequest:
-        """For the next verifier: the request, and what of its answer is here already.
-
-        Raises InputError if that is too much for a message.
-        """
+    def next_request(self) -> GenerationRequest:
+        """For the next verifier: the request, and what of its answer is here already."""
         self._tokens_told = 0
-        if not self._received and not codec.rule_from_wire(self._rule).resumable:
+        if not self._received and not self._rule.resumable:
             # Nothing was shown, and the next verifier writes another text: its tokens are not those told so far.
             self.completion = self._empty(resumes=self.completion.resumes)
-        request = pb.GenerateRequest()
-        request.CopyFrom(self._request)
-        if self.must_write is not None:
-            request.rule = self._rule
-            request.received = bytes(self._received)
-            check_request_size(request)
-        return request
+        if self.must_write is None:
+            return self._request
+        return dataclasses.replace(self._request, rule=self._rule, received=bytes(self._received))
 
-    def take(self, response: pb.GenerateResponse) -> bool:
+    def take(self, event: GenerationEvent) -> bool:
         """What comes; whether that was the end.
 
         Raises SessionError if this verifier would write another text than the one before it, ProtocolError if it is
         too old to resume one.
         """
-        match response.WhichOneof("event"):
-            case "started":
-                self._check(response.started)
-            case "chunk":
-                self._add(response.chunk)
-            case "finished":
-                self._finish(response.finished)
+        match event:
+            case Started():
+                self._check(event)
+            case Chunk():
+                self._add(event)
+            case Finished():
+                self._finish(event)
                 return True
         return False
 
-    def _check(self, started: pb.GenerateStarted) -> None:
+    def _check(self, started: Started) -> None:
         writer = Writer(started.model, started.vocab_hash, started.dtype)
         if started.received_bytes != self.received:
             raise ProtocolError("the verifier is too old to resume a text", remedy="update it")
@@ -164,33 +167,27 @@ class Transcript:
         self._rule = started.rule or self._rule
         self._on_started(started.prompt_tokens)
 
-    def _add(self, chunk: pb.TextChunk) -> None:
+    def _add(self, chunk: Chunk) -> None:
         completion = self.completion
         # Where the text was resumed, its first tokens are told again.
         known = max(0, len(completion.token_ids) - self._tokens_told)
         self._tokens_told += len(chunk.token_ids)
-        tokens = tuple(chunk.token_ids[known:])
-        runs = tuple(TextRun(run.text, run.drafted, codec.source_from_wire(run.source)) for run in chunk.runs)
-        if not tokens and not runs:
+        tokens = chunk.token_ids[known:]
+        if not tokens and not chunk.runs:
             return
         if not completion.token_ids:
             completion.ttft = time.perf_counter() - self._started_at
             completion.first_tokens = len(tokens)
-        completion.runs += runs
+        completion.runs += chunk.runs
         completion.token_ids += tokens
-        for run in runs:
-            self._received += run.text
-        self._on_chunk(Chunk(runs, tokens))
+        self._received += chunk.data
+        self._on_chunk(Chunk(chunk.runs, tokens))
 
-    def _finish(self, finished: pb.GenerateFinished) -> None:
-        completion = self.completion
+    def _finish(self, finished: Finished) -> None:
+        completion, stopped_by = self.completion, finished.stopped_by
         completion.e2el = time.perf_counter() - self._started_at
-        completion.finish_reason = _FINISH[finished.finish_reason]
-        match finished.WhichOneof("stop_reason"):
-            case "stop_string":
-                completion.stop_reason = finished.stop_string.decode(errors="replace")
-            case "stop_token":
-                completion.stop_reason = finished.stop_token
+        completion.finish_reason = finished.reason
+        completion.stop_reason = stopped_by.decode(errors="replace") if isinstance(stopped_by, bytes) else stopped_by
         completion.prompt_tokens = finished.prompt_tokens
-        completion.stats = finished.speculation
+        completion.stats = finished.stats
         completion.replayed_tokens = finished.replayed_tokens

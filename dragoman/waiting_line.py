@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dragoman.completion import Chunk
 from speculation.plural import count_of
+from speculation.protocol.generation import Chunk
 
 #: Seconds of silence before it is shown: most texts begin sooner.
 _DELAY: Final = 1.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ProtocolError
 from speculation.planning.fits import LONGEST_SECONDS, Smoothed
+from speculation.protocol.status import DrafterStatus
 from speculation.source import Source, SourceKind
 from verifier_service.outbox import Outbox
 
@@ -87,8 +88,9 @@ class DrafterLink:
         """From a verdict to a short span that follows it. Measured links only."""
         return (self.round_trip.mean or 0.0) + 4 * (self.seconds_per_token or 0.0)
 
-    def status(self) -> pb.DrafterStatus:
-        return pb.DrafterStatus(
+    def status(self) -> DrafterStatus:
+        """For whoever asks how the verifier stands."""
+        return DrafterStatus(
             name=self.hello.name,
             model=self.hello.model,
             vocab_size=self.hello.vocab_size,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError
 from transport import codec
+from transport.generation_codec import source_stats_to_wire
 from transport.joining import CoordinatorLink, Whereabouts
 from transport.limits import PROTOCOL_VERSION
 from transport.version import VERSION
@@ -110,9 +111,9 @@ def session_report(opened: OpenSession) -> pb.SessionReport:
     stats, costs = opened.session.stats, opened.planner.step_costs()
     return pb.SessionReport(
         session=opened.name,
-        links=[link.number for link in opened.links],
-        declined_links=[link.number for link in opened.declined],
-        no_draft=not opened.assisted,
+        links=[link.number for link in opened.drafters],
+        declined_links=[link.number for link in opened.drafters.declined],
+        no_draft=not opened.drafters.open,
         committed_tokens=opened.new_tokens,
         steps=stats.steps,
         draft_tokens=stats.draft_tokens,
@@ -120,5 +121,5 @@ def session_report(opened: OpenSession) -> pb.SessionReport:
         plan=codec.plan_to_wire(opened.session.plan),
         costs=codec.step_costs_to_wire(costs) if costs is not None else None,
         rule=codec.rule_to_wire(opened.session.request.rule),
-        sources=opened.contributors.stats(stats),
+        sources=[source_stats_to_wire(entry) for entry in opened.drafters.stats(stats)],
     )

@@ -197,7 +197,7 @@ class SessionMeter:
             before = self._sources.get(source, SourceCounts())
             now = self._sources[source] = dataclasses.replace(counts)
             drafted, accepted = now.draft_tokens - before.draft_tokens, now.accepted_tokens - before.accepted_tokens
-            link = self._opened.contributors.link_of(source)
+            link = self._opened.drafters.link_of(source)
             self._metrics.drafted(source.kind, link.hello.name if link is not None else "", drafted, accepted)
             if link is not None:
                 link.draft_tokens += drafted

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, LimitExceededError, ProtocolError
-from speculation.protocol.messages import Resync
+from speculation.protocol.messages import Resync, SessionOffer, Verdict
 from transport import codec
 from transport.limits import PROTOCOL_VERSION, WireLimits
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
-from verifier_service.open_session import OpenSession, StepReport
+from verifier_service.open_session import Message, OpenSession, StepReport
 from verifier_service.session_planner import ORDER_SECONDS
 from verifier_service.vocabulary_sender import VocabularySender
 
@@ -78,7 +78,7 @@ class Roster:
         self.links.remove(link)
         self._metrics.drafters(len(self.links))
         for name in tuple(link.sessions):
-            self._leave(self._sessions[name], link)
+            self._sessions[name].leave(link)
         log.info("drafter %s left", link.hello.name)
 
     async def keep_measuring(self, link: DrafterLink) -> None:
@@ -113,7 +113,7 @@ class Roster:
                 link.spans += 1
                 opened = self._offered(link, message.span.session)
                 if opened is not None and not opened.refuses(link):
-                    opened.bytes_up += message.ByteSize()
+                    opened.figures.bytes_up += message.ByteSize()
                     if not opened.session.request.rule.proposes:
                         message.span.ClearField("drawn")  # nobody asked for it, and it takes long to read
                     committed = opened.session.committed_length
@@ -125,14 +125,13 @@ class Roster:
             case "resync":
                 opened = self._offered(link, message.resync.session)
                 if opened is not None and not opened.refuses(link):
-                    opened.bytes_up += message.ByteSize()
+                    opened.figures.bytes_up += message.ByteSize()
                     opened.put(link, Resync(message.resync.offset))
             case "decline":
                 opened = self._offered(link, message.decline.session)
                 if opened is not None:
                     opened.log.info("drafter %s declines: %s", link.hello.name, message.decline.reason)
-                    opened.declined.add(link)
-                    self._leave(opened, link)
+                    opened.leave(link, declined=True)
             case "pong":
                 self._metrics.round_trip(link.on_pong(message.pong))
             case "vocabulary":
@@ -160,25 +159,21 @@ class Roster:
             self._consider(opened, link)
 
     def _consider(self, opened: OpenSession, link: DrafterLink) -> None:
-        if time.monotonic() >= opened.placed_until:
+        if not opened.drafters.is_placed(time.monotonic()):
             self._join(opened, link)
 
     def _join(self, opened: OpenSession, link: DrafterLink) -> None:
-        if opened.assisted and link.has_room and link not in opened.links and link not in opened.declined:
-            link.sessions.add(opened.name)
+        if opened.drafters.takes(link):
             opened.join(link)
             opened.log.debug("offered to drafter %s", link.hello.name)
 
-    def _leave(self, opened: OpenSession, link: DrafterLink) -> None:
-        link.sessions.discard(opened.name)
-        link.former.append(opened.name)
-        opened.leave(link)
-
     def send(self, opened: OpenSession, report: StepReport) -> None:
-        for addressee, message in report.messages:
-            for link in (addressee,) if addressee is not None else tuple(opened.links):
-                if link in opened.links:
-                    opened.bytes_down += message.ByteSize()
+        """What a step has for the session's drafters."""
+        for addressee, content in report.messages:
+            message = _to_wire(opened.name, content)
+            for link in (addressee,) if addressee is not None else opened.drafters:
+                if link in opened.drafters:
+                    opened.figures.bytes_down += message.ByteSize()
                     link.outbox.send(message)
 
     async def drain(self, reconnect_after_ms: int) -> None:
@@ -190,12 +185,12 @@ class Roster:
     def place(self, session: str, numbers: frozenset[int]) -> None:
         """From now on these links draft for the session; the order stands for a while, then the verifier places."""
         opened = self._sessions.get(session)
-        if opened is None or not opened.assisted:
+        if opened is None or not opened.drafters.open:
             return
-        opened.placed_until = time.monotonic() + ORDER_SECONDS
-        for link in tuple(opened.links):
+        opened.drafters.place(time.monotonic() + ORDER_SECONDS)
+        for link in opened.drafters:
             if link.number not in numbers:
-                self._leave(opened, link)
+                opened.leave(link)
                 link.outbox.send(pb.AssistResponse(closed=pb.SessionClosed(session=session, reason="placed elsewhere")))
         for link in self.links:
             if link.number in numbers:
@@ -203,14 +198,22 @@ class Roster:
 
     def release(self, opened: OpenSession) -> None:
         """The session ended: its drafters are told, and their places are free for those that had to do without."""
-        opened.assisted = False  # another session's end must not bring it new drafters
+        opened.drafters.close()  # another session's end must not bring it new drafters
         closed = pb.AssistResponse(closed=pb.SessionClosed(session=opened.name))
-        for link in tuple(opened.links):
-            self._leave(opened, link)
+        for link in opened.drafters:
+            opened.leave(link)
             link.outbox.send(closed)
         self._closed.append(opened.name)
         for other in self._sessions.values():
             self.find_drafters(other)
+
+
+def _to_wire(session: str, content: Message) -> pb.AssistResponse:
+    match content:
+        case Verdict():
+            return pb.AssistResponse(verdict=codec.verdict_to_wire(session, content))
+        case SessionOffer():
+            return pb.AssistResponse(offer=codec.offer_to_wire(content))
 
 
 def _session_of(message: pb.AssistRequest) -> str:

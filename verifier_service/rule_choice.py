@@ -82,10 +82,11 @@ class RuleChoice:
     def observe(self, opened: OpenSession) -> None:
         """A session is over. It counts for the vocabularies of all drafters that it had at some time."""
         stats, rule = opened.session.stats, opened.session.request.rule
-        wire_bytes = opened.bytes_up + opened.bytes_down
-        seconds, tokens = opened.decode_seconds, opened.decode_tokens
+        figures = opened.figures
+        wire_bytes = figures.bytes_up + figures.bytes_down
+        seconds, tokens = figures.decode_seconds, figures.decode_tokens
         session = _Record(1, stats.draft_tokens, seconds, tokens, opened.new_tokens, wire_bytes)
-        for vocabulary in opened.vocabularies - {""}:
+        for vocabulary in opened.drafters.vocabularies - {""}:
             self._records.setdefault((vocabulary, rule), _Record()).add(session)
 
     def _known(self, vocabularies: frozenset[str], rule: Rule) -> _Record:

@@ -15,6 +15,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, LoadingError, ProtocolError
 from transport.address import Address
+from transport.generation_codec import event_to_wire, request_from_wire, status_to_wire
 from transport.grpc_options import server_options
 from transport.servers import bind
 from transport.status import LOADING, status_of
@@ -46,7 +47,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
     async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
         # No version check: a client of another release must be able to learn what it talks to.
         try:
-            return self._loaded().describe()
+            return status_to_wire(self._loaded().describe())
         except DragomanError as error:
             await context.abort(*status_of(error))
 
@@ -54,9 +55,11 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
         try:
-            async with contextlib.aclosing(self._loaded().generate(request)) as responses:
-                async for response in responses:
-                    yield response
+            verifier = self._loaded()
+            wanted = request_from_wire(request, verifier.limits)
+            async with contextlib.aclosing(verifier.generate(wanted)) as events:
+                async for event in events:
+                    yield event_to_wire(event)
         except DragomanError as error:
             await context.abort(*status_of(error))
 

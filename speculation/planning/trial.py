@@ -27,6 +27,10 @@ class Trial:
         self._interval = _FIRST_INTERVAL
         self._phases_until_trial = 2
 
+    def seconds_per_token(self, *, taken: bool) -> float | None:
+        """The running figure of one of the two ways; None before its first phase ended."""
+        return self._seconds_per_token[taken]
+
     def observe(self, *, seconds: float, tokens: int, failed: bool = False) -> None:
         """A step ended: ``seconds`` since the one before it, ``tokens`` committed.
 

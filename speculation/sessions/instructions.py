@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
+from speculation.protocol.generation import FinishReason
 from speculation.protocol.messages import Verdict
 from speculation.text.text_stream import TextRun
-
-
-class FinishReason(enum.StrEnum):
-    STOP = "stop"
-    LENGTH = "length"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,11 @@ from speculation.drafts.lookup import OwnLookup
 from speculation.drafts.prediction import Prediction
 from speculation.drafts.reliability import Reliabilities
 from speculation.drafts.replay import REPLAY_WIDTH, Replay
+from speculation.protocol.generation import FinishReason
 from speculation.protocol.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.protocol.proposal import Proposal
 from speculation.protocol.session_request import SessionRequest
-from speculation.sessions.instructions import Emit, Finish, FinishReason, Instruction, Keep, SendVerdict
+from speculation.sessions.instructions import Emit, Finish, Instruction, Keep, SendVerdict
 from speculation.sessions.statistics import SessionStats
 from speculation.source import PREDICTION, REPLAY
 from speculation.text.byte_vocab import ByteVocab

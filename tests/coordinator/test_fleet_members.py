@@ -155,7 +155,7 @@ async def test_a_session_moves_from_drafter_to_drafter_in_mid_text() -> None:
             chunks += 1
             for opened in verifier.sessions:
                 verifier.roster.place(opened.name, frozenset({links[chunks // 5 % 2].number}))
-                assert len(opened.links) <= 1
+                assert len(opened.drafters) <= 1
                 seen.update(session_report(opened).links)
 
         asked = request(SAMPLING, max_tokens=120, ignore_end=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import dragoman
-from dragoman.transcript import generate_request
+from dragoman.transcript import generation_request
 from speculation.errors import InputError
 from speculation.protocol.messages import Prompt
 
@@ -27,5 +27,5 @@ def test_nothing_else_is_public():
 )
 def test_text_that_is_none_is_named_by_its_own_field(options, field: str):
     with pytest.raises(InputError, match=rf"^{field}=.*is not UTF-8") as caught:
-        generate_request(Prompt(text="x"), **options)
+        generation_request(Prompt(text="x"), **options)
     assert caught.value.field == field

@@ -8,19 +8,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
 
 from dragoman import Chunk, Client, Completion
-from dragoman.transcript import Transcript, generate_request
+from dragoman.transcript import Transcript, generation_request
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import ConnectionFailedError, DivergedError, DrainingError, InputError
+from speculation.errors import ConnectionFailedError, DivergedError, DrainingError
+from speculation.protocol.generation import Started
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule
+from speculation.text.text_stream import TextRun
 from tests.coordinator.test_fleet_members import SAMPLING
-from tests.support.service_drivers import LOOPBACK, baseline, drafters, drafting, eventually, request, serving, text_of
+from tests.support.service_drivers import (
+    LOOPBACK,
+    baseline,
+    drafters,
+    drafting,
+    eventually,
+    request,
+    serving,
+    stub_to,
+    text_of,
+)
 from tests.support.text_engine import TextEngine
 from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
@@ -71,7 +85,7 @@ async def test_drafters_come_when_the_replay_is_over() -> None:
         asked = request(SAMPLING, max_tokens=100, ignore_end=True, received=text[:-60])
         resuming = asyncio.create_task(text_of(address, asked))
         await eventually(lambda: verifier.sessions)
-        seen = [(opened.session.replaying, len(opened.links)) for opened in verifier.sessions]
+        seen = [(opened.session.replaying, len(opened.drafters)) for opened in verifier.sessions]
         engine.gate.set()
         assert seen == [(True, 0)]
         rest, finished = await resuming
@@ -84,9 +98,12 @@ async def test_drafters_come_when_the_replay_is_over() -> None:
 async def test_bytes_of_another_text_are_refused_and_leave_nothing() -> None:
     engine = TextEngine()
     async with serving(engine) as (verifier, address), Client(address) as client:
+        known = verifier.describe()
+        transcript = Transcript(generation_request("a story: ", sampling=SAMPLING, max_tokens=60), lambda chunk: None)
+        transcript.take(Started("s", 1, model=known.model, vocab_hash=known.vocab_hash, dtype=known.dtype))
+        transcript.take(Chunk((TextRun(b"once upon a time", False),), (1, 2)))
         with pytest.raises(DivergedError, match="differs"):
-            async for _ in client._generate(request(SAMPLING, received=b"once upon a time")):
-                pass
+            await client.follow(transcript)
         await baseline(verifier, engine)
 
 
@@ -102,8 +119,8 @@ async def test_a_client_resumes_at_a_restarted_verifier_if_asked() -> None:
 
         restarts: list[asyncio.Task[None]] = []
         chunks, watch = at_chunk(10, lambda: restarts.append(asyncio.create_task(restart())))
-        async with Client(address) as client:
-            text = await client.complete(PROMPT, **ASK, on_chunk=watch, resume=True)
+        async with Client(address, resume=True) as client:
+            text = await client.complete(PROMPT, **ASK, on_chunk=watch)
         assert text.data == whole.data == b"".join(run.text for chunk in chunks for run in chunk.runs)
         assert text.token_ids == whole.token_ids == [token for chunk in chunks for token in chunk.token_ids]
         assert text.resumes == 1 and 0 < text.replayed_tokens < 120
@@ -123,9 +140,9 @@ async def test_another_model_at_the_address_does_not_write_the_text_on() -> None
 
         replacing: list[asyncio.Task[None]] = []
         _, watch = at_chunk(10, lambda: replacing.append(asyncio.create_task(replace())))
-        async with Client(address) as client:
+        async with Client(address, resume=True, patience=2) as client:
             with pytest.raises(Exception, match=r"begun by.*float32") as caught:
-                await client.complete(PROMPT, **ASK, on_chunk=watch, resume=True, patience=2)
+                await client.complete(PROMPT, **ASK, on_chunk=watch)
         assert "bytes of text received" in str(caught.value)
         await replacing[0]
     assert other.open_slots == 0
@@ -142,8 +159,9 @@ async def test_without_resume_a_stopping_verifier_says_so() -> None:
         with pytest.raises(DrainingError, match="hands its sessions over"):
             await client.complete(PROMPT, **ASK, on_chunk=watch)
         await stopping[0]
+    async with Client(address, resume=True) as client:
         with pytest.raises(ConnectionFailedError):
-            await client.complete(PROMPT, **ASK, resume=True)
+            await client.complete(PROMPT, **ASK)
     assert engine.open_slots == 0
 
 
@@ -165,52 +183,55 @@ async def test_session_lines_carry_the_session(caplog: pytest.LogCaptureFixture)
     assert any("ends with" in record.getMessage() for record in lines)
 
 
+def chunk(text: bytes, *token_ids: int) -> Chunk:
+    return Chunk((TextRun(text, False),) if text else (), token_ids)
+
+
 async def test_an_old_verifier_is_not_asked_to_resume() -> None:
     """One that does not know the field would send the text from its beginning."""
-    transcript = Transcript(generate_request(PROMPT), lambda chunk: None)
+    transcript = Transcript(generation_request(PROMPT), lambda chunk: None)
     transcript.next_request()
-    transcript.take(pb.GenerateResponse(started=pb.GenerateStarted(session="s")))
-    transcript.take(pb.GenerateResponse(chunk=pb.TextChunk(runs=[pb.TextRun(text=b"ab")], token_ids=[1])))
+    transcript.take(Started("s", 1))
+    transcript.take(chunk(b"ab", 1))
     assert transcript.next_request().received == b"ab"
     with pytest.raises(Exception, match="too old to resume"):
-        transcript.take(pb.GenerateResponse(started=pb.GenerateStarted(session="t")))
+        transcript.take(Started("t", 1))
 
 
-def told(transcript: Transcript, *events: pb.GenerateStarted | pb.TextChunk) -> None:
+def told(transcript: Transcript, *events: Started | Chunk) -> None:
     for event in events:
-        if isinstance(event, pb.GenerateStarted):
-            transcript.take(pb.GenerateResponse(started=event))
-        else:
-            transcript.take(pb.GenerateResponse(chunk=event))
+        transcript.take(event)
 
 
-@pytest.mark.parametrize("rule", [pb.RULE_RACE, pb.RULE_REJECTION])
-def test_a_text_whose_rule_was_left_open_is_resumed_under_the_one_it_was_begun_under(rule: pb.Rule) -> None:
-    transcript = Transcript(generate_request(PROMPT, rule=Rule.AUTO), lambda chunk: None)
-    assert transcript.next_request().rule == pb.RULE_AUTO
-    told(transcript, pb.GenerateStarted(rule=rule))
-    assert transcript.next_request().rule == pb.RULE_AUTO, "it has no beginning yet"
-    told(transcript, pb.GenerateStarted(rule=rule), pb.TextChunk(runs=[pb.TextRun(text=b"ab")], token_ids=[1]))
+@pytest.mark.parametrize("rule", [Rule.RACE, Rule.REJECTION])
+def test_a_text_whose_rule_was_left_open_is_resumed_under_the_one_it_was_begun_under(rule: Rule) -> None:
+    restarts: list[None] = []
+    asked = generation_request(PROMPT, rule=Rule.AUTO)
+    transcript = Transcript(asked, lambda chunk: None, on_restart=lambda: restarts.append(None))
+    assert transcript.next_request().rule == Rule.AUTO
+    told(transcript, Started("s", 1, rule=rule))
+    assert transcript.next_request().rule == Rule.AUTO, "it has no beginning yet"
+    told(transcript, Started("s", 1, rule=rule), chunk(b"ab", 1))
     assert transcript.next_request().rule == rule and transcript.next_request().received == b"ab"
-    transcript.restart()
-    assert transcript.next_request().rule == pb.RULE_AUTO
+    assert transcript.restart() and len(restarts) == 1
+    assert transcript.next_request().rule == Rule.AUTO
 
 
 def test_a_text_of_which_nothing_was_shown_begins_anew_under_a_rule_that_is_not_resumed() -> None:
     """Half a character was held back; the next verifier writes another text."""
-    transcript = Transcript(generate_request(PROMPT, rule=Rule.REJECTION), lambda chunk: None)
-    told(transcript, pb.GenerateStarted(rule=pb.RULE_REJECTION), pb.TextChunk(token_ids=[11]))
+    transcript = Transcript(generation_request(PROMPT, rule=Rule.REJECTION), lambda chunk: None)
+    told(transcript, Started("s", 1, rule=Rule.REJECTION), chunk(b"", 11))
     assert not transcript.next_request().received
-    again = pb.TextChunk(token_ids=[77, 78], runs=[pb.TextRun(text=b"ab")])
-    told(transcript, pb.GenerateStarted(rule=pb.RULE_REJECTION), again)
+    again = chunk(b"ab", 77, 78)
+    told(transcript, Started("s", 1, rule=Rule.REJECTION), again)
     assert transcript.completion.token_ids == [77, 78] and transcript.completion.resumes == 1
 
 
 def test_what_came_with_the_first_token_is_not_counted_as_written_in_no_time() -> None:
-    transcript = Transcript(generate_request(PROMPT), lambda chunk: None)
-    told(transcript, pb.GenerateStarted(), pb.TextChunk(token_ids=[1, 2, 3], runs=[pb.TextRun(text=b"ab")]))
+    transcript = Transcript(generation_request(PROMPT), lambda chunk: None)
+    told(transcript, Started("s", 1), chunk(b"ab", 1, 2, 3))
     assert transcript.completion.tpot is None and transcript.completion.tokens_per_second is None
-    told(transcript, pb.TextChunk(token_ids=[4, 5], runs=[pb.TextRun(text=b"c")]))
+    told(transcript, chunk(b"c", 4, 5))
     completion = transcript.completion
     completion.ttft, completion.e2el = 1.0, 2.0
     assert completion.decode_tokens == 2 and completion.tpot == 0.5 and completion.tokens_per_second == 2.0
@@ -218,10 +239,11 @@ def test_what_came_with_the_first_token_is_not_counted_as_written_in_no_time() -
 
 async def test_no_text_is_resumed_under_a_rule_that_is_still_open() -> None:
     engine = TextEngine()
-    async with serving(engine) as (verifier, address), Client(address) as client:
-        first, *_ = [response async for response in client._generate(request(SAMPLING, rule=Rule.AUTO))]
+    async with serving(engine) as (verifier, address), stub_to(address) as stub:
+        first = await stub.Generate(request(SAMPLING, rule=Rule.AUTO)).read()
         assert first.started.rule == pb.RULE_RACE, "nobody drafts"
-        with pytest.raises(InputError, match=r"rule=.*auto.*begun under one rule"):
-            async for _ in client._generate(request(SAMPLING, rule=Rule.AUTO, received=b"once")):
-                pass
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Generate(request(SAMPLING, rule=Rule.AUTO, received=b"once")).read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert re.search(r"rule=.*auto.*begun under one rule", str(caught.value.details()))
         await baseline(verifier, engine)

@@ -10,8 +10,8 @@ import re
 import pytest
 from rich.console import Console
 
-from dragoman.completion import Chunk
 from dragoman.waiting_line import WaitingLine
+from speculation.protocol.generation import Chunk
 from speculation.text.text_stream import TextRun
 from tests.support.service_drivers import eventually, serving
 from tests.support.terminals import on_terminal

@@ -45,14 +45,14 @@ ROOMS: dict[str, set[str]] = {
     "": set(),
     "text": {""},
     "sampling": {"", "text"},
-    "protocol": {"", "sampling"},
+    "protocol": {"", "sampling", "text"},
     "drafts": {"", "text", "protocol"},
     "verification": {"", "text", "sampling", "protocol", "drafts"},
     "planning": {"", "protocol"},
     "sessions": {"", "text", "protocol", "drafts", "verification"},
 }
 # Folders with Python in them that nothing of the above may import.
-OUTSIDE = ("benchmarks", "tests")
+OUTSIDE = ("benchmarks", "examples", "tests")
 # The core is pure: bytes, ints and tensors in, values out.
 CORE_MAY_USE = {"torch", "numpy"}
 MAX_LINES = 300

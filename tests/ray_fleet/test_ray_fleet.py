@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.completion import Chunk
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import child
 from dragoman.ray_fleet.standing import Standing
+from speculation.protocol.generation import Chunk
 from tests.support.ray_clusters import (
     ACCELERATOR,
     EDGE,

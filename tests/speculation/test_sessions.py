@@ -8,11 +8,11 @@ from __future__ import annotations
 import pytest
 
 from speculation.errors import InputError
+from speculation.protocol.generation import FinishReason
 from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.sessions.drafter_session import DrafterSession, DraftToken, Move
-from speculation.sessions.instructions import FinishReason
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
 from tests.support.session_drivers import SAMPLINGS, Drafter, Target, plain_text, request
 from tests.support.text_models import TARGET_VOCAB

@@ -39,8 +39,9 @@ async def plans_of(rule: Rule, *, pays: bool) -> list[pb.PlanChange]:
     """Of a session with a drafter, after drafting was found to pay or not under the rejection rules."""
     async with serving(TextEngine(step_seconds=0.02)) as (verifier, address), drafting(address):
         await drafters(verifier, 1)
-        for trial in verifier._pays.values():
-            trial.taken = pays
+        for pacing in verifier.pacing.values():
+            if pacing.pays is not None:
+                pacing.pays.taken = pays
         _, finished = await text_of(address, request(WARM, rule=rule, max_tokens=40, ignore_end=True))
         assert finished.completion_tokens == 40
         return list(finished.speculation.plans)
@@ -56,14 +57,15 @@ async def test_the_pace_of_drafted_steps_is_observed_rule_by_rule():
     async with serving(TextEngine(step_seconds=0.01)) as (verifier, address), drafting(address):
         await drafters(verifier, 1)
         await text_of(address, request(WARM, rule=Rule.REJECTION, max_tokens=40, ignore_end=True))
-        figures = {rule: trial._seconds_per_token[True] for rule, trial in verifier._pays.items()}
-        assert figures[Rule.REJECTION] is not None and figures[Rule.STRING_REJECTION] is None
-        assert set(figures) == {rule for rule in Rule.concrete() if rule.proposes}
+        trials = {rule: pacing.pays for rule, pacing in verifier.pacing.items() if pacing.pays is not None}
+        assert trials.keys() == {Rule.REJECTION, Rule.STRING_REJECTION}
+        assert trials[Rule.REJECTION].seconds_per_token(taken=True) is not None
+        assert trials[Rule.STRING_REJECTION].seconds_per_token(taken=True) is None
 
 
 def test_a_plan_that_stays_is_not_put_to_the_test():
     verifier = Verifier(TextEngine(), plan=START, adaptive=False)
-    assert not verifier._pays
+    assert all(pacing.pays is None for pacing in verifier.pacing.values())
     verifier.shutdown()
 
 

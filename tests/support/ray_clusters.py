@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from dragoman.client import Client
-from dragoman.completion import Chunk, Completion
+from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
 from dragoman.ray_fleet import cluster as ray_cluster
 from dragoman.ray_fleet.config import FleetFile
 from dragoman.ray_fleet.launcher import Launcher
 from dragoman.ray_fleet.standing import Standing
+from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
 from tests.dragoman.test_fleet_cli import free_port

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.client import Chunk, Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.demo import TAKING_TURNS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import ConnectionFailedError, SessionError
+from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
 from tests.support.service_drivers import described

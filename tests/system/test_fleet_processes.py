@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.client import Chunk, Client
+from dragoman.client import Client
 from dragoman.processes import child
+from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
 from tests.support.service_drivers import described

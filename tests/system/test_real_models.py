@@ -9,7 +9,8 @@ import contextlib
 
 import pytest
 
-from dragoman.client import Client, Completion
+from dragoman.client import Client
+from dragoman.completion import Completion
 from dragoman.processes import child
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,17 @@ import grpc
 import pytest
 
 from dragoman.client import Client
-from dragoman.transcript import Transcript, generate_request
-from protos.dragoman.v1 import dragoman_pb2 as pb
+from dragoman.transcript import Transcript, generation_request
 from speculation.errors import InputError
+from speculation.protocol.generation import Chunk, Started
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams
+from speculation.text.text_stream import TextRun
 from tests.dragoman.test_cli import dragoman
 from tests.support.service_drivers import request, serving, stub_to
 from tests.support.text_engine import TextEngine
+from transport.generation_codec import request_to_wire
 from transport.limits import MAX_MESSAGE_BYTES, WireLimits
-from transport.request_size import check_request_size
 
 pytestmark = pytest.mark.process
 
@@ -42,31 +44,28 @@ async def test_a_request_that_is_too_large_is_named_where_it_is_made(field: str)
 
 
 def test_all_of_it_together_fits_into_a_message():
-    largest = generate_request(
+    largest = generation_request(
         Prompt(text="x" * (LIMITS.prompt_bytes - 10)),
         prediction="x" * LIMITS.prediction_bytes,
         stop=["x" * 1000] * (LIMITS.stop_bytes // 1004),
     )
-    largest.received = b"x" * LIMITS.received_bytes
-    check_request_size(largest)
-    assert largest.ByteSize() <= MAX_MESSAGE_BYTES
-    largest.received += b"x"
+    largest = replace(largest, received=b"x" * LIMITS.received_bytes)
+    assert request_to_wire(largest).ByteSize() <= MAX_MESSAGE_BYTES
     with pytest.raises(InputError, match=r"^received="):
-        check_request_size(largest)
+        request_to_wire(replace(largest, received=largest.received + b"x"))
 
 
 def test_many_messages_without_a_word_are_not_small():
     with pytest.raises(InputError, match=r"^messages="):
-        generate_request(Prompt(messages=(ChatMessage("user", ""),) * 270_000))
+        generation_request(Prompt(messages=(ChatMessage("user", ""),) * 270_000))
 
 
 def test_a_text_that_grew_too_long_cannot_be_resumed():
-    transcript = Transcript(generate_request(SHORT), lambda chunk: None)
-    transcript.take(pb.GenerateResponse(started=pb.GenerateStarted(session="s")))
-    chunk = pb.TextChunk(runs=[pb.TextRun(text=b"x" * (LIMITS.received_bytes + 1))], token_ids=[1])
-    transcript.take(pb.GenerateResponse(chunk=chunk))
+    transcript = Transcript(generation_request(SHORT), lambda chunk: None)
+    transcript.take(Started("s", 1))
+    transcript.take(Chunk((TextRun(b"x" * (LIMITS.received_bytes + 1), False),), (1,)))
     with pytest.raises(InputError, match=r"^received='524289 bytes'"):
-        transcript.next_request()
+        request_to_wire(transcript.next_request())
 
 
 @pytest.mark.parametrize("field", ["prompt", "stop", "received"])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.protocol.messages import Resync, Span
+from speculation.protocol.messages import Resync, Span, Verdict
 from speculation.protocol.proposal import Proposal
 from speculation.text.digest import EMPTY_DIGEST
 from tests.support.service_drivers import (
@@ -26,9 +26,9 @@ from tests.support.service_drivers import (
 )
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.transport.test_wire_input import RawDrafter
+from transport import codec
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.inbox import Inbox, Join
-from verifier_service.open_session import OpenSession
 
 
 def link(name: str) -> DrafterLink:
@@ -109,18 +109,18 @@ async def test_nobody_waits_for_a_drafter_that_left():
 
 async def test_a_plan_out_of_range_costs_a_drafter_nothing_but_the_plan(monkeypatch: pytest.MonkeyPatch):
     """A verifier that orders nonsense: the drafter keeps its plan and stays."""
-    honest = OpenSession._verdict
+    honest = codec.verdict_to_wire
 
-    def wrong(opened: OpenSession, verdict) -> pb.AssistResponse:
-        message = honest(opened, verdict)
-        message.verdict.plan.CopyFrom(pb.SpeculationPlan(width=10**6, lookahead=3, span_tokens=1))
+    def wrong(session: str, verdict: Verdict) -> pb.Verdict:
+        message = honest(session, verdict)
+        message.plan.CopyFrom(pb.SpeculationPlan(width=10**6, lookahead=3, span_tokens=1))
         return message
 
     engine = TextEngine()
     async with serving(engine, plan=SLOW, adaptive=False) as (verifier, address), drafting(address, TextDrafter()):
         expected, _ = await text_of(address, request(WARM, no_draft=True))
         await drafters(verifier, 1)
-        monkeypatch.setattr(OpenSession, "_verdict", wrong)
+        monkeypatch.setattr(codec, "verdict_to_wire", wrong)
         for _ in range(2):
             text, finished = await text_of(address, request(WARM))
             assert text == expected and finished.speculation.accepted_tokens > 0

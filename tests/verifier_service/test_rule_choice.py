@@ -19,8 +19,9 @@ LOOKUP = DrafterLink(pb.Hello(name="l"))
 def session(rule: Rule, *, drafted: int, seconds: float, wire_bytes: int, steps: int = 50) -> Any:
     stats = SimpleNamespace(draft_tokens=drafted, steps=steps)
     inner = SimpleNamespace(stats=stats, request=SimpleNamespace(rule=rule))
-    pace = dict(decode_seconds=seconds, decode_tokens=99, new_tokens=100)
-    return SimpleNamespace(session=inner, vocabularies={"abc", ""}, bytes_up=wire_bytes, bytes_down=0, **pace)
+    figures = SimpleNamespace(decode_seconds=seconds, decode_tokens=99, bytes_up=wire_bytes, bytes_down=0)
+    drafters = SimpleNamespace(vocabularies={"abc", ""})
+    return SimpleNamespace(session=inner, drafters=drafters, figures=figures, new_tokens=100)
 
 
 def choices(rejection: dict[str, Any], race: dict[str, Any]) -> list[Rule]:

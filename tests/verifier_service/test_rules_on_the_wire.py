@@ -16,6 +16,7 @@ from drafter_service.model_drafter import ModelDrafter
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.protocol.proposal import MAX_PAIRS, Proposal
+from speculation.protocol.status import DrafterStatus
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.text.digest import EMPTY_DIGEST
 from tests.support.service_drivers import (
@@ -66,7 +67,7 @@ class Held:
     finish: Callable[[], Awaitable[tuple[bytes, pb.GenerateFinished]]]
 
     @property
-    def link(self) -> pb.DrafterStatus:
+    def link(self) -> DrafterStatus:
         return self.verifier.describe().drafters[0]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from dragoman.client import Client
-from dragoman.completion import Chunk, Completion, DraftShare
+from dragoman.completion import Completion
 from dragoman.demo import Comparison, DemoResult, show
 from dragoman.terminal import LiveText, show_summary, summary, who_drafted
 from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.protocol.generation import Chunk, Finished, SourceStats, SpeculationStats
 from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
@@ -19,6 +21,7 @@ from speculation.text.text_stream import TextRun
 from tests.support.service_drivers import SLOW, drafters, drafting, request, serving, stub_to, text_of
 from tests.support.text_engine import TextDrafter, TextEngine
 from transport import codec
+from transport.generation_codec import event_from_wire
 
 PROMPT = Prompt(text="a story: ")
 
@@ -41,9 +44,17 @@ def other(source: pb.DraftSource, accepted: int, drafted: int) -> pb.SourceStats
 LOOKED_UP = other(pb.DRAFT_SOURCE_LOOKUP, 2, 9)
 
 
+def decoded(**fields: Any) -> SpeculationStats:
+    """As they come from the wire."""
+    finished = pb.GenerateFinished(finish_reason=pb.FINISH_REASON_STOP, speculation=pb.SpeculationStats(**fields))
+    event = event_from_wire(pb.GenerateResponse(finished=finished))
+    assert isinstance(event, Finished)
+    return event.stats
+
+
 def completion(*sources: pb.SourceStats, connected: int | None = 1, allowed: bool = True, **kwargs) -> Completion:
     counted = [source for source in sources if source.source != pb.DRAFT_SOURCE_REPLAY]
-    stats = pb.SpeculationStats(
+    stats = decoded(
         steps=26,
         draft_tokens=sum(source.draft_tokens for source in counted),
         accepted_tokens=sum(source.accepted_tokens for source in counted),
@@ -86,10 +97,10 @@ WORDS = {
         "no drafter took part (1 connected), prediction 5 of 6, lookup 2 of 9, replay 7 of 8",
     ),
     "an old verifier": (
-        Completion(stats=pb.SpeculationStats(steps=9, draft_tokens=50, accepted_tokens=10)),
+        Completion(stats=decoded(steps=9, draft_tokens=50, accepted_tokens=10)),
         "20% of draft tokens accepted",
     ),
-    "an old verifier alone": (Completion(stats=pb.SpeculationStats(steps=9)), "no drafts"),
+    "an old verifier alone": (Completion(stats=decoded(steps=9)), "no drafts"),
     "a newer verifier": (
         completion(SMOLLM, pb.SourceStats.FromString(b"\x08\x63\x28\x07")),
         "smollm2-135m 37% of 41 draft tokens accepted",
@@ -161,7 +172,7 @@ def test_json_names_drafters_and_counts_the_others_apart():
     assert found["lookup"] == {"draft_tokens": 9, "accepted_tokens": 2, "acceptance_rate": 2 / 9}
     assert found["prediction"] == {"draft_tokens": 0, "accepted_tokens": 0, "acceptance_rate": None}
     assert found["replay"]["accepted_tokens"] == 3
-    old = Completion(stats=pb.SpeculationStats(draft_tokens=2)).to_json()["speculation"]
+    old = Completion(stats=decoded(draft_tokens=2)).to_json()["speculation"]
     assert old["drafters_connected"] is None and old["drafters"] == [] and old["lookup"] is None
 
 
@@ -274,4 +285,4 @@ async def test_what_an_old_client_reads_is_as_before():
 def test_sources_travel_and_unknown_ones_are_nobody():
     assert [codec.source_from_wire(codec.source_to_wire(kind)) for kind in SourceKind] == list(SourceKind)
     assert codec.source_from_wire(pb.DRAFT_SOURCE_UNSPECIFIED) is codec.source_from_wire(99) is None
-    assert DraftShare(SourceKind.LOOKUP, "", "", 0, 0).acceptance_rate is None
+    assert SourceStats(SourceKind.LOOKUP, "", "", 0, 0).acceptance_rate is None

@@ -1,0 +1,148 @@
+"""A completion as a verifier serves it: what is asked, and the events that answer it, as plain values.
+
+The wire carries exactly these; a caller in the verifier's own process uses them as they are.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.source import SourceKind
+from speculation.text.text_stream import TextRun
+
+
+class FinishReason(enum.StrEnum):
+    """Why a completion ended: an end token or a stop string, or ``max_tokens`` or the context's end."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a verifier is asked to write.
+
+    ``max_tokens``: 0 is as far as the context reaches. ``stop``: the completion ends before the first of these, UTF-8.
+    ``draft``: whether drafters may be offered it. ``ignore_end``: go on after the end token. ``prediction``: a draft of
+    the client. ``received``: what the client was shown of the answer to this very request; only what follows is sent.
+    """
+
+    prompt: Prompt
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int = 0
+    stop: tuple[bytes, ...] = ()
+    rule: Rule = Rule.RACE
+    draft: bool = True
+    ignore_end: bool = False
+    prediction: bytes = b""
+    received: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The verifier has taken the request on. ``drafters``: that the session was offered to so far.
+
+    ``received_bytes``: how much it takes as received. Only where ``model``, ``vocab_hash`` and ``dtype`` are equal can
+    a completion be resumed. ``rule``: which it runs; None from a verifier that does not say.
+    """
+
+    session: str
+    prompt_tokens: int
+    drafters: int = 0
+    received_bytes: int = 0
+    model: str = ""
+    vocab_hash: str = ""
+    dtype: str = ""
+    rule: Rule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one verify step committed. ``runs`` are cut at whole characters; joined they are the text."""
+
+    runs: tuple[TextRun, ...]
+    token_ids: tuple[int, ...]
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the runs."""
+        return b"".join(run.text for run in self.runs)
+
+    @property
+    def text(self) -> str:
+        """The same as characters. Only the last chunk may end inside one, where ``max_tokens`` cut it."""
+        return self.data.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStats:
+    """Draft tokens that one source guessed, ``SpeculationStats`` has the meanings. ``name``, ``model`` and ``instance``
+    are those of a drafter, else empty."""
+
+    source: SourceKind
+    name: str = ""
+    model: str = ""
+    instance: str = ""
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """None if none of its draft tokens were verified."""
+        return self.accepted_tokens / self.draft_tokens if self.draft_tokens else None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """``plan`` was followed from so many tokens on, ``seconds`` after the session was opened."""
+
+    committed_tokens: int
+    seconds: float
+    plan: SpeculationPlan
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationStats:
+    """Counts of one session, in vLLM's meanings: draft tokens are those that a step verified.
+
+    ``accepted_tokens_per_pos``: how often the draft token at each position of a step was accepted. ``bytes_up``,
+    ``bytes_down``: of serialised messages from and to drafters. ``verify_seconds``: in forward passes.
+    ``overhead_p50_seconds``: median of the time between forward passes. ``drafters_connected``: to the verifier at the
+    end; None from a verifier that does not tell sources apart.
+    """
+
+    steps: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    spans: int = 0
+    stale_spans: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    accepted_tokens_per_pos: tuple[int, ...] = ()
+    verify_seconds: float = 0.0
+    overhead_p50_seconds: float = 0.0
+    plans: tuple[PlanChange, ...] = ()
+    rule: Rule = Rule.RACE
+    sources: tuple[SourceStats, ...] = ()
+    drafters_connected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The completion is whole. ``stopped_by``: the stop string or the end token's id, if one of them ended it.
+
+    ``completion_tokens``: all of them, those that were replayed included.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    stats: SpeculationStats = field(default_factory=SpeculationStats)
+    stopped_by: bytes | int | None = None
+    replayed_tokens: int = 0
+
+
+GenerationEvent = Started | Chunk | Finished
