@@ -33,6 +33,7 @@ from speculation.sessions.drafter_session import DraftToken
 from speculation.text.byte_vocab import ByteVocab
 from transport.address import Address
 from verifier_service.server import GRACE
+from verifier_service.settings import PlanSettings, VerifierSettings
 
 
 def number_of(prompt: Prompt, texts: list[RecordedText]) -> int:
@@ -254,18 +255,19 @@ def verifier(
 ) -> None:
     """A target that steps at the given speed. Says ready in JSON."""
     engine = ReplayEngine(load(recording), target, step=step, step_per_token=step_per_token)
-    plan = SpeculationPlan(
-        width,
-        lookahead,
-        stop_threshold,
-        span_tokens,
-        patience / 1000,
-        alternatives,
-        alternative_threshold,
-        verify_threshold,
+    plan = PlanSettings(
+        width=width,
+        lookahead=lookahead,
+        stop_threshold=stop_threshold,
+        span_tokens=span_tokens,
+        patience=patience / 1000,
+        alternatives=alternatives,
+        alternative_threshold=alternative_threshold,
+        verify_threshold=verify_threshold,
     )
+    settings = VerifierSettings(model=target, adaptive=adaptive, lookup=lookup, grace=GRACE, plan=plan)
     address = Address.parse(listen, field="listen", allow_port_zero=True)
-    serve_verifier(lambda: engine, address, plan, adaptive=adaptive, lookup=lookup, grace=GRACE, ready_json=True)
+    serve_verifier(lambda: engine, address, settings, ready_json=True)
 
 
 @app.command()

@@ -7,15 +7,14 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from coordinator.settings import Settings, read_settings
 from speculation.protocol.messages import SpeculationPlan
 from transport.address import COORDINATOR_PORT
+from transport.settings import Settings, Share, read_settings
 
 #: The commented file with the defaults.
 EXAMPLE: Final = Path(__file__).with_name("coordinator.yaml")
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class PlacementSettings(Settings):

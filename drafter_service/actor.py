@@ -6,28 +6,16 @@ It dials out like any other drafter: what it drafts never travels as a call of t
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from drafter_service.draft_source import Drafter
 from drafter_service.fleet_member import DrafterMember
+from drafter_service.settings import DrafterSettings
 from transport.address import Address
 from transport.hosting import SelfStarting
 from transport.joining import Whereabouts
-
-
-@dataclass(frozen=True, slots=True)
-class DrafterSettings:
-    """``threads`` None: what torch takes, which Ray sets to the actor's CPUs."""
-
-    model: str
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-    max_sessions: int = 4
 
 
 class DrafterActor(SelfStarting):
@@ -71,11 +59,17 @@ class DrafterActor(SelfStarting):
         from drafter_service.loading import load_drafter
 
         settings = self.settings
-        drafter = load_drafter(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+        drafter = load_drafter(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            trust_remote_code=settings.trust_remote_code,
+        )
         return drafter, drafter.measure()
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"kind": "drafter", "settings": dataclasses.asdict(self.settings)}
+        facts: dict[str, Any] = {"kind": "drafter", "settings": self.settings.model_dump()}
         if self._member is not None:
             report = self._member.report().drafter
             facts |= {"sessions": report.sessions, "attached_to": list(report.attached_to)}

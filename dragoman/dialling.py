@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dragoman.client import PATIENCE, Client
-from dragoman.durations import parse_duration
 from dragoman.fleet_client import FleetClient
 from speculation.errors import InputError
 from transport.address import DEFAULT_PORT
+from transport.durations import parse_duration
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from dragoman.durations import show_duration
 from dragoman.record_table import record_table
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.plural import count_of
 from transport.address import Address
+from transport.durations import show_duration
 
 _BARS = "▁▂▃▄▅▆▇█"
 #: Silence from which on a member is shown as missing, in seconds.

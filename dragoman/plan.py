@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from dragoman.durations import parse_duration, show_duration
 from dragoman.record_table import record_table
 from speculation.errors import InputError
 from speculation.planning.best_plan import best_plan, break_even_round_trip
 from speculation.planning.cost_model import PairCosts, predict, predict_synchronous
 from speculation.plural import count_of
 from speculation.protocol.messages import SpeculationPlan
+from transport.durations import parse_duration, show_duration
 
 #: Round trips beside the asked one, in seconds.
 ROUND_TRIPS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)

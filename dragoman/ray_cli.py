@@ -31,9 +31,9 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start what is not there yet, and wait until all of it serves; auto starts a Ray here where there is none."""
-    from dragoman.durations import parse_duration
     from dragoman.ray_fleet.commands import run_up
     from speculation.errors import InputError
+    from transport.durations import parse_duration
 
     if wait is not None and no_wait:
         raise InputError("wait", wait, "comes with --no-wait as well", remedy="give one of the two")
@@ -63,8 +63,8 @@ def scale(
     grace: Grace = "30s",
 ) -> None:
     """Change how many replicas groups have, while texts are running."""
-    from dragoman.durations import parse_duration
     from dragoman.ray_fleet.commands import run_scale
+    from transport.durations import parse_duration
 
     run_scale(config, address, sizes, drain_seconds=parse_duration("grace", grace))
 
@@ -77,8 +77,8 @@ def drain(
     config: Unread = None,
 ) -> None:
     """Take one replica out of service: its texts end or go elsewhere, then it is removed."""
-    from dragoman.durations import parse_duration
     from dragoman.ray_fleet.commands import run_drain
+    from transport.durations import parse_duration
 
     run_drain(address, replica, drain_seconds=parse_duration("grace", grace))
 

@@ -18,13 +18,13 @@ from drafter_service.draft_source import Drafter
 from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, InputError
-from speculation.protocol.messages import SpeculationPlan
 from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
     from verifier_service.engine import Engine  # brings torch along, which a coordinator does without
     from verifier_service.metrics import Instruments
+    from verifier_service.settings import VerifierSettings
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -96,22 +96,16 @@ def _say_ready(words: str, ready_json: bool, **facts: Any) -> None:
 def serve_verifier(
     load: Callable[[], Engine],
     address: Address,
-    plan: SpeculationPlan,
+    settings: VerifierSettings,
     *,
-    adaptive: bool = True,
-    lookup: bool = True,
-    grace: float,
-    max_sessions: int = 64,
     membership: Membership | None = None,
     metrics_port: int | None = None,
     ready_json: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then let texts end by themselves for ``grace`` seconds, then hand them over.
+    """Serve until SIGINT or SIGTERM, then let texts end by themselves for ``settings.grace``, then hand them over.
 
     The ports are taken before ``load`` is called, which takes minutes for a large model; until it returns, whoever
     dials is told to try again.
-
-    ``adaptive``: ``plan`` is where to begin, else it stands.
 
     Raises ConnectionFailedError if a port is taken, and what ``load`` raises.
     """
@@ -125,7 +119,7 @@ def serve_verifier(
 
     async def serve(verifier: Verifier) -> None:
         try:
-            await serve_until_signal(server, verifier, on_ready=lambda: on_ready(verifier), grace=grace)
+            await serve_until_signal(server, verifier, on_ready=lambda: on_ready(verifier), grace=settings.grace)
         finally:
             for task in joining:
                 task.cancel()
@@ -153,10 +147,10 @@ def serve_verifier(
             name = (membership.name if membership is not None else None) or default_name(engine.name, f":{bound.port}")
             verifier = Verifier(
                 engine,
-                plan=plan,
-                adaptive=adaptive,
-                lookup=lookup,
-                max_sessions=max_sessions,
+                plan=settings.plan.plan(),
+                adaptive=settings.adaptive,
+                lookup=settings.lookup,
+                max_sessions=settings.max_sessions,
                 instruments=instruments_of(engine.name, name),
             )
         except BaseException:

@@ -65,6 +65,7 @@ class InputError(DragomanError):
 
     field: str
     value: object
+    problem: str  # without the two
 
     exit_code = 2
 
@@ -73,6 +74,7 @@ class InputError(DragomanError):
         super().__init__(f"{shown}: {problem}", remedy=remedy)
         self.field = field
         self.value = value
+        self.problem = problem
 
     @classmethod
     def relayed(cls, message: str) -> InputError:
@@ -80,6 +82,7 @@ class InputError(DragomanError):
         error = cls.__new__(cls)
         DragomanError.__init__(error, message)
         error.field, error.value = re.split("[=:]", message, maxsplit=1)[0], None
+        error.problem = message
         return error
 
 

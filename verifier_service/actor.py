@@ -6,46 +6,28 @@ The gRPC server runs inside it: text and drafts never travel as calls of the act
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from speculation.protocol.messages import SpeculationPlan
 from transport.address import Address
 from transport.hosting import SelfStarting
 from transport.joining import Whereabouts
+from transport.sizes import parse_size
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.metrics import Instruments, NoInstruments
 from verifier_service.server import VerifierServer
+from verifier_service.settings import VerifierSettings
 from verifier_service.verifier import Verifier
-
-
-@dataclass(frozen=True, slots=True)
-class VerifierSettings:
-    """``port`` 0: a free one. ``threads`` None: what torch takes, which Ray sets to the actor's CPUs. ``engine``,
-    ``kv_bytes``: see ``engine_for``."""
-
-    model: str
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-    port: int = 0
-    plan: SpeculationPlan = field(default_factory=SpeculationPlan)
-    adaptive: bool = True
-    max_sessions: int = 64
-    engine: str = "auto"
-    kv_bytes: int | None = None
 
 
 class VerifierActor(SelfStarting):
     """See the module.
 
-    ``host``: asked for this machine's address, at which it listens and is reached. ``instruments``: asked once for
-    where figures go, given the actor's name.
+    ``port`` 0: a free one. ``host``: asked for this machine's address, at which it listens and is reached.
+    ``instruments``: asked once for where figures go, given the actor's name.
     """
 
     def __init__(
@@ -53,12 +35,14 @@ class VerifierActor(SelfStarting):
         name: str,
         settings: VerifierSettings,
         *,
+        port: int = 0,
         host: Callable[[], str],
         coordinator: Whereabouts,
         instruments: Callable[[str], Instruments] = lambda name: NoInstruments(),
         placed: Mapping[str, object] | None = None,
     ) -> None:
         self.settings = settings
+        self._port = port
         self._instruments = instruments(name)
         self._coordinator = coordinator
         self._engine: Engine | None = None
@@ -71,13 +55,14 @@ class VerifierActor(SelfStarting):
         settings = self.settings
         verifier = Verifier(
             self._engine,
-            plan=settings.plan,
+            plan=settings.plan.plan(),
             adaptive=settings.adaptive,
+            lookup=settings.lookup,
             max_sessions=settings.max_sessions,
             instruments=self._instruments,
         )
         self._server = server = VerifierServer(verifier)
-        bound = await server.start(Address(host, settings.port))
+        bound = await server.start(Address(host, self._port))
         try:
             member = VerifierMember(
                 verifier,
@@ -93,7 +78,7 @@ class VerifierActor(SelfStarting):
             await asyncio.Event().wait()  # refused later: those whom it serves it goes on serving
         finally:
             self._server = None
-            await asyncio.shield(server.stop(grace=0.25))
+            await asyncio.shield(server.stop(grace=settings.grace))
 
     async def drain(self, seconds: float) -> int:
         """Take no new sessions; those still running after so many seconds are handed over. Returns how many were.
@@ -117,13 +102,18 @@ class VerifierActor(SelfStarting):
         from verifier_service.engine_choice import EngineKind, engine_for
 
         settings = self.settings
-        model = CausalLM.load(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
-        return engine_for(
-            model, EngineKind(settings.engine), kv_bytes=settings.kv_bytes, max_sessions=settings.max_sessions
+        model = CausalLM.load(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            trust_remote_code=settings.trust_remote_code,
         )
+        kv_bytes = None if settings.kv_memory is None else parse_size("kv_memory", settings.kv_memory)
+        return engine_for(model, EngineKind(settings.engine), kv_bytes=kv_bytes, max_sessions=settings.max_sessions)
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"kind": "verifier", "settings": dataclasses.asdict(self.settings)}
+        facts: dict[str, Any] = {"kind": "verifier", "settings": self.settings.model_dump() | {"port": self._port}}
         if self._server is not None:
             verifier = self._server.verifier
             facts |= {

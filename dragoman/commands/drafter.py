@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from drafter_service.settings import DrafterSettings
 from dragoman.options import (
     LOCAL_VERIFIER,
     MODEL_HELP,
@@ -18,6 +19,7 @@ from dragoman.options import (
     Verbose,
     Verifier,
 )
+from dragoman.settings_options import default_of, option_of, settings_from
 from speculation.errors import InputError
 
 
@@ -26,7 +28,9 @@ def drafter(
     verifier: Verifier = None,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model#id]")] = None,
-    max_sessions: Annotated[int, typer.Option(help="Texts to draft for at once, at most", min=1, max=100_000)] = 4,
+    max_sessions: Annotated[int, option_of(DrafterSettings, "max_sessions", bounds=True)] = default_of(
+        DrafterSettings, "max_sessions"
+    ),
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -45,7 +49,21 @@ def drafter(
     field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
     port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
     dialled = Address.parse(address, field=field, default_port=port)
+    settings = settings_from(
+        DrafterSettings,
+        model=model,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+        max_sessions=max_sessions,
+    )
     loaded = load_drafter(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
     serve_drafter(
-        loaded, dialled, fleet=coordinator is not None, name=name, max_sessions=max_sessions, ready_json=ready_json
+        loaded,
+        dialled,
+        fleet=coordinator is not None,
+        name=name,
+        max_sessions=settings.max_sessions,
+        ready_json=ready_json,
     )

@@ -5,35 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field
 
-from coordinator.config import CoordinatorConfig, Share
-from coordinator.settings import Mistake, Settings, read_settings
-from drafter_service.actor import DrafterSettings
+from coordinator.config import CoordinatorConfig
+from drafter_service.settings import DrafterSettings
 from dragoman.ray_fleet.labels import Labels
-from dragoman.sizes import parse_size
-from speculation.planning.plan import START
-from speculation.protocol.messages import SpeculationPlan
 from transport.address import COORDINATOR_PORT
-from verifier_service.actor import VerifierSettings
+from transport.settings import Device, Mistake, Port, Settings, read_settings
+from verifier_service.settings import VerifierSettings
 
 _LAST_PORT: Final = 65_535
 MAX_REPLICAS: Final = 1000
 #: The resource that only the head node of a cluster has.
 HEAD: Final = "node:__internal_head__"
 
+_S = TypeVar("_S", VerifierSettings, DrafterSettings)
 
 Cpus = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)]
 #: A model is on one GPU, or on a part of one.
 Gpus = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=1, le=_LAST_PORT)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|(cuda|mps|xpu)(:\d+)?)$")]
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-#: int8 is not among them: a target's text would depend on the drafts.
-TargetDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +47,12 @@ class Place:
         }
 
 
-class PlanSettings(Settings):
-    """A ``SpeculationPlan``: where a target begins, and with ``adaptive: false`` where it stays."""
-
-    width: int = Field(default=START.width, ge=0, le=SpeculationPlan.MAX_TOKENS)
-    lookahead: int = Field(default=START.lookahead, ge=0, le=SpeculationPlan.MAX_TOKENS)
-    stop_threshold: Share = START.stop_threshold
-    span_tokens: int = Field(default=START.span_tokens, ge=1, le=SpeculationPlan.MAX_TOKENS)
-    patience: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
-    alternatives: int = Field(default=START.alternatives, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
-    alternative_threshold: Share = START.alternative_threshold
-    verify_threshold: Share = START.verify_threshold
-
-
 class Group(Settings):
-    """Replicas that are alike."""
+    """Replicas that are alike. What each of them does are its service's settings."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
-    model: str = Field(min_length=1)
-    device: Device = "auto"
-    threads: int | None = Field(default=None, ge=0, le=1024)
+    model: str
+    device: Device
     replicas: int = Field(default=1, ge=0, le=MAX_REPLICAS)
     num_cpus: Cpus = 1
     num_gpus: Gpus = 0
@@ -83,53 +62,35 @@ class Group(Settings):
     def place(self) -> Place:
         return Place(self.name, self.labels, {"CPU": self.num_cpus, "GPU": self.num_gpus})
 
-    @property
-    def actor_device(self) -> str:
-        """Ray does not hide GPUs from an actor that asked for none."""
-        return "cpu" if self.device == "auto" and not self.num_gpus else self.device
+    def _service(self, model: type[_S]) -> _S:
+        """The settings of the service among these. Ray does not hide GPUs from an actor that asked for none."""
+        device = "cpu" if self.device == "auto" and not self.num_gpus else self.device
+        values = {name: getattr(self, name) for name in model.model_fields}
+        return model(**values | {"device": device})
 
 
-class Target(Group):
+class Target(VerifierSettings, Group):
     """``port``: of the first replica, the n-th takes the n-th after it; None: free ones."""
 
-    dtype: TargetDtype = "auto"
     port: Port | None = None
-    max_sessions: int = Field(default=64, ge=1, le=100_000)
-    engine: Literal["auto", "paged", "transformers"] = "auto"
-    kv_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")] | None = None
-    adaptive: bool = True
-    plan: PlanSettings = PlanSettings()
 
     def settings_of(self, number: int) -> VerifierSettings:
-        return VerifierSettings(
-            model=self.model,
-            device=self.actor_device,
-            dtype=self.dtype,
-            threads=self.threads,
-            port=self.port + number if self.port else 0,
-            plan=SpeculationPlan(**self.plan.model_dump()),
-            adaptive=self.adaptive,
-            max_sessions=self.max_sessions,
-            engine=self.engine,
-            kv_bytes=None if self.kv_memory is None else parse_size("kv_memory", self.kv_memory),
-        )
+        """All replicas do the same."""
+        return self._service(VerifierSettings)
+
+    def port_of(self, number: int) -> int:
+        """Of a replica; 0: a free one."""
+        return self.port + number if self.port else 0
 
 
-class DrafterGroup(Group):
+class DrafterGroup(DrafterSettings, Group):
     """``model``: as everywhere, or ``lookup``."""
 
-    dtype: Dtype = "auto"
     labels: Labels = Field(default={"role": "edge"})
-    max_sessions: int = Field(default=4, ge=1, le=100_000)
 
     def settings_of(self, number: int) -> DrafterSettings:
-        return DrafterSettings(
-            model=self.model,
-            device=self.actor_device,
-            dtype=self.dtype,
-            threads=self.threads,
-            max_sessions=self.max_sessions,
-        )
+        """All replicas do the same."""
+        return self._service(DrafterSettings)
 
 
 class CoordinatorSettings(Settings):

@@ -79,7 +79,8 @@ def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int, *,
         made = ray.remote(DrafterActor).options(**options)
         return made.remote(replica.name, group.settings_of(number), **common)
     made = ray.remote(VerifierActor).options(**options)
-    return made.remote(replica.name, group.settings_of(number), **common, instruments=RayInstruments)
+    settings, port = group.settings_of(number), group.port_of(number)
+    return made.remote(replica.name, settings, port=port, **common, instruments=RayInstruments)
 
 
 def _options(name: str, place: Place) -> dict[str, Any]:

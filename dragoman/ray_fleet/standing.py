@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -58,7 +57,7 @@ def differences(fleet: FleetFile, groups: Sequence[Target | DrafterGroup], found
             group = next((each for each in groups if each.name == name), None)
             if group is None:
                 continue
-            changed = _changed(dataclasses.asdict(group.settings_of(int(number))), one)
+            changed = _changed(_settings_of(group, int(number)), one)
             changed += _changed(group.place.settings, one, placed=True)
             remedy = f"`dragoman fleet drain {name}/N` one by one, then `dragoman fleet up` or `scale`"
         if changed:
@@ -67,6 +66,12 @@ def differences(fleet: FleetFile, groups: Sequence[Target | DrafterGroup], found
         f"{', '.join(names)} as started before: {changed}; to apply the file: {remedy}"
         for (changed, remedy), names in alike.items()
     ]
+
+
+def _settings_of(group: Target | DrafterGroup, number: int) -> dict[str, Any]:
+    """As a replica's actor tells them."""
+    settings = group.settings_of(number).model_dump()
+    return settings | {"port": group.port_of(number)} if isinstance(group, Target) else settings
 
 
 def _changed(wanted: Mapping[str, Any], one: Standing, *, placed: bool = False) -> list[str]:

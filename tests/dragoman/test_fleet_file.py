@@ -43,8 +43,8 @@ def test_the_commented_file_names_every_setting_with_its_default():
 def test_what_the_actors_are_told():
     target = Target(name="a", model="m", port=5000, max_sessions=3, threads=2)
     told = target.settings_of(2)
-    assert (told.model, told.port, told.max_sessions, told.threads) == ("m", 5002, 3, 2)
-    assert told.plan == START and Target(name="a", model="m").settings_of(2).port == 0
+    assert (told.model, target.port_of(2), told.max_sessions, told.threads) == ("m", 5002, 3, 2)
+    assert told.plan.plan() == START and Target(name="a", model="m").port_of(2) == 0
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from dragoman import plan
 from dragoman.cli import app
-from dragoman.durations import parse_duration, show_duration
 from speculation.errors import InputError
 from speculation.planning.cost_model import PairCosts
+from transport.durations import parse_duration, show_duration
 
 FAST = ["plan", "--target-step=25ms", "--draft-token=3ms", "--acceptance=0.62"]
 

@@ -14,7 +14,8 @@ import pytest
 from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from coordinator.server import CoordinatorServer
-from drafter_service.actor import DrafterActor, DrafterSettings
+from drafter_service.actor import DrafterActor
+from drafter_service.settings import DrafterSettings
 from dragoman.client import Client
 from dragoman.fleet_client import FleetClient
 from speculation.errors import (
@@ -32,7 +33,8 @@ from tests.transport.test_joining import CONFIG, coordinating, joining, target
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.hosting import SelfStarting
-from verifier_service.actor import VerifierActor, VerifierSettings
+from verifier_service.actor import VerifierActor
+from verifier_service.settings import VerifierSettings
 
 QUICK = Backoff(shortest=0.01, longest=0.02)
 SERVED = Address("10.0.0.1", 1)
@@ -137,11 +139,13 @@ async def test_the_three_actors_make_a_fleet(tiny_qwen2: Path, tiny_llama: Path)
 
     async with running(coordinator):
         verifier = VerifierActor(
-            "q/0", VerifierSettings(str(tiny_qwen2), dtype="float32", threads=1), host=here, coordinator=where
+            "q/0", VerifierSettings(model=str(tiny_qwen2), dtype="float32", threads=1), host=here, coordinator=where
         )
         async with running(verifier):
             assert (await verifier.ready())["address"].startswith("127.0.0.1:")
-            drafter = DrafterActor("l/0", DrafterSettings(str(tiny_llama), threads=1), host=here, coordinator=where)
+            drafter = DrafterActor(
+                "l/0", DrafterSettings(model=str(tiny_llama), threads=1), host=here, coordinator=where
+            )
             async with running(drafter):
                 await drafter.ready()
                 facts = await coordinator.describe()
@@ -165,10 +169,10 @@ async def test_a_member_that_the_coordinator_does_not_want_says_so(
     async with coordinating() as (_, at):
         if kind == "verifier":
             made: SelfStarting = VerifierActor(
-                "v/0", VerifierSettings(str(tiny_qwen2), dtype="float32", threads=1), host=here, coordinator=at
+                "v/0", VerifierSettings(model=str(tiny_qwen2), dtype="float32", threads=1), host=here, coordinator=at
             )
         else:
-            made = DrafterActor("d/0", DrafterSettings("lookup"), host=here, coordinator=at)
+            made = DrafterActor("d/0", DrafterSettings(model="lookup"), host=here, coordinator=at)
         async with running(made):
             with pytest.raises(VersionMismatchError, match="99"):
                 async with asyncio.timeout(60):

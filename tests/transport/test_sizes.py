@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dragoman.sizes import parse_size
 from speculation.errors import InputError
+from transport.sizes import parse_size
 
 
 @pytest.mark.parametrize(

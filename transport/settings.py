@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from speculation.errors import InputError
+from transport.durations import parse_duration
+from transport.sizes import parse_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,49 @@ class Mistake:
     value: object
     problem: str
     remedy: str
+
+
+_DEVICE = re.compile(r"(auto|cpu|(cuda|mps|xpu)(:\d+)?)")
+
+
+def _device(written: str) -> str:
+    if not _DEVICE.fullmatch(written):
+        raise ValueError("is no device: write auto, cpu, cuda, or cuda:1")
+    return written
+
+
+#: A share of something.
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Device = Annotated[str, AfterValidator(_device)]
+#: None and 0: what torch takes, which Ray sets to an actor's CPUs.
+Threads = Annotated[int | None, Field(ge=0, le=1024, description="CPU threads; 0: all cores")]
+
+
+def _seconds(written: object) -> object:
+    """Of a duration with its unit; a number is seconds already."""
+    if not isinstance(written, str):
+        return float(written) if isinstance(written, int) and not isinstance(written, bool) else written
+    try:
+        return parse_duration("", written)
+    except InputError as error:
+        raise ValueError(f"{error.problem}: {error.remedy}") from error
+
+
+def _size(written: object) -> object:
+    """Checked, and left as it is written."""
+    if isinstance(written, str):
+        try:
+            parse_size("", written)
+        except InputError as error:
+            raise ValueError(f"{error.problem}: {error.remedy}") from error
+    return written
+
+
+#: Seconds, or a number with its unit: 40ms, 1.5s, 5m.
+Duration = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False), BeforeValidator(_seconds)]
+#: A number with its unit: 8GiB, 512MiB; ``parse_size`` makes it bytes.
+MemorySize = Annotated[str | None, BeforeValidator(_size)]
 
 
 class Settings(BaseModel):
