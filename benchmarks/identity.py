@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.prompts import load_prompts
 from dragoman.client import Client
 from dragoman.completion import Completion
-from dragoman.demo import TAKING_TURNS
+from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
@@ -74,7 +74,7 @@ async def run(
     console: Console,
 ) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    options = [f"--model={target}", f"--dtype={dtype}", "--listen=127.0.0.1:0", *TAKING_TURNS]
+    options = [f"--model={target}", f"--dtype={dtype}", "--listen=127.0.0.1:0", *TAKING_TURNS_OPTIONS]
     async with contextlib.AsyncExitStack() as stack:
         verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
         address = (await verifier.ready())["address"]

@@ -24,7 +24,7 @@ from benchmarks.results import write_results
 from benchmarks.transformers_arm import Answer, TransformersPair
 from dragoman.client import Client
 from dragoman.completion import Completion
-from dragoman.demo import TAKING_TURNS, title
+from dragoman.demo import TAKING_TURNS_OPTIONS, title
 from dragoman.processes import ChildProcess, child
 from speculation.protocol.messages import ChatMessage, Prompt
 
@@ -156,7 +156,7 @@ async def run(
 ) -> dict[str, Any]:
     async with contextlib.AsyncExitStack() as stack:
         options = [f"--model={target}", "--listen=127.0.0.1:0", f"--threads={target_threads}"]
-        verifying = child("verifier", ["verifier", *options, *TAKING_TURNS])
+        verifying = child("verifier", ["verifier", *options, *TAKING_TURNS_OPTIONS])
         verifier = await stack.enter_async_context(verifying)
         address = (await verifier.ready())["address"]
         options = [f"--model={drafter}", f"--verifier={address}", f"--threads={drafter_threads}"]

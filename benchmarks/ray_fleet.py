@@ -30,7 +30,7 @@ from rich.console import Console
 from benchmarks.local_pair import resident_bytes
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
-from drafter_service.loading import LOOKUP
+from drafter_service.loading import LOOKUP_MODEL
 from dragoman.client import Client
 from dragoman.completion import Completion
 from dragoman.demo import title
@@ -250,7 +250,7 @@ def main(
     """Compare, pair by pair."""
     console = Console(stderr=True)
     # Folders: the actors' cache is another one.
-    folders = {model: model if model == LOOKUP else resolve(model).source for model in (target, drafter)}
+    folders = {model: model if model == LOOKUP_MODEL else resolve(model).source for model in (target, drafter)}
     asked = load_prompts(prompts, limit=limit)
     comparing = compare_fleets(
         folders[target], folders[drafter], asked, max_tokens=max_tokens, threads=threads, console=console

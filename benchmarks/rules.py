@@ -35,7 +35,7 @@ from benchmarks.prompts import load_prompts
 from drafter_service.model_drafter import ModelDrafter
 from drafter_service.proposing_source import ProposingSource
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS
+from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
 from language_models.causal_lm import CausalLM
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
@@ -158,7 +158,7 @@ async def answer(
 ) -> dict[str, dict[str, float]]:
     """Tokens per step and bytes per token of each rule at each temperature, from two processes."""
     found: dict[str, dict[str, float]] = {}
-    options = [f"--model={target}", "--listen=127.0.0.1:0", f"--draft-top-k={top_k}", *TAKING_TURNS, PATIENCE]
+    options = [f"--model={target}", "--listen=127.0.0.1:0", f"--draft-top-k={top_k}", *TAKING_TURNS_OPTIONS, PATIENCE]
     async with contextlib.AsyncExitStack() as stack:
         verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
         address = (await verifier.ready())["address"]

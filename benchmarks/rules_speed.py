@@ -30,7 +30,7 @@ from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from dragoman.client import Client
 from dragoman.completion import Completion
-from dragoman.demo import TAKING_TURNS
+from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import ChildProcess, child
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
@@ -201,7 +201,7 @@ def main(
         max_tokens=max_tokens,
         repeats=repeats,
         threads=threads,
-        options=list(TAKING_TURNS) if take_turns else [],
+        options=list(TAKING_TURNS_OPTIONS) if take_turns else [],
         console=console,
     )
     figures = asyncio.run(work)

@@ -25,7 +25,7 @@ from scipy.stats import power_divergence
 
 from benchmarks.transformers_arm import TransformersPair
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS
+from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
@@ -59,7 +59,7 @@ async def drawn_by_dragoman(
     counts: Sequences = Counter()
     drafted = accepted = 0
     async with contextlib.AsyncExitStack() as stack:
-        options = [f"--model={target}", "--listen=127.0.0.1:0", "--dtype=float32", *TAKING_TURNS]
+        options = [f"--model={target}", "--listen=127.0.0.1:0", "--dtype=float32", *TAKING_TURNS_OPTIONS]
         verifier = await stack.enter_async_context(child("verifier", ["verifier", *options]))
         address = (await verifier.ready())["address"]
         arguments = ["drafter", f"--model={drafter}", f"--verifier={address}", "--threads=1"]

@@ -83,7 +83,7 @@ class Run:
         self._order = itertools.count()
         self.slot, self.target, self.verifier, self.planner, self.desk = slot, target, verifier, planner, desk
         self.link = Link(speeds.token)
-        self.link.round_trip.observe(speeds.round_trip)
+        self.link.round_trip.observe_value(speeds.round_trip)
         self._inbox: deque[Message] = deque()
         self.bytes_up = 0
         self.batches = 0

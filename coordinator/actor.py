@@ -17,7 +17,10 @@ from transport.hosting import SelfStarting
 
 
 class CoordinatorActor(SelfStarting):
-    """See the module. ``host``: asked for this machine's address, at which it listens, whatever ``config`` says."""
+    """A coordinator that starts itself and comes back after a failure.
+
+    ``host``: asked for this machine's address, at which it listens, whatever ``config`` says.
+    """
 
     def __init__(
         self,

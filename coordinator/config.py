@@ -23,7 +23,7 @@ class PlacementSettings(Settings):
     dwell_seconds: float = Field(default=3.0, ge=0, le=3600, allow_inf_nan=False)
 
 
-class PlanSettings(Settings):
+class PlanLimitSettings(Settings):
     max_width: int = Field(default=16, ge=1, le=SpeculationPlan.MAX_TOKENS)
     max_lookahead: int = Field(default=32, ge=1, le=SpeculationPlan.MAX_TOKENS)
     max_alternatives: int = Field(default=3, ge=0, le=SpeculationPlan.MAX_ALTERNATIVES)
@@ -46,7 +46,7 @@ class CoordinatorConfig(Settings):
     missed_reports: int = Field(default=12, ge=2, le=10_000)
     max_members: int = Field(default=1000, ge=1, le=100_000)
     placement: PlacementSettings = PlacementSettings()
-    plan: PlanSettings = PlanSettings()
+    plan: PlanLimitSettings = PlanLimitSettings()
     routing: RoutingSettings = RoutingSettings()
     history: HistorySettings = HistorySettings()
 

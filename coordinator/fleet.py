@@ -47,7 +47,7 @@ class Dismissal:
 
 
 class Fleet:
-    """See the module."""
+    """The members of a fleet, their sessions, and what is to be ordered of them."""
 
     def __init__(self, config: CoordinatorConfig, now: float) -> None:
         self.config = config
@@ -68,7 +68,7 @@ class Fleet:
     def join(self, registration: pb.Registration, now: float) -> Member:
         """A member registers. Raises VersionMismatchError, InputError, LimitExceededError."""
         member = read_registration(registration, now)
-        replaced = self.registry.add(member)
+        replaced = self.registry.add_member(member)
         if replaced is not None:
             member.drain = replaced.drain
             self._dismissals.append(Dismissal(replaced, SessionError("the same instance registered again")))
@@ -99,8 +99,8 @@ class Fleet:
                 facts, problems = read_verifier_report(request.verifier)
                 before = member.verifier_facts
                 member.verifier_facts = facts
-                self.rates.setdefault(member.instance, Rate()).observe(facts.committed, now)
-                self.link_rates.setdefault(member.instance, LinkRates()).observe(facts.links, now)
+                self.rates.setdefault(member.instance, Rate()).observe_total(facts.committed, now)
+                self.link_rates.setdefault(member.instance, LinkRates()).observe_links(facts.links, now)
                 if facts.links.keys() != before.links.keys() or facts.sessions.keys() != before.sessions.keys():
                     self.urgent = True
                 self._observe_sessions(member, now)
@@ -129,7 +129,7 @@ class Fleet:
             key = SessionKey(verifier.instance, name)
             if key not in self.sessions:
                 self.sessions[key] = FleetSession(verifier, facts, self.config, now)
-            self.sessions[key].observe(verifier, facts, self.knowledge, loads, now)
+            self.sessions[key].observe_report(verifier, facts, self.knowledge, loads, now)
 
     # ---- decisions ----------------------------------------------------------------------------------------------
 

@@ -145,24 +145,33 @@ class _Board:
 def _first_drafter_changes(board: _Board, threshold: float) -> Iterator[_Change]:
     """Those that are worth it."""
     for key, applicant in board.applicants.items():
-        sitting = board.seats[key]
-        if applicant.pinned and sitting:
+        if applicant.pinned and board.seats[key]:
             continue
-        options = [seat for seat in applicant.seats if seat not in sitting]
-        for seat in options:
-            if board.room(seat.drafter) or any(seat.drafter == other.drafter for other in sitting):
-                change = board.weigh({key: (seat,)})
-                # An idle drafter is worth a try even where it promises nothing: acceptance has to be found out.
-                if change.gain > threshold or (not sitting and change.gain >= 0):
-                    yield change
-            else:
-                for other in board.served[seat.drafter] - {key}:
-                    if not board.applicants[other].pinned:
-                        change = board.weigh({key: (seat,), other: _place_left(board, other, sitting)})
-                        if change.gain > threshold:
-                            yield change
+        for seat in applicant.seats:
+            if seat not in board.seats[key]:
+                yield from _changes_to(board, key, seat, threshold)
+    yield from _departures(board, threshold)
+
+
+def _changes_to(board: _Board, key: SessionKey, seat: Seat, threshold: float) -> Iterator[_Change]:
+    """The session takes the seat: a free one, or that of another session, which takes what is left, if it can."""
+    sitting = board.seats[key]
+    if board.room(seat.drafter) or any(seat.drafter == other.drafter for other in sitting):
+        change = board.weigh({key: (seat,)})
+        # An idle drafter is worth a try even where it promises nothing: acceptance has to be found out.
+        if change.gain > threshold or (not sitting and change.gain >= 0):
+            yield change
+        return
+    for other in board.served[seat.drafter] - {key}:
+        if not board.applicants[other].pinned:
+            change = board.weigh({key: (seat,), other: _place_left(board, other, sitting)})
+            if change.gain > threshold:
+                yield change
+
+
+def _departures(board: _Board, threshold: float) -> Iterator[_Change]:
+    """One less at a drafter may gain nothing where three less gain much, so all numbers are tried."""
     for served in list(board.served.values()):
-        # One less may gain nothing where three less gain much, so all numbers are tried, the slowest first.
         leaving = sorted((board.speed(key), key) for key in served if not board.applicants[key].pinned)
         for count in range(1, len(leaving) + 1):
             change = board.weigh({key: () for _, key in leaving[:count]})
@@ -197,5 +206,5 @@ def _seat_second_drafters(board: _Board, limit: int) -> None:
 
 def _may_join(board: _Board, key: SessionKey, seat: Seat, limit: int) -> bool:
     sitting = board.seats[key]
-    strange = all(seat.drafter != other.drafter for other in sitting)
-    return bool(sitting) and len(sitting) < limit and strange and board.room(seat.drafter)
+    is_new = all(seat.drafter != other.drafter for other in sitting)
+    return bool(sitting) and len(sitting) < limit and is_new and board.room(seat.drafter)

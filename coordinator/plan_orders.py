@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator.config import PlanSettings
+from coordinator.config import PlanLimitSettings
 from speculation.planning.cost_model import PairCosts
 from speculation.planning.plan import OFF, PlanLimits
 from speculation.planning.plan_chooser import PlanChooser
@@ -34,7 +34,7 @@ class Budget:
 class PlanOrders:
     """The plan of one session. ``settings``: the limits that no plan exceeds."""
 
-    def __init__(self, settings: PlanSettings) -> None:
+    def __init__(self, settings: PlanLimitSettings) -> None:
         self._limits = plan_limits(settings)
         self._chooser = PlanChooser(margin=settings.margin)
         self.plan: SpeculationPlan | None = None
@@ -75,5 +75,5 @@ class PlanOrders:
             self.plan = choose(costs, limits, current=running if running and allowed else OFF, steps=steps, now=now)
 
 
-def plan_limits(settings: PlanSettings) -> PlanLimits:
+def plan_limits(settings: PlanLimitSettings) -> PlanLimits:
     return PlanLimits(settings.max_width, settings.max_lookahead, settings.max_alternatives)

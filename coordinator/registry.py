@@ -132,7 +132,7 @@ class Registry:
     def drafters(self) -> list[Member]:
         return [member for member in self if member.kind is Kind.DRAFTER]
 
-    def add(self, member: Member) -> Member | None:
+    def add_member(self, member: Member) -> Member | None:
         """Take in a member; returns the one that it replaces. Raises LimitExceededError."""
         replaced = self._members.get(member.instance)
         if replaced is None and len(self._members) >= self._max_members:

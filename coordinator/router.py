@@ -10,7 +10,7 @@ from typing import Final
 
 from coordinator.config import CoordinatorConfig
 from coordinator.registry import Member, Registry
-from coordinator.routing import Replica, ranked
+from coordinator.routing import RoutedVerifier, ranked
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError, LimitExceededError, NoVerifierError
 from speculation.plural import count_of
@@ -26,7 +26,7 @@ _REMEMBERED: Final = 10_000
 
 
 class Router:
-    """See the module. ``now``: seconds of the fleet's clock."""
+    """Says which verifiers a prompt may go to, the best first. ``now``: seconds of the fleet's clock."""
 
     def __init__(self, registry: Registry, config: CoordinatorConfig) -> None:
         self._registry = registry
@@ -54,7 +54,9 @@ class Router:
         homes = {member.address: member for member in left if not member.draining}
         on_the_way = Counter(instance for _, instance in self._routed)
         replicas = [
-            Replica(address, len(member.verifier_facts.sessions) + on_the_way[member.instance], member.max_sessions)
+            RoutedVerifier(
+                address, len(member.verifier_facts.sessions) + on_the_way[member.instance], member.max_sessions
+            )
             for address, member in homes.items()
         ]
         best = [homes[replica.key] for replica in ranked(request.prefix_digest, replicas, bound=self._bound)]

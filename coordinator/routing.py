@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class RoutedVerifier:
     """``key``: by which prefixes find it. ``load``: sessions that it has, of at most ``capacity``."""
 
     key: str
@@ -32,13 +32,13 @@ def score(prefix: int, key: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{prefix:x} {key}".encode(), digest_size=8).digest(), "big")
 
 
-def share(replicas: Sequence[Replica], bound: float) -> int:
+def share(replicas: Sequence[RoutedVerifier], bound: float) -> int:
     """Sessions that a replica may have once there is one more: ceil(c m / n)."""
     sessions = 1 + sum(replica.load for replica in replicas)
     return math.ceil(bound * sessions / len(replicas) - 1e-9)
 
 
-def ranked(prefix: int, replicas: Iterable[Replica], *, bound: float) -> list[Replica]:
+def ranked(prefix: int, replicas: Iterable[RoutedVerifier], *, bound: float) -> list[RoutedVerifier]:
     """Those that can take a session, best first: by score within their share, then those beyond it by their load.
 
     ``bound``: c, at least 1. Full replicas are left out, and count for nobody's share.
@@ -48,7 +48,7 @@ def ranked(prefix: int, replicas: Iterable[Replica], *, bound: float) -> list[Re
         return []
     most = share(open_ones, bound)
 
-    def place(replica: Replica) -> tuple[bool, int, int]:
+    def place(replica: RoutedVerifier) -> tuple[bool, int, int]:
         crowded = replica.load + 1 > most
         return crowded, replica.load if crowded else 0, -score(prefix, replica.key)
 

@@ -35,11 +35,11 @@ SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 SIGN_OF_LIFE_SECONDS = 1.0
 #: Between two ticks, in seconds.
 SHORTEST_TICK = 0.05
-#: Seconds that a stranger may hold a stream without registering.
+#: Seconds that a peer may hold a stream without registering.
 REGISTRATION_SECONDS = 10.0
 
 
-class Outbox:
+class OrderOutbox:
     """What waits to be sent to a member; never waits for it."""
 
     #: The oldest are dropped beyond it: orders are repeated.
@@ -85,7 +85,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
         self._config = config
         self._clock = clock
         self.fleet = Fleet(config, clock())
-        self._outboxes: dict[Member, Outbox] = {}
+        self._outboxes: dict[Member, OrderOutbox] = {}
         self._wake = asyncio.Event()
         self._joined = pb.JoinResponse(
             joined=pb.Joined(
@@ -123,7 +123,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             log.warning("refused a member: %s", error)
             await context.abort(*status_of(error))
             return
-        outbox = self._outboxes[member] = Outbox()
+        outbox = self._outboxes[member] = OrderOutbox()
         outbox.send(self._joined)
         self._wake.set()
         reader = asyncio.create_task(self._read(member, requests, outbox))
@@ -137,7 +137,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             reader.cancel()
             del self._outboxes[member]
 
-    async def _read(self, member: Member, requests: AsyncIterator[pb.JoinRequest], outbox: Outbox) -> None:
+    async def _read(self, member: Member, requests: AsyncIterator[pb.JoinRequest], outbox: OrderOutbox) -> None:
         try:
             async for request in requests:
                 self.fleet.receive(member, request, self._clock())

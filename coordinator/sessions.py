@@ -19,7 +19,7 @@ from speculation.planning.plan_chooser import coarse
 #: A drafter that is given a session reads the prompt first: for so long, silence is no broken promise.
 PROMPT_SECONDS: Final = 5.0
 #: An order that is not obeyed after so long was refused.
-OBEY_SECONDS: Final = 2.0
+ORDER_TIMEOUT_SECONDS: Final = 2.0
 #: A session's own acceptance with a drafter model that it left is remembered for so long.
 _MEMORY_SECONDS: Final = 60.0
 #: Where nothing is known: of a target's step, and of a drafter's token.
@@ -58,7 +58,7 @@ class FleetSession:
         self.wanted: tuple[Seat, ...] | None = None
         self._dwell_seconds = config.placement.dwell_seconds
         self._moved_at = now if facts.links else -config.placement.dwell_seconds
-        self._asked_at = self._ordered_at = now - OBEY_SECONDS
+        self._asked_at = self._ordered_at = now - ORDER_TIMEOUT_SECONDS
         self._linked_at = now
         self._drafted = (0, facts.costs.drafted_steps if facts.costs else 0)  # tokens, steps: when linked
         self._own_rates: dict[str, tuple[float, float]] = {}  # by drafter model: rate, when
@@ -69,12 +69,12 @@ class FleetSession:
 
     # ---- what is learned ----------------------------------------------------------------------------------------
 
-    def observe(
+    def observe_report(
         self, verifier: Member, facts: SessionFacts, knowledge: Knowledge, loads: Mapping[str, int], now: float
     ) -> None:
         """The next report. ``verifier`` may have registered again since the last one."""
         before, self.facts, self.verifier = self.facts, facts, verifier
-        self.trend.observe(facts, now)
+        self.trend.observe_facts(facts, now)
         drafted_steps = facts.costs.drafted_steps if facts.costs else 0
         if set(facts.links) != set(before.links) or facts.steps < before.steps:
             self._linked_at = self._moved_at = now
@@ -88,7 +88,7 @@ class FleetSession:
         if new_steps > 0 and drafted_steps - self._drafted[1] >= ENOUGH_STEPS:
             rate = _mean_rate(facts.costs)
             self._own_rates[link.model] = (rate, now)
-            knowledge.pairs.observe(link.model, verifier.model, rate, new_steps)
+            knowledge.pairs.observe_rate(link.model, verifier.model, rate, new_steps)
         self._judge(link, before, knowledge, loads, now)
 
     def _judge(
@@ -104,7 +104,7 @@ class FleetSession:
         promised = predict(coarse(costs), plan).tokens_per_step - 1
         gained = (facts.committed - before.committed) / steps - 1
         drafter = drafter_of(self.verifier, link)
-        knowledge.credits.setdefault(drafter, Credit(now)).observe(gained, promised, steps, now)
+        knowledge.credits.setdefault(drafter, Credit(now)).observe_gain(gained, promised, steps, now)
 
     # ---- what is expected ---------------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class FleetSession:
         reported = [seat_of(self.verifier, links[number]) for number in self.facts.links if number in links]
         current = tuple(reported)
         if self.wanted is not None:
-            if now < self._asked_at + OBEY_SECONDS:
+            if now < self._asked_at + ORDER_TIMEOUT_SECONDS:
                 current = self.wanted  # the report may be older than the order
             else:
                 current = tuple(sorted(reported, key=lambda seat: (seat not in (self.wanted or ()), seat)))

@@ -30,7 +30,7 @@ def status_of_fleet(fleet: Fleet, now: float) -> pb.StatusResponse:
         _drafter(fleet, member, links.pop(member.instance, []), loads, now) for member in fleet.registry.drafters
     ]
     # Drafters that dialled a verifier without joining the coordinator draft all the same.
-    members += [_stranger(fleet, instance, found, loads) for instance, found in links.items()]
+    members += [_unregistered_drafter(fleet, instance, found, loads) for instance, found in links.items()]
     sessions = [_session(session, loads) for session in list(fleet.sessions.values())[:SESSIONS]]
     members.sort(key=lambda member: (not member.HasField("verifier"), member.name))
     return pb.StatusResponse(
@@ -84,7 +84,7 @@ def _drafter(
     return status
 
 
-def _stranger(
+def _unregistered_drafter(
     fleet: Fleet, instance: str, links: list[tuple[Member, LinkFacts]], loads: Counter[str]
 ) -> pb.MemberStatus:
     """A drafter of which only verifiers tell."""

@@ -35,7 +35,7 @@ class Rate:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
-    def observe(self, total: int, now: float) -> None:
+    def observe_total(self, total: int, now: float) -> None:
         if self._seen and total < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((now, total))
@@ -55,12 +55,12 @@ class LinkRates:
     def __init__(self) -> None:
         self._rates: dict[int, tuple[Rate, Rate]] = {}
 
-    def observe(self, links: Mapping[int, LinkFacts], now: float) -> None:
+    def observe_links(self, links: Mapping[int, LinkFacts], now: float) -> None:
         """A report. Streams that ended are forgotten."""
         self._rates = {number: self._rates.get(number) or (Rate(), Rate()) for number in links}
         for number, (drafted, accepted) in self._rates.items():
-            drafted.observe(links[number].draft_tokens, now)
-            accepted.observe(links[number].accepted, now)
+            drafted.observe_total(links[number].draft_tokens, now)
+            accepted.observe_total(links[number].accepted, now)
 
     def of(self, link: int) -> tuple[float, float]:
         """Those of a stream: verified, accepted."""
@@ -88,7 +88,7 @@ class Trend:
         self._next = 0.0
         self.history: deque[float] = deque(maxlen=samples)
 
-    def observe(self, facts: SessionFacts, now: float) -> None:
+    def observe_facts(self, facts: SessionFacts, now: float) -> None:
         sample = _Sample(now, facts.committed, facts.steps, facts.draft_tokens, facts.accepted)
         if self._recent and _goes_back(self._recent[-1], sample):
             self._recent.clear()
@@ -146,7 +146,7 @@ class PairAcceptance:
     def __init__(self) -> None:
         self._rates: dict[tuple[str, str], float] = {}
 
-    def observe(self, drafter: str, target: str, rate: float, steps: int) -> None:
+    def observe_rate(self, drafter: str, target: str, rate: float, steps: int) -> None:
         """``steps`` more steps with drafts, in a session where now ``rate`` of the tokens agree."""
         before = self._rates.get((drafter, target), PRIOR_ACCEPTANCE)
         if len(self._rates) >= _PAIRS and (drafter, target) not in self._rates:
@@ -170,7 +170,7 @@ class Credit:
         self._gained = self._promised = 0.0
         self._at = now
 
-    def observe(self, gained: float, promised: float, steps: int, now: float) -> None:
+    def observe_gain(self, gained: float, promised: float, steps: int, now: float) -> None:
         """In ``steps`` steps the session gained so many tokens per step, where so many were promised."""
         keep = self._kept(now) * _CREDIT_DECAY**steps
         share = (1 - _CREDIT_DECAY**steps) / (1 - _CREDIT_DECAY)

@@ -15,11 +15,14 @@ from drafter_service.fleet_member import DrafterMember
 from drafter_service.settings import DrafterSettings
 from transport.address import Address
 from transport.hosting import SelfStarting
-from transport.joining import Whereabouts
+from transport.joining import AddressSource
 
 
 class DrafterActor(SelfStarting):
-    """See the module. ``host``: asked for this machine's address, for people to see."""
+    """A drafter that starts itself and comes back after a failure.
+
+    ``host``: asked for this machine's address, for people to see.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class DrafterActor(SelfStarting):
         settings: DrafterSettings,
         *,
         host: Callable[[], str],
-        coordinator: Whereabouts,
+        coordinator: AddressSource,
         placed: Mapping[str, object] | None = None,
     ) -> None:
         self.settings = settings

@@ -28,7 +28,7 @@ from transport.status import explain
 log = logging.getLogger(__name__)
 
 #: The verifier pings: a link that is silent for so long, in seconds, is dead, though TCP would wait for minutes.
-SILENCE_SECONDS = 3.0
+VERIFIER_SILENCE_SECONDS = 3.0
 #: In which a call that broke tells why, in seconds.
 _LAST_WORDS_SECONDS = 0.5
 
@@ -133,11 +133,11 @@ class DrafterClient:
         # By read and write, not by iterators: grpc.aio leaves those behind, half run, when a call is cancelled.
         while True:
             try:
-                async with asyncio.timeout(SILENCE_SECONDS):
+                async with asyncio.timeout(VERIFIER_SILENCE_SECONDS):
                     message = await call.read()
             except TimeoutError as error:
                 raise ConnectionFailedError(
-                    f"the verifier at {self._verifier} has been silent for {SILENCE_SECONDS:g} s"
+                    f"the verifier at {self._verifier} has been silent for {VERIFIER_SILENCE_SECONDS:g} s"
                 ) from error
             if not isinstance(message, pb.AssistResponse):
                 return  # the end of the stream

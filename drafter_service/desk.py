@@ -36,7 +36,7 @@ class DeskSession:
         self._moves: deque[Move] = deque()
 
     @property
-    def usual(self) -> bool:
+    def is_typical_batch(self) -> bool:
         """Whether its coming batch takes what the model's usually do.
 
         Its first has the prompt to read besides, and the enumeration of psi takes many times as long.

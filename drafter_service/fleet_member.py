@@ -13,7 +13,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, WrongServiceError
 from transport.address import Address
 from transport.backoff import Backoff
-from transport.joining import CoordinatorLink, Whereabouts
+from transport.joining import AddressSource, CoordinatorLink
 from transport.limits import PROTOCOL_VERSION
 from transport.version import VERSION
 
@@ -26,7 +26,7 @@ class DrafterMember:
     def __init__(
         self,
         drafter: Drafter,
-        coordinator: Whereabouts,
+        coordinator: AddressSource,
         *,
         instance: str,
         name: str,
@@ -57,7 +57,7 @@ class DrafterMember:
             notes=drafter.notes if isinstance(drafter, HasNotes) else (),
         )
         self._link = CoordinatorLink(
-            coordinator, registration, self.report, self.obey, on_joined=on_joined, backoff=backoff
+            coordinator, registration, self.report, self.carry_out, on_joined=on_joined, backoff=backoff
         )
 
     async def run(self) -> None:
@@ -86,7 +86,7 @@ class DrafterMember:
         )
         return pb.JoinRequest(drafter=report)
 
-    def obey(self, order: pb.JoinResponse) -> None:
+    def carry_out(self, order: pb.JoinResponse) -> None:
         """Assist exactly the verifiers named. Raises InputError for something that is no address."""
         if order.WhichOneof("message") != "attach":
             return

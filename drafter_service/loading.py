@@ -10,7 +10,7 @@ from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
 from language_models.weights import Progress, home
 
-LOOKUP = "lookup"
+LOOKUP_MODEL = "lookup"
 
 
 def load_drafter(
@@ -26,7 +26,7 @@ def load_drafter(
 
     Raises InputError, ModelError.
     """
-    if model == LOOKUP:
+    if model == LOOKUP_MODEL:
         return LookupDrafter()
     if dtype == "auto" and device in ("auto", "cpu"):
         on_cpu = device == "cpu" or not torch.cuda.is_available()

@@ -30,7 +30,7 @@ LOOK_BACK_TOKENS = 4
 
 
 class ModelDraftSource:
-    """See the module. ``noise``: of the model's vocabulary."""
+    """Drafts text with a language model. ``noise``: of the model's vocabulary."""
 
     def __init__(self, model: CausalLM, noise: RaceNoise, offer: SessionOffer) -> None:
         self._model = model

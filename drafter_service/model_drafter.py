@@ -45,7 +45,7 @@ class ModelDrafter:
         return offer.vocab_hash if offer.rule.proposes and offer.vocab_hash not in self.targets else ""
 
     def learn_vocabulary(self, content_hash: str, table: bytes) -> None:
-        self.targets.add(content_hash, table)
+        self.targets.add_table(content_hash, table)
 
     def open(self, offer: SessionOffer) -> DraftSource:
         if offer.rule.proposes:

@@ -27,7 +27,7 @@ from speculation.verification.rejection import draft_stream
 
 
 class ProposingSource(ModelDraftSource):
-    """See the module."""
+    """Drafts tokens of the target's vocabulary, each with the distribution that it was drawn from."""
 
     #: How many of the likeliest tokens are drawn from, where the plan leaves it to the rule.
     TOP_K = 256

@@ -26,7 +26,7 @@ from speculation.verification.string_rejection import DEPTH, check_enumeration, 
 
 
 class StringProposingSource(ProposingSource):
-    """See the module."""
+    """Drafts target tokens with psi, summed over the drafter's tokenisations of each."""
 
     #: At each of DEPTH levels.
     TOP_K = 16

@@ -52,7 +52,7 @@ class TargetVocabularies:
         known = content_hash in self._views or content_hash == self._own.content_hash
         return known or (self._file(content_hash) or Path()).is_file()
 
-    def add(self, content_hash: str, table: bytes) -> None:
+    def add_table(self, content_hash: str, table: bytes) -> None:
         """A table came. Raises ProtocolError if it is not that vocabulary's."""
         self._views[content_hash] = TargetView(self._own, vocab_of_table(table, content_hash=content_hash))
         if (file := self._file(content_hash)) is not None:

@@ -53,7 +53,7 @@ class VerifierLink:
                     self._decline(message.offer.session, error)
                     return
             case "vocabulary":
-                table = self._waiting.add(message.vocabulary)
+                table = self._waiting.add_chunk(message.vocabulary)
                 if table is not None:
                     task = asyncio.create_task(self._learn(message.vocabulary.vocab_hash, table))
                     self._learning.add(task)
@@ -122,9 +122,9 @@ class VerifierLink:
                 await self._work.wait()
                 continue
             try:
-                started, usual = time.perf_counter(), session.usual
+                started, is_typical_batch = time.perf_counter(), session.is_typical_batch
                 draft = await loop.run_in_executor(self._thread, session.prepare())
-                if usual:
+                if is_typical_batch:
                     self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
             except DragomanError as error:
                 if self._desk.get(session.name) is session:

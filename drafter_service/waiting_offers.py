@@ -30,7 +30,7 @@ class WaitingOffers:
         """The session is over, or offered anew."""
         self._offers.pop(session, None)
 
-    def add(self, chunk: pb.VocabularyChunk) -> bytes | None:
+    def add_chunk(self, chunk: pb.VocabularyChunk) -> bytes | None:
         """The table, once its last part is here. Raises ProtocolError for parts not asked for, or out of order."""
         if chunk.vocab_hash not in self._asked:
             raise ProtocolError(f"a vocabulary that was not asked for, {chunk.vocab_hash[:12]!r}")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from drafter_service.loading import LOOKUP
+from drafter_service.loading import LOOKUP_MODEL
 from dragoman.client import Client
 from dragoman.completion import Completion
 from dragoman.loading import show_licence
@@ -28,7 +28,7 @@ from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams
 
 #: Plan of a target that shares the processors of one machine with its drafter: one works while the other waits.
-TAKING_TURNS = (
+TAKING_TURNS_OPTIONS = (
     "--no-adaptive",
     "--width=8",
     "--lookahead=8",
@@ -129,7 +129,7 @@ def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
     """Run and show it; returns whether every text was identical. Raises DragomanError."""
     check_max_tokens(config.max_tokens)
     for model in (config.target, config.drafter):
-        if model != LOOKUP:
+        if model != LOOKUP_MODEL:
             show_licence(model)
             with progress_bar() as progress:  # converting is slow and belongs on this terminal, not a child's
                 resolve(model, progress=progress)
@@ -206,7 +206,7 @@ def _verifier_arguments(config: DemoConfig) -> list[str]:
         f"--device={config.device}",
         f"--dtype={config.target_dtype}",
         f"--threads={config.target_threads}",
-        *TAKING_TURNS,
+        *TAKING_TURNS_OPTIONS,
     ]
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from drafter_service.draft_prompts import template_notes
-from drafter_service.loading import LOOKUP
+from drafter_service.loading import LOOKUP_MODEL
 from dragoman.loading import show_licence
 from dragoman.terminal import progress_bar
 from language_models.config import ModelConfig
@@ -27,7 +27,7 @@ from speculation.text.byte_vocab import intersection
 GOOD_SHARE = 0.5
 
 
-class Verdict(enum.Enum):
+class PairVerdict(enum.Enum):
     GOOD = "good pair"
     WORKS = "works, but"
     CANNOT = "cannot work"
@@ -64,14 +64,14 @@ class Diagnosis:
     remarks: list[str] = field(default_factory=list)
 
     @property
-    def verdict(self) -> Verdict:
-        return Verdict.CANNOT if self.cannot else Verdict.WORKS if self.remarks else Verdict.GOOD
+    def verdict(self) -> PairVerdict:
+        return PairVerdict.CANNOT if self.cannot else PairVerdict.WORKS if self.remarks else PairVerdict.GOOD
 
 
 def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
     """Examine both. Raises ModelError if one cannot be examined at all."""
     target = Examined.of(target_name)
-    drafter = None if drafter_name == LOOKUP else Examined.of(drafter_name)
+    drafter = None if drafter_name == LOOKUP_MODEL else Examined.of(drafter_name)
     found = Diagnosis(target, drafter)
     if target.config.cannot_roll_back:
         found.cannot.append(f"the target has {target.config.cannot_roll_back} layers, which cannot be rolled back")
@@ -119,7 +119,7 @@ def show(found: Diagnosis, console: Console) -> None:
     table = Table(show_header=True, title="Target and drafter", title_justify="left")
     table.add_column("")
     table.add_column(f"target\n{found.target.name}", overflow="fold")
-    table.add_column(f"drafter\n{found.drafter.name if found.drafter else LOOKUP}", overflow="fold")
+    table.add_column(f"drafter\n{found.drafter.name if found.drafter else LOOKUP_MODEL}", overflow="fold")
     rows = [_column(found.target), _column(found.drafter) if found.drafter else ["-"] * len(_LABELS)]
     for label, *cells in zip(_LABELS, *rows, strict=True):
         table.add_row(label, *cells)
@@ -135,7 +135,7 @@ def show(found: Diagnosis, console: Console) -> None:
     for examined in (found.target, found.drafter):
         for line in _details(examined) if examined else ():
             console.print(Text(line), soft_wrap=whole_lines)
-    colour = {Verdict.GOOD: "green", Verdict.WORKS: "yellow", Verdict.CANNOT: "red"}[found.verdict]
+    colour = {PairVerdict.GOOD: "green", PairVerdict.WORKS: "yellow", PairVerdict.CANNOT: "red"}[found.verdict]
     words = found.cannot or found.remarks
     colon = ":" if found.cannot or len(words) > 1 else ""
     ending = "".join(f"\n- {word}" for word in words) if len(words) > 1 else f" {words[0]}" if words else ""

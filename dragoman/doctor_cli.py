@@ -16,9 +16,9 @@ def doctor(
     """Will this target and this drafter work together? Exit code 3 if not."""
     from rich.console import Console
 
-    from dragoman.doctor import Verdict, diagnose, show
+    from dragoman.doctor import PairVerdict, diagnose, show
 
     found = diagnose(target, drafter)
     show(found, Console())
-    if found.verdict is Verdict.CANNOT:
+    if found.verdict is PairVerdict.CANNOT:
         raise typer.Exit(3)

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +220,6 @@ def serve_drafter(
 
     seconds_per_token = drafter.measure()
     instance = new_instance()
-    name = name or default_name(drafter.model_name, f"#{instance[:4]}")
     speed = f"with {drafter.model_name}"
     if (milliseconds := f"{seconds_per_token * 1000:.1f}") != "0.0":  # to look something up takes no time
         speed += f" ({milliseconds} ms a token)"
@@ -233,38 +232,27 @@ def serve_drafter(
         words = f"joined the fleet of the coordinator at {dialled} {speed}"
         _say_ready(words, ready_json, coordinator=str(dialled), seconds_per_token=seconds_per_token)
 
+    common: dict[str, Any] = {
+        "name": name or default_name(drafter.model_name, f"#{instance[:4]}"),
+        "instance": instance,
+        "max_sessions": max_sessions,
+        "seconds_per_token": seconds_per_token,
+    }
     client: DrafterClient | DrafterMember
     if fleet:
-        client = DrafterMember(
-            drafter,
-            dialled,
-            name=name,
-            instance=instance,
-            max_sessions=max_sessions,
-            seconds_per_token=seconds_per_token,
-            on_joined=on_joined,
-        )
+        client = DrafterMember(drafter, dialled, on_joined=on_joined, **common)
     else:
-        client = DrafterClient(
-            drafter,
-            dialled,
-            name=name,
-            instance=instance,
-            max_sessions=max_sessions,
-            seconds_per_token=seconds_per_token,
-            on_connected=on_connected,
-        )
+        client = DrafterClient(drafter, dialled, on_connected=on_connected, **common)
+    asyncio.run(_until_signal(client.run()))
 
-    async def until_signal() -> None:
-        running = asyncio.create_task(client.run())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        try:
-            await running
-        except asyncio.CancelledError:
-            return
 
-    asyncio.run(until_signal())
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Cancelled by SIGINT or SIGTERM, which is an orderly end."""
+    running = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
 
 
 def serve_coordinator(config: CoordinatorConfig, address: Address, *, ready_json: bool = False) -> None:

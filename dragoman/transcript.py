@@ -73,7 +73,10 @@ class Writer(NamedTuple):
 
 
 class Transcript:
-    """See the module. Invariant: what ``on_chunk`` saw, joined, is ``completion.data``, and no byte comes twice."""
+    """One completion as it comes, from one verifier or several.
+
+    Invariant: what ``on_chunk`` saw, joined, is ``completion.data``, and no byte comes twice.
+    """
 
     def __init__(
         self,

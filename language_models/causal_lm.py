@@ -47,7 +47,7 @@ PREFILL_CHUNK = 512
 
 
 class CausalLM:
-    """See the module. Never changed after loading; sessions differ in their caches only."""
+    """A causal language model, loaded and tested. Never changed after loading; sessions differ in their caches only."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, name: str, dtype_name: str) -> None:
         self.name = name

@@ -40,7 +40,7 @@ class Rendered:
 
 
 class ChatTemplate:
-    """See the module."""
+    """Renders a conversation as the prompt that a model was trained on."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

@@ -30,7 +30,10 @@ from speculation.text.byte_vocab import ByteVocab
 
 
 class TextTokenizer:
-    """See the module. Make it with ``from_pretrained``. ``end_ids``: also those that the model does not have."""
+    """A model's tokenizer with exact bytes for every token.
+
+    Make it with ``from_pretrained``. ``end_ids``: also those that the model does not have.
+    """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, vocab: ByteVocab, end_ids: Sequence[int], description: Description

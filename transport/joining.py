@@ -25,7 +25,7 @@ from transport.status import explain
 log = logging.getLogger(__name__)
 
 #: The coordinator says something every second: one that is silent for so long, in seconds, is dead or frozen.
-SILENCE_SECONDS = 4.0
+COORDINATOR_SILENCE_SECONDS = 4.0
 #: Whatever the coordinator asks for, reports are this far apart, in seconds.
 SHORTEST_REPORT, LONGEST_REPORT = 0.05, 2.0
 #: Seconds that a goodbye may take.
@@ -33,7 +33,7 @@ LEAVE_SECONDS = 0.5
 
 #: An address, or someone to ask for it whenever the link is to be opened: a coordinator may come back elsewhere.
 #: Who is asked may raise DragomanError, and is asked again later.
-Whereabouts = Address | Callable[[], Awaitable[Address]]
+AddressSource = Address | Callable[[], Awaitable[Address]]
 
 
 class CoordinatorLink:
@@ -46,20 +46,20 @@ class CoordinatorLink:
 
     def __init__(
         self,
-        coordinator: Whereabouts,
+        coordinator: AddressSource,
         registration: pb.Registration,
         report: Callable[[], pb.JoinRequest],
         on_order: Callable[[pb.JoinResponse], None],
         *,
         on_joined: Callable[[pb.Joined], None] = lambda joined: None,
         backoff: Backoff | None = None,
-        silence_seconds: float = SILENCE_SECONDS,
+        silence_seconds: float = COORDINATOR_SILENCE_SECONDS,
     ) -> None:
         self.joined = False
         #: Why the coordinator refuses this member, unless it took it in before.
         self.refusal: DragomanError | None = None
         self._was_joined = False
-        self._whereabouts = coordinator
+        self._address_source = coordinator
         self._coordinator = coordinator if isinstance(coordinator, Address) else None
         self._registration = registration
         self._report = report
@@ -101,8 +101,8 @@ class CoordinatorLink:
     async def _join_once(self) -> None:
         self._may_report.clear()
         self._leaving.clear()
-        if not isinstance(self._whereabouts, Address):
-            self._coordinator = await self._whereabouts()
+        if not isinstance(self._address_source, Address):
+            self._coordinator = await self._address_source()
         assert self._coordinator is not None
         async with open_channel(self._coordinator) as channel:
             call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()

@@ -13,7 +13,7 @@ from typing import Any
 
 from transport.address import Address
 from transport.hosting import SelfStarting
-from transport.joining import Whereabouts
+from transport.joining import AddressSource
 from transport.sizes import parse_size
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
@@ -24,7 +24,7 @@ from verifier_service.verifier import Verifier
 
 
 class VerifierActor(SelfStarting):
-    """See the module.
+    """A verifier that starts itself and comes back after a failure.
 
     ``port`` 0: a free one. ``host``: asked for this machine's address, at which it listens and is reached.
     ``instruments``: asked once for where figures go, given the actor's name.
@@ -37,7 +37,7 @@ class VerifierActor(SelfStarting):
         *,
         port: int = 0,
         host: Callable[[], str],
-        coordinator: Whereabouts,
+        coordinator: AddressSource,
         instruments: Callable[[str], Instruments] = lambda name: NoInstruments(),
         placed: Mapping[str, object] | None = None,
     ) -> None:

@@ -66,11 +66,11 @@ class DrafterLink:
         if asked is None:
             raise ProtocolError(f"a pong to no ping, {pong.number}")
         round_trip = time.monotonic() - asked
-        self.round_trip.observe(round_trip)
+        self.round_trip.observe_value(round_trip)
         if not 0 <= pong.seconds_per_token <= LONGEST_SECONDS:  # nor NaN
             raise ProtocolError(f"seconds_per_token={pong.seconds_per_token} in a pong")
         if pong.seconds_per_token:
-            self._draft_token.observe(pong.seconds_per_token)
+            self._draft_token.observe_value(pong.seconds_per_token)
         return round_trip
 
     @property

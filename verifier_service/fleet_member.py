@@ -12,7 +12,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError
 from transport import codec
 from transport.generation_codec import source_stats_to_wire
-from transport.joining import CoordinatorLink, Whereabouts
+from transport.joining import AddressSource, CoordinatorLink
 from transport.limits import PROTOCOL_VERSION
 from transport.version import VERSION
 from verifier_service.drafter_link import DrafterLink
@@ -26,7 +26,7 @@ class VerifierMember:
     def __init__(
         self,
         verifier: Verifier,
-        coordinator: Whereabouts,
+        coordinator: AddressSource,
         *,
         instance: str,
         name: str,
@@ -47,7 +47,7 @@ class VerifierMember:
             verifier=pb.VerifierKind(address=advertised),
             dtype=engine.dtype_name,
         )
-        self._link = CoordinatorLink(coordinator, registration, self.report, self.obey, on_joined=self._take_in)
+        self._link = CoordinatorLink(coordinator, registration, self.report, self.carry_out, on_joined=self._take_in)
         self._on_joined = on_joined
 
     async def run(self) -> None:
@@ -75,7 +75,7 @@ class VerifierMember:
         )
         return pb.JoinRequest(verifier=report)
 
-    def obey(self, order: pb.JoinResponse) -> None:
+    def carry_out(self, order: pb.JoinResponse) -> None:
         """Carry out an order; one for a session that is over is ignored. Raises InputError for a plan out of range."""
         match order.WhichOneof("message"):
             case "placement":

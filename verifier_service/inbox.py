@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from speculation.drafts.draft_pool import DraftTrie
+from speculation.drafts.draft_pool import DraftPool
 from speculation.protocol.messages import Resync, Span
 from verifier_service.drafter_link import DrafterLink
 
@@ -29,7 +29,7 @@ class Inbox:
     #: Messages and bytes that one drafter may send for one step; a message counts as some bytes more.
     MESSAGES, BYTES, MESSAGE_COST = 1024, 32 << 10, 32
     #: And tokens in all distributions: as many as the pool holds.
-    PAIRS = DraftTrie.MAX_PAIRS
+    PAIRS = DraftPool.MAX_PAIRS
 
     def __init__(self) -> None:
         self._events: deque[tuple[DrafterLink, Event]] = deque()  # whose append and popleft are atomic

@@ -51,7 +51,10 @@ class Pacing:
 
 
 class OpenSession:
-    """See the module. ``wants_drafters``: whether the client allows them. ``vocab_hash``: of the target."""
+    """One completion that is being served.
+
+    ``wants_drafters``: whether the client allows them. ``vocab_hash``: of the target.
+    """
 
     def __init__(
         self,
@@ -173,9 +176,9 @@ class OpenSession:
     def _learn(self, seconds: float, tokens: int) -> None:
         """A step, with all that came between it and the one before, took so long for so many tokens."""
         planned, pacing = self.session.plan.patience, self._pacing
-        pacing.patience.observe(seconds=seconds, tokens=tokens, planned=planned, unanswered=self._unanswered)
+        pacing.patience.observe_step(seconds=seconds, tokens=tokens, planned=planned, unanswered=self._unanswered)
         if pacing.pays is not None and self.planner.plan.width:
-            pacing.pays.observe(seconds=seconds, tokens=tokens)
+            pacing.pays.observe_step(seconds=seconds, tokens=tokens)
 
     def close(self) -> None:
         """Free the KV cache. May be called before the prefill, and twice."""

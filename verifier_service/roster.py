@@ -31,7 +31,10 @@ PING_SECONDS, IDLE_PING_SECONDS = 0.25, 1.0
 
 
 class Roster:
-    """See the module. ``sessions``: those that are open, by name; the verifier keeps the mapping up to date."""
+    """All drafters that are connected, and who of them drafts for which session.
+
+    ``sessions``: those that are open, by name; the verifier keeps the mapping up to date.
+    """
 
     #: Closed sessions remembered, so that a span that crossed the end of its session is not held against anyone.
     REMEMBERED_SESSIONS = 1024

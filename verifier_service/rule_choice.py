@@ -20,7 +20,7 @@ from verifier_service.open_session import OpenSession
 #: Draft tokens, or sessions, after which a rule counts as tried; and draft tokens at which the counts are halved.
 TRIED, TRIED_SESSIONS, REMEMBERED = 64, 8, 4096
 #: Rejection must be so many times as fast as the race.
-WORTHWHILE = 1.02
+CLEARLY_FASTER = 1.02
 #: Bytes per committed token, both ways, beyond which it is not taken.
 MOST_BYTES = 1000.0
 #: The other rule gets every n-th session.
@@ -36,7 +36,7 @@ class _Record:
     committed_tokens: float = 0.0
     wire_bytes: float = 0.0
 
-    def add(self, other: _Record) -> None:
+    def merge(self, other: _Record) -> None:
         """Sessions that are over; older ones count less and less."""
         if self.draft_tokens > REMEMBERED:
             for name in self.__slots__:
@@ -59,7 +59,7 @@ class _Record:
 
 
 class RuleChoice:
-    """See the module. What is known is kept by the drafters' vocabularies."""
+    """The rule for requests under ``auto``. What is known is kept by the drafters' vocabularies."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[str, Rule], _Record] = {}
@@ -74,12 +74,12 @@ class RuleChoice:
         race, rejection = (self._known(vocabularies, rule) for rule in (Rule.RACE, Rule.REJECTION))
         if not (race.tried and rejection.tried):
             return Rule.REJECTION if race.tried else Rule.RACE
-        faster = rejection.tokens_per_second >= WORTHWHILE * race.tokens_per_second
+        faster = rejection.tokens_per_second >= CLEARLY_FASTER * race.tokens_per_second
         pays = faster and rejection.bytes_per_token <= MOST_BYTES
         retry = self._sessions[vocabularies] % RETRY_EVERY == 0
         return Rule.REJECTION if pays != retry else Rule.RACE
 
-    def observe(self, opened: OpenSession) -> None:
+    def observe_session(self, opened: OpenSession) -> None:
         """A session is over. It counts for the vocabularies of all drafters that it had at some time."""
         stats, rule = opened.session.stats, opened.session.request.rule
         figures = opened.figures
@@ -87,10 +87,10 @@ class RuleChoice:
         seconds, tokens = figures.decode_seconds, figures.decode_tokens
         session = _Record(1, stats.draft_tokens, seconds, tokens, opened.new_tokens, wire_bytes)
         for vocabulary in opened.drafters.vocabularies - {""}:
-            self._records.setdefault((vocabulary, rule), _Record()).add(session)
+            self._records.setdefault((vocabulary, rule), _Record()).merge(session)
 
     def _known(self, vocabularies: frozenset[str], rule: Rule) -> _Record:
         total = _Record()
         for vocabulary in vocabularies:
-            total.add(self._records.get((vocabulary, rule), _Record()))
+            total.merge(self._records.get((vocabulary, rule), _Record()))
         return total

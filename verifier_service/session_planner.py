@@ -69,7 +69,7 @@ class SessionPlanner:
         first_choices = stats.first_choices - self._seen.first_choices
         accepted = stats.accepted_first_choices - self._seen.accepted_first_choices
         self._seen = dataclasses.replace(stats)
-        self._step_fit.observe(draft_tokens, seconds)
+        self._step_fit.observe_point(draft_tokens, seconds)
         self._acceptance.observe_step(first_choices, accepted)
         self._drafted_steps += first_choices > 0
         self._steps += 1

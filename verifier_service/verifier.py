@@ -1,6 +1,6 @@
 """The verifier: sessions of clients, drafters that attach to them, one engine thread that steps them in turn.
 
-The target never waits for a stranger: a session steps with whatever its pool holds, and nothing a drafter does or
+The target never waits for a drafter: a session steps with whatever its pool holds, and nothing a drafter does or
 omits can hold it up. All engine work goes through one single-threaded executor, first come first served, so every
 session with work gets its turn.
 """
@@ -46,7 +46,9 @@ Events = asyncio.Queue[GenerationEvent | BaseException]
 
 
 class Verifier:
-    """See the module. Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on.
+    """A target that serves completions.
+
+    Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on.
 
     Raises InputError for a plan of steps that are too wide for the engine.
     """
@@ -181,7 +183,7 @@ class Verifier:
             while finish_reason is None:
                 finish_reason = await self._step(opened, events, meter)
             events.put_nowait(self._finished(opened, finish_reason))
-            self._rules.observe(opened)
+            self._rules.observe_session(opened)
             meter.finished()
             completion_tokens = count_of(len(opened.session.token_ids), "token")
             opened.log.info("ends with %s (%s)", completion_tokens, finish_reason)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Final
 
-from dragoman.ray_fleet.config import Place
+from dragoman.ray_fleet.config import NodeNeeds
 from dragoman.ray_fleet.nodes import Node, alive, may_grow, problem_of, wait_for_nodes, with_room
 from dragoman.ray_fleet.room import Ask, Lack, lack_of
 from dragoman.ray_fleet.standing import Standing
@@ -42,7 +42,7 @@ class Admission:
         """Whether the cluster may add nodes by itself, once actors wait for them."""
         return may_grow(alive(self._ray))
 
-    def await_nodes(self, places: Sequence[Place], seconds: float) -> None:
+    def await_nodes(self, places: Sequence[NodeNeeds], seconds: float) -> None:
         """Until there is a node for each. Raises DragomanError."""
         wait_for_nodes(self._ray, places, seconds, note=self._note)
 

@@ -30,7 +30,7 @@ Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NodeNeeds:
     """What an actor needs of a node. ``resources``: of Ray's logical ones."""
 
     name: str
@@ -59,8 +59,8 @@ class Group(Settings):
     labels: Labels = Field(default={})
 
     @property
-    def place(self) -> Place:
-        return Place(self.name, self.labels, {"CPU": self.num_cpus, "GPU": self.num_gpus})
+    def place(self) -> NodeNeeds:
+        return NodeNeeds(self.name, self.labels, {"CPU": self.num_cpus, "GPU": self.num_gpus})
 
     def _service(self, model: type[_S]) -> _S:
         """The settings of the service among these. Ray does not hide GPUs from an actor that asked for none."""
@@ -102,9 +102,9 @@ class CoordinatorSettings(Settings):
     settings: CoordinatorConfig = CoordinatorConfig()
 
     @property
-    def place(self) -> Place:
+    def place(self) -> NodeNeeds:
         on_head = {} if self.labels else {HEAD: 0.001}
-        return Place("coordinator", self.labels, {"CPU": self.num_cpus, **on_head})
+        return NodeNeeds("coordinator", self.labels, {"CPU": self.num_cpus, **on_head})
 
 
 class FleetFile(Settings):
@@ -121,7 +121,7 @@ class FleetFile(Settings):
         return [*self.targets, *self.drafters]
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[NodeNeeds]:
         return [self.coordinator.place, *(group.place for group in self.groups if group.replicas)]
 
     def mistakes(self) -> Iterator[Mistake]:

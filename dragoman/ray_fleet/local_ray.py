@@ -56,7 +56,10 @@ class _Process:
 
 @dataclass(frozen=True, slots=True)
 class LocalRay:
-    """See the module. ``auth_mode``: what RAY_AUTH_MODE was when it was started; the first process is the head."""
+    """A Ray cluster of this machine alone.
+
+    ``auth_mode``: what RAY_AUTH_MODE was when it was started; the first process is the head.
+    """
 
     address: Address
     auth_mode: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from dragoman.ray_fleet.config import HEAD, Place
+from dragoman.ray_fleet.config import HEAD, NodeNeeds
 from dragoman.ray_fleet.labels import fulfils
 from speculation.errors import DragomanError
 
@@ -35,7 +35,7 @@ class Node:
         labels = {name: value for name, value in told["Labels"].items() if name != _OWN_LABEL}
         return cls(told["NodeManagerAddress"], labels, told["Resources"], told["Resources"] if free is None else free)
 
-    def fulfils(self, place: Place) -> bool:
+    def fulfils(self, place: NodeNeeds) -> bool:
         """Whether it is the kind of node that the place asks for, however large and busy it is."""
         labelled = all(fulfils(self.labels.get(name), value) for name, value in place.labels.items())
         return labelled and (HEAD not in place.resources or HEAD in self.resources)
@@ -51,7 +51,7 @@ class Node:
         return f"{self.host} ({labels}; {cpus:g} CPU, {gpus:g} GPU)"
 
 
-def problem_of(place: Place, nodes: Sequence[Node]) -> str:
+def problem_of(place: NodeNeeds, nodes: Sequence[Node]) -> str:
     """Why no node can host such an actor; "" if one can, once what runs there leaves room."""
     labelled = [
         node for node in nodes if all(fulfils(node.labels.get(name), value) for name, value in place.labels.items())
@@ -89,7 +89,7 @@ def may_grow(nodes: Sequence[Node]) -> bool:
 
 
 def wait_for_nodes(
-    ray: ModuleType, places: Sequence[Place], seconds: float, *, note: Callable[[str], None] = lambda words: None
+    ray: ModuleType, places: Sequence[NodeNeeds], seconds: float, *, note: Callable[[str], None] = lambda words: None
 ) -> None:
     """Until every place has a node that can host it. Raises DragomanError naming the first that has none."""
     until = time.monotonic() + seconds

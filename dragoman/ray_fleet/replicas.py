@@ -12,7 +12,7 @@ from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from drafter_service.actor import DrafterActor
 from dragoman.ray_fleet.cluster import NAMESPACE
-from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, Group, Place, Target
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, Group, NodeNeeds, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address
 from dragoman.ray_fleet.metrics import RayInstruments
 from verifier_service.actor import VerifierActor
@@ -83,7 +83,7 @@ def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int, *,
     return made.remote(replica.name, settings, port=port, **common, instruments=RayInstruments)
 
 
-def _options(name: str, place: Place) -> dict[str, Any]:
+def _options(name: str, place: NodeNeeds) -> dict[str, Any]:
     needed = dict(place.resources)
     return {
         "name": name,

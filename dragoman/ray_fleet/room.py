@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dragoman.ray_fleet.config import Place
+from dragoman.ray_fleet.config import NodeNeeds
 from dragoman.ray_fleet.nodes import Node
 
 #: Ray counts in steps of this size.
@@ -23,7 +23,7 @@ class Ask:
     those of the place hold that run already, by name and resource."""
 
     words: str
-    place: Place
+    place: NodeNeeds
     count: int
     kept: Mapping[str, Mapping[str, float]]
 
@@ -128,7 +128,7 @@ def _lack(ask: Ask, left: Sequence[Mapping[str, float]], hosts: Sequence[Node]) 
     return Lack(ask, resource, free, sum(node.resources.get(resource, 0) for node in hosts), never=False, now=free)
 
 
-def _short_of(place: Place, left: Mapping[str, float]) -> str | None:
+def _short_of(place: NodeNeeds, left: Mapping[str, float]) -> str | None:
     return next((name for name, needed in place.resources.items() if left.get(name, 0) < needed - _STEP / 2), None)
 
 

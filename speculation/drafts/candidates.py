@@ -15,13 +15,13 @@ from typing import Self
 
 from speculation.drafts.draft_node import NO_TRUST
 from speculation.drafts.draft_path import DraftPath
-from speculation.drafts.draft_pool import DraftTrie
+from speculation.drafts.draft_pool import DraftPool
 from speculation.source import DRAFTER, Source
 from speculation.text.byte_vocab import ByteVocab
 from speculation.text.retokenize import retokenize
 
 #: Bytes of draft that one candidate token may need, to bound the work of a step.
-BYTES_PER_TOKEN = 16
+DRAFT_BYTES_PER_TOKEN = 16
 #: Branches that one step retokenises at most.
 MAX_BRANCHES = 8
 ROOT = -1
@@ -93,7 +93,7 @@ class CandidateBuilder:
 
     def build(
         self,
-        pool: DraftTrie,
+        pool: DraftPool,
         tail: Sequence[int],
         *,
         width: int,
@@ -110,7 +110,7 @@ class CandidateBuilder:
         found: list[_Node] = []
         first: list[_Node] = []
         root = _Node(None, ROOT, 1.0)
-        for path in itertools.islice(pool.branches(limit=width * BYTES_PER_TOKEN, trust=trust), MAX_BRANCHES):
+        for path in itertools.islice(pool.branches(limit=width * DRAFT_BYTES_PER_TOKEN, trust=trust), MAX_BRANCHES):
             if found and path.turning_chance <= self._least(found, width, threshold):
                 break
             sent = self._add(root, path, tail, width, found)

@@ -37,8 +37,11 @@ class SpanFate(enum.Enum):
 Place = DraftNode
 
 
-class DraftTrie:
-    """See the module. ``capacity`` bounds the bytes held, whatever drafters send."""
+class DraftPool:
+    """All draft text after the committed text, as a trie of bytes.
+
+    ``capacity`` bounds the bytes held, whatever drafters send.
+    """
 
     #: Tokens in all distributions that the pool holds.
     MAX_PAIRS = 1 << 16
@@ -59,7 +62,7 @@ class DraftTrie:
         """The committed text that the trie hangs on. Grow it through ``advance`` only."""
         return self._committed
 
-    def add(self, span: Span, pieces: Sequence[bytes] = ()) -> SpanFate:
+    def add_span(self, span: Span, pieces: Sequence[bytes] = ()) -> SpanFate:
         """Merge a span into the pool. ``pieces``: the bytes of its proposals' tokens, which its text begins with.
 
         A late span (its base lies before the committed end) is used from the middle, if the text committed since

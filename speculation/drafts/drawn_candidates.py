@@ -17,9 +17,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from speculation.drafts.candidates import BYTES_PER_TOKEN, MAX_BRANCHES, ROOT, CandidateBuilder, CandidateTree
+from speculation.drafts.candidates import DRAFT_BYTES_PER_TOKEN, MAX_BRANCHES, ROOT, CandidateBuilder, CandidateTree
 from speculation.drafts.draft_path import DraftPath
-from speculation.drafts.draft_pool import DraftTrie, Place
+from speculation.drafts.draft_pool import DraftPool, Place
 from speculation.protocol.proposal import Proposal
 from speculation.source import Source
 
@@ -72,7 +72,7 @@ class DrawnCandidates:
     def __init__(
         self,
         builder: CandidateBuilder,
-        pool: DraftTrie,
+        pool: DraftPool,
         tail: Sequence[int],
         *,
         width: int,
@@ -113,7 +113,7 @@ class DrawnCandidates:
                 self._tree.first.append(number)
             self._push(self._pool.after_drawn(place), number, likely, first=first)
             first = False
-        limit = self._tree.width * BYTES_PER_TOKEN
+        limit = self._tree.width * DRAFT_BYTES_PER_TOKEN
         paths = self._pool.branches(limit=limit, trust=self._trust, after=place)
         for path in itertools.islice(paths, MAX_BRANCHES):
             if not self._tree.takes(chance * path.turning_chance):

@@ -1,6 +1,6 @@
 """What is learned online of a drafter and a target: the figures that the cost model needs.
 
-All of it forgets, because machines, links and texts change, and shrugs off single freaks: a first step that compiles,
+All of it forgets, because machines, links and texts change, and shrugs off single outliers: a first step that compiles,
 a lost packet. Seconds throughout.
 """
 
@@ -19,7 +19,7 @@ LONGEST_SECONDS: Final = 3600.0
 #: The least that a step is taken to cost.
 SHORTEST_SECONDS: Final = 1e-6
 _IN_A_ROW: Final = 3  # so many observations that all say the same are no accident
-_FREAK: Final = 5.0  # times the expected value, or this part of it
+_OUTLIER: Final = 5.0  # times the expected value, or this part of it
 _QUICK: Final = 1.5
 _SMOOTHING: Final = 0.1
 _FIT_DECAY: Final = 0.97  # per step
@@ -38,7 +38,7 @@ class LinearFit:
 
     def __init__(self, prior_share: float = 0.02) -> None:
         self._prior_share = prior_share
-        self._recent: deque[tuple[float, float, int]] = deque(maxlen=_IN_A_ROW)  # x, y, side on which it was a freak
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=_IN_A_ROW)  # x, y, side on which it was a outlier
         self._forget()
 
     def _forget(self) -> None:
@@ -49,13 +49,13 @@ class LinearFit:
         """Whether there is anything to predict from."""
         return self._weight > 0
 
-    def observe(self, x: float, y: float) -> None:
+    def observe_point(self, x: float, y: float) -> None:
         """Take in a measurement. Above five times the prediction it counts as five times the prediction.
 
         Three in a row that are all so high, or all as low, are the new truth, and the past is forgotten.
         """
         expected = self.predict(x) if self.seen else y
-        side = (y > _FREAK * expected) - (y < expected / _FREAK)
+        side = (y > _OUTLIER * expected) - (y < expected / _OUTLIER)
         self._recent.append((x, y, side))
         if side and len(self._recent) == _IN_A_ROW and all(other == side for *_, other in self._recent):
             self._forget()
@@ -63,7 +63,7 @@ class LinearFit:
                 self._add(x_then, y_then)
             self._recent.clear()
         else:
-            self._add(x, min(y, _FREAK * expected))
+            self._add(x, min(y, _OUTLIER * expected))
 
     def _add(self, x: float, y: float) -> None:
         before = self._weight * _FIT_DECAY
@@ -103,7 +103,7 @@ class Smoothed:
         self._recent: deque[float] = deque(maxlen=_IN_A_ROW)
         self.mean: float | None = None
 
-    def observe(self, value: float) -> None:
+    def observe_value(self, value: float) -> None:
         """Take in a finite measurement."""
         if self.mean is None:
             self.mean = value
@@ -173,7 +173,7 @@ class PairTelemetry:
     def observe_step(self, draft_tokens: int, accepted: int, seconds: float) -> None:
         """A verify step with so many draft tokens took ``seconds``, which must be above 0."""
         if 0 <= accepted <= draft_tokens and 0 < seconds < math.inf:
-            self.verify.observe(draft_tokens, seconds)
+            self.verify.observe_point(draft_tokens, seconds)
             self.acceptance.observe_step(draft_tokens, accepted)
         else:
             self.rejected += 1
@@ -188,7 +188,7 @@ class PairTelemetry:
 
     def _observe(self, average: Smoothed, seconds: float) -> None:
         if 0 <= seconds < math.inf:
-            average.observe(seconds)
+            average.observe_value(seconds)
         else:
             self.rejected += 1
 

@@ -25,10 +25,10 @@ class Patience:
         """Seconds that the coming step may wait for a draft; ``planned``: as its plan has it."""
         return max(self._longest, planned) if self._trial.taken else 0.0
 
-    def observe(self, *, seconds: float, tokens: int, planned: float = 0.0, unanswered: bool = False) -> None:
+    def observe_step(self, *, seconds: float, tokens: int, planned: float = 0.0, unanswered: bool = False) -> None:
         """A step ended: ``seconds`` since the one before it, ``tokens`` committed.
 
         ``unanswered``: it was held back to the end, and no draft came; no need to see more of that.
         """
         if max(self._longest, planned) > 0:
-            self._trial.observe(seconds=seconds, tokens=tokens, failed=unanswered)
+            self._trial.observe_step(seconds=seconds, tokens=tokens, failed=unanswered)

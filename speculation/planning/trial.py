@@ -31,7 +31,7 @@ class Trial:
         """The running figure of one of the two ways; None before its first phase ended."""
         return self._seconds_per_token[taken]
 
-    def observe(self, *, seconds: float, tokens: int, failed: bool = False) -> None:
+    def observe_step(self, *, seconds: float, tokens: int, failed: bool = False) -> None:
         """A step ended: ``seconds`` since the one before it, ``tokens`` committed.
 
         ``failed``: it went the way in question for nothing; no need to see more of that.

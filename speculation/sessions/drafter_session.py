@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from speculation.drafts.drafter_tree import DraftNode, DraftTree
+from speculation.drafts.drafter_tree import DrafterTree, TreeNode
 from speculation.protocol.messages import Resync, SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.protocol.proposal import Proposal
 from speculation.text.digest import DigestedText, extend_digest
@@ -69,14 +69,17 @@ LEAST_ALTERNATIVE = 0.005
 
 
 class DrafterSession:
-    """See the module. One per session that the drafter takes part in."""
+    """One completion as a drafter follows it, with the tree of what it drafted beyond.
+
+    One per session that the drafter takes part in.
+    """
 
     def __init__(self, offer: SessionOffer) -> None:
         self._rule = offer.rule
         self.plan: SpeculationPlan = offer.plan.for_rule(offer.rule)
         self.zero_width = offer.zero_width
         self._committed = DigestedText(offer.committed)
-        self._tree = DraftTree(len(self._committed))
+        self._tree = DrafterTree(len(self._committed))
 
     @property
     def committed_length(self) -> int:
@@ -110,13 +113,13 @@ class DrafterSession:
         node.ends = first.ends
         node.last = None if first.text else first.proposal
         if first.ends or node.last is not None:
-            node.told = False  # that the draft rests here was said before it was asked how it goes on
+            node.rest_sent = False  # that the draft rests here was said before it was asked how it goes on
         # Nothing beside a drawn token without text: it is sent from a leaf, as soon as the others.
         if not first.ends and node.last is None:
             likely = node.chance()
             for choice, token in enumerate(choices[: 1 if sure else 1 + self.plan.alternatives]):
                 if token.text and (choice == 0 or likely * token.confidence >= self._least()):
-                    child = self._tree.add(node, token.token, token.text, token.confidence, choice=choice)
+                    child = self._tree.add_token(node, token.token, token.text, token.confidence, choice=choice)
                     child.proposal = token.proposal
         node.closed = not node.children
         return [*self._catch_up(), *self._ship_ready()]
@@ -128,13 +131,13 @@ class DrafterSession:
         """
         return max(self.plan.stop_threshold, LEAST_ALTERNATIVE if self._rule.proposes else 0.0)
 
-    def _growing(self, count: int) -> list[DraftNode]:
+    def _growing(self, count: int) -> list[TreeNode]:
         if self.plan.width == 0:
             return []
         plan = self.plan
         return self._tree.best_leaves(count, lookahead=plan.lookahead, threshold=plan.stop_threshold)
 
-    def _rests(self, leaf: DraftNode) -> bool:
+    def _rests(self, leaf: TreeNode) -> bool:
         """Whether the leaf stays as it is until a verdict comes."""
         plan = self.plan
         may_grow = self._tree.may_grow(leaf, lookahead=plan.lookahead, threshold=plan.stop_threshold)
@@ -147,7 +150,7 @@ class DrafterSession:
         for leaf in sorted(self._tree.leaves(), key=lambda n: n.alternative):
             waiting = [node for node in leaf.path() if not node.shipped]
             rests = self._rests(leaf)
-            news = leaf.last is not None or (rests and (leaf.ends or leaf is first) and not leaf.told)
+            news = leaf.last is not None or (rests and (leaf.ends or leaf is first) and not leaf.rest_sent)
             unlikely = not self._rule.proposes and leaf.chance() < LEAST_ALTERNATIVE
             if leaf is not first and waiting and unlikely:
                 continue  # until the text comes nearer to it
@@ -156,7 +159,7 @@ class DrafterSession:
                 spans.append(self._span(leaf, rests=rests and leaf is first))
         return spans
 
-    def _span(self, leaf: DraftNode, *, rests: bool) -> Span:
+    def _span(self, leaf: TreeNode, *, rests: bool) -> Span:
         path = leaf.path()
         waiting = [node for node in path if not node.shipped]
         start = self._tree.root.end
@@ -166,7 +169,7 @@ class DrafterSession:
         known = drafted[: base - len(self._committed)]
         for node in waiting:
             node.shipped = True
-        leaf.told = rests or leaf.ends
+        leaf.rest_sent = rests or leaf.ends
         digest = extend_digest(self._committed.digest, known)
         drawn = [*waiting, leaf] if leaf.last is not None else waiting
         proposals = tuple(filter(None, [*(node.proposal for node in waiting), leaf.last]))

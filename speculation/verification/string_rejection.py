@@ -22,6 +22,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from speculation.errors import SessionError
 from speculation.text.byte_vocab import ByteVocab
@@ -69,19 +70,34 @@ class FirstToken:
 def psi(next_tokens: NextTokens, drafter: ByteVocab, first: FirstToken, *, depth: int = DEPTH) -> Mapping[int, float]:
     """Target id -> psi. Texts whose first token does not exist in T, or of special tokens alone, have no share."""
     found: dict[int, float] = defaultdict(float)
-    paths: list[tuple[Path, bytes, float]] = [((), b"", 1.0)]
+    texts: list[_Text] = [_Text((), b"", 1.0)]
     for level in range(1, depth + 1):
-        longer: list[tuple[Path, bytes, float]] = []
-        rows = next_tokens([path for path, _, _ in paths]) if paths else []
-        for (path, text, share), row in zip(paths, rows, strict=True):
-            for token, q in row:
-                grown = text + drafter.bytes_of(token)
-                if token in drafter.end_ids and not text:
-                    if first.target.end_ids:
-                        found[first.target.end_ids[0]] += share * q
-                elif drafter.bytes_of(token) and level < depth and not first.is_settled(grown):
-                    longer.append(((*path, token), grown, share * q))
-                elif (meant := first.of(grown)) is not None:
-                    found[meant] += share * q
-        paths = longer
+        rows = next_tokens([text.path for text in texts]) if texts else []
+        grown = [text.grown(token, q, drafter) for text, row in zip(texts, rows, strict=True) for token, q in row]
+        texts = []
+        for text in grown:
+            if text.has_bytes and level < depth and not first.is_settled(text.data):
+                texts.append(text)
+            elif (meant := _first_token(text, drafter, first)) is not None:
+                found[meant] += text.share
     return found
+
+
+class _Text(NamedTuple):
+    """A text that the drafter may write. ``has_bytes``: its last token has any."""
+
+    path: Path
+    data: bytes
+    share: float
+    has_bytes: bool = True
+
+    def grown(self, token: int, q: float, drafter: ByteVocab) -> _Text:
+        data = drafter.bytes_of(token)
+        return _Text((*self.path, token), self.data + data, self.share * q, bool(data))
+
+
+def _first_token(text: _Text, drafter: ByteVocab, first: FirstToken) -> int | None:
+    """A text that is over before it began means the target's end."""
+    if text.path[-1] in drafter.end_ids and not text.data:
+        return first.target.end_ids[0] if first.target.end_ids else None
+    return first.of(text.data)

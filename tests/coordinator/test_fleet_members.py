@@ -177,7 +177,7 @@ async def test_a_plan_out_of_range_is_not_obeyed(plan: pb.SpeculationPlan):
         async def watch(text: bytes) -> None:
             for opened in verifier.sessions:
                 with pytest.raises(InputError):
-                    member.obey(pb.JoinResponse(plan=pb.PlanOrder(session=opened.name, plan=plan)))
+                    member.carry_out(pb.JoinResponse(plan=pb.PlanOrder(session=opened.name, plan=plan)))
                 assert opened.planner.plan.width <= 256 and opened.planner.plan.stop_threshold >= 0
 
         text, _ = await text_of(address, request(SAMPLING), watch)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.config import CoordinatorConfig, PlacementSettings, PlanSettings
+from coordinator.config import CoordinatorConfig, PlacementSettings, PlanLimitSettings
 from coordinator.plan_orders import RESEND_SECONDS
 from coordinator.status import status_of_fleet
 from tests.support.fleet_members import FakeDrafter, FakeSession, FleetDriver, verifier
@@ -134,7 +134,7 @@ def test_a_verifier_that_does_not_obey_is_taken_as_it_is():
 )
 def test_no_plan_exceeds_the_limits(width, lookahead, alternatives, accepts, token, trip):
     config = CoordinatorConfig(
-        plan=PlanSettings(max_width=width, max_lookahead=lookahead, max_alternatives=alternatives)
+        plan=PlanLimitSettings(max_width=width, max_lookahead=lookahead, max_alternatives=alternatives)
     )
     target = verifier("s")
     target.sessions["s"].accepts = accepts

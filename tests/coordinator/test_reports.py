@@ -185,38 +185,38 @@ def test_rates_follow_totals_and_survive_a_new_beginning():
     rate = Rate()
     assert rate.per_second == 0
     for number in range(20):
-        rate.observe(10 * number, number * 0.25)
+        rate.observe_total(10 * number, number * 0.25)
     assert rate.per_second == pytest.approx(40)
-    rate.observe(0, 5.0)
+    rate.observe_total(0, 5.0)
     assert rate.per_second == 0
-    rate.observe(5, 5.5)
+    rate.observe_total(5, 5.5)
     assert rate.per_second == pytest.approx(10)
 
 
 def test_history_is_even_though_reports_are_not():
     trend = Trend(samples=4, seconds=1.0)
     for now, tokens in ((0.0, 0), (0.3, 10), (1.1, 20), (1.2, 30), (4.3, 40)):
-        trend.observe(SessionFacts("s", (), draft_tokens=tokens, accepted=tokens // 2, steps=tokens), now)
+        trend.observe_facts(SessionFacts("s", (), draft_tokens=tokens, accepted=tokens // 2, steps=tokens), now)
     assert list(trend.history) == [0.5] * 4
-    trend.observe(SessionFacts("s", (), draft_tokens=1, steps=1), 5.3)  # began anew
+    trend.observe_facts(SessionFacts("s", (), draft_tokens=1, steps=1), 5.3)  # began anew
     assert trend.acceptance_rate == 0
 
 
 def test_pairs_of_models_are_kept_apart_and_not_without_bound():
     pairs = PairAcceptance()
-    pairs.observe("a", "t", 0.9, 1000)
+    pairs.observe_rate("a", "t", 0.9, 1000)
     assert pairs.rate("a", "t") == pytest.approx(0.9, abs=0.01) and pairs.rate("b", "t") == PRIOR_ACCEPTANCE
     for number in range(5000):
-        pairs.observe(f"x{number}", "t", 0.5, 1)
+        pairs.observe_rate(f"x{number}", "t", 0.5, 1)
     assert len(pairs._rates) <= 1024
 
 
 def test_credit_falls_with_broken_promises_and_comes_back_with_time():
     credit = Credit(0.0)
     assert credit.value(0.0) == 1
-    credit.observe(1.2, 1.4, 100, 1.0)
+    credit.observe_gain(1.2, 1.4, 100, 1.0)
     assert credit.value(1.0) == 1  # the model may be off by so much
-    credit.observe(0.0, 1.5, 300, 2.0)
+    credit.observe_gain(0.0, 1.5, 300, 2.0)
     assert credit.value(2.0) < 0.2
     assert credit.value(2.0) < credit.value(60.0) < credit.value(600.0)
     assert credit.value(3600.0) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.routing import Replica, ranked, share
+from coordinator.routing import RoutedVerifier, ranked, share
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError, LimitExceededError, NoVerifierError, VersionMismatchError
 from speculation.protocol.messages import ChatMessage, Prompt
@@ -20,8 +20,8 @@ PREFIXES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=150)
 BOUNDS = st.sampled_from([1.0, 1.25, 2.0])
 
 
-def idle(count: int, capacity: int = 10_000) -> list[Replica]:
-    return [Replica(f"10.0.0.{number}:50061", 0, capacity) for number in range(count)]
+def idle(count: int, capacity: int = 10_000) -> list[RoutedVerifier]:
+    return [RoutedVerifier(f"10.0.0.{number}:50061", 0, capacity) for number in range(count)]
 
 
 # ---- the ranking --------------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ def idle(count: int, capacity: int = 10_000) -> list[Replica]:
 def test_no_replica_gets_more_than_its_share(prefixes: list[int], count: int, bound: float):
     loads = dict.fromkeys((replica.key for replica in idle(count)), 0)
     for sessions, prefix in enumerate(prefixes, start=1):
-        replicas = [Replica(key, load, 10_000) for key, load in loads.items()]
+        replicas = [RoutedVerifier(key, load, 10_000) for key, load in loads.items()]
         best = ranked(prefix, replicas, bound=bound)
         assert {replica.key for replica in best} == set(loads), "the others follow, for those that find it gone"
         loads[best[0].key] += 1
@@ -50,7 +50,7 @@ def test_where_a_replica_leaves_only_its_own_prefixes_move(prefixes: list[int], 
 
 @given(prefix=st.integers(0, 2**64 - 1), loads=st.lists(st.integers(0, 6), min_size=1, max_size=8), bound=BOUNDS)
 def test_full_ones_are_left_out_and_crowded_ones_come_last(prefix: int, loads: list[int], bound: float):
-    replicas = [Replica(f"v{number}", load, 5) for number, load in enumerate(loads)]
+    replicas = [RoutedVerifier(f"v{number}", load, 5) for number, load in enumerate(loads)]
     best = ranked(prefix, replicas, bound=bound)
     assert {replica.key for replica in best} == {replica.key for replica in replicas if replica.load < 5}
     if best:

@@ -107,7 +107,9 @@ def test_a_session_that_only_its_target_drafts_for_has_no_acceptance():
 def test_figures_of_a_stream_end_with_it():
     rates = LinkRates()
     for now in range(3):
-        rates.observe({1: LinkFacts(1, "", "", "", 4, None, None, draft_tokens=10 * now, accepted=now)}, float(now))
+        rates.observe_links(
+            {1: LinkFacts(1, "", "", "", 4, None, None, draft_tokens=10 * now, accepted=now)}, float(now)
+        )
     assert rates.of(1) == (10.0, 1.0) and rates.of(2) == (0.0, 0.0)
-    rates.observe({}, 3.0)
+    rates.observe_links({}, 3.0)
     assert rates.of(1) == (0.0, 0.0)

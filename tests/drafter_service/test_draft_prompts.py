@@ -11,7 +11,7 @@ from coordinator.reports import NAME_LENGTH
 from drafter_service.draft_prompts import draft_prompt_ids, folded, template_notes
 from drafter_service.fleet_member import DrafterMember
 from drafter_service.model_drafter import ModelDrafter
-from dragoman.doctor import Verdict, diagnose
+from dragoman.doctor import PairVerdict, diagnose
 from dragoman.fleet_view import fleet_view
 from language_models.tokenizer import TextTokenizer
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -110,7 +110,7 @@ async def test_conversations_that_the_template_refuses_are_drafted_for(tiny_llam
 def test_doctor_says_it(tiny_llama: Path, tmp_path: Path):
     path = changed(tiny_llama, tmp_path / "m", template=NO_SYSTEM)
     found = diagnose(str(tiny_llama), str(path))
-    assert found.verdict is Verdict.WORKS and FOLDED in found.remarks
+    assert found.verdict is PairVerdict.WORKS and FOLDED in found.remarks
     assert FOLDED not in diagnose(str(path), str(tiny_llama)).remarks
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS
+from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import DragomanError
 
@@ -46,7 +46,7 @@ class Pair:
         self.address = self._runner.run(self._start(target, drafter))
 
     async def _start(self, target: Path, drafter: Path) -> str:
-        verifier = await self._enter("verifier", f"--model={target}", "--listen=127.0.0.1:0", *TAKING_TURNS)
+        verifier = await self._enter("verifier", f"--model={target}", "--listen=127.0.0.1:0", *TAKING_TURNS_OPTIONS)
         address = (await verifier.ready())["address"]
         drafting = await self._enter("drafter", f"--model={drafter}", f"--verifier={address}")
         await drafting.ready()

@@ -13,7 +13,7 @@ from tokenizers import decoders
 
 from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.model_drafter import ModelDrafter
-from dragoman.doctor import Verdict, diagnose
+from dragoman.doctor import PairVerdict, diagnose
 from language_models.tokenizer import TextTokenizer
 from language_models.tokenizer_check import Role, check_tokenizer, findings, judge
 from speculation.errors import InputError, UnsupportedModelError
@@ -102,7 +102,7 @@ def test_a_tokenizer_that_changes_texts_is_served_and_told(
     assert "changer" in record.getMessage() and "Hello, mouse!" in record.getMessage()
     assert "drafts of such text are lost" in record.getMessage()
     found = diagnose(str(path), str(tiny_llama))
-    assert found.verdict is Verdict.WORKS and any("Hello, mouse!" in remark for remark in found.remarks)
+    assert found.verdict is PairVerdict.WORKS and any("Hello, mouse!" in remark for remark in found.remarks)
 
 
 # ---- tokens that the model does not have ------------------------------------------------------------------------
@@ -120,9 +120,9 @@ def test_a_template_beyond_the_model_refuses_a_target_and_not_a_drafter(tiny_lla
     assert drafter.notes == ("the drafter's template takes no conversation: read as a plain transcript",)
     assert model.tokenizer.vocab.text(draft_prompt_ids(model.tokenizer, HELLO)) == b"User: hello\nAssistant:"
     found = diagnose(str(path), str(tiny_llama))
-    assert found.verdict is Verdict.CANNOT and "<|turn|>" in found.cannot[0]
+    assert found.verdict is PairVerdict.CANNOT and "<|turn|>" in found.cannot[0]
     found = diagnose(str(tiny_llama), str(path))
-    assert found.verdict is Verdict.WORKS and any("<|turn|>" in remark for remark in found.remarks)
+    assert found.verdict is PairVerdict.WORKS and any("<|turn|>" in remark for remark in found.remarks)
 
 
 def test_a_beginning_beyond_the_model_refuses_both(tiny_gemma: Path, tmp_path: Path):

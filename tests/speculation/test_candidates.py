@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speculation.drafts.candidates import ROOT, CandidateBuilder, CandidateTree
-from speculation.drafts.draft_pool import DraftTrie
+from speculation.drafts.draft_pool import DraftPool
 from speculation.protocol.messages import Span
 from speculation.source import DRAFTER, LOOKUP, Source
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
@@ -16,12 +16,12 @@ from tests.support.text_models import TARGET_VOCAB, longest_words
 BUILDER = CandidateBuilder(TARGET_VOCAB, longest_words(TARGET_VOCAB), may_end=True)
 
 
-def pool(*spans: tuple[bytes, bytes, float], source: Source = DRAFTER) -> DraftTrie:
+def pool(*spans: tuple[bytes, bytes, float], source: Source = DRAFTER) -> DraftPool:
     """Spans as (what they follow, text, confidence); the first is the first choice, the others alternatives."""
-    trie = DraftTrie()
+    trie = DraftPool()
     for number, (before, text, confidence) in enumerate(spans):
         digest = extend_digest(EMPTY_DIGEST, before)
-        trie.add(Span(len(before), digest, text, alternative=number, confidence=confidence, source=source))
+        trie.add_span(Span(len(before), digest, text, alternative=number, confidence=confidence, source=source))
     return trie
 
 

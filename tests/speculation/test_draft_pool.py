@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speculation.drafts.draft_path import DraftPath
-from speculation.drafts.draft_pool import DraftTrie, SpanFate
+from speculation.drafts.draft_pool import DraftPool, SpanFate
 from speculation.protocol.messages import Span
 from speculation.protocol.proposal import Proposal
 from speculation.source import DRAFTER, LOOKUP
@@ -19,7 +19,7 @@ def digest(text: bytes) -> int:
     return extend_digest(EMPTY_DIGEST, text)
 
 
-def best(trie: DraftTrie, limit: int) -> DraftPath:
+def best(trie: DraftPool, limit: int) -> DraftPath:
     return next(trie.branches(limit=limit))
 
 
@@ -47,10 +47,10 @@ def test_leading_nul_bytes_count():
 
 @given(committed=TEXTS, late=st.integers(0, 12), draft=TEXTS, commit=st.integers(0, 12))
 def test_late_spans_are_used_from_the_middle(committed: bytes, late: int, draft: bytes, commit: int):
-    trie = DraftTrie()
+    trie = DraftPool()
     trie.advance(committed)
     base = committed[: max(0, len(committed) - late)]
-    trie.add(after(base, committed[len(base) :] + draft))
+    trie.add_span(after(base, committed[len(base) :] + draft))
     assert best(trie, 99).text == draft
     trie.advance(draft[:commit])
     assert best(trie, 99).text == draft[commit:]
@@ -59,9 +59,9 @@ def test_late_spans_are_used_from_the_middle(committed: bytes, late: int, draft:
 
 @given(st.lists(TEXTS, max_size=6), TEXTS)
 def test_holds_exactly_the_prefixes_of_its_spans(spans: list[bytes], commit: bytes):
-    trie = DraftTrie()
+    trie = DraftPool()
     for span in spans:
-        trie.add(after(b"", span))
+        trie.add_span(after(b"", span))
     prefixes = {span[:n] for span in spans for n in range(1, len(span) + 1)}
     assert trie.size == len(prefixes)
     trie.advance(commit)
@@ -72,42 +72,42 @@ def test_holds_exactly_the_prefixes_of_its_spans(spans: list[bytes], commit: byt
 
 
 def test_first_choices_come_before_alternatives_and_early_before_late():
-    trie = DraftTrie()
-    trie.add(after(b"", b"second choice", alternative=1))
-    trie.add(after(b"", b"first"))
-    trie.add(after(b"", b"later"))
+    trie = DraftPool()
+    trie.add_span(after(b"", b"second choice", alternative=1))
+    trie.add_span(after(b"", b"first"))
+    trie.add_span(after(b"", b"later"))
     assert best(trie, 99).text == b"first"
     trie.advance(b"s")
     assert best(trie, 99).text == b"econd choice", "a verdict selects a branch"
 
 
 def test_spans_ahead_hang_on_the_branch_they_continue():
-    trie = DraftTrie()
-    assert trie.add(after(b"ab", b"cd")) is SpanFate.STALE
-    assert trie.add(after(b"", b"ab")) is SpanFate.USED
-    assert trie.add(after(b"ab", b"cd")) is SpanFate.USED
-    assert trie.add(after(b"ab", b"cd")) is SpanFate.KNOWN
-    assert trie.add(Span(2, digest(b"xy"), b"cd")) is SpanFate.STALE
+    trie = DraftPool()
+    assert trie.add_span(after(b"ab", b"cd")) is SpanFate.STALE
+    assert trie.add_span(after(b"", b"ab")) is SpanFate.USED
+    assert trie.add_span(after(b"ab", b"cd")) is SpanFate.USED
+    assert trie.add_span(after(b"ab", b"cd")) is SpanFate.KNOWN
+    assert trie.add_span(Span(2, digest(b"xy"), b"cd")) is SpanFate.STALE
     assert best(trie, 3).text == b"abc"
 
 
 def test_spans_of_another_past_are_stale():
-    trie = DraftTrie()
+    trie = DraftPool()
     trie.advance(b"abc")
-    assert trie.add(Span(3, digest(b"abd"), b"x")) is SpanFate.STALE
-    assert trie.add(after(b"ab", b"dx")) is SpanFate.STALE
-    assert trie.add(after(b"abc", b"x")) is SpanFate.USED
+    assert trie.add_span(Span(3, digest(b"abd"), b"x")) is SpanFate.STALE
+    assert trie.add_span(after(b"ab", b"dx")) is SpanFate.STALE
+    assert trie.add_span(after(b"abc", b"x")) is SpanFate.USED
     trie.advance(b"y")
     assert trie.size == 0
 
 
 def test_the_end_is_a_branch_of_its_own():
-    trie = DraftTrie()
-    trie.add(after(b"", b"ab", ends=True))
+    trie = DraftPool()
+    trie.add_span(after(b"", b"ab", ends=True))
     assert best(trie, 99) == best(trie, 2)
     assert best(trie, 99).ends
     assert not best(trie, 1).ends
-    trie.add(after(b"ab", b"c"))
+    trie.add_span(after(b"ab", b"c"))
     assert best(trie, 99).ends, "the earlier guess stands before the later one"
     trie.advance(b"ab")
     assert best(trie, 99).ends
@@ -116,20 +116,20 @@ def test_the_end_is_a_branch_of_its_own():
 
 
 def test_capacity_bounds_what_drafters_can_store():
-    trie = DraftTrie(capacity=10)
-    assert trie.add(after(b"", b"x" * 8)) is SpanFate.USED
-    assert trie.add(after(b"", b"y" * 8)) is SpanFate.FULL
+    trie = DraftPool(capacity=10)
+    assert trie.add_span(after(b"", b"x" * 8)) is SpanFate.USED
+    assert trie.add_span(after(b"", b"y" * 8)) is SpanFate.FULL
     assert trie.size == 10
     trie.advance(b"x" * 8)
     assert trie.size == 0
-    assert trie.add(after(b"x" * 8, b"y" * 8)) is SpanFate.USED
+    assert trie.add_span(after(b"x" * 8, b"y" * 8)) is SpanFate.USED
 
 
 def test_what_was_looked_up_is_no_draft_to_step_with():
     """A step that waits for drawn tokens goes on waiting, whatever the target itself has found."""
     proposal = Proposal(1, (1, 2), (3, 1))
     for source, ready in ((LOOKUP, False), (DRAFTER, True)):
-        trie = DraftTrie()
-        trie.add(Span(0, EMPTY_DIGEST, b"a", proposals=(proposal,)), [b"a"])
-        trie.add(after(b"a", b"bc", source=source))
+        trie = DraftPool()
+        trie.add_span(Span(0, EMPTY_DIGEST, b"a", proposals=(proposal,)), [b"a"])
+        trie.add_span(after(b"a", b"bc", source=source))
         assert trie.has_drawn(1) and trie.has_drawn(2) is ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from speculation.drafts.candidates import CandidateBuilder, CandidateTree
-from speculation.drafts.draft_pool import DraftTrie
+from speculation.drafts.draft_pool import DraftPool
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.sampling.params import Rule
 from speculation.sessions.statistics import SessionStats, SourceCounts
@@ -26,9 +26,9 @@ def after(before: bytes, text: bytes, source: Source, **kwargs) -> Span:
 
 
 def candidates(*spans: Span, **kwargs) -> CandidateTree:
-    pool = DraftTrie()
+    pool = DraftPool()
     for span in spans:
-        pool.add(span)
+        pool.add_span(span)
     return BUILDER.build(pool, [], width=16, threshold=0.0, **kwargs)
 
 
@@ -58,10 +58,10 @@ def test_the_guess_that_the_text_ends_has_a_source():
 
 def test_each_is_as_likely_as_the_source_that_is_believed_most():
     def chances(**trust: float) -> dict[bytes, float]:
-        pool = DraftTrie()
-        pool.add(after(b"", b"ab", ANN, confidence=0.9))
-        pool.add(after(b"", b"ac", BOB, confidence=0.5))
-        pool.add(after(b"ac", b"d", ANN, confidence=0.5))  # who never guessed what comes before it
+        pool = DraftPool()
+        pool.add_span(after(b"", b"ab", ANN, confidence=0.9))
+        pool.add_span(after(b"", b"ac", BOB, confidence=0.5))
+        pool.add_span(after(b"ac", b"d", ANN, confidence=0.5))  # who never guessed what comes before it
         words = {{"ann": ANN, "bob": BOB}[name]: worth for name, worth in trust.items()}
         return {path.text: path.chances[-1] for path in pool.branches(limit=9, trust=words)}
 
@@ -72,17 +72,17 @@ def test_each_is_as_likely_as_the_source_that_is_believed_most():
 
 
 def test_the_word_of_each_source_is_told_apart():
-    pool = DraftTrie()
-    pool.add(after(b"", b"abcdef", ANN, confidence=0.9))
-    pool.add(after(b"", b"abx", BOB, confidence=0.5))
-    pool.add(after(b"", b"y", BOB, confidence=0.25))
-    pool.add(after(b"", b"z", BOB, confidence=0.0))
-    pool.add(after(b"abcdef", b"g", BOB, confidence=0.7))
+    pool = DraftPool()
+    pool.add_span(after(b"", b"abcdef", ANN, confidence=0.9))
+    pool.add_span(after(b"", b"abx", BOB, confidence=0.5))
+    pool.add_span(after(b"", b"y", BOB, confidence=0.25))
+    pool.add_span(after(b"", b"z", BOB, confidence=0.0))
+    pool.add_span(after(b"abcdef", b"g", BOB, confidence=0.7))
     assert pool.guesses(ANN) == pytest.approx({b"abcd": 0.9})
     assert pool.guesses(BOB) == pytest.approx({b"abx": 0.5, b"y": 0.25})
     assert pool.guesses(LOOKUP) == {}
     for number in range(20):
-        pool.add(after(b"", bytes((number,)), LOOKUP, confidence=number / 20))
+        pool.add_span(after(b"", bytes((number,)), LOOKUP, confidence=number / 20))
     assert list(pool.guesses(LOOKUP)) == [bytes((number,)) for number in range(19, 11, -1)], "the eight likeliest"
 
 

@@ -18,7 +18,7 @@ from speculation.planning.fits import SHORTEST_SECONDS, AcceptanceByPosition, Li
 def fitted(points: list[tuple[float, float]]) -> LinearFit:
     fit = LinearFit()
     for x, y in points:
-        fit.observe(x, y)
+        fit.observe_point(x, y)
     return fit
 
 
@@ -83,7 +83,7 @@ def test_a_fit_is_a_cost(points: list[tuple[float, float]]):
 def smoothed(*values: float) -> float | None:
     average = Smoothed()
     for value in values:
-        average.observe(value)
+        average.observe_value(value)
     return average.mean
 
 

@@ -12,7 +12,7 @@ def drive(patience: Patience, steps: int, *, held: float, free: float, tokens: i
     holds = []
     for _ in range(steps):
         holds.append(patience.hold() > 0)
-        patience.observe(seconds=held if holds[-1] else free, tokens=tokens)
+        patience.observe_step(seconds=held if holds[-1] else free, tokens=tokens)
     return holds
 
 
@@ -33,14 +33,14 @@ def test_it_notices_that_things_have_changed():
 def test_one_unanswered_hold_is_enough():
     patience = Patience(0.2)
     assert patience.hold() == 0.2
-    patience.observe(seconds=1.2, tokens=1, unanswered=True)
+    patience.observe_step(seconds=1.2, tokens=1, unanswered=True)
     assert patience.hold() == 0
 
 
 def test_without_learning_it_holds_but_for_a_while_after_no_draft_came():
     patience = Patience(0.2, learns=False)
     assert all(drive(patience, 200, held=0.5, free=0.1))
-    patience.observe(seconds=1.2, tokens=1, unanswered=True)
+    patience.observe_step(seconds=1.2, tokens=1, unanswered=True)
     holds = drive(patience, 200, held=0.5, free=0.1)
     assert not holds[0] and holds[-1] and holds == sorted(holds)
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from speculation.drafts import draft_branches
-from speculation.drafts.draft_pool import DraftTrie
+from speculation.drafts.draft_pool import DraftPool
 from speculation.protocol.messages import SpeculationPlan
 from speculation.protocol.proposal import Proposal
 from speculation.sampling.params import Rule
@@ -60,22 +60,22 @@ def test_shipping_by_content_is_caught(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_choosing_the_better_of_two_drafts_is_caught(monkeypatch: pytest.MonkeyPatch):
-    def likelier(trie: DraftTrie, node, span, start: int) -> bool:
+    def likelier(trie: DraftPool, node, span, start: int) -> bool:
         [new] = span.proposals
         return node.proposal is None or new.probability > node.proposal[0].probability
 
     schedule = "dUrdUsV"
     assert session(WORDS, Rule.REJECTION, schedule, length=2) < EXACT
-    monkeypatch.setattr(DraftTrie, "_place_is_open", likelier)
+    monkeypatch.setattr(DraftPool, "_place_is_open", likelier)
     assert session(WORDS, Rule.REJECTION, schedule, length=2) > SEEN
 
 
 def test_using_a_draft_twice_is_caught(monkeypatch: pytest.MonkeyPatch):
     """After a token without text the trie must forget what was drawn at that offset."""
-    advance = DraftTrie.advance
+    advance = DraftPool.advance
     small = SAME.drawing_from(2)
     assert session(small, Rule.REJECTION, "dUss", length=3, ignore_end=True) < EXACT
-    monkeypatch.setattr(DraftTrie, "advance", lambda trie, text, *, zero_width=0: advance(trie, text))
+    monkeypatch.setattr(DraftPool, "advance", lambda trie, text, *, zero_width=0: advance(trie, text))
     assert session(small, Rule.REJECTION, "dUss", length=3, ignore_end=True) > SEEN
 
 

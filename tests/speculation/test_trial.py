@@ -23,7 +23,7 @@ def test_the_faster_way_is_taken_and_the_other_tried_seldom(drafted: float, alon
     trial, taken = Trial(), []
     for _ in range(2000):
         taken.append(trial.taken)
-        trial.observe(seconds=drafted if trial.taken else alone, tokens=1)
+        trial.observe_step(seconds=drafted if trial.taken else alone, tokens=1)
     assert taken[0]
     assert 0.95 < taken[200:].count(pays) / len(taken[200:]) < 1
 
@@ -31,7 +31,7 @@ def test_the_faster_way_is_taken_and_the_other_tried_seldom(drafted: float, alon
 def test_what_counts_is_time_per_token_not_tokens_per_step():
     trial = Trial()
     for _ in range(400):  # twice the tokens in thrice the time
-        trial.observe(seconds=3.0 if trial.taken else 1.0, tokens=2 if trial.taken else 1)
+        trial.observe_step(seconds=3.0 if trial.taken else 1.0, tokens=2 if trial.taken else 1)
     assert not trial.taken
 
 
@@ -71,12 +71,12 @@ def test_a_plan_that_stays_is_not_put_to_the_test():
 
 def test_an_enumeration_is_planned_for_at_what_it_costs():
     link = DrafterLink(pb.Hello(name="d", max_sessions=4))
-    link.round_trip.observe(0.001)
-    link._draft_token.observe(0.03)
+    link.round_trip.observe_value(0.001)
+    link._draft_token.observe_value(0.03)
     costs = {}
     for rule in Rule.concrete():
         fit = LinearFit()
-        fit.observe(1, 0.1)
+        fit.observe_point(1, 0.1)
         costs[rule] = SessionPlanner(START, fit, adaptive=True, rule=rule).costs([link])
     string, plain = costs[Rule.STRING_REJECTION], costs[Rule.REJECTION]
     assert string is not None and plain is not None

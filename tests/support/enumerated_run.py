@@ -29,7 +29,10 @@ from tests.support.tiny_pairs import TinyPair
 
 
 class EnumeratedRun:
-    """See the module. ``prediction``: of the client. ``lookup``: the target looks up in its own text."""
+    """One run of a pair, event by event.
+
+    ``prediction``: of the client. ``lookup``: the target looks up in its own text.
+    """
 
     def __init__(
         self,

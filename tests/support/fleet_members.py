@@ -113,7 +113,7 @@ class FakeVerifier:
         )
         return pb.JoinRequest(verifier=report)
 
-    def obey(self, message: pb.JoinResponse) -> None:
+    def carry_out(self, message: pb.JoinResponse) -> None:
         self.orders.append(message)
         if not self.obeys:
             return
@@ -160,7 +160,7 @@ class FakeDrafter:
         report = pb.DrafterReport(seconds_per_token=self.token, attached_to=self.attached_to)
         return pb.JoinRequest(drafter=report)
 
-    def obey(self, message: pb.JoinResponse) -> None:
+    def carry_out(self, message: pb.JoinResponse) -> None:
         self.orders.append(message)
         if message.HasField("attach"):
             self.attached_to = list(message.attach.verifiers)
@@ -190,7 +190,7 @@ class FleetDriver:
             if isinstance(order, Dismissal):
                 self.dismissed.append(order)
             elif order.member in self.members:
-                self.members[order.member].obey(order.message)
+                self.members[order.member].carry_out(order.message)
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds / 0.25)):

@@ -16,7 +16,7 @@ import pytest
 
 from dragoman.client import Client
 from dragoman.completion import Completion
-from dragoman.demo import TAKING_TURNS
+from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import ConnectionFailedError, SessionError
 from speculation.protocol.generation import Chunk
@@ -58,7 +58,7 @@ async def service(name: str, *arguments: str) -> AsyncIterator[tuple[ChildProces
 
 def verifying(model: Path, listen: str = "127.0.0.1:0") -> contextlib.AbstractAsyncContextManager:
     # In turns, so that on few cores the drafter gets its own: only the speed depends on it.
-    turns = (*TAKING_TURNS, "--verify-threshold=0")  # these two hardly ever agree, and all drafts shall count
+    turns = (*TAKING_TURNS_OPTIONS, "--verify-threshold=0")  # these two hardly ever agree, and all drafts shall count
     return service("verifier", f"--model={model}", f"--listen={listen}", *turns)
 
 

@@ -240,7 +240,7 @@ async def test_a_fleets_drafter_outlives_a_port_that_changes_hands(caplog: pytes
         member = DrafterMember(TextDrafter(), Address("127.0.0.1", 1), instance="i", name="d", backoff=QUICK)
         running = asyncio.create_task(member.run())
         await asyncio.sleep(0)
-        member.obey(pb.JoinResponse(attach=pb.AttachOrder(verifiers=[str(address)])))
+        member.carry_out(pb.JoinResponse(attach=pb.AttachOrder(verifiers=[str(address)])))
         words = f"{address} is a coordinator, and no verifier (give it with --coordinator); dialling again"
         await eventually(lambda: words in caplog.text)
         await other.aclose()

@@ -47,7 +47,7 @@ async def joining(address: Address, member: FakeVerifier | FakeDrafter, **kwargs
         return member.report()
 
     options = {"backoff": QUICK, **kwargs}
-    link = CoordinatorLink(address, member.registration(), report, member.obey, **options)
+    link = CoordinatorLink(address, member.registration(), report, member.carry_out, **options)
     running = asyncio.create_task(link.run())
     try:
         yield link
@@ -122,7 +122,7 @@ async def test_a_refused_member_goes_on_without(wrong: str, caplog: pytest.LogCa
     else:
         registration.name = ""
     async with coordinating() as (server, address):
-        link = CoordinatorLink(address, registration, made.report, made.obey, backoff=QUICK)
+        link = CoordinatorLink(address, registration, made.report, made.carry_out, backoff=QUICK)
         async with asyncio.timeout(20):
             await link.run()
         assert not list(server.fleet.registry) and link.refusal is not None
@@ -153,7 +153,9 @@ async def test_a_silent_member_is_dismissed_and_comes_back():
 
     async with coordinating(config=config) as (server, address):
         joined = []
-        link = CoordinatorLink(address, made.registration(), report, made.obey, backoff=QUICK, on_joined=joined.append)
+        link = CoordinatorLink(
+            address, made.registration(), report, made.carry_out, backoff=QUICK, on_joined=joined.append
+        )
         running = asyncio.create_task(link.run())
         await eventually(lambda: len(joined) >= 2)
         silent = False
@@ -167,13 +169,13 @@ async def test_orders_that_cannot_be_obeyed_end_nothing(caplog: pytest.LogCaptur
     made = target()
     seen = 0
 
-    def obey(order: pb.JoinResponse) -> None:
+    def carry_out(order: pb.JoinResponse) -> None:
         nonlocal seen
         seen += 1
         raise InputError("order", order.WhichOneof("message"), "is beyond this member")
 
     async with coordinating() as (_, address):
-        link = CoordinatorLink(address, made.registration(), made.report, obey, backoff=QUICK)
+        link = CoordinatorLink(address, made.registration(), made.report, carry_out, backoff=QUICK)
         running = asyncio.create_task(link.run())
         await eventually(lambda: seen >= 2)
         assert link.joined

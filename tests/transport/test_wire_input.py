@@ -157,7 +157,7 @@ async def test_drafters_that_cannot_be_worked_with(fields: dict, code: grpc.Stat
 
 
 async def test_drafter_client_gives_up_on_another_protocol_version(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("drafter_service.client.PROTOCOL_VERSION", 99)
+    monkeypatch.setattr("drafter_service.hello.PROTOCOL_VERSION", 99)
     async with serving(TextEngine()) as (_, address):
         client = DrafterClient(TextDrafter(), address, name="new", backoff=QUICK)
         with pytest.raises(VersionMismatchError, match="99"):

@@ -21,7 +21,7 @@ SAMPLING = SamplingParams(temperature=0.8, seed=9)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafter_client, "SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(drafter_client, "VERIFIER_SILENCE_SECONDS", 1.5)
 
 
 @contextlib.asynccontextmanager

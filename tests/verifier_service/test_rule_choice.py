@@ -29,7 +29,7 @@ def choices(rejection: dict[str, Any], race: dict[str, Any]) -> list[Rule]:
     for _ in range(3 * RETRY_EVERY):
         rule = choice.choose([LOOKUP, MODEL])
         taken.append(rule)
-        choice.observe(session(rule, **(rejection if rule is Rule.REJECTION else race)))
+        choice.observe_session(session(rule, **(rejection if rule is Rule.REJECTION else race)))
     return taken
 
 
@@ -65,5 +65,5 @@ def test_a_rule_is_learned_where_not_every_drafter_serves_every_session():
     for _ in range(RETRY_EVERY - 1):
         taken.append(choice.choose([MODEL, other]))
         seconds = 4.0 if taken[-1] is Rule.REJECTION else 5.0
-        choice.observe(session(taken[-1], drafted=100, seconds=seconds, wire_bytes=5_000))
+        choice.observe_session(session(taken[-1], drafted=100, seconds=seconds, wire_bytes=5_000))
     assert taken == [Rule.RACE] + [Rule.REJECTION] * (RETRY_EVERY - 2)

@@ -26,8 +26,8 @@ START = SpeculationPlan(width=5, lookahead=5)
 
 def link(*, round_trip: float = 0.04, draft_token: float = 0.003) -> DrafterLink:
     made = DrafterLink(pb.Hello(name="d", max_sessions=4))
-    made.round_trip.observe(round_trip)
-    made._draft_token.observe(draft_token)
+    made.round_trip.observe_value(round_trip)
+    made._draft_token.observe_value(draft_token)
     return made
 
 
@@ -114,8 +114,8 @@ def test_noise_in_the_measured_steps_never_stops_planning():
     """One hiccup at a wide step, and the fit has it that a step without drafts takes no time."""
     fit = LinearFit()
     for _ in range(33):
-        fit.observe(15, 1.0)
-    fit.observe(16, 1.5)
+        fit.observe_point(15, 1.0)
+    fit.observe_point(16, 1.5)
     assert fit.intercept == SHORTEST_SECONDS
     planner = SessionPlanner(START, fit, adaptive=True)
     costs = planner.costs([link()])

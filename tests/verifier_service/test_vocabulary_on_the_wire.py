@@ -100,7 +100,7 @@ def test_a_kept_vocabulary_that_is_damaged_is_thrown_away(tmp_path: Path):
         known.get(vocab.content_hash)
     assert vocab.content_hash not in known
     assert "../../etc/passwd" not in known
-    known.add(vocab.content_hash, table_of(vocab))
+    known.add_table(vocab.content_hash, table_of(vocab))
     assert TargetVocabularies(own.model.vocab, tmp_path).get(vocab.content_hash).alignment.common > 256
 
 
@@ -110,22 +110,22 @@ def test_parts_of_a_vocabulary_come_in_order_and_only_when_asked_for(monkeypatch
     first, second, *rest = [message.vocabulary for message in chunks_of(vocab)]
     waiting = WaitingOffers()
     with pytest.raises(ProtocolError, match="not asked for"):
-        waiting.add(first)
+        waiting.add_chunk(first)
     offers = [
         SessionOffer(name, Prompt(text="x"), WARM, Rule.REJECTION, b"", 0, SLOW, 1, vocab.content_hash)
         for name in ("a", "b", "c")
     ]
     assert [waiting.hold(offer) for offer in offers] == [True, False, False]
     with pytest.raises(ProtocolError, match="part 1 of"):
-        waiting.add(second)
-    tables = [waiting.add(part) for part in (first, second, *rest)]
+        waiting.add_chunk(second)
+    tables = [waiting.add_chunk(part) for part in (first, second, *rest)]
     assert tables == [None] * (len(tables) - 1) + [table_of(vocab)]
     waiting.forget("b")
     assert waiting.release(vocab.content_hash) == [offers[0], offers[2]] and len(waiting) == 0
     monkeypatch.setattr("drafter_service.waiting_offers.MAX_TABLE_BYTES", 150)
-    waiting.add(first)
+    waiting.add_chunk(first)
     with pytest.raises(LimitExceededError):
-        waiting.add(second)
+        waiting.add_chunk(second)
 
 
 async def test_a_vocabulary_is_asked_for_once_and_for_this_target_only():
