@@ -54,14 +54,23 @@ async def _chat(destination: Destination, conversation: Conversation, options: T
         notes.print(greeting, style="dim", highlight=False)
         typed = chat_input(notes, home() / "chat_history" if history else None)
         talk = _Talk(client, conversation, options, notes)
-        while (words := await typed.read()) is not None and words != "/exit":
+        goes_on = True
+        while goes_on:
             try:
-                if is_command(words):
-                    notes.print(carry_out(words, conversation), style="dim")
-                elif words:
-                    await talk.ask(words.removeprefix("/") if words.startswith("//") else words)
+                goes_on = await _turn(await typed.read(), talk, conversation, notes)
             except DragomanError as error:
                 show_error(error, notes)
+
+
+async def _turn(words: str | None, talk: _Talk, conversation: Conversation, notes: Console) -> bool:
+    """A question or a command; whether another may follow. Raises DragomanError."""
+    if words is None or words == "/exit":
+        return False
+    if is_command(words):
+        notes.print(carry_out(words, conversation), style="dim")
+    elif words:
+        await talk.ask(words.removeprefix("/") if words.startswith("//") else words)
+    return True
 
 
 class _Talk:

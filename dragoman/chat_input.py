@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 
+from speculation.errors import InputError
+
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import History
@@ -43,9 +45,14 @@ class LineInput:
         self._notes = notes
 
     async def read(self) -> str | None:
+        """The next line, None at the end. Raises InputError for one of a file or pipe that is no UTF-8."""
         if not sys.stdin.isatty():
-            line = await asyncio.to_thread(sys.stdin.readline)
-            return line.strip() if line else None
+            # Bytes: what is in a file has nothing to do with the locale.
+            written = await asyncio.to_thread(sys.stdin.buffer.readline)
+            try:
+                return written.decode().strip() if written else None
+            except UnicodeDecodeError as error:
+                raise InputError("line", written, f"is not UTF-8 at byte {error.start}", remedy="give UTF-8") from None
         self._notes.print("> ", end="", style="bold")
         # No thread that reads: Ctrl-C would wait for it. A terminal is readable when it has a whole line.
         loop = asyncio.get_running_loop()

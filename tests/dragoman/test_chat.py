@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -165,7 +166,7 @@ async def test_a_chat_without_its_history(tmp_path: Path, obstacle: str):
     assert not (home / "chat_history").is_file()
 
 
-async def over_a_pipe(engine: TextEngine, lines: str, *options: str) -> tuple[str, str]:
+async def over_a_pipe(engine: TextEngine, lines: str | bytes, *options: str, **environment: str) -> tuple[str, str]:
     """Standard output and error of a chat that reads these lines; it must not have brought prompt_toolkit along."""
     code = (
         "import sys\nfrom dragoman.cli import main\ntry:\n main()\n"
@@ -175,10 +176,20 @@ async def over_a_pipe(engine: TextEngine, lines: str, *options: str) -> tuple[st
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, "chat", f"--verifier={address}", "--max-tokens=6", "--temperature=0", *options,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **environment},
         )  # fmt: skip
-        out, errors = await asyncio.wait_for(process.communicate(lines.encode()), 120)
+        given = lines.encode() if isinstance(lines, str) else lines
+        out, errors = await asyncio.wait_for(process.communicate(given), 120)
     assert process.returncode == 0, errors.decode()
     return out.decode(), errors.decode()
+
+
+async def test_what_comes_over_a_pipe_is_utf_8_whatever_the_locale(tmp_path: Path):
+    talk = tmp_path / "talk.json"
+    lines = "Grüße\n".encode() + b"caf\xe9\n" + f"/save {talk}\n".encode()
+    out, errors = await over_a_pipe(TextEngine(), lines, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    assert len(out.splitlines()) == 1 and "error: line=" in errors and "is not UTF-8 at byte 3" in errors
+    assert json.loads(talk.read_text())[0] == {"role": "user", "content": "Grüße"}
 
 
 async def test_commands_over_a_pipe(tmp_path: Path):
