@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coordinator.config import CoordinatorConfig
 from coordinator.fleet import Dismissal, Fleet
@@ -22,9 +20,9 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, ProtocolError, SessionError
 from transport import codec
 from transport.address import Address
-from transport.grpc_options import server_options
 from transport.limits import PROTOCOL_VERSION
-from transport.servers import bind
+from transport.servers import ServiceServer
+from transport.signals import until_signal
 from transport.status import status_of
 from transport.version import VERSION
 
@@ -195,11 +193,9 @@ class CoordinatorServer:
 
     def __init__(self, config: CoordinatorConfig) -> None:
         self.servicer = CoordinatorServicer(config)
-        self._server = grpc.aio.server(options=server_options())
-        self._health = health.aio.HealthServicer()
+        self._server = ServiceServer(SERVICE)
         self.steering: asyncio.Task[None] | None = None
-        pb_grpc.add_CoordinatorServiceServicer_to_server(self.servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        pb_grpc.add_CoordinatorServiceServicer_to_server(self.servicer, self._server.grpc)
 
     @property
     def fleet(self) -> Fleet:
@@ -207,16 +203,13 @@ class CoordinatorServer:
 
     async def start(self, listen: Address) -> Address:
         """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
-        bound = bind(self._server, listen)
-        await self._server.start()
+        bound = await self._server.start(listen)
         self.steering = asyncio.create_task(self.servicer.steer())
-        for service in ("", SERVICE):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return bound
 
     async def stop(self, grace: float = 0.5) -> None:
         """Not serving any more; members notice at once and go on by themselves."""
-        await self._health.enter_graceful_shutdown()
+        await self._server.begin_shutdown()
         self.servicer.end_streams()
         await self._server.stop(grace)
         if self.steering is not None:
@@ -230,16 +223,14 @@ async def serve_until_signal(
     """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address."""
     server = CoordinatorServer(config)
     bound = await server.start(listen)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    assert server.steering is not None
     on_ready(bound)
     try:
-        stopping = asyncio.create_task(stop.wait())
-        assert server.steering is not None
-        await asyncio.wait((stopping, server.steering), return_when=asyncio.FIRST_COMPLETED)
-        if server.steering.done():
-            server.steering.result()  # a coordinator that steers no more must not look alive
+        await until_signal(_steering(server.steering))
     finally:
         await server.stop()
+
+
+async def _steering(task: asyncio.Task[None]) -> None:
+    """As long as it steers: a coordinator that does so no more must not look alive."""
+    await asyncio.shield(task)

@@ -7,10 +7,9 @@ import contextlib
 import json
 import logging
 import secrets
-import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, InputError
 from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
+from transport.signals import until_signal
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
@@ -243,16 +243,7 @@ def serve_drafter(
         client = DrafterMember(drafter, dialled, on_joined=on_joined, **common)
     else:
         client = DrafterClient(drafter, dialled, on_connected=on_connected, **common)
-    asyncio.run(_until_signal(client.run()))
-
-
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Cancelled by SIGINT or SIGTERM, which is an orderly end."""
-    running = asyncio.create_task(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    asyncio.run(until_signal(client.run()))
 
 
 def serve_coordinator(config: CoordinatorConfig, address: Address, *, ready_json: bool = False) -> None:

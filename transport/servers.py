@@ -9,9 +9,11 @@ import errno
 import socket
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from speculation.errors import ConnectionFailedError
 from transport.address import Address
+from transport.grpc_options import server_options
 
 
 def bind(server: grpc.aio.Server, listen: Address, *, option: str = "--listen") -> Address:
@@ -56,3 +58,37 @@ def _refused(listen: Address, option: str, error: OSError) -> ConnectionFailedEr
         case _:
             why, remedy = error.strerror or str(error), f"check {option}"
     return ConnectionFailedError(f"cannot listen at {listen}: {why}", remedy=remedy)
+
+
+class ServiceServer:
+    """A gRPC server with one service of ours and the health service. Add the servicer to ``grpc``, then start.
+
+    ``service``: its full name.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.grpc = grpc.aio.server(options=server_options())
+        self._service = service
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+
+    async def start(self, listen: Address, *, serving: bool = True) -> Address:
+        """Bind and answer; returns the address with the port that was bound. Raises ConnectionFailedError."""
+        bound = bind(self.grpc, listen)
+        await self.tell_health(serving=serving)
+        await self.grpc.start()
+        return bound
+
+    async def tell_health(self, *, serving: bool) -> None:
+        """What health checks are answered from now on."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", self._service):
+            await self._health.set(name, status)
+
+    async def begin_shutdown(self) -> None:
+        """Health checks are told that it stops; calls are answered still."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """No new calls; those that run may end within ``grace`` seconds."""
+        await self.grpc.stop(grace)

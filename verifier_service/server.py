@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import AsyncIterator, Callable
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, LoadingError, ProtocolError
 from transport.address import Address
 from transport.generation_codec import event_to_wire, request_from_wire, status_to_wire
-from transport.grpc_options import server_options
-from transport.servers import bind
+from transport.servers import ServiceServer
+from transport.signals import stop_signal
 from transport.status import LOADING, status_of
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.roster import Roster
@@ -29,7 +27,6 @@ log = logging.getLogger(__name__)
 GRACE = 1.0
 #: Seconds in which clients and drafters take leave after that.
 _FAREWELL_SECONDS = 1.0
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE = pb.DESCRIPTOR.services_by_name["VerifierService"].full_name
 
 
@@ -111,10 +108,8 @@ class VerifierServer:
 
     def __init__(self, verifier: Verifier | None = None) -> None:
         self._servicer = VerifierServicer(verifier)
-        self._server = grpc.aio.server(options=server_options())
-        self._health = health.aio.HealthServicer()
-        pb_grpc.add_VerifierServiceServicer_to_server(self._servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server = ServiceServer(SERVICE)
+        pb_grpc.add_VerifierServiceServicer_to_server(self._servicer, self._server.grpc)
 
     @property
     def verifier(self) -> Verifier:
@@ -124,25 +119,17 @@ class VerifierServer:
 
     async def start(self, listen: Address) -> Address:
         """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
-        bound = bind(self._server, listen)
-        serving = self._servicer.verifier is not None
-        await self._tell_health(health_pb2.HealthCheckResponse.SERVING if serving else _NOT_SERVING)
-        await self._server.start()
-        return bound
+        return await self._server.start(listen, serving=self._servicer.verifier is not None)
 
     async def open(self, verifier: Verifier) -> None:
         """From now on ``verifier`` serves."""
         self._servicer.verifier = verifier
-        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
-
-    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for service in ("", SERVICE):
-            await self._health.set(service, status)
+        await self._server.tell_health(serving=True)
 
     async def stop(self, grace: float = GRACE) -> None:
         """Not serving any more. Running texts are given ``grace`` seconds, then handed over to other verifiers;
         drafters are told to dial again."""
-        await self._health.enter_graceful_shutdown()
+        await self._server.begin_shutdown()
         if self._servicer.verifier is None:
             await self._server.stop(0)
             return
@@ -157,10 +144,7 @@ async def serve_until_signal(
 ) -> None:
     """Let ``verifier`` serve at the started server until SIGINT or SIGTERM. ``grace``: see `VerifierServer.stop`."""
     await server.open(verifier)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     on_ready()
     try:
         await stop.wait()
