@@ -66,7 +66,15 @@ class Pair:
             rule: ModelDraftSource(
                 self.drafter.model,
                 self.drafter.noise,
-                SessionOffer("bench", prompt, sampling, rule, b"", 0, SpeculationPlan()),
+                SessionOffer(
+                    session="bench",
+                    prompt=prompt,
+                    sampling=sampling,
+                    rule=rule,
+                    committed=b"",
+                    zero_width=0,
+                    plan=SpeculationPlan(),
+                ),
             )
             for rule in RULES
         }

@@ -129,7 +129,13 @@ class Bench:
         """Each (slot, base, [(token, parent)])."""
         return self.engine.step.run(
             [
-                SequenceRows(slot, base, [t for t, _ in rows], [p for _, p in rows], self.pages[slot])
+                SequenceRows(
+                    slot=slot,
+                    base=base,
+                    tokens=[t for t, _ in rows],
+                    parents=[p for _, p in rows],
+                    pages=self.pages[slot],
+                )
                 for slot, base, rows in sequences
             ]
         )

@@ -41,7 +41,15 @@ def plan_of(arm: str) -> SpeculationPlan | None:
         if kind == "fixed" and len(numbers) == 3:
             width, lookahead, alternatives = numbers
             threshold = FIXED_VERIFY_THRESHOLD
-            return SpeculationPlan(width, lookahead, 0.001, 1, 0.0, alternatives, verify_threshold=threshold)
+            return SpeculationPlan(
+                width=width,
+                lookahead=lookahead,
+                stop_threshold=0.001,
+                span_tokens=1,
+                patience=0.0,
+                alternatives=alternatives,
+                verify_threshold=threshold,
+            )
         if kind == "synchronous" and len(numbers) == 1:
             (width,) = numbers
             return SpeculationPlan(width, width, 0.0, span_tokens=width, patience=SYNCHRONOUS_PATIENCE)

@@ -82,14 +82,30 @@ def draft(source: draft_source.DraftSource, depth: int) -> list[list[tuple[str, 
 def record(target: CausalLM, drafter: ModelDrafter, prompt: Prompt, *, tokens: int, depth: int) -> RecordedText:
     ids = target_tokens(target, prompt, tokens)
     texts = [target.tokenizer.vocab.bytes_of(token) for token in ids]
-    source = drafter.open(SessionOffer("record", prompt, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan()))
+    source = drafter.open(
+        SessionOffer(
+            session="record",
+            prompt=prompt,
+            sampling=SamplingParams(),
+            rule=Rule.RACE,
+            committed=b"",
+            zero_width=0,
+            plan=SpeculationPlan(),
+        )
+    )
     drafts, done = [], 0
     for text in texts:
         drafts.append(draft(source, depth))
         source.move((), done, text)
         done += len(text)
     prompt_ids = target.tokenizer.prompt_ids(prompt)
-    return RecordedText(title(prompt), prompt_ids, ids, [text.decode("latin-1") for text in texts], drafts)
+    return RecordedText(
+        title=title(prompt),
+        prompt_ids=prompt_ids,
+        token_ids=ids,
+        tokens=[text.decode("latin-1") for text in texts],
+        drafts=drafts,
+    )
 
 
 def main(

@@ -111,7 +111,19 @@ class Pair:
     def _open(self, rule: Rule, prompt: Prompt, sampling: SamplingParams, top_k: int) -> ProposingSource:
         plan = SpeculationPlan(top_k=top_k if rule is Rule.REJECTION else 0)
         vocab_hash = self.target.tokenizer.vocab.content_hash
-        source = self.drafter.open(SessionOffer("bench", prompt, sampling, rule, b"", 0, plan, 1, vocab_hash))
+        source = self.drafter.open(
+            SessionOffer(
+                session="bench",
+                prompt=prompt,
+                sampling=sampling,
+                rule=rule,
+                committed=b"",
+                zero_width=0,
+                plan=plan,
+                number=1,
+                vocab_hash=vocab_hash,
+            )
+        )
         assert isinstance(source, ProposingSource)
         return source
 

@@ -55,7 +55,14 @@ class Pair:
         engine = self.engine
         planner = SessionPlanner(START, fit, adaptive=True, rule=rule)
         ids = tuple(engine.tokenizer.prompt_ids(prompt))
-        request = SessionRequest(ids, sampling, tokens, engine.context_length, rule=rule, ignore_end=True)
+        request = SessionRequest(
+            prompt_ids=ids,
+            sampling=sampling,
+            max_tokens=tokens,
+            context_length=engine.context_length,
+            rule=rule,
+            ignore_end=True,
+        )
         verifier = DraftVerifier.of(request, self.vocab, self.noise)
         target = TargetSession(
             request,
@@ -66,10 +73,27 @@ class Pair:
             free=engine.free_draft_tokens,
             widest=engine.max_draft_tokens,
         )
-        offer = SessionOffer("s", prompt, sampling, rule, b"", 0, planner.plan, 1, self.vocab.content_hash)
+        offer = SessionOffer(
+            session="s",
+            prompt=prompt,
+            sampling=sampling,
+            rule=rule,
+            committed=b"",
+            zero_width=0,
+            plan=planner.plan,
+            number=1,
+            vocab_hash=self.vocab.content_hash,
+        )
         cost = ENUMERATION_COST if rule is Rule.STRING_REJECTION else 1.0
         real = replace(speeds, token=speeds.token * cost)
-        run = Run(engine.open(ids), target, verifier, planner, DeskSession(self.drafter, offer), real)
+        run = Run(
+            slot=engine.open(ids),
+            target=target,
+            verifier=verifier,
+            planner=planner,
+            desk=DeskSession(self.drafter, offer),
+            speeds=real,
+        )
         run.link.seconds_per_token = speeds.token  # what a drafter tells of itself
         return run
 
@@ -126,7 +150,7 @@ def main(
     """Compare the rules at given speeds."""
     console = Console(stderr=True)
     pair = Pair(CausalLM.load(target, threads=threads), CausalLM.load(drafter, threads=threads, dtype="int8"))
-    speeds = Speeds(step, step_per_token, token, row, round_trip)
+    speeds = Speeds(step=step, step_per_token=step_per_token, token=token, row=row, round_trip=round_trip)
     asked = load_prompts(prompts, limit=limit, task=task)
     table = Table("rule", title=f"{drafter} -> {target}, temperature {temperature:g}, in virtual time")
     headings = ("speed-up\n(worst)", "accepted", "tokens\nper step", "drafted\nper step", "drafter's\nbatches", "bytes")

@@ -163,7 +163,7 @@ async def run(
         drafter = await stack.enter_async_context(child("drafter", ["drafter", *arguments]))
         await drafter.ready()
         client = await stack.enter_async_context(Client(address))
-        arms = Arms(client, drafter, rules, temperature)
+        arms = Arms(client=client, drafter=drafter, rules=rules, temperature=temperature)
         await arms.settle(prompts[0])
         for number in range(repeats * len(prompts)):
             ratios = await arms.measure(prompts[number % len(prompts)], number=number, max_tokens=max_tokens)

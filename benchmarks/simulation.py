@@ -203,12 +203,29 @@ def replayed(
     start = plan or START
     planner = SessionPlanner(start, LinearFit(), adaptive=plan is None)
     sampling, length = SamplingParams(), len(engine.texts[text].token_ids)
-    request = SessionRequest(tuple(prompt_ids), sampling, length, engine.context_length)
+    request = SessionRequest(
+        prompt_ids=tuple(prompt_ids), sampling=sampling, max_tokens=length, context_length=engine.context_length
+    )
     vocab = engine.tokenizer.vocab
     verifier = DraftVerifier.of(request, vocab, RaceNoise(vocab, device="cpu"))
     target = TargetSession(request, vocab, engine.tokenizer.encode, plan=start, lookup=lookup)
-    offer = SessionOffer("s", Prompt(text=str(text)), sampling, Rule.RACE, b"", 0, start)
-    return Run(engine.open(prompt_ids), target, verifier, planner, DeskSession(drafter, offer), speeds)
+    offer = SessionOffer(
+        session="s",
+        prompt=Prompt(text=str(text)),
+        sampling=sampling,
+        rule=Rule.RACE,
+        committed=b"",
+        zero_width=0,
+        plan=start,
+    )
+    return Run(
+        slot=engine.open(prompt_ids),
+        target=target,
+        verifier=verifier,
+        planner=planner,
+        desk=DeskSession(drafter, offer),
+        speeds=speeds,
+    )
 
 
 def speed_up(
@@ -242,7 +259,7 @@ def main(
     drafter = ReplayDrafter(texts, token=0.0, row=0.0)
     table = Table("round trip", *(arm or ARMS))
     for trip in round_trip or (0, 10, 40, 80, 160):
-        speeds = Speeds(step, step_per_token, token, row, trip / 1000)
+        speeds = Speeds(step=step, step_per_token=step_per_token, token=token, row=row, round_trip=trip / 1000)
         ups = []
         for name in arm or ARMS:
             of_texts = [

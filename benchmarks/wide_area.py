@@ -92,7 +92,9 @@ async def arm_of(setup: Setup, arm: str) -> AsyncIterator[Arm]:
         upstream = Address.parse(address, field="verifier")
         listen = f"{edge.outside}:0" if edge else "127.0.0.1:0"
         near = LinkConditions(0.0, 0.0, None)
-        proxy = await stack.enter_async_context(FaultProxy(upstream.host, upstream.port, near, listen))
+        proxy = await stack.enter_async_context(
+            FaultProxy(upstream_host=upstream.host, upstream_port=upstream.port, conditions=near, listen=listen)
+        )
         if setup.drafter != ABSENT:
             arguments, module = setup.drafting(proxy.address)
             inside = edge.within if edge else ()
@@ -214,7 +216,16 @@ def main(
         asked = [Prompt(text=str(number)) for number in range(min(limit, len(load(replay))))]
     trips = [trip / 1000 for trip in round_trip or (0, 10, 40, 80, 160)]
     with two_hosts() if namespaces else contextlib.nullcontext() as hosts:
-        setup = Setup(target, drafter, replay, step, token, step_per_token, max_tokens, hosts)
+        setup = Setup(
+            target=target,
+            drafter=drafter,
+            replay=replay,
+            step=step,
+            token=token,
+            step_per_token=step_per_token,
+            max_tokens=max_tokens,
+            hosts=hosts,
+        )
         cells = asyncio.run(measure(setup, asked, trips, arms, console))
     rows = summary(cells, arms)
     show(rows, arms, console)

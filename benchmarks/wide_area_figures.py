@@ -106,7 +106,13 @@ def draw_speed_up(axes: Axes, cells: Cells, setup: dict[str, Any], arms: list[st
         fine = [trips[0] + (trips[-1] - trips[0]) * part / 40 for part in range(41)]
         curve = []
         for trip in fine:
-            there = PairCosts(costs.step, costs.step_per_token, costs.draft_token, trip / 1000, costs.acceptance)
+            there = PairCosts(
+                step=costs.step,
+                step_per_token=costs.step_per_token,
+                draft_token=costs.draft_token,
+                round_trip=trip / 1000,
+                acceptance=costs.acceptance,
+            )
             curve.append(predict(there, best_plan(there)).speed_up)
         axes.plot(fine, curve, "--", color="grey", label="cost model: one branch, no lookup")
     axes.axhline(1, color="black", linewidth=0.8)

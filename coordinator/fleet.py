@@ -128,7 +128,7 @@ class Fleet:
         for name, facts in reported.items():
             key = SessionKey(verifier.instance, name)
             if key not in self.sessions:
-                self.sessions[key] = FleetSession(verifier, facts, self.config, now)
+                self.sessions[key] = FleetSession(verifier=verifier, facts=facts, config=self.config, now=now)
             self.sessions[key].observe_report(verifier, facts, self.knowledge, loads, now)
 
     # ---- decisions ----------------------------------------------------------------------------------------------

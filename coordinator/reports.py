@@ -121,11 +121,11 @@ def read_verifier_report(report: pb.VerifierReport) -> tuple[VerifierFacts, list
         problems.append(wrong)
     return (
         VerifierFacts(
-            links,
-            sessions,
-            min(report.committed_tokens, MOST),
-            min(report.kv_cache_bytes, MOST),
-            report.draining,
+            links=links,
+            sessions=sessions,
+            committed=min(report.committed_tokens, MOST),
+            kv_cache_bytes=min(report.kv_cache_bytes, MOST),
+            draining=report.draining,
         ),
         problems,
     )
@@ -210,8 +210,16 @@ def _sources(session: pb.SessionReport, problems: list[str]) -> tuple[SourceFact
         if wrong := _wrong_source(source):
             problems.append(f"session {session.session!r}: a source of drafts with {wrong}")
         elif kind is not None:  # else it is a newer verifier's
-            who = source.name, source.model, source.instance
-            found.append(SourceFacts(kind, *who, source.draft_tokens, source.accepted_tokens))
+            found.append(
+                SourceFacts(
+                    kind=kind,
+                    name=source.name,
+                    model=source.model,
+                    instance=source.instance,
+                    draft_tokens=source.draft_tokens,
+                    accepted=source.accepted_tokens,
+                )
+            )
     return tuple(found)
 
 
@@ -241,7 +249,9 @@ def _costs(costs: pb.StepCosts) -> StepCosts | None:
     rates = tuple(costs.acceptance[:_POSITIONS])
     if not step or per_token is None or not rates or not all(0 <= rate <= 1 for rate in rates):
         return None
-    return StepCosts(step, per_token, rates, min(costs.drafted_steps, MOST))
+    return StepCosts(
+        step=step, step_per_token=per_token, acceptance=rates, drafted_steps=min(costs.drafted_steps, MOST)
+    )
 
 
 def _too_much(message: Message, names: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from speculation.planning.plan_chooser import coarse
 
 #: A drafter that is given a session reads the prompt first: for so long, silence is no broken promise.
 PROMPT_SECONDS: Final = 5.0
-#: An order that is not obeyed after so long was refused.
+#: An order that is not carried out after so long was refused.
 ORDER_TIMEOUT_SECONDS: Final = 2.0
 #: A session's own acceptance with a drafter model that it left is remembered for so long.
 _MEMORY_SECONDS: Final = 60.0
@@ -125,7 +125,13 @@ class FleetSession:
         if not measured or costs is None:
             return None
         round_trip, token = min(measured, key=lambda pair: pair[0] + 4 * pair[1])
-        return PairCosts(costs.step, costs.step_per_token, token, round_trip, costs.acceptance)
+        return PairCosts(
+            step=costs.step,
+            step_per_token=costs.step_per_token,
+            draft_token=token,
+            round_trip=round_trip,
+            acceptance=costs.acceptance,
+        )
 
     def speed_up(self, link: LinkFacts, load: int, knowledge: Knowledge, now: float) -> float:
         """Over the target alone, if this link's drafter drafts for it and for ``load`` - 1 others."""

@@ -89,7 +89,13 @@ class Trend:
         self.history: deque[float] = deque(maxlen=samples)
 
     def observe_facts(self, facts: SessionFacts, now: float) -> None:
-        sample = _Sample(now, facts.committed, facts.steps, facts.draft_tokens, facts.accepted)
+        sample = _Sample(
+            time=now,
+            committed=facts.committed,
+            steps=facts.steps,
+            draft_tokens=facts.draft_tokens,
+            accepted=facts.accepted,
+        )
         if self._recent and _goes_back(self._recent[-1], sample):
             self._recent.clear()
         if not self._recent:

@@ -105,7 +105,12 @@ class DrafterClient:
             outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))
             call: grpc.aio.StreamStreamCall = stub.Assist()
-            link = VerifierLink(self._drafter, outbox, self._thread, self._hello.seconds_per_token)
+            link = VerifierLink(
+                drafter=self._drafter,
+                outbox=outbox,
+                thread=self._thread,
+                seconds_per_token=self._hello.seconds_per_token,
+            )
             self._link = link
             worker = asyncio.create_task(link.work())
             reader = asyncio.create_task(self._read(call, link))

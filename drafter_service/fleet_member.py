@@ -57,7 +57,12 @@ class DrafterMember:
             notes=drafter.notes if isinstance(drafter, HasNotes) else (),
         )
         self._link = CoordinatorLink(
-            coordinator, registration, self.report, self.carry_out, on_joined=on_joined, backoff=backoff
+            coordinator=coordinator,
+            registration=registration,
+            report=self.report,
+            on_order=self.carry_out,
+            on_joined=on_joined,
+            backoff=backoff,
         )
 
     async def run(self) -> None:

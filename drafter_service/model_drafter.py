@@ -55,7 +55,15 @@ class ModelDrafter:
 
     def measure(self) -> float:
         prompt = Prompt(text="The quick brown fox jumps over the lazy dog.")
-        offer = SessionOffer("measure", prompt, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan())
+        offer = SessionOffer(
+            session="measure",
+            prompt=prompt,
+            sampling=SamplingParams(),
+            rule=Rule.RACE,
+            committed=b"",
+            zero_width=0,
+            plan=SpeculationPlan(),
+        )
         try:
             source = self.open(offer)
         except InputError:  # it has fewer tokens than its tokenizer, and these words need one that it has not

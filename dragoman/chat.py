@@ -53,7 +53,7 @@ async def _chat(destination: Destination, conversation: Conversation, options: T
         greeting = f"{described.model}, {drafters}. /help lists the commands, Ctrl-D leaves."
         notes.print(greeting, style="dim", highlight=False)
         typed = chat_input(notes, home() / "chat_history" if history else None)
-        talk = _Talk(client, conversation, options, notes)
+        talk = _Talk(client=client, conversation=conversation, options=options, notes=notes)
         goes_on = True
         while goes_on:
             try:

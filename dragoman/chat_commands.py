@@ -34,7 +34,7 @@ def is_command(words: str) -> bool:
 
 
 def carry_out(words: str, conversation: Conversation) -> RenderableType:
-    """Obey a command other than /exit; what to say to it. Raises InputError for one that there is not."""
+    """Carry out a command other than /exit; what to say to it. Raises InputError for one that there is not."""
     name, _, rest = words.partition(" ")
     rest = rest.strip()
     match name:

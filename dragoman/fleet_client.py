@@ -80,7 +80,14 @@ class FleetClient(TextClient):
         begins anew after this is called; without it, DivergedError is raised. At the end of patience the last error
         is raised, with what was tried.
         """
-        return await self._write(Transcript(generation_request(prompt, **options), on_chunk, on_started, on_restart))
+        return await self._write(
+            Transcript(
+                request=generation_request(prompt, **options),
+                on_chunk=on_chunk,
+                on_started=on_started,
+                on_restart=on_restart,
+            )
+        )
 
     async def _write(self, transcript: Transcript) -> Completion:
         retries = Retries(attempts=self._attempts, patience=self._patience)

@@ -124,7 +124,7 @@ async def _assisting(verifier: Verifier, drafter: Drafter) -> AsyncIterator[None
     roster, sessions = verifier.roster, verifier.max_sessions
     theirs = roster.attach(hello_of(drafter, drafter.model_name, sessions, seconds_per_token))
     requests: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
-    ours = VerifierLink(drafter, requests, thread, seconds_per_token)
+    ours = VerifierLink(drafter=drafter, outbox=requests, thread=thread, seconds_per_token=seconds_per_token)
 
     async def down() -> None:
         while (message := await theirs.outbox.next_message()) is not None:

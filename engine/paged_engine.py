@@ -53,7 +53,9 @@ class PagedSlot:
         self._stepped = len(tokens)
         self._reach(self._length + len(tokens))
         parents = (ROOT, *(parent + 1 for parent in candidates.parents))
-        logits = self._engine.step.run([SequenceRows(self._slot, self._length, tokens, parents, self._pages)])
+        logits = self._engine.step.run(
+            [SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)]
+        )
         return logits[: len(tokens)].clone()
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -99,7 +101,13 @@ class PagedSlot:
         """A chunk as one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
         height = self._engine.step.tables.height
         return [
-            SequenceRows(self._slot, self._length + at, part, range(ROOT, len(part) - 1), self._pages)
+            SequenceRows(
+                slot=self._slot,
+                base=self._length + at,
+                tokens=part,
+                parents=range(ROOT, len(part) - 1),
+                pages=self._pages,
+            )
             for at in range(0, len(tokens), height)
             for part in [tokens[at : at + height]]
         ]

@@ -77,11 +77,11 @@ def self_test(model: CausalLM) -> SelfTest:
     with torch.inference_mode():
         examination.run()
     return SelfTest(
-        tuple(examination.faults),
-        examination.row_dependence,
-        tuple(examination.unproven),
-        tuple(place.name for place in examination.places),
-        time.monotonic() - started,
+        faults=tuple(examination.faults),
+        row_dependence=examination.row_dependence,
+        unproven=tuple(examination.unproven),
+        places=tuple(place.name for place in examination.places),
+        seconds=time.monotonic() - started,
     )
 
 

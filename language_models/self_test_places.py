@@ -49,7 +49,12 @@ def places(config: PretrainedConfig, context: int, *, bits: bool) -> Iterator[Pl
     for window in windows:
         base = min(window + 4 * SLACK, context - TEXT)
         if window < base:  # else no text is longer
-            yield Place(f"beyond its window of {window:,} tokens", base, min(window + 3 * SLACK, base), window)
+            yield Place(
+                name=f"beyond its window of {window:,} tokens",
+                base=base,
+                held=min(window + 3 * SLACK, base),
+                window=window,
+            )
     for border in sorted(set(rope_borders(config))):
         if 2 * PROMPT < border < context - TEXT:
             yield Place(f"where its rotary frequencies change ({border:,})", border - 2, PROMPT)

@@ -96,7 +96,7 @@ def _ids_beyond(tokenizer: TextTokenizer) -> Iterator[Finding]:
     if template := _beyond(tokenizer, tokenizer.template_ids()):
         yield Finding("template", f"its chat template needs {template}", _TARGET)
     if end := _beyond(tokenizer, tokenizer.end_ids[:1]):
-        yield Finding("end", f"its texts end with {end}", _TARGET, "it drafts no end")
+        yield Finding(kind="end", problem=f"its texts end with {end}", refused=_TARGET, cost="it drafts no end")
     if text := _beyond(tokenizer, tokenizer.text_beyond):
         yield Finding("text", f"text may need {text}", cost="prompts that do are refused")
 
@@ -120,7 +120,12 @@ def _parsed_names(tokenizer: TextTokenizer) -> Iterator[Finding]:
         text = f"a{name}b"
         drafted = tokenizer.vocab.is_special(token) and token in tokenizer.encode(text)
         if drafted or token in tokenizer.literal_prompt(text):
-            yield Finding("name", f"text that spells {name} becomes token {token}", _TARGET, "drafts of it are lost")
+            yield Finding(
+                kind="name",
+                problem=f"text that spells {name} becomes token {token}",
+                refused=_TARGET,
+                cost="drafts of it are lost",
+            )
 
 
 def _changed_texts(tokenizer: TextTokenizer) -> Iterator[Finding]:
@@ -131,6 +136,6 @@ def _changed_texts(tokenizer: TextTokenizer) -> Iterator[Finding]:
         # A decoder may take the space at a text's beginning, and no byte else.
         if came.lstrip(b" ") != decoded.encode().lstrip(b" "):
             problem = f"the tokens of {text!r} are {came!r} by their spelling and {decoded!r} by the decoder"
-            yield Finding("bytes", problem, _TARGET, "its drafts are lost")
+            yield Finding(kind="bytes", problem=problem, refused=_TARGET, cost="its drafts are lost")
         elif came != text.encode():
             yield Finding("change", f"{text!r} comes back as {came!r}", cost="drafts of such text are lost")

@@ -78,7 +78,16 @@ def list_models() -> list[ModelStatus]:
     for model in EMBEDDED.values():
         folder = models_folder() / model.name
         done = (folder / MANIFEST).is_file()
-        found.append(ModelStatus(model.name, model.vocabulary, model.licence, model.installed(), done, size_of(folder)))
+        found.append(
+            ModelStatus(
+                name=model.name,
+                vocabulary=model.vocabulary,
+                licence=model.licence,
+                installed=model.installed(),
+                converted=done,
+                bytes_on_disk=size_of(folder),
+            )
+        )
     return found
 
 

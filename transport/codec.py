@@ -129,15 +129,15 @@ def plan_to_wire(plan: SpeculationPlan) -> pb.SpeculationPlan:
 
 def plan_from_wire(plan: pb.SpeculationPlan) -> SpeculationPlan:
     return SpeculationPlan(
-        plan.width,
-        plan.lookahead,
-        plan.stop_threshold,
-        plan.span_tokens,
-        plan.patience,
-        plan.alternatives,
-        plan.alternative_threshold,
-        plan.verify_threshold,
-        plan.top_k,
+        width=plan.width,
+        lookahead=plan.lookahead,
+        stop_threshold=plan.stop_threshold,
+        span_tokens=plan.span_tokens,
+        patience=plan.patience,
+        alternatives=plan.alternatives,
+        alternative_threshold=plan.alternative_threshold,
+        verify_threshold=plan.verify_threshold,
+        top_k=plan.top_k,
     )
 
 
@@ -177,15 +177,15 @@ def offer_to_wire(offer: SessionOffer) -> pb.SessionOffer:
 
 def offer_from_wire(offer: pb.SessionOffer) -> SessionOffer:
     return SessionOffer(
-        offer.session,
-        prompt_from_wire(offer.prompt),
-        sampling_from_wire(offer.sampling),
-        rule_from_wire(offer.rule),
-        offer.committed,
-        offer.zero_width,
-        plan_from_wire(offer.plan),
-        offer.number,
-        offer.vocab_hash,
+        session=offer.session,
+        prompt=prompt_from_wire(offer.prompt),
+        sampling=sampling_from_wire(offer.sampling),
+        rule=rule_from_wire(offer.rule),
+        committed=offer.committed,
+        zero_width=offer.zero_width,
+        plan=plan_from_wire(offer.plan),
+        number=offer.number,
+        vocab_hash=offer.vocab_hash,
     )
 
 
@@ -239,17 +239,17 @@ def span_from_wire(
     if not 0 <= confidence <= 1:  # nor NaN
         raise ProtocolError(f"a span with confidence={confidence}")
     return Span(
-        span.base_offset,
-        span.base_digest,
-        span.text,
-        span.ends,
-        span.tokens,
-        span.alternative,
-        span.rests,
-        confidence,
-        tuple(_drawn_from_wire(drawn, vocab_size) for drawn in span.drawn),
-        span.zero_width,
-        source,
+        base_offset=span.base_offset,
+        base_digest=span.base_digest,
+        text=span.text,
+        ends=span.ends,
+        tokens=span.tokens,
+        alternative=span.alternative,
+        rests=span.rests,
+        confidence=confidence,
+        proposals=tuple(_drawn_from_wire(drawn, vocab_size) for drawn in span.drawn),
+        zero_width=span.zero_width,
+        source=source,
     )
 
 
@@ -268,13 +268,13 @@ def verdict_to_wire(session: str, verdict: Verdict) -> pb.Verdict:
 
 def verdict_from_wire(verdict: pb.Verdict) -> Verdict:
     return Verdict(
-        verdict.base_offset,
-        verdict.text,
-        verdict.digest,
-        verdict.zero_width,
-        verdict.draft_tokens,
-        verdict.accepted_tokens,
-        plan_from_wire(verdict.plan) if verdict.HasField("plan") else None,
+        base_offset=verdict.base_offset,
+        text=verdict.text,
+        digest=verdict.digest,
+        zero_width=verdict.zero_width,
+        draft_tokens=verdict.draft_tokens,
+        accepted_tokens=verdict.accepted_tokens,
+        plan=plan_from_wire(verdict.plan) if verdict.HasField("plan") else None,
     )
 
 

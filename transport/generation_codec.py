@@ -180,7 +180,14 @@ def _source_stats_from_wire(entry: pb.SourceStats) -> SourceStats | None:
     kind = codec.source_from_wire(entry.source)
     if kind is None:
         return None
-    return SourceStats(kind, entry.name, entry.model, entry.instance, entry.draft_tokens, entry.accepted_tokens)
+    return SourceStats(
+        source=kind,
+        name=entry.name,
+        model=entry.model,
+        instance=entry.instance,
+        draft_tokens=entry.draft_tokens,
+        accepted_tokens=entry.accepted_tokens,
+    )
 
 
 def _stats_to_wire(stats: SpeculationStats) -> pb.SpeculationStats:

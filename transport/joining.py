@@ -147,7 +147,7 @@ class CoordinatorLink:
                 try:
                     self._on_order(message)
                 except DragomanError as error:
-                    self._complain("an order of the coordinator cannot be obeyed", error)
+                    self._complain("an order of the coordinator cannot be carried out", error)
 
     def _take_in(self, joined: pb.Joined) -> None:
         codec.check_version(joined.protocol_version, who=f"the coordinator at {self._coordinator}")

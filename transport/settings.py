@@ -142,7 +142,7 @@ def _mistake(model: type[Settings], error: ValidationError, remedy: str) -> Mist
         problem = "has settings of its own, a line each below it"
     elif kind == "missing":
         problem, value = "is missing", None
-    return Mistake(place, value, problem, remedy)
+    return Mistake(place=place, value=value, problem=problem, remedy=remedy)
 
 
 def _one_of(written: str, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The verifier as a member of a fleet: what it reports to the coordinator, and how it obeys.
+"""The verifier as a member of a fleet: what it reports to the coordinator, and how it carries out orders.
 
 Orders change who drafts and how far, never a text. Without the coordinator the verifier places and plans by itself.
 """
@@ -47,11 +47,17 @@ class VerifierMember:
             verifier=pb.VerifierKind(address=advertised),
             dtype=engine.dtype_name,
         )
-        self._link = CoordinatorLink(coordinator, registration, self.report, self.carry_out, on_joined=self._take_in)
+        self._link = CoordinatorLink(
+            coordinator=coordinator,
+            registration=registration,
+            report=self.report,
+            on_order=self.carry_out,
+            on_joined=self._take_in,
+        )
         self._on_joined = on_joined
 
     async def run(self) -> None:
-        """Report and obey until cancelled, or until the coordinator refuses this verifier."""
+        """Report, and carry out orders, until cancelled, or until the coordinator refuses this verifier."""
         await self._link.run()
 
     @property

@@ -85,7 +85,14 @@ class RuleChoice:
         figures = opened.figures
         wire_bytes = figures.bytes_up + figures.bytes_down
         seconds, tokens = figures.decode_seconds, figures.decode_tokens
-        session = _Record(1, stats.draft_tokens, seconds, tokens, opened.new_tokens, wire_bytes)
+        session = _Record(
+            sessions=1,
+            draft_tokens=stats.draft_tokens,
+            decode_seconds=seconds,
+            decode_tokens=tokens,
+            committed_tokens=opened.new_tokens,
+            wire_bytes=wire_bytes,
+        )
         for vocabulary in opened.drafters.vocabularies - {""}:
             self._records.setdefault((vocabulary, rule), _Record()).merge(session)
 

@@ -61,7 +61,9 @@ class SessionPlanner:
         if not self._step_fit.seen:
             return None
         fit, rates = self._step_fit, self._acceptance.rates(POSITIONS)
-        return StepCosts(fit.intercept, fit.slope, rates, self._drafted_steps)
+        return StepCosts(
+            step=fit.intercept, step_per_token=fit.slope, acceptance=rates, drafted_steps=self._drafted_steps
+        )
 
     def observe_step(self, stats: SessionStats, seconds: float) -> None:
         """A step ended. ``stats``: of the session, this step included."""

@@ -89,7 +89,7 @@ class Verifier:
         self._sessions: dict[str, OpenSession] = {}
         self._events: dict[str, Events] = {}
         self.metrics = VerifierMetrics(instruments or NoInstruments())
-        self.roster = Roster(engine, self.limits, self._sessions, self.metrics)
+        self.roster = Roster(engine=engine, limits=self.limits, sessions=self._sessions, metrics=self.metrics)
         self._rules = RuleChoice()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
@@ -156,12 +156,12 @@ class Verifier:
         )
         rule, limits = session.request.rule, lambda: self.plan_limits
         opened = OpenSession(
-            f"s-{secrets.token_hex(8)}",
-            request.prompt,
-            session,
-            SessionRun(session, DraftVerifier.of(session.request, vocab, self._noise), self.engine),
-            SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive, limits=limits, rule=rule),
-            self.pacing[rule],
+            name=f"s-{secrets.token_hex(8)}",
+            prompt=request.prompt,
+            session=session,
+            run=SessionRun(session, DraftVerifier.of(session.request, vocab, self._noise), self.engine),
+            planner=SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive, limits=limits, rule=rule),
+            pacing=self.pacing[rule],
             wants_drafters=self._plan.width > 0 and request.draft,
             vocab_hash=vocab.content_hash,
         )

@@ -45,7 +45,7 @@ def chat(
     from speculation.sampling.params import Rule, SamplingParams
 
     run_chat(
-        Destination(verifier, coordinator, model, resume_for),
+        Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         system=system,
         max_tokens=max_tokens,

@@ -61,7 +61,7 @@ def generate(
     from speculation.sampling.params import Rule, SamplingParams
 
     run_generate(
-        Destination(verifier, coordinator, model, resume_for),
+        Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for),
         read_prompt(prompt, prompt_file, messages),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,

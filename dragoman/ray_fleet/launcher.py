@@ -66,7 +66,7 @@ class Launcher:
         there = self.status()
         asks = [_ask(group.name, group, there) for group in fleet.groups]
         if not any(one.name == COORDINATOR for one in there):
-            asks.insert(0, Ask(COORDINATOR, fleet.coordinator.place, 1, {}))
+            asks.insert(0, Ask(words=COORDINATOR, place=fleet.coordinator.place, count=1, kept={}))
         grows = wait_seconds > 0 and self._admission.grows()
         if grows:
             self._admission.tell(asks)
@@ -106,7 +106,7 @@ class Launcher:
             answer = ask_until(self._ray, handle.ready.remote, step)
             if answer.outcome is Outcome.ANSWERED:
                 self._note(f"{name} serves{_where(answer.value)}")
-                return Standing(name, kind, Outcome.ANSWERED, answer.value)
+                return Standing(name=name, kind=kind, outcome=Outcome.ANSWERED, facts=answer.value)
             if answer.outcome is Outcome.GONE:
                 raise DragomanError(f"{name} cannot run: {answer.why}", remedy="see Ray's log of the actor")
             why = self._why_not(handle, answer)
@@ -155,7 +155,7 @@ class Launcher:
         if handle is None:
             return Standing(name, kind, Outcome.GONE, why="it was removed")
         answer = ask(self._ray, handle.describe.remote, _ANSWER)
-        return Standing(name, kind, answer.outcome, answer.value or {}, answer.why)
+        return Standing(name=name, kind=kind, outcome=answer.outcome, facts=answer.value or {}, why=answer.why)
 
     # ---- scale, drain, down -------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ def _ask(words: str, group: Target | DrafterGroup, there: Iterable[Standing]) ->
     """For those that the group lacks."""
     names = {f"{group.name}/{number}" for number in range(group.replicas)}
     kept = {one.name: one.held for one in there if one.name in names}
-    return Ask(words, group.place, len(names) - len(kept), kept)
+    return Ask(words=words, place=group.place, count=len(names) - len(kept), kept=kept)
 
 
 def _is_beyond(replica: Replica, group: Target | DrafterGroup) -> bool:

@@ -87,7 +87,7 @@ def lack_of(asks: Sequence[Ask], nodes: Sequence[Node], *, grows: bool = False) 
     if failed is None or grows:
         return failed
     # Those that run with less than is asked for by now are taken for none: it is never only if it is for sure.
-    alone = [Ask(ask.words, ask.place, ask.count + _as_large(ask), {}) for ask in asks]
+    alone = [Ask(words=ask.words, place=ask.place, count=ask.count + _as_large(ask), kept={}) for ask in asks]
     never = _packed(alone, nodes, [dict(node.resources) for node in nodes])
     if never is None:
         return failed
@@ -125,7 +125,14 @@ def _lack(ask: Ask, left: Sequence[Mapping[str, float]], hosts: Sequence[Node]) 
 
     resource = min((name for name, needed in ask.place.resources.items() if needed), key=room)
     free = tuple(round(each.get(resource, 0), 4) for each in left)
-    return Lack(ask, resource, free, sum(node.resources.get(resource, 0) for node in hosts), never=False, now=free)
+    return Lack(
+        ask=ask,
+        resource=resource,
+        free=free,
+        total=sum(node.resources.get(resource, 0) for node in hosts),
+        never=False,
+        now=free,
+    )
 
 
 def _short_of(place: NodeNeeds, left: Mapping[str, float]) -> str | None:

@@ -120,10 +120,10 @@ class CandidateBuilder:
         chosen = [node for place, node in enumerate(found[:width]) if place < self.free or node.chance >= threshold]
         numbers = {id(node): number for number, node in enumerate(chosen)} | {id(root): ROOT}
         return CandidateTree(
-            tuple(node.token for node in chosen),
-            tuple(numbers[id(node.parent)] for node in chosen),
-            tuple(numbers[id(node)] for node in first if id(node) in numbers),
-            tuple(node.source for node in chosen),
+            tokens=tuple(node.token for node in chosen),
+            parents=tuple(numbers[id(node.parent)] for node in chosen),
+            first_choices=tuple(numbers[id(node)] for node in first if id(node) in numbers),
+            sources=tuple(node.source for node in chosen),
         )
 
     def _least(self, found: list[_Node], width: int, threshold: float) -> float:
@@ -160,6 +160,8 @@ class CandidateBuilder:
     def _child(self, node: _Node, token: int, chance: float, source: Source, found: list[_Node]) -> _Node:
         child = node.children.get(token)
         if child is None:
-            child = node.children[token] = _Node(node, token, min(chance, node.chance), source)
+            child = node.children[token] = _Node(
+                parent=node, token=token, chance=min(chance, node.chance), source=source
+            )
             found.append(child)
         return child

@@ -31,12 +31,11 @@ def branches(root: DraftNode, *, limit: int, trust: Mapping[Source, float]) -> I
         path, so_far, authors, chance = bytearray(text), list(chances), list(sources), -turn
         while len(path) < limit and not _is_drawn(node, root):
             best, child = node.best_child(trust)
-            for byte, other in node.children.items():
-                if other is not child:
-                    turned, likely, author = other.weigh(weights, chance, trust)
-                    if likely > 0:
-                        steps = (bytes((*path, byte)), (*so_far, likely), (*authors, author), turned)
-                        heapq.heappush(turns, (-likely, next(order), other, *steps))
+            for byte, other in ((byte, other) for byte, other in node.children.items() if other is not child):
+                turned, likely, author = other.weigh(weights, chance, trust)
+                if likely > 0:
+                    steps = (bytes((*path, byte)), (*so_far, likely), (*authors, author), turned)
+                    heapq.heappush(turns, (-likely, next(order), other, *steps))
             if child is None:
                 break
             weights, chance, author = child.weigh(weights, chance, trust)

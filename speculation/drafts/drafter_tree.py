@@ -45,7 +45,14 @@ class TreeNode:
 
     def add_child(self, token: int, text: bytes, confidence: float, *, choice: int) -> TreeNode:
         """A child; ``choice`` 0 is the drafter's first. Children stand in the order of choice."""
-        child = TreeNode(self, token, text, self.end + len(text), confidence, self.alternative + choice)
+        child = TreeNode(
+            parent=self,
+            token=token,
+            text=text,
+            end=self.end + len(text),
+            confidence=confidence,
+            alternative=self.alternative + choice,
+        )
         self.children.append(child)
         return child
 
@@ -78,7 +85,7 @@ class DrafterTree:
     """
 
     def __init__(self, offset: int) -> None:
-        self.root = TreeNode(None, 0, b"", offset, shipped=True)
+        self.root = TreeNode(parent=None, token=0, text=b"", end=offset, shipped=True)
         self._nodes: dict[int, TreeNode] = {self.root.number: self.root}
 
     def __len__(self) -> int:
@@ -147,7 +154,7 @@ class DrafterTree:
 
     def restart(self, offset: int) -> None:
         """Nothing is left; the root stands at ``offset``."""
-        self.root = TreeNode(None, 0, b"", offset, shipped=True)
+        self.root = TreeNode(parent=None, token=0, text=b"", end=offset, shipped=True)
         self._nodes = {self.root.number: self.root}
 
 

@@ -94,7 +94,9 @@ class DrawnCandidates:
             chance, _, place, node, first = heapq.heappop(self._places)
             self._look(place, node, -chance, first)
         parents, sources = tuple(tree.parents), tuple(tree.sources)
-        return CandidateTree(tuple(tree.tokens), parents, tuple(tree.first), sources), tuple(tree.proposals)
+        return CandidateTree(
+            tokens=tuple(tree.tokens), parents=parents, first_choices=tuple(tree.first), sources=sources
+        ), tuple(tree.proposals)
 
     def _push(self, place: Place | None, node: int, chance: float, *, first: bool) -> None:
         if place is not None:

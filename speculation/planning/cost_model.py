@@ -167,7 +167,9 @@ def _timeline(costs: PairCosts, plan: SpeculationPlan, *, covered: bool) -> list
     limits = _limits(costs.acceptance, plan.lookahead, plan.stop_threshold)
     there = min(limits[0], plan.span_tokens) if covered else 0
     delay = costs.round_trip / 2
-    drafter = _Drafter(draft_token_time(costs, plan), delay, plan.span_tokens, limits, there)
+    drafter = _Drafter(
+        token_time=draft_token_time(costs, plan), delay=delay, span=plan.span_tokens, limits=limits, arrived=there
+    )
     now, committed, steps = 0.0, 0, []
     while _goes_on(costs.acceptance, committed, plan.width):
         start, arrived = now, drafter.arrived_by(now)
@@ -180,7 +182,9 @@ def _timeline(costs: PairCosts, plan: SpeculationPlan, *, covered: bool) -> list
                 start, drafter.state = now, before
         tokens = min(plan.width, max(0, arrived - committed))
         end = start + costs.step + costs.overhead + costs.step_per_token * tokens
-        steps.append(_Step(end - now, committed, tokens, drafter.arrived_by(end)))
+        steps.append(
+            _Step(duration=end - now, committed=committed, draft_tokens=tokens, arrived=drafter.arrived_by(end))
+        )
         now, committed = end, committed + tokens + 1
         drafter.verdicts.append((now + delay, committed))
     return steps
@@ -203,13 +207,18 @@ def _cycle(acceptance: tuple[float, ...], steps: Sequence[_Step]) -> _Cycle:
         verified += reached * tokens
         accepted += times * sum(chance[first + 1 : last + 1])
         ready += times * (chance[first] - chance[min(max(arrived, first), last + 1)])
-    return _Cycle(seconds, number, verified, accepted, ready)
+    return _Cycle(seconds=seconds, steps=number, verified=verified, accepted=accepted, ready=ready)
 
 
 def _predicted(costs: PairCosts, cycle: _Cycle) -> PredictedSpeed:
     tokens = cycle.steps + cycle.accepted
     wasted = max(0.0, 1 - cycle.accepted / cycle.verified) if cycle.verified else 0.0
-    return PredictedSpeed(tokens / cycle.seconds, tokens / cycle.seconds * costs.step, tokens / cycle.steps, wasted)
+    return PredictedSpeed(
+        tokens_per_second=tokens / cycle.seconds,
+        speed_up=tokens / cycle.seconds * costs.step,
+        tokens_per_step=tokens / cycle.steps,
+        wasted_share=wasted,
+    )
 
 
 def _last_known(values: tuple[float, ...], count: int) -> float:
@@ -224,7 +233,7 @@ def draft_token_time(costs: PairCosts, plan: SpeculationPlan) -> float:
 def predict(costs: PairCosts, plan: SpeculationPlan) -> PredictedSpeed:
     """What ``plan`` comes to in a free-running system. Without speculation: the target alone, exactly."""
     if not (plan.width and plan.lookahead):
-        return PredictedSpeed(1 / costs.step, 1.0, 1.0, 0.0)
+        return PredictedSpeed(tokens_per_second=1 / costs.step, speed_up=1.0, tokens_per_step=1.0, wasted_share=0.0)
     plain = _cycle(costs.acceptance, _timeline(costs, plan, covered=False))
     recovery = _last_known(costs.recovery, plan.alternatives)
     if not (recovery and plain.ready):

@@ -50,5 +50,7 @@ def _speed_up(step_per_token: int, draft_token: int, round_trip: int, acceptance
     per_token, token, trip = (
         0.0 if ratio == nothing else math.exp(ratio / 10) for ratio in (step_per_token, draft_token, round_trip)
     )
-    costs = PairCosts(1.0, per_token, token, trip, (acceptance / 20,))
+    costs = PairCosts(
+        step=1.0, step_per_token=per_token, draft_token=token, round_trip=trip, acceptance=(acceptance / 20,)
+    )
     return max(1.0, *(predict(costs, plan).speed_up for plan in _TYPICAL))

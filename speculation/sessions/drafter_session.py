@@ -181,7 +181,18 @@ class DrafterSession:
         leaf.last = None  # sent once
         confidence = math.prod(node.confidence for node in waiting)
         text = drafted[len(known) :] if not proposals else b""
-        return Span(base, digest, text, ends, len(drawn), leaf.alternative, rests, confidence, proposals, zero_width)
+        return Span(
+            base_offset=base,
+            base_digest=digest,
+            text=text,
+            ends=ends,
+            tokens=len(drawn),
+            alternative=leaf.alternative,
+            rests=rests,
+            confidence=confidence,
+            proposals=proposals,
+            zero_width=zero_width,
+        )
 
     # ---- verdicts ---------------------------------------------------------------------------------------------
 

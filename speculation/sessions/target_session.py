@@ -149,12 +149,19 @@ class TargetSession:
         committed = self._pool.committed
         if resync.offset > len(committed):
             return None
-        return Verdict(resync.offset, committed.since(resync.offset), committed.digest, self.zero_width)
+        return Verdict(
+            base_offset=resync.offset,
+            text=committed.since(resync.offset),
+            digest=committed.digest,
+            zero_width=self.zero_width,
+        )
 
     def next_step(self) -> Step:
         """The last committed token and the likeliest candidates after it, in target tokens."""
         candidates, proposals = (self._recorded(), ()) if self.replaying else self._candidates()
-        self._pending = Step(self._last_token(), candidates, proposals, self._room())
+        self._pending = Step(
+            last=self._last_token(), candidates=candidates, proposals=proposals, max_tokens=self._room()
+        )
         return self._pending
 
     def on_acceptance(self, acceptance: Acceptance) -> list[Instruction]:
@@ -179,7 +186,17 @@ class TargetSession:
             # Not the row of the last token: a block that ends with an accepted end token has no token after it.
             Keep((0, *(1 + node for node in path))[: len(token_ids)]),
             Emit(runs, token_ids),
-            SendVerdict(Verdict(base, text, digest, self.zero_width, len(candidates), len(path), self._new_plan)),
+            SendVerdict(
+                Verdict(
+                    base_offset=base,
+                    text=text,
+                    digest=digest,
+                    zero_width=self.zero_width,
+                    draft_tokens=len(candidates),
+                    accepted_tokens=len(path),
+                    plan=self._new_plan,
+                )
+            ),
         ]
         self._new_plan = None
         if self.finish_reason is not None:

@@ -83,4 +83,4 @@ def _read(data: memoryview) -> ByteVocab:
                 raise ProtocolError(f"unknown kind {kind!r} of token {token}")
         tokens.append(content)
     ends = tuple(number() for _ in range(number()))
-    return ByteVocab(tuple(tokens), special, ends, frozenset(fallback))
+    return ByteVocab(token_bytes=tuple(tokens), special=special, end_ids=ends, byte_fallback=frozenset(fallback))

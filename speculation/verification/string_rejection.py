@@ -93,7 +93,7 @@ class _Text(NamedTuple):
 
     def grown(self, token: int, q: float, drafter: ByteVocab) -> _Text:
         data = drafter.bytes_of(token)
-        return _Text((*self.path, token), self.data + data, self.share * q, bool(data))
+        return _Text(path=(*self.path, token), data=self.data + data, share=self.share * q, has_bytes=bool(data))
 
 
 def _first_token(text: _Text, drafter: ByteVocab, first: FirstToken) -> int | None:

@@ -165,7 +165,7 @@ async def test_a_silent_member_is_dismissed_and_comes_back():
     assert joined[0].report_seconds == 0.05
 
 
-async def test_orders_that_cannot_be_obeyed_end_nothing(caplog: pytest.LogCaptureFixture):
+async def test_orders_that_cannot_be_carried_out_end_nothing(caplog: pytest.LogCaptureFixture):
     made = target()
     seen = 0
 
@@ -181,7 +181,7 @@ async def test_orders_that_cannot_be_obeyed_end_nothing(caplog: pytest.LogCaptur
         assert link.joined
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert "cannot be obeyed" in caplog.text
+    assert "cannot be carried out" in caplog.text
 
 
 async def test_a_frozen_coordinator_is_noticed(caplog: pytest.LogCaptureFixture):
