@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class DrainDesk:
-    """Decisions stand with the member; an order is repeated until the verifier's reports say that it was carried out."""
+    """Decisions stand with the member; an order is repeated until reports say that it was carried out."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
