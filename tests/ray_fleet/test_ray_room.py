@@ -221,9 +221,9 @@ def test_a_cluster_that_may_grow_says_what_it_waits_for():
 
 
 def standing(group: Target | DrafterGroup, number: int = 0) -> Standing:
-    import dataclasses
-
-    settings = dataclasses.asdict(group.settings_of(number))
+    settings = group.settings_of(number).model_dump()
+    if isinstance(group, Target):
+        settings["port"] = group.port_of(number)
     kind = "verifier" if isinstance(group, Target) else "drafter"
     facts = {"settings": settings, "placed": group.place.settings, "serving": True}
     return Standing(f"{group.name}/{number}", kind, Outcome.ANSWERED, facts)
