@@ -9,16 +9,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator.config import CoordinatorConfig
-from coordinator.server import CoordinatorServer
-from coordinator.status import status_of_fleet
 from drafter_service.fleet_member import DrafterMember
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError
 from speculation.planning.plan import PlanLimits
-from speculation.sampling.params import SamplingParams
+from tests.support.coordinators import CONFIG, coordinating, running, status
+from tests.support.long_text import SAMPLING
 from tests.support.service_drivers import (
-    LOOPBACK,
     QUICK,
     baseline,
     drafters,
@@ -32,32 +29,6 @@ from tests.support.text_engine import TextDrafter, TextEngine
 from transport.address import Address
 from verifier_service.fleet_member import VerifierMember, session_report
 from verifier_service.verifier import Verifier
-
-SAMPLING = SamplingParams(temperature=0.8, seed=9)
-CONFIG = CoordinatorConfig(report_seconds=0.05, plan_seconds=0.05)
-
-
-@contextlib.asynccontextmanager
-async def running(*members: VerifierMember | DrafterMember) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(member.run()) for member in members]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def coordinating(
-    listen: Address = LOOPBACK, *, config: CoordinatorConfig = CONFIG
-) -> AsyncIterator[tuple[CoordinatorServer, Address]]:
-    server = CoordinatorServer(config)
-    bound = await server.start(listen)
-    try:
-        yield server, bound
-    finally:
-        await server.stop(grace=0.1)
 
 
 def drafter_member(coordinator: Address, number: int, **kwargs) -> DrafterMember:
@@ -75,10 +46,6 @@ async def fleet(
         async with running(member, *edges):
             await drafters(verifier, count)
             yield verifier, address
-
-
-def status(server: CoordinatorServer) -> pb.StatusResponse:
-    return status_of_fleet(server.fleet, asyncio.get_running_loop().time())
 
 
 async def test_members_find_each_other_and_the_coordinator_sees_the_text() -> None:

@@ -12,16 +12,9 @@ from coordinator.reports import ENTRIES, MOST, SessionFacts, read_drafter_report
 from coordinator.status import status_of_fleet
 from coordinator.telemetry import PRIOR_ACCEPTANCE, Credit, PairAcceptance, Rate, Trend
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from tests.support.fleet_members import FakeDrafter, FakeSession, FleetDriver, verifier
+from tests.support.fleet_members import FakeDrafter, FakeSession, FleetDriver, good_report, verifier
 
 WRONG_SECONDS = (math.nan, math.inf, -math.inf, -1.0, 1e9)
-
-
-def good_report() -> pb.VerifierReport:
-    target = verifier("s")
-    target.link(1, "d1")
-    target.sessions["s"] = FakeSession(links=[1], steps=10, committed=20, drafted=80, accepted=10, drafted_steps=10)
-    return target.report().verifier
 
 
 def test_a_good_report_is_read_in_full():

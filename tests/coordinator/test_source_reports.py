@@ -10,8 +10,7 @@ from coordinator.telemetry import LinkRates
 from dragoman.fleet import status_as_dict
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.source import SourceKind
-from tests.coordinator.test_reports import good_report
-from tests.support.fleet_members import FakeDrafter, FleetDriver, verifier
+from tests.support.fleet_members import FakeDrafter, FleetDriver, good_report, verifier
 
 
 def by_source(source: pb.DraftSource, accepted: int, drafted: int, **drafter: str) -> pb.SourceStats:

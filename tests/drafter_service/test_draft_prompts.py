@@ -17,12 +17,11 @@ from language_models.tokenizer import TextTokenizer
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError
 from speculation.protocol.messages import ROLES, ChatMessage, Prompt
-from tests.coordinator.test_fleet_members import coordinating, running, status
-from tests.dragoman.test_fleet_cli import drawn
-from tests.language_models.test_chat_template import with_template
+from tests.support.coordinators import coordinating, running, status
+from tests.support.fleet_drawings import drawn
 from tests.support.service_drivers import QUICK, WARM, drafters, drafting, eventually, request, serving, text_of
 from tests.support.tiny_models import CHAT_TEMPLATE, load_tiny
-from tests.support.tiny_tokenizers import MISTRAL_LIKE, NO_SYSTEM, changed, load, with_weights
+from tests.support.tiny_tokenizers import MISTRAL_LIKE, NO_SYSTEM, changed, load, with_template, with_weights
 from transport import codec
 from transport.limits import PROTOCOL_VERSION
 from verifier_service.transformers_engine import TransformersEngine

@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +18,9 @@ from dragoman.client import Client
 from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import ChildProcess, child
 from speculation.errors import DragomanError
+from tests.support.commands import dragoman
 
 pytestmark = pytest.mark.process
-
-
-def dragoman(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dragoman", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment},
-    )
 
 
 class Pair:

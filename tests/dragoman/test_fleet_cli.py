@@ -19,20 +19,15 @@ from dragoman.fleet import status_as_dict, watch
 from dragoman.fleet_view import away_line, fleet_view, show_age, show_plan, sparkline
 from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from tests.dragoman.test_cli import dragoman
-from tests.support.commands import hearing_signals
+from tests.support.commands import dragoman, hearing_signals
+from tests.support.coordinators import coordinating, joining, target
+from tests.support.fleet_drawings import a_fleet, drawn
 from tests.support.fleet_members import FakeDrafter
+from tests.support.ports import free_port
 from tests.support.service_drivers import eventually
-from tests.transport.test_joining import coordinating, joining, target
 from transport.address import Address
 
 pytestmark = pytest.mark.process
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 async def placed(coordinator: str) -> None:
@@ -153,37 +148,6 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, code: int, arguments: list[
 
 
 # ---- the drawing --------------------------------------------------------------------------------------------------
-
-
-def a_fleet(sessions: int = 3) -> pb.StatusResponse:
-    status = pb.StatusResponse(uptime_seconds=4000)
-    for number in (1, 2):
-        verifier = status.members.add(
-            instance=f"v{number}", name=f"a-rather-long-host-name-{number}", model="Qwen/Qwen2.5-Coder-32B-Instruct",
-            sessions=sessions, max_sessions=64, rejected_reports=number - 1,
-        ).verifier  # fmt: skip
-        verifier.address, verifier.tokens_per_second, verifier.committed_tokens = (
-            f"10.0.0.{number}:50061",
-            123.4,
-            987654,
-        )
-    drafter = status.members.add(instance="d1", name="edge", model="smollm2-135m", max_sessions=4, silent_seconds=2.5)
-    drafter.drafter.seconds_per_token = 0.0123
-    status.members.add(instance="d2", name="new", model="lookup", max_sessions=4, drafter=pb.FleetDrafterStatus())
-    for number in range(sessions):
-        status.sessions.add(
-            session=f"{number:08x}deadbeef", verifier="v1", drafters=["d1"] if number else [], committed_tokens=54321,
-            tokens_per_second=98.7, tokens_per_step=3.21, acceptance_rate=0.5, acceptance_history=[0, 0.5, 1.0] * 20,
-            round_trip=0.08, plan=pb.SpeculationPlan(width=16, lookahead=32, alternatives=2), expected_speed_up=1.84,
-        )  # fmt: skip
-    return status
-
-
-def drawn(view, width: int) -> list[str]:
-    console = Console(width=width, force_terminal=False, legacy_windows=False)
-    with console.capture() as captured:
-        console.print(view)
-    return captured.get().rstrip("\n").split("\n")
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

@@ -24,8 +24,8 @@ from speculation.errors import (
     NoVerifierError,
 )
 from speculation.sampling.params import SamplingParams
-from tests.coordinator.test_fleet_members import coordinating, running
-from tests.dragoman.test_resume import ASK, PROMPT, at_chunk, expected
+from tests.support.coordinators import coordinating, running
+from tests.support.long_text import ASK, PROMPT, at_chunk, expected
 from tests.support.service_drivers import LOOPBACK, baseline, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address

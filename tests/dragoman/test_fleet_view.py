@@ -10,7 +10,7 @@ import pytest
 from dragoman.fleet_view import away_line, fleet_view
 from dragoman.models import show_models
 from dragoman.record_table import record_table
-from tests.dragoman.test_fleet_cli import a_fleet, drawn
+from tests.support.fleet_drawings import a_fleet, drawn
 from transport.address import Address
 
 WIDTHS = [24, 40, 60, 80, 100, 120, 200]

@@ -13,8 +13,8 @@ import pytest
 
 from dragoman.processes import child
 from speculation.errors import DragomanError
-from tests.dragoman.test_fleet_cli import free_port
 from tests.support.commands import hearing_signals
+from tests.support.ports import free_port
 from tests.support.service_drivers import eventually
 
 pytestmark = pytest.mark.process

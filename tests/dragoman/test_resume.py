@@ -9,21 +9,19 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
-from dragoman import Chunk, Client, Completion
+from dragoman import Chunk, Client
 from dragoman.transcript import Transcript, generation_request
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, DivergedError, DrainingError
 from speculation.protocol.generation import Started
-from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule
 from speculation.text.text_stream import TextRun
-from tests.coordinator.test_fleet_members import SAMPLING
+from tests.support.long_text import ASK, PROMPT, SAMPLING, at_chunk, expected
 from tests.support.service_drivers import (
     LOOPBACK,
     baseline,
@@ -38,26 +36,6 @@ from tests.support.service_drivers import (
 from tests.support.text_engine import TextEngine
 from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
-
-PROMPT = Prompt(text="a story: ")
-ASK: dict[str, Any] = {"sampling": SAMPLING, "max_tokens": 120, "ignore_end": True}
-
-
-async def expected() -> Completion:
-    async with serving(TextEngine()) as (_, address), Client(address) as client:
-        return await client.complete(PROMPT, **ASK)
-
-
-def at_chunk(number: int, act: Callable[[], object]) -> tuple[list[Chunk], Callable[[Chunk], None]]:
-    """The chunks so far, and a watcher that acts at the given one."""
-    chunks: list[Chunk] = []
-
-    def watch(chunk: Chunk) -> None:
-        chunks.append(chunk)
-        if len(chunks) == number:
-            act()
-
-    return chunks, watch
 
 
 @pytest.mark.parametrize("stop", [(), ("dog",)])

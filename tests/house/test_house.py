@@ -4,17 +4,16 @@ exceptions live, and that each package says what it is."""
 from __future__ import annotations
 
 import ast
-import builtins
 import importlib.metadata
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.python_trees import exception_classes, imported_modules, imported_names, undocumented
 from transport.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,20 +76,6 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if not is_generated(path))
 
 
-def imported_modules(tree: ast.Module, package: str) -> Iterator[str]:
-    """Dotted names of all modules that the tree imports, lazily or not. `package` resolves relative imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                yield ".".join([*parents, node.module] if node.module else parents)
-            else:
-                assert node.module is not None
-                yield node.module
-
-
 def imports_of(path: Path) -> set[str]:
     """Top-level names that the file imports."""
     package = ".".join(path.relative_to(ROOT).parent.parts)
@@ -106,33 +91,6 @@ def forbidden_imports(package: str, names: set[str]) -> set[str]:
     if package != "language_models":
         bad |= names & {"transformers"}
     return bad
-
-
-def exception_classes(trees: dict[Path, ast.Module]) -> dict[str, Path]:
-    """Names of the exception classes that these files define, with their files.
-
-    A class is one when a base is a built-in exception, another such class, or has the name of one from elsewhere.
-    """
-    classes = [
-        (path, node) for path, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-    ]
-    known = {
-        name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
-    }
-    found: dict[str, Path] = {}
-    while True:
-        new = {
-            node.name: path
-            for path, node in classes
-            if node.name not in found
-            and any(
-                name in known or name in found or re.search(r"(Error|Exception|Interrupt|Exit)$", name)
-                for name in (ast.unparse(base).split(".")[-1] for base in node.bases)
-            )
-        }
-        if not new:
-            return found
-        found |= new
 
 
 @pytest.mark.parametrize("package", [package for package in ARROWS if (ROOT / package).is_dir()])
@@ -218,6 +176,10 @@ def test_the_rules_catch_what_they_forbid() -> None:
     assert forbidden_imports("coordinator", {"transformers", "ray", "tests"}) == {"transformers", "tests"}
     code = "class A(B): ...\nclass B(ValueError): ...\nclass C(grpc.RpcError): ...\nclass D(E): ...\nclass F: ...\n"
     assert set(exception_classes({Path("x.py"): ast.parse(code)})) == {"A", "B", "C"}
+    code = "import a.test_b\nfrom . import e\nfrom ..f import g\ndef f():\n    from c import test_d\n"
+    assert set(imported_names(ast.parse(code), "x.y")) == {"a.test_b", "c.test_d", "x.y.e", "x.f.g"}
+    code = "class A:\n    'x'\n    def b(self, c: int, *d) -> int:\n        'x'\n    def _e(f): ...\ndef g(): ...\n"
+    assert list(undocumented(ast.parse(code))) == [("A.b", ["d"]), ("g", ["docstring", "return"])]
 
 
 def test_files_are_short() -> None:
@@ -230,6 +192,27 @@ def test_exceptions_live_in_one_tree() -> None:
     found = exception_classes({path: ast.parse(path.read_bytes()) for path in sources(*ARROWS, "benchmarks")})
     assert home in found.values()
     assert {name: str(path.relative_to(ROOT)) for name, path in found.items() if path != home} == {}
+
+
+def test_no_module_imports_a_test() -> None:
+    """What two test modules need stands in tests/support, so that none changes under another."""
+    test = re.compile(r"tests\.(.*\.)?test_\w+(\.|$)")
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in sources(*ARROWS, *OUTSIDE)
+        for name in imported_names(ast.parse(path.read_bytes()), ".".join(path.relative_to(ROOT).parent.parts))
+        if test.match(name)
+    }
+    assert found == set()
+
+
+def test_what_tests_share_is_typed_and_says_what_it_is() -> None:
+    bare = {
+        f"{path.name}: {name}": lacks
+        for path in sources("tests/support")
+        for name, lacks in undocumented(ast.parse(path.read_bytes()))
+    }
+    assert bare == {}
 
 
 def test_packages_say_what_they_are() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError
 from tests.support.tiny_models import CHAT_TEMPLATE
-from tests.support.tiny_tokenizers import MISTRAL_LIKE, changed, load, metaspace, unigram
+from tests.support.tiny_tokenizers import MISTRAL_LIKE, changed, load, metaspace, unigram, with_template
 
 START, END = "<|im_start|>", "<|im_end|>"
 
@@ -38,11 +38,6 @@ def specials(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
 @pytest.fixture
 def tokenizer(tiny_llama: Path) -> TextTokenizer:
     return load(tiny_llama)
-
-
-def with_template(tokenizer: TextTokenizer, template: str) -> TextTokenizer:
-    tokenizer._tokenizer.chat_template = template
-    return tokenizer
 
 
 def test_a_template_with_demands_takes_contents_that_spell_special_tokens(tiny_llama: Path, tmp_path: Path):

@@ -19,7 +19,8 @@ from dragoman.ray_fleet.cluster import connect, find
 from dragoman.ray_fleet.commands import run_up
 from dragoman.ray_fleet.probe import probe
 from speculation.errors import ConnectionFailedError, DragomanError, ModelTooLargeError, UnknownModelError
-from tests.dragoman.test_fleet_cli import free_port
+from tests.support.coordinators import coordinating
+from tests.support.ports import free_port
 from tests.support.ray_clusters import ACCELERATOR, EDGE, RayCluster, at_rest, cluster_of, fleet_on, text_of
 from transport.address import Address
 
@@ -227,8 +228,6 @@ def test_another_version_of_ray(no_token: pytest.MonkeyPatch):
 
 
 async def test_something_else_listens(no_token: pytest.MonkeyPatch):
-    from tests.transport.test_joining import coordinating
-
     async with coordinating() as (_, address):
         with pytest.raises(ConnectionFailedError, match=r"does not answer as Ray's control service does \(UNIMPL"):
             await asyncio.to_thread(probe, address)

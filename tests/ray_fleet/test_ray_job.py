@@ -18,8 +18,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.dragoman.test_cli import dragoman
-from tests.dragoman.test_fleet_cli import free_port
+from tests.support.commands import dragoman
+from tests.support.ports import free_port
 from tests.support.ray_clusters import QUICK
 
 pytestmark = pytest.mark.ray

@@ -10,9 +10,9 @@ from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.sessions.drafter_session import DraftToken
 from speculation.text.digest import EMPTY_DIGEST
-from tests.speculation.test_rejection import EXACT, PROPOSING, SETTINGS, session
 from tests.support.branching import Chooser, distribution
 from tests.support.enumerated_run import EnumeratedRun
+from tests.support.enumerated_text import EXACT, PROPOSING, SETTINGS, session_gap
 from tests.support.session_drivers import Target, request
 from tests.support.tiny_pairs import WORDS
 
@@ -33,8 +33,8 @@ WAITING = SpeculationPlan(width=3, lookahead=3, stop_threshold=0.5, span_tokens=
 @pytest.mark.parametrize("rule", PROPOSING)
 def test_steps_that_wait_for_company_keep_the_distribution(rule: Rule, schedule: str):
     pair = WORDS.drawing_from(2) if "r" in schedule else WORDS
-    assert session(pair, rule, schedule, plan=WAITING) < EXACT
-    assert session(pair, rule, schedule, plan=WAITING, run=Unsure) < EXACT
+    assert session_gap(pair, rule, schedule, plan=WAITING) < EXACT
+    assert session_gap(pair, rule, schedule, plan=WAITING, run=Unsure) < EXACT
 
 
 def steps_and_drafts(run: type[EnumeratedRun], plan: SpeculationPlan) -> tuple[float, float]:

@@ -24,17 +24,8 @@ from speculation.verification.rejection import acceptance_probability, residual
 from speculation.verification.rules import accept, accept_rejection, target_stream
 from tests.support.branching import BranchingSampler, Chooser, distribution, draw_proposal, largest_gap
 from tests.support.enumerated_run import EnumeratedRun
+from tests.support.enumerated_text import EXACT, PLAN, PROPOSING, SETTINGS, session_gap
 from tests.support.tiny_pairs import CROSSING, DOUBLES, PAIRS, SAME, WORDS, TinyPair, true_sequences
-
-EXACT = 1e-12
-PROPOSING = [Rule.REJECTION, Rule.STRING_REJECTION]
-SETTINGS = {
-    "plain": SamplingParams(temperature=1.0),
-    "greedy": SamplingParams(),
-    "all settings": SamplingParams(1.3, top_k=4, top_p=0.95, presence_penalty=0.4, frequency_penalty=0.3),
-}
-PLAN = SpeculationPlan(width=2, lookahead=2, stop_threshold=0.0)
-
 
 # ---- one position -------------------------------------------------------------------------------------------------
 
@@ -152,29 +143,17 @@ SCHEDULES = {
 }
 
 
-def session(pair: TinyPair, rule: Rule, schedule: str, *, length: int = 3, run=EnumeratedRun, params=None, **kwargs):
-    params = params or SETTINGS["plain"]
-    plan = kwargs.pop("plan", PLAN)
-
-    def play(chooser: Chooser) -> tuple[int, ...]:
-        return run(pair, rule, params, chooser, length=length, plan=plan, **kwargs).play(schedule)
-
-    found = distribution(play)
-    stop_at_end = not kwargs.get("ignore_end", False)
-    return largest_gap(found, true_sequences(pair.target, params, length, stop_at_end=stop_at_end))
-
-
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rule", PROPOSING)
 def test_late_and_overlapped_drafts_keep_the_distribution(rule: Rule, schedule: str):
-    assert session(WORDS, rule, SCHEDULES[schedule]) < EXACT
+    assert session_gap(WORDS, rule, SCHEDULES[schedule]) < EXACT
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_order_of_events_moves_the_distribution(seed: int):
     events = random.Random(seed)
     schedule = "".join(events.choices("duUvVawr", k=5)) + "s" + "".join(events.choices("duUvVaw", k=3)) + "s"
-    assert session(WORDS, Rule.REJECTION, schedule) < EXACT
+    assert session_gap(WORDS, Rule.REJECTION, schedule) < EXACT
 
 
 @pytest.mark.parametrize("schedule", ["in time", "late by a step", "restarts"])
@@ -182,38 +161,38 @@ def test_no_order_of_events_moves_the_distribution(seed: int):
 def test_tokens_without_text_keep_the_distribution(pair: TinyPair, schedule: str):
     """A pause does not move the offset, and texts go on after the end."""
     small = pair.drawing_from(2)
-    assert session(small, Rule.REJECTION, SCHEDULES[schedule], length=2, ignore_end=True) < EXACT
+    assert session_gap(small, Rule.REJECTION, SCHEDULES[schedule], length=2, ignore_end=True) < EXACT
 
 
 @pytest.mark.parametrize("rule", PROPOSING)
 @pytest.mark.parametrize("pair", [WORDS, DOUBLES.drawing_from(2)], ids=["words", "doubles"])
 def test_a_text_that_goes_on_after_an_accepted_end_token(rule: Rule, pair: TinyPair):
     """Nothing was drawn after that token, so it is run in the next step."""
-    assert session(pair, rule, "dUsV", length=3 if pair is WORDS else 2, ignore_end=True) < EXACT
+    assert session_gap(pair, rule, "dUsV", length=3 if pair is WORDS else 2, ignore_end=True) < EXACT
 
 
 def test_what_is_left_of_a_token_is_not_spelled_together_with_the_next_draft():
     """Else what was drawn would decide whether it is used."""
-    assert session(CROSSING, Rule.REJECTION, "ddUsV", length=4) < EXACT
+    assert session_gap(CROSSING, Rule.REJECTION, "ddUsV", length=4) < EXACT
 
 
 @pytest.mark.parametrize("rule", PROPOSING)
 def test_a_prediction_beside_the_drafts_keeps_the_distribution(rule: Rule):
-    assert session(WORDS, rule, "dsudsV", prediction=b"abba") < EXACT
-    assert session(WORDS, rule, "ddUsV", prediction=b"aaaa") < EXACT
+    assert session_gap(WORDS, rule, "dsudsV", prediction=b"abba") < EXACT
+    assert session_gap(WORDS, rule, "ddUsV", prediction=b"aaaa") < EXACT
 
 
 @pytest.mark.parametrize("schedule", ["in time", "late by a step", "verdicts cross the draft"])
 @pytest.mark.parametrize("rule", [Rule.EXACT, Rule.RACE])
 def test_whatever_is_drafted_the_other_rules_keep_the_distribution(rule: Rule, schedule: str):
     """Each draw of the target is a branch here, and so is each draft; that they share noise is not needed for it."""
-    assert session(WORDS, rule, SCHEDULES[schedule]) < EXACT
-    assert session(DOUBLES.drawing_from(2), rule, SCHEDULES[schedule], length=2) < EXACT
+    assert session_gap(WORDS, rule, SCHEDULES[schedule]) < EXACT
+    assert session_gap(DOUBLES.drawing_from(2), rule, SCHEDULES[schedule], length=2) < EXACT
 
 
 @pytest.mark.parametrize("rule", [Rule.EXACT, Rule.REJECTION])
 def test_text_alone_is_verified_by_agreement(rule: Rule):
-    assert session(WORDS, rule, "s", prediction=b"abba") < EXACT
+    assert session_gap(WORDS, rule, "s", prediction=b"abba") < EXACT
 
 
 def test_drafts_take_part():

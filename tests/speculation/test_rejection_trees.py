@@ -12,9 +12,9 @@ from speculation.drafts.drawn_candidates import DrawnCandidates
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sampling.params import Rule
 from speculation.sessions.drafter_session import DrafterSession
-from tests.speculation.test_rejection import EXACT, PROPOSING, SETTINGS, session
 from tests.support.branching import Chooser, distribution
 from tests.support.enumerated_run import EnumeratedRun
+from tests.support.enumerated_text import EXACT, PROPOSING, SETTINGS, session_gap
 from tests.support.tiny_pairs import CROSSING, DOUBLES, WORDS, MarkovModel, TinyPair, vocabulary
 
 #: What a planted bug must move at least one text's probability by.
@@ -34,25 +34,25 @@ SCHEDULES = {"in time": "dUsV", "two deep": "ddUsV", "late by a step": "ddsUsV",
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("plan", [BRANCHES, NARROW], ids=["branches", "narrow"])
 def test_alternatives_keep_the_distribution(schedule: str, plan: SpeculationPlan):
-    assert session(LONG, Rule.REJECTION, SCHEDULES[schedule], plan=plan) < EXACT
+    assert session_gap(LONG, Rule.REJECTION, SCHEDULES[schedule], plan=plan) < EXACT
 
 
 @pytest.mark.parametrize("schedule", ["dUsV", "dsUsV"])
 def test_alternatives_in_longer_texts_keep_the_distribution(schedule: str):
-    assert session(LONG, Rule.REJECTION, schedule, plan=BRANCHES, length=4) < EXACT
+    assert session_gap(LONG, Rule.REJECTION, schedule, plan=BRANCHES, length=4) < EXACT
 
 
 @pytest.mark.parametrize("schedule", ["dUsV", "dsUsV"])
 @pytest.mark.parametrize("pair", [WORDS, DOUBLES.drawing_from(3), CROSSING], ids=["words", "doubles", "crossing"])
 def test_alternatives_to_the_end_to_tokens_without_text_or_across_each_other(pair: TinyPair, schedule: str):
-    assert session(pair, Rule.REJECTION, schedule, plan=BRANCHES, ignore_end=pair is not WORDS) < EXACT
+    assert session_gap(pair, Rule.REJECTION, schedule, plan=BRANCHES, ignore_end=pair is not WORDS) < EXACT
 
 
 @pytest.mark.parametrize("schedule", ["dUsV", "ddsUsV", "dUsrdUs"])
 @pytest.mark.parametrize("rule", PROPOSING)
 def test_lookups_beside_the_drafts_keep_the_distribution(rule: Rule, schedule: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("speculation.drafts.lookup.MIN_MATCH", 1)
-    assert session(WORDS.drawing_from(2), rule, schedule, lookup=True, length=4) < EXACT
+    assert session_gap(WORDS.drawing_from(2), rule, schedule, lookup=True, length=4) < EXACT
 
 
 def written(plan: SpeculationPlan, events: str, *, lookup: bool = False) -> float:
@@ -92,7 +92,7 @@ def test_withholding_what_was_drawn_because_it_is_unlikely_is_caught(monkeypatch
             look(self, place, node, chance, first)
 
     monkeypatch.setattr(DrawnCandidates, "_look", weighed)
-    assert session(WORDS, Rule.REJECTION, "dUsV", plan=BRANCHES, length=2) > SEEN
+    assert session_gap(WORDS, Rule.REJECTION, "dUsV", plan=BRANCHES, length=2) > SEEN
 
 
 def test_passing_over_the_end_beside_alternatives_is_caught(monkeypatch: pytest.MonkeyPatch):
@@ -105,9 +105,9 @@ def test_passing_over_the_end_beside_alternatives_is_caught(monkeypatch: pytest.
                 leaf.last = None
         return ship(self)
 
-    assert session(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES) < EXACT
+    assert session_gap(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES) < EXACT
     monkeypatch.setattr(DrafterSession, "_ship_ready", only_text)
-    assert session(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES) > SEEN
+    assert session_gap(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES) > SEEN
 
 
 def test_a_drawn_token_is_taken_before_any_text_beside_it():

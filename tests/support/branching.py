@@ -35,6 +35,7 @@ class Chooser:
 
     @property
     def probability(self) -> float:
+        """Of this run: all its draws came out as they did."""
         return math.prod(odds[taken] for odds, taken in zip(self.odds, self.taken, strict=True))
 
     def others(self) -> list[tuple[int, ...]]:
@@ -74,12 +75,15 @@ class BranchingSampler(TokenSampler):
     chooser: Chooser
 
     def draw(self, logits: Tensor, *, zero_width: int | None = None) -> int:
+        """A token by its probability, which no noise decides."""
         return self.draw_from(self.probabilities(logits), self.stream)
 
     def draw_from(self, weights: Tensor, stream: str) -> int:
+        """An outcome by its weight, whatever the stream."""
         return self.chooser.choose(weights.tolist())
 
     def happens(self, probability: float, stream: str) -> bool:
+        """Yes is the first outcome, no the second."""
         return self.chooser.choose([probability, 1 - probability]) == 0
 
 

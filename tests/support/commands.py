@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 _HEARING = (
@@ -19,3 +21,16 @@ def hearing_signals(*arguments: str) -> list[str]:
     write to its standard error or end it, before it becomes the command.
     """
     return [sys.executable, "-c", _HEARING, sys.executable, "-m", "dragoman", *arguments]
+
+
+def dragoman(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`dragoman ARGUMENTS` to its end, with what it wrote. ``environment``: variables beside those of the test."""
+    return subprocess.run(
+        [sys.executable, "-m", "dragoman", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment},
+    )

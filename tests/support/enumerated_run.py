@@ -10,6 +10,7 @@ v, V one verdict, or all, reach the drafter; r the drafter restarts on a fresh o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import torch
 
@@ -61,6 +62,7 @@ class EnumeratedRun:
         self.start_drafter()
 
     def start_drafter(self) -> None:
+        """A drafter on a fresh offer, as after it was lost: nothing is on its way to it or from it."""
         session = self.target
         prompt = Prompt(text="x")
         offer = SessionOffer(
@@ -85,10 +87,12 @@ class EnumeratedRun:
     # ---- events -----------------------------------------------------------------------------------------------
 
     def on_d(self) -> None:
+        """The drafter drafts one token."""
         self.on_a()
         self.on_w()
 
     def on_a(self) -> None:
+        """The drafter begins to draft: the model draws after the text that it knows now."""
         if not self.asked and self.drafter.wants_draft():
             self.asked = self.drafter.next_expansions()
             for asked in self.asked:
@@ -97,11 +101,13 @@ class EnumeratedRun:
                 self.answers.append([drawn, *self.alternatives(drawn)])
 
     def on_w(self) -> None:
+        """The drafter is done: the session takes what was drawn when it began."""
         for asked, answer in zip(self.asked, self.answers, strict=True):
             self.carry_out(self.drafter.on_choices(asked.number, answer))
         self.asked, self.answers = [], []
 
     def on_u(self) -> None:
+        """One message reaches the target."""
         if self.up:
             message = self.up.popleft()
             if isinstance(message, Span):
@@ -110,10 +116,12 @@ class EnumeratedRun:
                 self.down.append(verdict)
 
     def on_U(self) -> None:
+        """All messages reach the target."""
         while self.up:
             self.on_u()
 
     def on_s(self) -> None:
+        """The target steps, and what it keeps is what a KV cache would hold."""
         step = self.target.next_step()
         paths = [step.candidates.path(node) for node in range(ROOT, len(step.candidates))]
         rows = [[*self.cached, step.last, *(step.candidates.tokens[node] for node in path)] for path in paths]
@@ -127,23 +135,28 @@ class EnumeratedRun:
             assert self.cached == [0, *self.target.token_ids[:-1]], "the KV cache is not the text's"
 
     def on_p(self) -> None:
+        """The target steps if it has nothing to wait for."""
         if self.target.ready:
             self.on_s()
 
     def on_v(self) -> None:
+        """One verdict reaches the drafter."""
         if self.down:
             self.carry_out(self.drafter.on_verdict(self.down.popleft()))
 
     def on_V(self) -> None:
+        """All verdicts reach the drafter."""
         while self.down:
             self.on_v()
 
     def on_r(self) -> None:
+        """The drafter restarts."""
         self.start_drafter()
 
     # ---- the drafter's model ----------------------------------------------------------------------------------
 
     def draw(self, text: bytes) -> DraftToken:
+        """The drafter's next token after ``text``: a branch for each that it might be."""
         q = self.pair.draft_distribution(self.rule if self.rule.proposes else Rule.REJECTION, text, self.params)
         proposal = draw_proposal(q, self.chooser)
         piece = self.pair.target.vocab.bytes_of(proposal.token)
@@ -173,7 +186,8 @@ class EnumeratedRun:
         """What the drafter says it drew from."""
         return proposal
 
-    def carry_out(self, instructions) -> None:
+    def carry_out(self, instructions: Iterable[Move | Span | Resync]) -> None:
+        """Moves the drafter's text, and puts its messages on their way."""
         for instruction in instructions:
             if isinstance(instruction, Move):
                 self.root_text += b"".join(self.drafted[handle] for handle in instruction.path)

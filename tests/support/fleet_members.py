@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from coordinator.config import CoordinatorConfig
 from coordinator.fleet import Dismissal, Fleet
@@ -14,6 +15,7 @@ STEP = 0.025
 
 
 def plan(width: int = 8, lookahead: int = 8) -> pb.SpeculationPlan:
+    """One on the wire, with the fields that no test asks about as they mostly are."""
     return pb.SpeculationPlan(width=width, lookahead=lookahead, stop_threshold=0.3, span_tokens=4)
 
 
@@ -33,6 +35,7 @@ class FakeSession:
     drafted_steps: int = 0
 
     def advance(self, steps: int, idle_links: set[int]) -> None:
+        """Takes so many steps, with drafts if a link of its own drafts; figures are means, not draws."""
         self.steps += steps
         self.committed += steps
         if set(self.links) - idle_links and self.plan.width:
@@ -44,6 +47,7 @@ class FakeSession:
             self.drafted_steps += steps
 
     def report(self, name: str) -> pb.SessionReport:
+        """The session's part of its verifier's report."""
         rates = [self.accepts if self.drafted_steps else 0.6] * 4
         costs = pb.StepCosts(step=STEP, step_per_token=STEP / 100, acceptance=rates, drafted_steps=self.drafted_steps)
         return pb.SessionReport(
@@ -78,6 +82,7 @@ class FakeVerifier:
     draining: bool = False
 
     def registration(self) -> pb.Registration:
+        """What it joins with."""
         return pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=self.instance,
@@ -90,6 +95,7 @@ class FakeVerifier:
         )
 
     def link(self, number: int, drafter: str, *, token: float = 0.003, trip: float = 0.005, room: int = 4) -> None:
+        """A drafter dialled in: the link under this number, with figures that were measured at once."""
         self.links[number] = pb.LinkReport(
             link=number,
             instance=drafter,
@@ -101,10 +107,12 @@ class FakeVerifier:
         )
 
     def advance(self, seconds: float) -> None:
+        """All sessions step for so long."""
         for session in self.sessions.values():
             session.advance(round(seconds / STEP), self.idle_links)
 
     def report(self) -> pb.JoinRequest:
+        """What it would report now."""
         report = pb.VerifierReport(
             links=self.links.values(),
             sessions=[session.report(name) for name, session in self.sessions.items()],
@@ -114,6 +122,7 @@ class FakeVerifier:
         return pb.JoinRequest(verifier=report)
 
     def carry_out(self, message: pb.JoinResponse) -> None:
+        """Keeps the order, and does it if it ``obeys``."""
         self.orders.append(message)
         if not self.obeys:
             return
@@ -128,15 +137,27 @@ class FakeVerifier:
                 self.sessions.clear()
 
     def links_of(self, session: str) -> list[int]:
+        """The links that draft for the session."""
         return self.sessions[session].links
 
 
-def verifier(*sessions: str, instance: str = "v1", **kwargs) -> FakeVerifier:
-    return FakeVerifier(instance, sessions={name: FakeSession() for name in sessions}, **kwargs)
+def verifier(*sessions: str, instance: str = "v1", **fields: Any) -> FakeVerifier:
+    """One with these sessions. ``fields``: of ``FakeVerifier``."""
+    return FakeVerifier(instance, sessions={name: FakeSession() for name in sessions}, **fields)
+
+
+def good_report() -> pb.VerifierReport:
+    """One in which every figure can be true, for tests that make one of them wrong."""
+    target = verifier("s")
+    target.link(1, "d1")
+    target.sessions["s"] = FakeSession(links=[1], steps=10, committed=20, drafted=80, accepted=10, drafted_steps=10)
+    return target.report().verifier
 
 
 @dataclass
 class FakeDrafter:
+    """A drafter that drafts by itself, says how fast it is, and attaches to whomever it is told to."""
+
     instance: str = "d1"
     token: float = 0.003
     max_sessions: int = 4
@@ -144,6 +165,7 @@ class FakeDrafter:
     orders: list[pb.JoinResponse] = field(default_factory=list)
 
     def registration(self) -> pb.Registration:
+        """What it joins with."""
         return pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=self.instance,
@@ -157,10 +179,12 @@ class FakeDrafter:
         """It drafts by itself."""
 
     def report(self) -> pb.JoinRequest:
+        """What it would report now."""
         report = pb.DrafterReport(seconds_per_token=self.token, attached_to=self.attached_to)
         return pb.JoinRequest(drafter=report)
 
     def carry_out(self, message: pb.JoinResponse) -> None:
+        """Keeps the order, and attaches if it is one to attach."""
         self.orders.append(message)
         if message.HasField("attach"):
             self.attached_to = list(message.attach.verifiers)
@@ -178,14 +202,17 @@ class FleetDriver:
             self.join(member)
 
     def join(self, member: FakeVerifier | FakeDrafter) -> Member:
+        """A member joins now, and takes part from now on."""
         joined = self.fleet.join(member.registration(), self.now)
         self.members[joined] = member
         return joined
 
     def silence(self, member: FakeVerifier | FakeDrafter) -> None:
+        """The member says nothing any more, not even goodbye."""
         self.members = {joined: other for joined, other in self.members.items() if other is not member}
 
     def tick(self) -> None:
+        """The fleet ticks once; its orders are carried out, and its dismissals kept."""
         for order in self.fleet.tick(self.now):
             if isinstance(order, Dismissal):
                 self.dismissed.append(order)
@@ -193,6 +220,7 @@ class FleetDriver:
                 self.members[order.member].carry_out(order.message)
 
     def run(self, seconds: float) -> None:
+        """So many seconds go by, in quarters: everybody works, reports and obeys."""
         for _ in range(round(seconds / 0.25)):
             self.now += 0.25
             for joined, member in list(self.members.items()):

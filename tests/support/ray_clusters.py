@@ -24,7 +24,7 @@ from dragoman.ray_fleet.standing import Standing
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
-from tests.dragoman.test_fleet_cli import free_port
+from tests.support.ports import free_port
 from tests.support.service_drivers import described, serving
 from transport.address import Address
 
@@ -57,9 +57,11 @@ class RayCluster:
 
     @property
     def address(self) -> str:
+        """Of the head's control service."""
         return str(self.nodes.address)
 
     def add(self, role: str, *, cpus: int = 8, gpus: int = 0) -> Any:
+        """One more node, with this role as its label."""
         return self.nodes.add_node(num_cpus=cpus, num_gpus=gpus, labels={"role": role})
 
     def kill(self, node: Any) -> None:
@@ -81,6 +83,7 @@ class RayCluster:
 
     @property
     def logs(self) -> Path:
+        """The folder in which the head keeps the logs."""
         return Path(self.nodes.head_node.get_logs_dir_path())
 
     def metrics(self) -> str:
@@ -95,6 +98,7 @@ class RayCluster:
 
     @property
     def launcher(self) -> Launcher:
+        """A new one, whose lines go to ``lines``."""
         return Launcher(self.ray, note=self.lines.append)
 
     def fleet(self, *, targets: int | list = 1, drafters: int | list = 1) -> FleetFile:
@@ -164,6 +168,7 @@ async def reference(models: dict[str, Path]) -> bytes:
 
 
 async def text_of(client: Client | FleetClient, **kwargs: Any) -> Completion:
+    """The text that all these tests ask for."""
     return await client.complete(PROMPT, sampling=SAMPLING, max_tokens=TOKENS, ignore_end=True, **kwargs)
 
 

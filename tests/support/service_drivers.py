@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
-from drafter_service.client import Backoff, DrafterClient
+from drafter_service.client import DrafterClient
+from drafter_service.draft_source import Drafter
 from dragoman.client import Client
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
@@ -15,6 +17,7 @@ from speculation.sampling.params import Rule, SamplingParams
 from tests.support.text_engine import TextDrafter, TextEngine
 from transport import codec
 from transport.address import Address
+from transport.backoff import Backoff
 from transport.channels import open_channel
 from transport.limits import PROTOCOL_VERSION
 from verifier_service.engine import Engine
@@ -29,8 +32,11 @@ SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 
 @contextlib.asynccontextmanager
-async def serving(engine: Engine, *, listen: Address = LOOPBACK, **kwargs) -> AsyncIterator[tuple[Verifier, Address]]:
-    verifier = Verifier(engine, **kwargs)
+async def serving(
+    engine: Engine, *, listen: Address = LOOPBACK, **options: Any
+) -> AsyncIterator[tuple[Verifier, Address]]:
+    """A verifier on the engine that serves at an address; ``options``: of the verifier."""
+    verifier = Verifier(engine, **options)
     server = VerifierServer(verifier)
     bound = await server.start(listen)
     try:
@@ -40,8 +46,9 @@ async def serving(engine: Engine, *, listen: Address = LOOPBACK, **kwargs) -> As
 
 
 @contextlib.asynccontextmanager
-async def drafting(address: Address, drafter=None, **kwargs) -> AsyncIterator[DrafterClient]:
-    client = DrafterClient(drafter or TextDrafter(), address, name="d", backoff=QUICK, **kwargs)
+async def drafting(address: Address, drafter: Drafter | None = None, **options: Any) -> AsyncIterator[DrafterClient]:
+    """A drafter that dials the verifier, and again if it is cut off. ``options``: of its client."""
+    client = DrafterClient(drafter or TextDrafter(), address, name="d", backoff=QUICK, **options)
     task = asyncio.create_task(client.run())
     try:
         yield client
@@ -53,22 +60,29 @@ async def drafting(address: Address, drafter=None, **kwargs) -> AsyncIterator[Dr
 
 @contextlib.asynccontextmanager
 async def stub_to(address: Address) -> AsyncIterator[pb_grpc.VerifierServiceStub]:
+    """The wire by hand."""
     async with open_channel(address) as channel:
         yield pb_grpc.VerifierServiceStub(channel)
 
 
-def request(sampling: SamplingParams, *, max_tokens: int = 60, rule: Rule = Rule.RACE, **kwargs) -> pb.GenerateRequest:
+def request(
+    sampling: SamplingParams, *, max_tokens: int = 60, rule: Rule = Rule.RACE, **fields: Any
+) -> pb.GenerateRequest:
+    """On the wire, with one prompt for all. ``fields``: further ones."""
     return pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
         prompt=codec.prompt_to_wire(Prompt(text="a story: ")),
         sampling=codec.sampling_to_wire(sampling),
         rule=codec.rule_to_wire(rule),
         max_tokens=max_tokens,
-        **kwargs,
+        **fields,
     )
 
 
-async def text_of(address: Address, req: pb.GenerateRequest, on_chunk=None) -> tuple[bytes, pb.GenerateFinished]:
+async def text_of(
+    address: Address, req: pb.GenerateRequest, on_chunk: Callable[[bytes], Awaitable[object]] | None = None
+) -> tuple[bytes, pb.GenerateFinished]:
+    """The text and its end. ``on_chunk`` is awaited with the text so far, and so holds the rest of it back."""
     text, finished = b"", None
     async with stub_to(address) as stub:
         async for response in stub.Generate(req):
@@ -82,7 +96,8 @@ async def text_of(address: Address, req: pb.GenerateRequest, on_chunk=None) -> t
     return text, finished
 
 
-async def eventually(condition, seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Until the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -96,6 +111,7 @@ async def baseline(verifier: Verifier, engine: TextEngine) -> None:
 
 
 async def drafters(verifier: Verifier, count: int) -> None:
+    """Until so many drafters are connected."""
     await eventually(lambda: len(verifier.describe().drafters) == count)
 
 

@@ -26,8 +26,9 @@ NOISE = RaceNoise(TARGET_VOCAB)
 PROMPT_IDS = (0,)
 
 
-def request(sampling: SamplingParams, *, max_tokens: int = 40, **kwargs) -> SessionRequest:
-    return SessionRequest(PROMPT_IDS, sampling, max_tokens, 4096, **kwargs)
+def request(sampling: SamplingParams, *, max_tokens: int = 40, **fields: Any) -> SessionRequest:
+    """With a prompt of one token. ``fields``: further ones."""
+    return SessionRequest(PROMPT_IDS, sampling, max_tokens, 4096, **fields)
 
 
 def plain_text(sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE) -> list[int]:
@@ -59,9 +60,11 @@ class Target:
 
     @property
     def finished(self) -> bool:
+        """Whether the session has its last token."""
         return self.session.finish_reason is not None
 
     def step(self) -> list[Verdict]:
+        """One step of the session on the model; the verdicts that it would send."""
         before = list(self.session.token_ids)
         step = self.session.next_step()
         paths = [step.candidates.path(node) for node in range(ROOT, len(step.candidates))]
@@ -87,6 +90,7 @@ class Target:
         return verdicts
 
     def offer(self, sampling: SamplingParams, rule: Rule) -> SessionOffer:
+        """What a drafter that comes now would be offered."""
         s = self.session
         return SessionOffer("s", Prompt(text="x"), sampling, rule, s.committed, s.zero_width, s.plan)
 
@@ -103,6 +107,7 @@ class Drafter:
         return self.answer(self.ask()) if self.session.wants_draft() else []
 
     def ask(self) -> list[tuple[int, list[DraftToken]]]:
+        """The paths that the session wants drafted, each by number with what the source drafted there."""
         zero_width = self.session.next_zero_width()
         expansions = self.session.next_expansions()
         choices = 1 + self.session.plan.alternatives
@@ -111,14 +116,17 @@ class Drafter:
         return [(expansion.number, tokens) for expansion, tokens in zip(expansions, drafted, strict=True)]
 
     def answer(self, draft: list[tuple[int, list[DraftToken]]]) -> list[Span | Resync]:
+        """The session takes what was asked for; the messages that it would send."""
         return [
             message for number, tokens in draft for message in self.carry_out(self.session.on_choices(number, tokens))
         ]
 
     def on_verdict(self, verdict: Verdict) -> list[Span | Resync]:
+        """A verdict arrives; the messages that it would send."""
         return self.carry_out(self.session.on_verdict(verdict))
 
-    def carry_out(self, instructions: Iterable) -> list[Span | Resync]:
+    def carry_out(self, instructions: Iterable[Move | Span | Resync]) -> list[Span | Resync]:
+        """Moves the source; what is left are messages."""
         messages = []
         for instruction in instructions:
             if isinstance(instruction, Move):

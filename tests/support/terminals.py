@@ -30,6 +30,7 @@ class Terminal(pyte.HistoryScreen):
         self._stream = pyte.ByteStream(self)
 
     async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        """`dragoman ARGUMENTS` on this terminal. ``environment``: further variables."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "dragoman", *arguments,
             stdin=self._screen, stdout=self._screen, stderr=self._screen, start_new_session=True,
@@ -54,6 +55,7 @@ class Terminal(pyte.HistoryScreen):
         self.type(data)
 
     def type(self, keys: str) -> None:
+        """Keys, as bytes that the terminal would send for them."""
         os.write(self._keyboard, keys.encode())
 
     @property
@@ -64,6 +66,7 @@ class Terminal(pyte.HistoryScreen):
 
     @property
     def text(self) -> str:
+        """``lines_shown`` as one string."""
         return "\n".join(self.lines_shown)
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -76,9 +79,11 @@ class Terminal(pyte.HistoryScreen):
             raise TimeoutError(f"the screen is still:\n{self.text}") from None
 
     async def shows(self, words: str) -> None:
+        """Until these words are, or were, on the screen."""
         await self.until(lambda: words in self.text)
 
     def close(self) -> None:
+        """Nobody looks at it any more; what still runs on it notices."""
         asyncio.get_running_loop().remove_reader(self._keyboard)
         os.close(self._keyboard)
         os.close(self._screen)

@@ -18,12 +18,16 @@ from tests.support.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, Te
 
 
 class TextTokenizer:
+    """Of the target: the longest words of its vocabulary."""
+
     vocab = TARGET_VOCAB
 
     def encode(self, text: str) -> list[int]:
+        """Ordinary text."""
         return longest_words(self.vocab)(text)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Raw text, or a transcript of messages."""
         text = prompt.text if prompt.text is not None else "".join(f"{m.role}: {m.content}\n" for m in prompt.messages)
         return self.encode(text)
 
@@ -39,6 +43,7 @@ class TextSlot:
         self._open = True
 
     def step(self, last: int, candidates: CandidateTree) -> torch.Tensor:
+        """Logits after the last token, and after each candidate."""
         assert self._open
         self._engine.gate.wait()
         time.sleep(self._engine.step_seconds)
@@ -47,15 +52,18 @@ class TextSlot:
         return torch.stack([self._engine.model.logits((self._ids + row)[self._prompt_length :]) for row in self._rows])
 
     def keep(self, rows: Sequence[int]) -> None:
+        """These rows of the step are text now."""
         self._ids += self._rows[rows[-1]]
 
     def close(self) -> None:
+        """Frees what it holds; twice is once."""
         if self._open:
             self._engine.open_slots -= 1
         self._open = False
 
     @property
     def kv_cache_bytes(self) -> int:
+        """As if each id held 64 bytes, until it is closed."""
         return 64 * len(self._ids) if self._open else 0
 
 
@@ -80,6 +88,7 @@ class TextEngine:
         self.gate.set()
 
     def open(self, prompt_ids: Sequence[int]) -> TextSlot:
+        """A slot for a text after this prompt."""
         return TextSlot(self, prompt_ids)
 
 
@@ -95,9 +104,11 @@ class TextDrafter:
         self.refuse = refuse
 
     def open(self, offer: SessionOffer) -> TextModelSource:
+        """A source for the session, or SessionError if it is to ``refuse``."""
         if self.refuse:
             raise SessionError("this drafter refuses")
         return TextModelSource(self.model, offer)
 
     def measure(self) -> float:
+        """Seconds per token: none."""
         return 0.0

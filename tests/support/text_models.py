@@ -7,7 +7,7 @@ text makes them disagree at other places, each in its own way.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -56,6 +56,7 @@ class TextModel:
         self._logits = cache(self._compute)
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """[V], of the next token after these."""
         text = self.vocab.text(ids)
         zero_width = next((i for i, t in enumerate(reversed(ids)) if self.vocab.bytes_of(t)), len(ids))
         return self._logits(text[-3:] + bytes((zero_width % 256,)), len(text) % len(STORY.encode()))
@@ -79,7 +80,7 @@ def characters(text: str) -> list[int]:
     return list(text.encode())
 
 
-def longest_words(vocab: ByteVocab):
+def longest_words(vocab: ByteVocab) -> Callable[[str], list[int]]:
     """A greedy longest-match tokenizer for ``vocab``."""
 
     def encode(text: str) -> list[int]:
@@ -103,6 +104,7 @@ class TextModelSource:
         self._text = offer.committed
 
     def move(self, path: Path, keep: int, text: bytes | None) -> None:
+        """The path is text now; with ``text``, what the verifier has after the first ``keep`` bytes."""
         self._text += self._model.vocab.text(path)
         if text is not None:
             assert keep <= len(self._text), "a correction beyond what was drafted"
@@ -110,9 +112,11 @@ class TextModelSource:
 
     @property
     def text(self) -> bytes:
+        """All text up to the root, as far as this source knows it."""
         return self._text
 
     def expand(self, paths: Sequence[Path], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
+        """For each path the likeliest next tokens, the drawn one first."""
         return [self._choices(path, zero_width, choices) for path in paths]
 
     def _choices(self, path: Path, zero_width: int, count: int) -> list[DraftToken]:
@@ -136,4 +140,5 @@ class TextModelSource:
         return DraftToken(text, probability, stops=not text, token=token)
 
     def close(self) -> None:
+        """Forgets the text."""
         self._text = b""

@@ -125,6 +125,7 @@ def _make(path: Path, config: PretrainedConfig, seed: int, steps: int) -> Path:
 
 
 def byte_level_tokenizer(path: Path, vocab: int, *, normalize: bool = False) -> int:
+    """Fills a folder with a byte-level BPE of at most so many tokens; how many it has."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -6,7 +6,7 @@ Duplicates, byte fallback, special tokens, padding, tokens of one side only; sma
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,9 @@ from speculation.text.byte_vocab import ByteVocab
 from speculation.verification.string_rejection import FirstToken, Path, psi
 
 
-def vocabulary(*texts: str | None, end: int, special: Mapping[int, str] | None = None, fallback=()) -> ByteVocab:
+def vocabulary(
+    *texts: str | None, end: int, special: Mapping[int, str] | None = None, fallback: Collection[int] = ()
+) -> ByteVocab:
     """Tokens by their text; None for ``end``, specials and padding."""
     return ByteVocab(
         tuple(None if text is None else text.encode() for text in texts),
@@ -40,6 +42,7 @@ class MarkovModel:
         self._rows: dict[bytes, torch.Tensor] = {}
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """[V], of the next token after these."""
         zero_width = next((i for i, token in enumerate(reversed(ids)) if self.vocab.bytes_of(token)), len(ids))
         context = self.vocab.text(ids)[-2:] + bytes((zero_width,))
         if context not in self._rows:
@@ -94,7 +97,9 @@ class TinyPair:
         kept = [bool(vocab.bytes_of(token)) or token in vocab.end_ids for token in range(vocab.size)]
         return logits.masked_fill(~torch.tensor(kept), -torch.inf)
 
-    def _likeliest(self, ids: Sequence[int], params: SamplingParams, mask) -> list[tuple[int, float]]:
+    def _likeliest(
+        self, ids: Sequence[int], params: SamplingParams, mask: Callable[[torch.Tensor], torch.Tensor]
+    ) -> list[tuple[int, float]]:
         sampler = TokenSampler(params, self.drafter.vocab, self.drafter.noise)
         for token in ids:
             sampler.advance(token)

@@ -33,6 +33,7 @@ NO_SYSTEM = (
 
 
 def load(path: Path) -> TextTokenizer:
+    """The tokenizer of a folder, as a service would load it."""
     files = ModelFiles(path.name, str(path), local=True)
     return TextTokenizer.from_pretrained(files, ModelConfig.read(files).vocab_size)
 
@@ -74,6 +75,12 @@ def _update(file: Path, settings: Mapping[str, Any]) -> None:
     """None removes a setting."""
     found = json.loads(file.read_text()) | settings
     file.write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
+
+
+def with_template(tokenizer: TextTokenizer, template: str) -> TextTokenizer:
+    """The same tokenizer, which now has this chat template."""
+    tokenizer._tokenizer.chat_template = template
+    return tokenizer
 
 
 def with_weights(path: Path) -> Path:

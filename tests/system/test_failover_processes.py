@@ -15,7 +15,7 @@ import pytest
 from dragoman import Chunk, Client, Completion, FleetClient, Prompt, SamplingParams
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.processes import ChildProcess, child
-from tests.dragoman.test_cli import dragoman
+from tests.support.commands import dragoman
 from tests.support.service_drivers import described
 
 pytestmark = pytest.mark.process

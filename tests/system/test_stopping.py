@@ -21,12 +21,11 @@ from dragoman.processes import ChildProcess, child
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import LoadingError, WrongServiceError
 from speculation.protocol.messages import Prompt
-from tests.dragoman.test_cli import dragoman
-from tests.dragoman.test_fleet_cli import free_port
-from tests.support.commands import hearing_signals
+from tests.support.commands import dragoman, hearing_signals
+from tests.support.coordinators import coordinating
+from tests.support.ports import free_port
 from tests.support.service_drivers import LOOPBACK, QUICK, described, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextDrafter, TextEngine
-from tests.transport.test_joining import coordinating
 from transport.address import Address
 from transport.channels import open_channel
 from verifier_service.server import SERVICE, VerifierServer

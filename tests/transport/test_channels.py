@@ -12,9 +12,9 @@ from dragoman.client import Client
 from dragoman.coordinator_client import CoordinatorClient
 from speculation.errors import ConnectionFailedError, InputError
 from speculation.protocol.messages import Prompt
+from tests.support.coordinators import coordinating, joining, target
 from tests.support.service_drivers import drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine
-from tests.transport.test_joining import coordinating, joining, target
 from transport.address import Address
 from transport.channels import proxy_variable
 

@@ -27,9 +27,9 @@ from speculation.errors import (
     VersionMismatchError,
 )
 from speculation.protocol.messages import Prompt
-from tests.dragoman.test_fleet_cli import free_port
+from tests.support.coordinators import CONFIG, coordinating, joining, target
+from tests.support.ports import free_port
 from tests.support.service_drivers import LOOPBACK, described, eventually
-from tests.transport.test_joining import CONFIG, coordinating, joining, target
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.hosting import SelfStarting

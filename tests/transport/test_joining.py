@@ -16,56 +16,20 @@ from coordinator.server import CoordinatorServer
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import ConnectionFailedError, InputError
-from tests.support.fleet_members import FakeDrafter, FakeVerifier, verifier
-from tests.support.service_drivers import LOOPBACK, eventually
+from tests.support.coordinators import CONFIG, coordinating, joining, target
+from tests.support.fleet_members import FakeDrafter
+from tests.support.service_drivers import QUICK, eventually
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
 from transport.joining import CoordinatorLink
 from transport.limits import PROTOCOL_VERSION
 
-QUICK = Backoff(shortest=0.02, longest=0.1)
-CONFIG = CoordinatorConfig(report_seconds=0.05, plan_seconds=0.05, missed_reports=40)
-
-
-@contextlib.asynccontextmanager
-async def coordinating(
-    listen: Address = LOOPBACK, config: CoordinatorConfig = CONFIG
-) -> AsyncIterator[tuple[CoordinatorServer, Address]]:
-    server = CoordinatorServer(config)
-    bound = await server.start(listen)
-    try:
-        yield server, bound
-    finally:
-        await server.stop(grace=0.2)
-
-
-@contextlib.asynccontextmanager
-async def joining(address: Address, member: FakeVerifier | FakeDrafter, **kwargs) -> AsyncIterator[CoordinatorLink]:
-    def report() -> pb.JoinRequest:
-        member.advance(0.25)
-        return member.report()
-
-    options = {"backoff": QUICK, **kwargs}
-    link = CoordinatorLink(address, member.registration(), report, member.carry_out, **options)
-    running = asyncio.create_task(link.run())
-    try:
-        yield link
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
 
 @contextlib.asynccontextmanager
 async def stub_to(address: Address) -> AsyncIterator[pb_grpc.CoordinatorServiceStub]:
     async with open_channel(address) as channel:
         yield pb_grpc.CoordinatorServiceStub(channel)
-
-
-def target() -> FakeVerifier:
-    made = verifier("s")
-    made.link(1, "d1")
-    return made
 
 
 async def test_members_join_report_and_take_orders():

@@ -16,7 +16,7 @@ from speculation.protocol.generation import Chunk, Started
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams
 from speculation.text.text_stream import TextRun
-from tests.dragoman.test_cli import dragoman
+from tests.support.commands import dragoman
 from tests.support.service_drivers import request, serving, stub_to
 from tests.support.text_engine import TextEngine
 from transport.generation_codec import request_to_wire

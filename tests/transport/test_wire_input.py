@@ -6,44 +6,20 @@ Each gets one clear line and the right status; the session goes on, and memory i
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import grpc
 import pytest
 
 from drafter_service.client import DrafterClient
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import VersionMismatchError
 from speculation.sampling.params import SamplingParams
 from speculation.text.digest import DigestedText
+from tests.support.raw_drafter import RawDrafter
 from tests.support.service_drivers import QUICK, baseline, drafters, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextDrafter, TextEngine
 from transport.limits import PROTOCOL_VERSION, WireLimits
 from verifier_service.inbox import Inbox
-
-
-class RawDrafter:
-    """A drafter that speaks the wire by hand, for sending what an honest one would not."""
-
-    def __init__(self, stub: pb_grpc.VerifierServiceStub, **hello: Any) -> None:
-        self.call = stub.Assist()
-        fields: dict[str, Any] = {"protocol_version": PROTOCOL_VERSION, "name": "raw", "model": "m", "max_sessions": 4}
-        self.hello = pb.Hello(**(fields | hello))
-
-    async def dial(self) -> pb.Welcome:
-        await self.call.write(pb.AssistRequest(hello=self.hello))
-        return (await self.call.read()).welcome
-
-    async def offer(self) -> pb.SessionOffer:
-        while True:
-            message = await self.call.read()
-            if message.HasField("offer"):
-                return message.offer
-
-    async def span(self, **fields) -> None:
-        await self.call.write(pb.AssistRequest(span=pb.DraftSpan(**fields)))
-
 
 MALFORMED = {
     "unknown session": {"session": "s-0"},

@@ -12,6 +12,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.protocol.messages import Resync, Span, Verdict
 from speculation.protocol.proposal import Proposal
 from speculation.text.digest import EMPTY_DIGEST
+from tests.support.raw_drafter import RawDrafter
 from tests.support.service_drivers import (
     SLOW,
     WARM,
@@ -25,7 +26,6 @@ from tests.support.service_drivers import (
     text_of,
 )
 from tests.support.text_engine import TextDrafter, TextEngine
-from tests.transport.test_wire_input import RawDrafter
 from transport import codec
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.inbox import Inbox, Join

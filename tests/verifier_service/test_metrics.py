@@ -19,8 +19,8 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
-from tests.dragoman.test_cli import dragoman
-from tests.dragoman.test_fleet_cli import free_port
+from tests.support.commands import dragoman
+from tests.support.ports import free_port
 from tests.support.service_drivers import SLOW, drafters, drafting, eventually, request, serving, text_of
 from tests.support.text_engine import TextEngine
 from verifier_service.metrics import PREFIX, PrometheusInstruments, VerifierMetrics

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dragoman.client import Client
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from tests.dragoman.test_resume import ASK, PROMPT, expected
+from tests.support.long_text import ASK, PROMPT, expected
 from tests.support.service_drivers import baseline, eventually, serving, stub_to
 from tests.support.text_engine import TextEngine
 from transport.limits import PROTOCOL_VERSION

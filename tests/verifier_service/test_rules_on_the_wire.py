@@ -19,6 +19,7 @@ from speculation.protocol.proposal import MAX_PAIRS, Proposal
 from speculation.protocol.status import DrafterStatus
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.text.digest import EMPTY_DIGEST
+from tests.support.raw_drafter import RawDrafter
 from tests.support.service_drivers import (
     WARM,
     baseline,
@@ -32,7 +33,6 @@ from tests.support.service_drivers import (
 )
 from tests.support.text_engine import TextEngine
 from tests.support.tiny_models import load_tiny
-from tests.transport.test_wire_input import RawDrafter
 from transport import codec
 from transport.limits import WireLimits
 from verifier_service.transformers_engine import TransformersEngine

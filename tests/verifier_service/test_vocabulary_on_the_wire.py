@@ -21,10 +21,10 @@ from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.sampler import TokenSampler
 from speculation.text.vocab_table import table_of
+from tests.support.raw_drafter import RawDrafter
 from tests.support.service_drivers import SLOW, WARM, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.tiny_models import load_tiny
-from tests.transport.test_wire_input import RawDrafter
 from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.vocabulary_sender import chunks_of
 
