@@ -52,9 +52,24 @@ class ModelDraftSource:
         self.move((), 0, offer.committed)
 
     @property
+    def context_ids(self) -> list[int]:
+        """What the model stands behind, in its own tokens: the prompt, and the generated text up to the root."""
+        return self._prompt + self._ids
+
+    @property
+    def text(self) -> bytes:
+        """The generated text up to the root."""
+        return self._vocab.text(self._ids)
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens the KV cache holds: a beginning of the context, and what of the tree was run."""
+        return self._cache.length
+
+    @property
     def _base(self) -> int:
         """Tokens of the text itself, before the tree, that the cache holds."""
-        return self._cache.length - len(self._rows)
+        return self.cached_tokens - len(self._rows)
 
     def move(self, path: Path, keep: int, text: bytes | None) -> None:
         """Keep the cache rows of the path, and of what continues it; then cut and append text."""
@@ -162,7 +177,7 @@ class ModelDraftSource:
     def _logits_at_root(self) -> torch.Tensor:
         """After the text's last token, which is run anew."""
         self._drop_tree()
-        context = self._prompt + self._ids
+        context = self.context_ids
         self._roll_back_to(len(context) - 1)
         *missing, last = context[self._cache.length :]
         if missing:

@@ -86,13 +86,13 @@ class StringProposingSource(ProposingSource):
         return {token: share for token, share in shares.items() if self._view.can_spell(token)}
 
     def _handle(self, target_id: int, text: bytes, tokens: Sequence[int]) -> int:
-        behind = [*self._prompt, *self._ids, *tokens][-2 * LOOK_BACK_TOKENS :]
+        behind = [*self.context_ids, *tokens][-2 * LOOK_BACK_TOKENS :]
         self._drafted.append(tuple(self._spell(text, behind)))
         return len(self._drafted) - 1
 
     def _logits_after(self, tokens: Sequence[int]) -> Tensor:
         """Of the token after prompt, text and ``tokens``; what of these was run already is not run again."""
-        context = [*self._prompt, *self._ids, *tokens]
+        context = [*self.context_ids, *tokens]
         known = len(self._run)
         onward, goes_on = tuple(context[known : known + 1]), context[:known] == self._run
         if goes_on and onward in self._rows:

@@ -148,7 +148,7 @@ class Launcher:
         names = [(replica.name, replica.kind, replica.actor_name) for replica in replicas]
         if handle_of(self._ray, COORDINATOR) is not None:
             names.insert(0, (COORDINATOR, "coordinator", COORDINATOR))
-        return _at_once(lambda name: self._standing(*name), names)
+        return at_once(lambda name: self._standing(*name), names)
 
     def _standing(self, name: str, kind: str, actor_name: str) -> Standing:
         handle = handle_of(self._ray, actor_name)
@@ -175,7 +175,7 @@ class Launcher:
             ending = [one for one in there if any(one.name == replica.name for replica in surplus)]
             self._admission.await_nodes([ask.place for ask in asks if ask.count], 0.0)
             self._admission.await_room(asks, 0.0, ending=ending)
-        _at_once(
+        at_once(
             lambda one: self.remove(one, drain_seconds=drain_seconds), sorted(surplus, reverse=True), note=self._note
         )
         if grows:
@@ -233,7 +233,7 @@ class Launcher:
         replicas = running(self._ray)
         for kind in ("drafter", "verifier"):
             ending = [one for one in replicas if one.kind == kind]
-            _at_once(lambda one: self.remove(one, drain_seconds=0.0), ending, note=self._note)
+            at_once(lambda one: self.remove(one, drain_seconds=0.0), ending, note=self._note)
         coordinator = handle_of(self._ray, COORDINATOR)
         if coordinator is not None:
             ask(self._ray, coordinator.stop.remote, _STOP)
@@ -254,7 +254,7 @@ def _is_beyond(replica: Replica, group: Target | DrafterGroup) -> bool:
     return replica.kind == kind_of(group) and replica.group == group.name and replica.number >= group.replicas
 
 
-def _at_once(call: Callable[[_T], _R], arguments: Iterable[_T], *, note: Note = lambda words: None) -> list[_R]:
+def at_once(call: Callable[[_T], _R], arguments: Iterable[_T], *, note: Note = lambda words: None) -> list[_R]:
     """Of actors that do not answer each takes seconds; of many at once, all together take no longer.
 
     Stopped half-way it waits all the same, so that none is left between two states, and says so.

@@ -201,7 +201,9 @@ def test_pairs_of_models_are_kept_apart_and_not_without_bound():
     assert pairs.rate("a", "t") == pytest.approx(0.9, abs=0.01) and pairs.rate("b", "t") == PRIOR_ACCEPTANCE
     for number in range(5000):
         pairs.observe_rate(f"x{number}", "t", 0.5, 1)
-    assert len(pairs._rates) <= 1024
+    known = [number for number in range(5000) if pairs.rate(f"x{number}", "t") != PRIOR_ACCEPTANCE]
+    assert known == list(range(5000 - 1024, 5000)), "the newest"
+    assert pairs.rate("a", "t") == PRIOR_ACCEPTANCE
 
 
 def test_credit_falls_with_broken_promises_and_comes_back_with_time():

@@ -51,16 +51,16 @@ def test_a_template_that_takes_the_messages_is_given_them(tokenizer: TextTokeniz
     assert draft_prompt_ids(tokenizer, Prompt(text="x")) == tokenizer.prompt_ids(Prompt(text="x"))
 
 
-def test_a_system_message_is_folded_into_the_turn_that_follows(tokenizer: TextTokenizer):
-    with_template(tokenizer, NO_SYSTEM)
+def test_a_system_message_is_folded_into_the_turn_that_follows(tiny_llama: Path, tmp_path: Path):
+    tokenizer = with_template(tiny_llama, tmp_path / "m", NO_SYSTEM)
     with pytest.raises(InputError, match="System role not supported"):
         tokenizer.prompt_ids(SYSTEM)
     assert read(tokenizer, SYSTEM) == "user\nBe brief.\n\nhello\nassistant\nyes\nuser\nso?\nassistant\n"
     assert template_notes(tokenizer) == [FOLDED]
 
 
-def test_turns_of_one_side_become_one(tokenizer: TextTokenizer):
-    with_template(tokenizer, MISTRAL_LIKE)
+def test_turns_of_one_side_become_one(tiny_llama: Path, tmp_path: Path):
+    tokenizer = with_template(tiny_llama, tmp_path / "m", MISTRAL_LIKE)
     assert read(tokenizer, prompt(("user", "a"), ("user", "b"), ("tool", "c"), ("assistant", "d"))) == "a\n\nb\n\ncd"
     assert template_notes(tokenizer) == []
     late = prompt(("user", "a"), ("assistant", "b"), ("system", "c"), ("developer", "d"), ("user", "e"))
@@ -68,17 +68,19 @@ def test_turns_of_one_side_become_one(tokenizer: TextTokenizer):
     assert folded(late.messages)[-1].content == "c\n\nd\n\ne"
 
 
-def test_a_template_that_takes_nothing_gives_way_to_a_transcript(tokenizer: TextTokenizer):
-    with_template(tokenizer, "{{ raise_exception('tools are missing') }}")
+def test_a_template_that_takes_nothing_gives_way_to_a_transcript(tiny_llama: Path, tmp_path: Path):
+    tokenizer = with_template(tiny_llama, tmp_path / "m", "{{ raise_exception('tools are missing') }}")
     assert read(tokenizer, SYSTEM) == "System: Be brief.\nUser: hello\nAssistant: yes\nUser: so?\nAssistant:"
     assert template_notes(tokenizer) == ["the drafter's template takes no conversation: read as a plain transcript"]
 
 
-def test_a_developer_is_the_system_to_a_template_that_knows_none(tokenizer: TextTokenizer):
+def test_a_developer_is_the_system_to_a_template_that_knows_none(
+    tokenizer: TextTokenizer, tiny_llama: Path, tmp_path: Path
+):
     asked = prompt(("developer", "Be brief."), ("user", "hello"))
     assert tokenizer.vocab.text(tokenizer.prompt_ids(asked)).startswith(b"system\nBe brief.")
-    with_template(tokenizer, CHAT_TEMPLATE + "{# knows a developer #}")
-    assert tokenizer.vocab.text(tokenizer.prompt_ids(asked)).startswith(b"developer\nBe brief.")
+    knowing = with_template(tiny_llama, tmp_path / "m", CHAT_TEMPLATE + "{# knows a developer #}")
+    assert knowing.vocab.text(knowing.prompt_ids(asked)).startswith(b"developer\nBe brief.")
 
 
 def test_roles_are_those_of_the_chat_api():

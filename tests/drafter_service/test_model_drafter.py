@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,15 +26,19 @@ def drafter(request: pytest.FixtureRequest) -> ModelDrafter:
     return ModelDrafter(CausalLM.load(str(request.getfixturevalue(request.param)), dtype="float32", device="cpu"))
 
 
+def opened(drafter: ModelDrafter, sampling: SamplingParams, committed: bytes = b"") -> ModelDraftSource:
+    source = drafter.open(SessionOffer("s", PROMPT, sampling, Rule.RACE, committed, 0, SpeculationPlan()))
+    assert isinstance(source, ModelDraftSource)
+    return source
+
+
 def open_source(drafter: ModelDrafter, committed: bytes = b"", **sampling) -> LinearDraft:
-    offer = SessionOffer("s", PROMPT, SamplingParams(**sampling), Rule.RACE, committed, 0, SpeculationPlan())
-    return LinearDraft(drafter.open(offer))
+    return LinearDraft(opened(drafter, SamplingParams(**sampling), committed))
 
 
-def generated(source: ModelDraftSource) -> bytes:
-    return source._vocab.text(source._ids)
-
-
+GREEDY = SamplingParams()
+#: So that what is drawn depends on the place in the text.
+SAMPLED = SamplingParams(temperature=0.8, seed=6)
 TEXTS = st.sampled_from(
     [b" stands in the shallow", b" waits", " 猫が".encode(), "猫".encode()[:2], b"\n\n\n", b"qz", b""]
 )
@@ -43,10 +48,9 @@ TEXTS = st.sampled_from(
 @given(moves=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30), TEXTS), min_size=1, max_size=6))
 def test_stands_at_exactly_the_corrected_text_with_a_matching_cache(drafter: ModelDrafter, moves):
     """After any drafting and corrections, the next token is that of a source that never saw anything else."""
-    draft = open_source(drafter)
-    source = draft.source
-    assert isinstance(source, ModelDraftSource)
-    text = b""
+    source = opened(drafter, SAMPLED)
+    draft = LinearDraft(source)
+    prompt, text = source.context_ids, b""
     for drafts, back, correction in moves:
         for _ in range(drafts):
             token = draft.next_token()
@@ -56,19 +60,19 @@ def test_stands_at_exactly_the_corrected_text_with_a_matching_cache(drafter: Mod
         keep = max(0, len(text) - back)
         text = text[:keep] + correction
         draft.correct(keep, correction)
-        assert generated(source) == text
-        assert source._sampler.offset == len(text)
-        assert source._cache.length <= len(source._prompt) + len(source._ids)
-    a, b = source._logits_at_root(), fresh_at(drafter, source._ids)._logits_at_root()
-    assert (a - b).abs().max() < 1e-3
+        assert source.text == text
+        assert source.cached_tokens <= len(source.context_ids)
+    fresh = fresh_at(drafter, source.context_ids[len(prompt) :], SAMPLED)
+    assert fresh.context_ids == source.context_ids
+    torch.testing.assert_close(source.log_probs(), fresh.log_probs(), atol=1e-3, rtol=0.0)
+    [[drawn]], [[alone]] = (each.expand([()], zero_width=0, choices=1) for each in (source, fresh))
+    assert drawn.token == alone.token, "it is drawn for the same place in the text"
 
 
-def fresh_at(drafter: ModelDrafter, ids: list[int]) -> ModelDraftSource:
+def fresh_at(drafter: ModelDrafter, ids: list[int], sampling: SamplingParams = GREEDY) -> ModelDraftSource:
     """A source that never saw anything but these tokens."""
-    source = drafter.open(SessionOffer("s", PROMPT, SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan()))
-    assert isinstance(source, ModelDraftSource)
-    for own in ids:
-        source._append(own)
+    source = opened(drafter, sampling)
+    source.move(tuple(ids), 0, None)
     return source
 
 
@@ -77,14 +81,18 @@ def fresh_at(drafter: ModelDrafter, ids: list[int]) -> ModelDraftSource:
 def test_a_tree_drafts_what_its_branches_would_draft_alone(drafter: ModelDrafter, data: st.DataObject):
     """Every batch of branches, after any selection, gives each branch's own choices and probabilities."""
     source = fresh_at(drafter, [])
+    prompt = source.context_ids
     leaves: list[tuple[int, ...]] = [()]
+    run: set[tuple[int, ...]] = set()  # places of the tree whose token the model was run on
     for _ in range(5):
         paths = data.draw(st.lists(st.sampled_from(leaves), min_size=1, max_size=3, unique=True))
         for path, choices in zip(paths, source.expand(paths, zero_width=0, choices=3), strict=True):
-            [alone] = fresh_at(drafter, [*source._ids, *path]).expand([()], zero_width=0, choices=3)
+            fresh = fresh_at(drafter, [*source.context_ids[len(prompt) :], *path])
+            [alone] = fresh.expand([()], zero_width=0, choices=3)
             assert [choice.token for choice in choices] == [choice.token for choice in alone]
             assert [c.confidence for c in choices] == pytest.approx([c.confidence for c in alone], abs=1e-4)
             leaves.remove(path)
+            run |= {path} - {()}
             leaves += [(*path, choice.token) for choice in choices if choice.text]
         if not leaves:
             return
@@ -93,15 +101,14 @@ def test_a_tree_drafts_what_its_branches_would_draft_alone(drafter: ModelDrafter
             chosen = chosen[: data.draw(st.integers(1, len(chosen)))]
             source.move(chosen, 0, None)
             leaves = [path[len(chosen) :] for path in leaves if path[: len(chosen)] == chosen]
-            assert source._cache.length <= len(source._prompt) + len(source._ids) + len(source._rows)
+            run = {path[len(chosen) :] for path in run if path[: len(chosen)] == chosen and path != chosen}
+            assert source.cached_tokens <= len(source.context_ids) + len(run)
 
 
 def test_drafts_what_its_model_says_and_agrees_with_a_restart(drafter: ModelDrafter):
-    source = open_source(drafter)
-    text = b"".join(source.next_token().text for _ in range(8))
-    model = drafter.model
-    assert isinstance(source.source, ModelDraftSource)
-    ids = list(source.source._prompt)
+    source = opened(drafter, GREEDY)
+    ids, draft, model = source.context_ids, LinearDraft(source), drafter.model
+    text = b"".join(draft.next_token().text for _ in range(8))
     for _ in range(8):  # greedy, without a cache
         ids.append(int(model.forward(ids, model.new_cache())[-1].argmax()))
     assert text == model.tokenizer.vocab.text(ids[-8:]) and len(text) > 16

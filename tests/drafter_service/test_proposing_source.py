@@ -82,7 +82,7 @@ def test_the_distribution_does_not_depend_on_what_came_before(
                 source.move(path[:1], 0, None)
                 path = path[1:]
             case 1:
-                text = source._vocab.text(source._ids)
+                text = source.text
                 source.move((), max(0, len(text) - 2), data.draw(st.sampled_from([b" fish", "猫".encode(), b"a"])))
                 path, expanded = (), False
     own = source._own_tokens(path)
@@ -97,8 +97,7 @@ def test_the_distribution_does_not_depend_on_what_came_before(
 
 def test_over_the_common_tokens_it_is_the_models_own_renormalised(drafter: ModelDrafter, target: CausalLM):
     source = opened(drafter, target, Rule.REJECTION, top_k=1000, sampling=SamplingParams(temperature=1.5))
-    logits = source._logits_at_root()
-    q = source._sampler.log_probs(logits).double().exp()
+    q = source.probabilities()
     ours, theirs = drafter.model.tokenizer.vocab, target.tokenizer.vocab
     expected: dict[int, float] = {}
     for token, share in enumerate(q.tolist()):
@@ -170,13 +169,13 @@ def test_branches_of_one_batch_have_the_distributions_of_each_alone(drafter: Mod
     batch = source.expand(paths, zero_width=0, choices=1)
     for path, [drawn] in zip(paths, batch, strict=True):
         alone = opened(drafter, target, Rule.REJECTION, top_k=20)
-        alone._advance(path)
+        alone.move(path, 0, None)
         assert drawn.proposal is not None
         shares = {
             token: weight / drawn.proposal.total
             for token, weight in zip(drawn.proposal.ids, drawn.proposal.weights, strict=True)
         }
-        assert gap(shares, alone.distribution(path)) < 1e-3  # weights are rounded to 2^-12
+        assert gap(shares, alone.distribution()) < 1e-3  # weights are rounded to 2^-12
 
 
 def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
@@ -219,11 +218,11 @@ def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
 
 
 def test_the_model_is_not_changed(drafter: ModelDrafter, target: CausalLM):
-    before = {name: value.clone() for name, value in drafter.model._model.state_dict().items()}
+    before = {name: value.clone() for name, value in drafter.model.module.state_dict().items()}
     size = drafter.vocab_size
     for rule in RULES:
         source = opened(drafter, target, rule)
         source.expand([()], zero_width=0, choices=1)
         source.close()
-    after = drafter.model._model.state_dict()
+    after = drafter.model.module.state_dict()
     assert drafter.vocab_size == size and all(torch.equal(after[name], value) for name, value in before.items())

@@ -17,13 +17,9 @@ from language_models.kv_cache import KVCache
 from language_models.pretrained import load_pretrained
 from language_models.weights import resolve
 from speculation.errors import UnsupportedModelError
+from tests.support.cpu_kernels import needs_bfloat16
 from tests.support.tiny_architectures import tiny_architecture
 from verifier_service.transformers_engine import TransformersEngine
-
-bfloat16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 kernels"
-)
-
 
 # ---- architectures ------------------------------------------------------------------------------------------------
 
@@ -38,7 +34,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", pytest.param("bfloat16", marks=bfloat16)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", pytest.param("bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize(("name", "settings", "words"), REFUSED, ids=[name for name, _, _ in REFUSED])
 def test_a_model_whose_text_would_depend_on_the_drafts_is_refused(
     architecture, name: str, settings, words: str, dtype: str
@@ -50,7 +46,7 @@ def test_a_model_whose_text_would_depend_on_the_drafts_is_refused(
 SERVED = ["gemma3n_text", "gemma4_text", "roberta, decoder", "gpt2", "opt", "gpt_neox", "phi3, longrope", "gpt_oss"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", pytest.param("bfloat16", marks=bfloat16)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", pytest.param("bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize("name", [*SERVED, "llama, dynamic RoPE", "mistral", "mixtral", "xglm"])
 def test_models_that_are_causal_in_other_ways_pass(architecture, name: str, dtype: str):
     model = architecture(name, dtype)
@@ -144,7 +140,7 @@ def test_a_layer_that_loses_a_row_is_caught(architecture, monkeypatch: pytest.Mo
 
     def forgetful(self, key_states, value_states, *args, **kwargs):
         result = plain(self, key_states, value_states, *args, **kwargs)
-        self._used -= self is lost
+        self.rollback(int(self is lost))
         return result
 
     model = architecture("llama")
@@ -154,7 +150,7 @@ def test_a_layer_that_loses_a_row_is_caught(architecture, monkeypatch: pytest.Mo
     def new_cache(**kwargs):
         nonlocal lost
         cache = create(**kwargs)
-        lost = cache._layers[1]
+        lost = cache.cache.layers[1]
         return cache
 
     monkeypatch.setattr(model, "new_cache", new_cache)
@@ -204,13 +200,15 @@ def test_forgetting_too_much_is_caught(architecture, monkeypatch: pytest.MonkeyP
 def test_padding_that_runs_out_of_the_context_is_caught(architecture):
     """Rows that only fill up a step, and stand where the text would go on."""
     model = architecture("gpt2")
-    plain = model._call
+    plain = model.module.forward
 
-    def call(tokens, positions, cache, **options):
-        chain = "attention_mask" not in options
-        return plain(tokens, positions[0] + torch.arange(len(tokens)) if chain else positions, cache, **options)
+    def forward(**inputs):
+        if "position_ids" in inputs and "attention_mask" not in inputs:  # a chain
+            positions = inputs["position_ids"]
+            inputs["position_ids"] = positions[:, :1] + torch.arange(positions.shape[1])
+        return plain(**inputs)
 
-    model._call = call
+    model.module.forward = forward
     (fault,) = self_test(model).faults
     assert fault == "one token at a time at the end of its context (256) fails: IndexError: index out of range in self"
 
@@ -223,24 +221,24 @@ def test_frequencies_by_the_largest_position_of_a_call_are_caught(architecture, 
 
 def test_logits_that_are_no_numbers_are_caught(architecture):
     def harm(model: CausalLM) -> None:
-        model._model.lm_head.weight.data[5] = torch.nan
+        model.module.lm_head.weight.data[5] = torch.nan
 
     model = architecture("llama")
     harm(model)
     assert self_test(model).faults
 
 
-@bfloat16
+@needs_bfloat16
 def test_bits_that_depend_on_the_number_of_rows_are_caught(architecture, monkeypatch: pytest.MonkeyPatch):
     """By a hair, in a step of many rows: no fault of the structure, and no target in this dtype."""
     model = architecture("llama", "bfloat16")
     TransformersEngine(model)
-    head = model._model.lm_head.forward
+    head = model.module.lm_head.forward
 
     def other_sums(x: torch.Tensor) -> torch.Tensor:
         return head(x) * (1 + 2**-7 * (x.shape[-2] > 8))
 
-    model._model.lm_head.forward = other_sums
+    model.module.lm_head.forward = other_sums
     model.self_test = self_test(model)
     assert not model.self_test.faults
     assert model.self_test.row_dependence.startswith(
@@ -250,7 +248,7 @@ def test_bits_that_depend_on_the_number_of_rows_are_caught(architecture, monkeyp
         TransformersEngine(model)
 
 
-@bfloat16
+@needs_bfloat16
 def test_a_dtype_of_our_choice_keeps_bits(architecture, monkeypatch: pytest.MonkeyPatch, caplog):
     """Where bfloat16 does not, ``auto`` is float32, and says so."""
     plain = causal_lm.tested
@@ -274,7 +272,7 @@ def test_float16_on_a_cpu_is_served_with_a_warning(architecture, caplog):
     assert "near-ties may depend on the drafts: sums differ" in caplog.text
 
 
-@bfloat16
+@needs_bfloat16
 @pytest.mark.parametrize(("name", "chosen"), [("llama", "sdpa"), ("gpt_oss", "eager"), ("gpt_neo", "eager")])
 def test_beyond_cpus_a_model_has_the_best_attention_that_it_knows(
     tmp_path: Path, shared_tokenizer: Path, name: str, chosen: str

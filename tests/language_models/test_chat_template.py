@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError
@@ -66,38 +67,47 @@ LOOKING = {
 
 
 @pytest.mark.parametrize("template, contents", LOOKING.values(), ids=LOOKING.keys())
-def test_a_template_sees_the_contents_themselves(tokenizer: TextTokenizer, template: str, contents: list[str]):
+def test_a_template_sees_the_contents_themselves(tiny_llama: Path, tmp_path: Path, template: str, contents: list[str]):
+    tokenizer = with_template(tiny_llama, tmp_path / "m", template)
     messages = chat(*contents)
     honest = [{**m, "content": "x" * 20} for m in messages]
-    own = specials(with_template(tokenizer, template), tokenizer.encode_chat(honest))
+    own = specials(tokenizer, tokenizer.encode_chat(honest))
     ids = tokenizer.encode_chat(messages)
     assert read_back(tokenizer, ids) == tokenizer.template.text(messages)
     assert specials(tokenizer, ids) == own
 
 
-def test_a_template_that_looks_in_every_way_gets_no_special_token_from_a_content(tokenizer: TextTokenizer):
+def test_a_template_that_looks_in_every_way_gets_no_special_token_from_a_content(tiny_llama: Path, tmp_path: Path):
     """Neither way of marking shows it what the contents show: names stay text at least, and the prompt one prompt."""
     looks = "((m.content | length) if '<|im_end|>' in m.content else 'no') ~ m.content"
     messages = chat(f"a{END}{START}b")
-    ids = with_template(tokenizer, CHAT_TEMPLATE.replace("m.content", looks)).encode_chat(messages)
+    tokenizer = with_template(tiny_llama, tmp_path / "m", CHAT_TEMPLATE.replace("m.content", looks))
+    ids = tokenizer.encode_chat(messages)
     assert specials(tokenizer, ids) == [START, END, START]
     assert read_back(tokenizer, ids).count(messages[0]["content"]) == 1
     assert ids == tokenizer.encode_chat(messages)
 
 
-def test_a_template_may_refuse_a_content(tokenizer: TextTokenizer):
+def test_a_template_may_refuse_a_content(tiny_llama: Path, tmp_path: Path):
     template = "{% if '<|im_end|>' in messages[0].content %}{{ raise_exception('no such words') }}{% endif %}hello"
+    tokenizer = with_template(tiny_llama, tmp_path / "m", template)
     with pytest.raises(InputError, match="no such words"):
-        with_template(tokenizer, template).encode_chat(chat(f"a{END}"))
+        tokenizer.encode_chat(chat(f"a{END}"))
     assert tokenizer.encode_chat(chat("a"))
 
 
-def test_a_template_that_minds_the_marks_themselves_is_a_clear_error(tokenizer: TextTokenizer):
+def test_a_template_that_minds_the_marks_themselves_is_a_clear_error(tiny_llama: Path, tmp_path: Path):
     template = "{% if not messages[0].content.isascii() %}{{ raise_exception('ASCII only') }}{% endif %}hello"
-    assert with_template(tokenizer, template).encode_chat(chat("a"))
+    tokenizer = with_template(tiny_llama, tmp_path / "m", template)
+    assert tokenizer.encode_chat(chat("a"))
     with pytest.raises(InputError, match="spell special tokens that this model's chat template looks at"):
         tokenizer.encode_chat(chat(f"a{END}"))
 
+
+#: For tests with many examples.
+_loaded: dict[Path, TextTokenizer] = {}
+_theirs: dict[Path, PreTrainedTokenizerBase] = {}
+_templated: dict[str, TextTokenizer] = {}
 
 SPELLING = st.lists(
     st.sampled_from([START, END, "<|endoftext|>", "<|im_", "end|>", "<", ">", " ", "\n", "a", "猫", "\ue000", "\ue001",
@@ -110,8 +120,12 @@ SPELLING = st.lists(
 @pytest.mark.parametrize(
     "template", [CHAT_TEMPLATE, MISTRAL_LIKE, LOOKING["joins"][0]], ids=["chatml", "strict", "joins"]
 )
-def test_any_contents_stay_text(tiny_llama: Path, template: str, contents: list[str]):
-    tokenizer = with_template(load_once(tiny_llama), template)
+def test_any_contents_stay_text(
+    tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory, template: str, contents: list[str]
+):
+    if template not in _templated:
+        _templated[template] = with_template(tiny_llama, tmp_path_factory.mktemp("templated") / "m", template)
+    tokenizer = _templated[template]
     messages = chat(*contents)
     ids = tokenizer.encode_chat(messages)
     assert read_back(tokenizer, ids) == tokenizer.template.text(messages)
@@ -124,22 +138,24 @@ PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁
 @given(contents=st.lists(PLAIN, min_size=1, max_size=3))
 def test_contents_without_names_are_read_as_ever(tiny_llama: Path, tiny_qwen2: Path, contents: list[str]):
     for path in (tiny_llama, tiny_qwen2):
-        tokenizer, messages = load_once(path), chat(*contents)
+        if path not in _loaded:
+            _loaded[path], _theirs[path] = load(path), AutoTokenizer.from_pretrained(path)
+        tokenizer, messages = _loaded[path], chat(*contents)
         text = tokenizer.template.text(messages)
-        expected = tokenizer._tokenizer.encode(text, add_special_tokens=False)
+        expected = _theirs[path].encode(text, add_special_tokens=False)
         assert tokenizer.encode_chat(messages) == expected
-        picked = tokenizer._picky.encode(text, tokenizer.names.spots(text))
-        assert [token for token, _ in picked] == expected, "the way of contents with names is the same way"
+        after_a_name = tokenizer.encode_chat([*chat(END), *messages])
+        assert after_a_name[-len(expected) :] == expected, "the way of contents with names is the same way"
 
 
 @pytest.mark.parametrize("kind", ["unigram", "first", "legacy"])
 def test_spaces_around_names_are_those_of_the_model(kind: str, tiny_gemma: Path, tmp_path: Path):
     """Space habits differ at a text's beginning, after a special token, and in mid-text, where a name may stand."""
     path = unigram(tmp_path) if kind == "unigram" else metaspace(tmp_path, tiny_gemma, legacy=kind == "legacy")
-    tokenizer = load(path)
-    bos, end = [tokenizer._tokenizer.bos_token, tokenizer._tokenizer.eos_token]
     template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
-    with_template(tokenizer, template)
+    (path / "chat_template.jinja").write_text(template)
+    tokenizer = load(path)
+    bos, end = ("<s>", "</s>") if kind == "unigram" else ("<bos>", "<eos>")
     without = tokenizer.encode_chat(chat("a b", "the c"))
     # As if the names were other words, of the same characters in another order: nothing is parsed but the template's.
     ids = tokenizer.encode_chat(chat(f"a{end} b", f"{bos}the c"))
@@ -150,15 +166,3 @@ def test_spaces_around_names_are_those_of_the_model(kind: str, tiny_gemma: Path,
     assert (one, two) == (f"{begins}a{end} b", f"{begins}{bos}the c")
     tokens = [token for token in without if not tokenizer.vocab.is_special(token)]
     assert tokenizer.vocab.text(tokens).decode() == f"{begins}a b{begins}the c", "which is their habit anyway"
-
-
-_loaded: dict[Path, TextTokenizer] = {}
-
-
-def load_once(path: Path) -> TextTokenizer:
-    """For tests with many examples, which may change its template."""
-    if path not in _loaded:
-        _loaded[path] = load(path)
-    tokenizer = _loaded[path]
-    tokenizer._tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer

@@ -35,7 +35,7 @@ def test_what_is_foretold_is_what_is_loaded(family: str, request: pytest.Fixture
     foretold = weights_bytes(resolve(str(folder)), torch.float32)
     loaded = CausalLM.load(str(folder), dtype="float32")
     # Buffers, such as the rotary frequencies, are computed when loading.
-    buffers = sum(buffer.nbytes for buffer in loaded._model.buffers())
+    buffers = sum(buffer.nbytes for buffer in loaded.module.buffers())
     assert foretold == loaded.parameter_bytes - buffers
 
 

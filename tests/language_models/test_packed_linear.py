@@ -15,11 +15,10 @@ from transformers.pytorch_utils import Conv1D
 from language_models import causal_lm, packed_linear
 from language_models.causal_lm import CausalLM
 from language_models.packed_linear import LEAST_ROWS, PackedLinear, pack, packed_bytes
+from tests.support.cpu_kernels import needs_bfloat16
 from tests.support.tiny_architectures import tiny_architecture
 
-pytestmark = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 kernels"
-)
+pytestmark = needs_bfloat16
 
 
 def load(path: Path, dtype: str = "bfloat16") -> CausalLM:
@@ -92,7 +91,7 @@ def test_rows_that_were_only_padding_leave_no_trace(tiny_llama: Path):
 def test_a_model_whose_bits_would_change_stays_as_it_is(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packed_linear.PackedLinear, "keeps_bits", lambda _: False)
     model = load(tiny_llama)
-    assert model.least_rows == 2 and packed_bytes(model._model) == 0
+    assert model.least_rows == 2 and packed_bytes(model.module) == 0
 
 
 def test_nothing_keeps_the_file_of_the_weights_in_memory(tiny_llama: Path, tmp_path: Path):

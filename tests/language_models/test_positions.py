@@ -15,17 +15,13 @@ from language_models.positions import UNBOUNDED_CONTEXT, context_length, first_p
 from language_models.weights import resolve
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
+from tests.support.cpu_kernels import needs_bfloat16
 from tests.support.service_drivers import serving
 from verifier_service.transformers_engine import TransformersEngine
 
 DTYPES = [
     "float32",
-    pytest.param(
-        "bfloat16",
-        marks=pytest.mark.skipif(
-            not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 kernels"
-        ),
-    ),
+    pytest.param("bfloat16", marks=needs_bfloat16),
 ]
 LONGROPE = "phi3, longrope"  # its frequencies change at 64 tokens
 
@@ -141,7 +137,7 @@ def test_a_prompt_gives_the_same_however_it_is_divided(architecture, name: str, 
 
 def test_frequencies_are_those_of_decoding_token_by_token(architecture):
     """Each row as transformers has it in a call that ends with that row."""
-    rotary = next(m for m in architecture(LONGROPE)._model.modules() if hasattr(m, "rope_type"))
+    rotary = next(m for m in architecture(LONGROPE).module.modules() if hasattr(m, "rope_type"))
     plain = type(rotary).forward
     x, positions = torch.zeros(1, 1, 32), torch.tensor([[3, 70, 63, 64, 10, 250]])
     alone = [plain(rotary, x, position[None, None]) for position in positions[0]]

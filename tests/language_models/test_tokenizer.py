@@ -11,17 +11,13 @@ from hypothesis import strategies as st
 from language_models.config import ModelConfig
 from language_models.embedded import EMBEDDED
 from language_models.tokenizer import TextTokenizer
-from language_models.weights import ModelFiles, resolve
+from language_models.weights import resolve
 from speculation.errors import InputError, ModelError
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.text.retokenize import retokenize
+from tests.support.tiny_tokenizers import load, with_template
 
 FAMILIES = ["tiny_llama", "tiny_qwen2", "tiny_gemma"]
-
-
-def load(path: Path) -> TextTokenizer:
-    files = ModelFiles(path.name, str(path), local=True)
-    return TextTokenizer.from_pretrained(files, ModelConfig.read(files).vocab_size)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -91,9 +87,8 @@ def test_padding_is_known(tiny_llama: Path):
     assert len(vocab.padding_ids) == 8 and vocab.padding_ids[-1] == vocab.size - 1
 
 
-def test_a_template_that_refuses_is_a_clear_error(tiny_llama: Path):
-    tokenizer = load(tiny_llama)
-    tokenizer._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+def test_a_template_that_refuses_is_a_clear_error(tiny_llama: Path, tmp_path: Path):
+    tokenizer = with_template(tiny_llama, tmp_path / "m", "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(InputError, match="roles must alternate"):
         tokenizer.encode_chat([{"role": "user", "content": "x"}])
 

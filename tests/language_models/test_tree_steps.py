@@ -10,6 +10,7 @@ import torch
 from language_models import kv_cache
 from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import ROOT, CandidateTree
+from tests.support.cpu_kernels import needs_bfloat16
 from verifier_service.transformers_engine import TransformersEngine, TransformersSlot
 
 FAMILIES = ["tiny_llama", "tiny_qwen2", "tiny_gemma"]
@@ -61,20 +62,18 @@ def test_every_branch_is_scored_as_if_it_were_alone(family: str, request: pytest
         torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bf16_branches_have_the_same_bits(family: str, request: pytest.FixtureRequest):
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("this CPU has no bfloat16 kernels")
     model = CausalLM.load(str(request.getfixturevalue(family)), dtype="bfloat16", device="cpu")
     for logits, expected in run_steps(model, steps=10, prompt=40):
         assert torch.equal(logits, expected)
 
 
 @pytest.mark.models
+@needs_bfloat16
 def test_bf16_branches_of_a_real_model_have_the_same_bits():
     """Where there are thousands of attention weights, a sum in another order shows at once."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("this CPU has no bfloat16 kernels")
     model = CausalLM.load("smollm2-135m", dtype="bfloat16", device="cpu")
     for logits, expected in run_steps(model, steps=4, prompt=150):
         assert torch.equal(logits, expected)

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from dragoman.ray_fleet import launcher as launcher_module
 from dragoman.ray_fleet.calls import Outcome, ask, ask_until
 from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.labels import fulfils
-from dragoman.ray_fleet.launcher import Launcher
+from dragoman.ray_fleet.launcher import Launcher, at_once
 from dragoman.ray_fleet.nodes import Node, problem_of, wait_for_nodes
 from speculation.errors import DragomanError, InputError, UnknownModelError
 
@@ -164,7 +163,7 @@ def test_one_that_is_stopped_half_way_lets_what_is_leaving_leave_and_says_so():
         told.set()
 
     with pytest.raises(KeyboardInterrupt):
-        launcher_module._at_once(remove, [0, 1], note=note)
+        at_once(remove, [0, 1], note=note)
     assert gone == [1] and notes == ["stopping, once what is on its way out is gone"]
 
 
@@ -176,11 +175,13 @@ def test_a_group_is_named_or_the_only_one_of_its_kind():
         targets=[Target(name="t", model="m"), Target(name="u", model="m")], drafters=[DrafterGroup(name="d", model="m")]
     )
     launcher = Launcher(ray)
-    assert launcher._group(fleet, "drafters").name == "d" and launcher._group(fleet, "u").name == "u"
+    for name, meant in (("drafters", "d"), ("u", "u")):  # an error names the group that is meant
+        with pytest.raises(InputError, match=rf"^{meant}=1001.*too many"):
+            launcher.scale(fleet, {name: 1001}, drain_seconds=0)
     with pytest.raises(InputError, match="several groups"):
-        launcher._group(fleet, "target")
+        launcher.scale(fleet, {"target": 1}, drain_seconds=0)
     with pytest.raises(InputError, match="no group") as caught:
-        launcher._group(fleet, "x")
+        launcher.scale(fleet, {"x": 1}, drain_seconds=0)
     assert "t, u, d" in caught.value.remedy
     with pytest.raises(InputError, match=r"name a group twice"):
         launcher.scale(fleet, {"drafters": 3, "d": 2}, drain_seconds=0)

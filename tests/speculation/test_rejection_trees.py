@@ -5,13 +5,14 @@ By enumeration, as in test_rejection.py; and the tests are tested by planted bug
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from speculation.drafts.candidates import ROOT
-from speculation.drafts.drawn_candidates import DrawnCandidates
-from speculation.protocol.messages import SpeculationPlan
+from speculation.protocol.messages import Resync, Span, SpeculationPlan
 from speculation.sampling.params import Rule
-from speculation.sessions.drafter_session import DrafterSession
+from speculation.sessions.drafter_session import Move
 from tests.support.branching import Chooser, distribution
 from tests.support.enumerated_run import EnumeratedRun
 from tests.support.enumerated_text import EXACT, PROPOSING, SETTINGS, session_gap
@@ -83,31 +84,39 @@ def test_lookups_save_steps(monkeypatch: pytest.MonkeyPatch):
 # ---- planted bugs -------------------------------------------------------------------------------------------------
 
 
-def test_withholding_what_was_drawn_because_it_is_unlikely_is_caught(monkeypatch: pytest.MonkeyPatch):
-    """A drawn token whose own chance decides whether it is verified."""
-    look = DrawnCandidates._look
+class Weighing(EnumeratedRun):
+    """Planted bug: the chance of the token that was drawn decides whether it is verified."""
 
-    def weighed(self, place, node, chance, first) -> None:
-        if place.proposal is None or place.proposal[0].probability > 0.5:
-            look(self, place, node, chance, first)
+    def on_u(self) -> None:
+        message = self.up[0] if self.up else None
+        if isinstance(message, Span) and any(drawn.probability <= 0.5 for drawn in message.proposals):
+            self.up.popleft()
+        else:
+            super().on_u()
 
-    monkeypatch.setattr(DrawnCandidates, "_look", weighed)
-    assert session_gap(WORDS, Rule.REJECTION, "dUsV", plan=BRANCHES, length=2) > SEEN
+
+def test_withholding_what_was_drawn_because_it_is_unlikely_is_caught():
+    assert session_gap(WORDS, Rule.REJECTION, "dUsV", plan=BRANCHES, length=2) < EXACT
+    assert session_gap(WORDS, Rule.REJECTION, "dUsV", plan=BRANCHES, length=2, run=Weighing) > SEEN
 
 
-def test_passing_over_the_end_beside_alternatives_is_caught(monkeypatch: pytest.MonkeyPatch):
-    """An end token that was drawn on a branch and is not sent, while another token would be."""
-    ship = DrafterSession._ship_ready
+class OnlyText(EnumeratedRun):
+    """Planted bug: an end token that was drawn on a branch is not sent, while another token would be."""
 
-    def only_text(self):
-        for leaf in self._tree.leaves():
-            if leaf.alternative:
-                leaf.last = None
-        return ship(self)
+    def carry_out(self, instructions: Iterable[Move | Span | Resync]) -> None:
+        vocab = self.pair.target.vocab
+        super().carry_out(
+            message
+            for message in instructions
+            if not isinstance(message, Span)
+            or not message.alternative
+            or all(vocab.bytes_of(drawn.token) for drawn in message.proposals)
+        )
 
+
+def test_passing_over_the_end_beside_alternatives_is_caught():
     assert session_gap(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES) < EXACT
-    monkeypatch.setattr(DrafterSession, "_ship_ready", only_text)
-    assert session_gap(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES) > SEEN
+    assert session_gap(WORDS, Rule.REJECTION, "ddsUs", plan=BRANCHES, run=OnlyText) > SEEN
 
 
 def test_a_drawn_token_is_taken_before_any_text_beside_it():

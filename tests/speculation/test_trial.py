@@ -11,9 +11,9 @@ from speculation.planning.plan import START, PlanLimits, choose_plan
 from speculation.planning.trial import Trial
 from speculation.sampling.params import Rule
 from speculation.verification.string_rejection import ENUMERATION_COST
+from tests.support.drafter_links import measured_link
 from tests.support.service_drivers import WARM, drafters, drafting, request, serving, text_of
 from tests.support.text_engine import TextEngine
-from verifier_service.drafter_link import DrafterLink
 from verifier_service.session_planner import SessionPlanner
 from verifier_service.verifier import Verifier
 
@@ -70,9 +70,7 @@ def test_a_plan_that_stays_is_not_put_to_the_test():
 
 
 def test_an_enumeration_is_planned_for_at_what_it_costs():
-    link = DrafterLink(pb.Hello(name="d", max_sessions=4))
-    link.round_trip.observe_value(0.001)
-    link._draft_token.observe_value(0.03)
+    link = measured_link(round_trip=0.001, draft_token=0.03)
     costs = {}
     for rule in Rule.concrete():
         fit = LinearFit()

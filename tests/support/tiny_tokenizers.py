@@ -77,10 +77,9 @@ def _update(file: Path, settings: Mapping[str, Any]) -> None:
     file.write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
 
 
-def with_template(tokenizer: TextTokenizer, template: str) -> TextTokenizer:
-    """The same tokenizer, which now has this chat template."""
-    tokenizer._tokenizer.chat_template = template
-    return tokenizer
+def with_template(model: Path, path: Path, template: str) -> TextTokenizer:
+    """The tokenizer of a tiny model's folder, of which ``path`` becomes a copy with this chat template."""
+    return load(changed(model, path, template=template))
 
 
 def with_weights(path: Path) -> Path:

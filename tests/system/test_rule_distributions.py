@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from drafter_service.draft_source import Path as TokenPath
 from drafter_service.model_drafter import ModelDrafter
 from drafter_service.proposing_source import ProposingSource
 from dragoman.processes import child
@@ -168,9 +169,17 @@ async def test_texts_of_a_pair_with_one_vocabulary_are_the_targets(target: Causa
 class PermutingSource(ProposingSource):
     """Planted bug: the probabilities stand at other tokens than they belong to."""
 
-    def _drawn_token(self, proposal: Proposal, tokens: Sequence[int]) -> DraftToken:
-        weights = (*proposal.weights[1:], proposal.weights[0])
-        return super()._drawn_token(Proposal(proposal.token, proposal.ids, weights), tokens)
+    def expand(self, paths: Sequence[TokenPath], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
+        rows = super().expand(paths, zero_width=zero_width, choices=choices)
+        return [[permuted(token) for token in row] for row in rows]
+
+
+def permuted(token: DraftToken) -> DraftToken:
+    drawn = token.proposal
+    if drawn is None:
+        return token
+    weights = (*drawn.weights[1:], drawn.weights[0])
+    return dataclasses.replace(token, proposal=Proposal(drawn.token, drawn.ids, weights))
 
 
 async def twin(target: CausalLM, folder: Path) -> float:

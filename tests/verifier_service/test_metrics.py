@@ -21,7 +21,7 @@ from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
 from tests.support.commands import dragoman
 from tests.support.ports import free_port
-from tests.support.service_drivers import SLOW, drafters, drafting, eventually, request, serving, text_of
+from tests.support.service_drivers import SLOW, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextEngine
 from verifier_service.metrics import PREFIX, PrometheusInstruments, VerifierMetrics
 
@@ -188,8 +188,8 @@ async def test_sessions_and_reconnects_are_seen_while_they_last():
 
 
 async def test_a_session_that_its_client_leaves_is_counted_as_far_as_it_came():
-    async with counted() as (registry, _, address), Client(address) as client:
-        stream = client._stub.Generate(request(SamplingParams(), max_tokens=0))
+    async with counted() as (registry, _, address), stub_to(address) as stub:
+        stream = stub.Generate(request(SamplingParams(), max_tokens=0))
         async for response in stream:
             if isinstance(response, pb.GenerateResponse) and response.HasField("chunk"):
                 break

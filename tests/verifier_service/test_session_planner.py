@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import replace
 
@@ -18,17 +17,11 @@ from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, c
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sessions.statistics import SessionStats
 from speculation.source import LOOKUP
+from tests.support.drafter_links import measured_link, next_ping
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.session_planner import ORDER_SECONDS, REPLAN_SECONDS, SessionPlanner
 
 START = SpeculationPlan(width=5, lookahead=5)
-
-
-def link(*, round_trip: float = 0.04, draft_token: float = 0.003) -> DrafterLink:
-    made = DrafterLink(pb.Hello(name="d", max_sessions=4))
-    made.round_trip.observe_value(round_trip)
-    made._draft_token.observe_value(draft_token)
-    return made
 
 
 class Clock:
@@ -64,45 +57,45 @@ def test_a_plan_that_loses_against_the_target_alone_is_left():
     """Hysteresis protects a plan from a slightly better one, not from the truth."""
     waiting = SpeculationPlan(width=5, lookahead=5, patience=0.1)
     planner = SessionPlanner(waiting, LinearFit(), adaptive=True)
-    Clock(planner, [link(round_trip=0.002)]).run(600, accepts=0)
+    Clock(planner, [measured_link(round_trip=0.002)]).run(600, accepts=0)
     assert planner.plan.width == 0 or planner.plan.patience == 0
 
 
 def test_a_session_without_speculation_tries_again_now_and_then():
     planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
-    widths = Clock(planner, [link(draft_token=0.5)]).run(1500, accepts=0)
+    widths = Clock(planner, [measured_link(draft_token=0.5)]).run(1500, accepts=0)
     assert PROBE.width in widths
     assert widths.count(0) / len(widths) > 1 - 2.5 * (PROBE_STEPS + 10) / PROBE_EVERY
 
 
 def test_a_probe_lasts_long_enough_to_see_something_of_slow_steps():
     planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
-    widths = Clock(planner, [link(draft_token=0.5)]).run(PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4)
+    widths = Clock(planner, [measured_link(draft_token=0.5)]).run(PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4)
     assert widths.count(PROBE.width) == PROBE_STEPS
 
 
 def test_a_drafter_that_becomes_good_is_used_again():
     planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
-    assert Clock(planner, [link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width
+    assert Clock(planner, [measured_link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width
 
 
 def test_fixed_plans_stay():
     planner = SessionPlanner(START, LinearFit(), adaptive=False)
-    assert set(Clock(planner, [link()]).run(200, accepts=0)) == {START.width}
+    assert set(Clock(planner, [measured_link()]).run(200, accepts=0)) == {START.width}
 
 
 def test_plans_change_at_most_so_often():
     planner = SessionPlanner(START, LinearFit(), adaptive=True)
-    clock = Clock(planner, [link()])
+    clock = Clock(planner, [measured_link()])
     clock.run(20, accepts=3)
     planned_at = clock.now
-    assert planner.replan(planned_at + REPLAN_SECONDS, [link()]) in (True, False)
-    assert not planner.replan(planned_at + REPLAN_SECONDS * 1.01, [link(round_trip=1.0)])
+    assert planner.replan(planned_at + REPLAN_SECONDS, [measured_link()]) in (True, False)
+    assert not planner.replan(planned_at + REPLAN_SECONDS * 1.01, [measured_link(round_trip=1.0)])
 
 
 def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
     planner = SessionPlanner(START, LinearFit(), adaptive=True)
-    clock = Clock(planner, [link()])
+    clock = Clock(planner, [measured_link()])
     clock.run(100, accepts=5)
     ordered = SpeculationPlan(width=1, lookahead=1)
     planner.order(ordered, clock.now)
@@ -118,9 +111,9 @@ def test_noise_in_the_measured_steps_never_stops_planning():
     fit.observe_point(16, 1.5)
     assert fit.intercept == SHORTEST_SECONDS
     planner = SessionPlanner(START, fit, adaptive=True)
-    costs = planner.costs([link()])
+    costs = planner.costs([measured_link()])
     assert costs is not None and coarse(costs).step > 0
-    planner.replan(100.0, [link()])
+    planner.replan(100.0, [measured_link()])
     told = planner.step_costs()
     assert told is not None and told.step > 0
 
@@ -133,7 +126,7 @@ def test_rounding_leaves_a_step_its_time(step: float):
 def test_limits_hold_where_the_verifier_plans_by_itself():
     limits = PlanLimits(width=1, lookahead=3, alternatives=0)
     planner = SessionPlanner(START, LinearFit(), adaptive=True, limits=lambda: limits)
-    clock = Clock(planner, [link(round_trip=0.002)])
+    clock = Clock(planner, [measured_link(round_trip=0.002)])
     plans = []
     for accepts in (9, 0, 9):
         for _ in range(600):
@@ -145,17 +138,11 @@ def test_limits_hold_where_the_verifier_plans_by_itself():
 
 def test_how_many_tokens_a_distribution_has_is_never_planned():
     planner = SessionPlanner(replace(START, top_k=7), LinearFit(), adaptive=True)
-    clock = Clock(planner, [link()])
+    clock = Clock(planner, [measured_link()])
     clock.run(200, accepts=5)
     assert planner.plan != replace(START, top_k=7) and planner.plan.top_k == 7
     planner.order(SpeculationPlan(width=1, lookahead=1), clock.now)
     assert planner.plan.top_k == 7
-
-
-def next_ping(made: DrafterLink) -> int:
-    message = asyncio.run(made.outbox.next_message())
-    assert message is not None
-    return message.ping.number
 
 
 def test_links_measure_themselves_and_refuse_nonsense():
@@ -180,9 +167,15 @@ def test_links_measure_themselves_and_refuse_nonsense():
 
 def test_pings_without_answers_are_forgotten_in_the_end():
     made = DrafterLink(pb.Hello(name="d", max_sessions=4))
+    numbers = []
     for _ in range(10 * DrafterLink.PINGS_OUT):
         made.ping()
-    assert len(made._pings) == DrafterLink.PINGS_OUT
+        numbers.append(next_ping(made))
+    for number in numbers[: -DrafterLink.PINGS_OUT]:
+        with pytest.raises(ProtocolError, match="no ping"):
+            made.on_pong(pb.Pong(number=number))
+    for number in numbers[-DrafterLink.PINGS_OUT :]:
+        assert made.on_pong(pb.Pong(number=number)) >= 0
 
 
 def test_what_the_target_looked_up_says_nothing_about_drafters():
