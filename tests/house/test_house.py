@@ -14,31 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.python_trees import exception_classes, imported_modules, imported_names, undocumented
+from tests.support.repository import ARROWS, OUTSIDE, ROOT, sources
 from transport.version import VERSION
 
-ROOT = Path(__file__).resolve().parents[2]
-
-# Our packages, and those of ours that each may import besides itself.
-ARROWS: dict[str, set[str]] = {
-    "speculation": set(),
-    "protos": set(),
-    "transport": {"protos", "speculation"},
-    "language_models": {"speculation"},
-    "engine": {"language_models", "speculation"},
-    "verifier_service": {"engine", "language_models", "protos", "speculation", "transport"},
-    "drafter_service": {"language_models", "protos", "speculation", "transport"},
-    "coordinator": {"protos", "speculation", "transport"},
-    "dragoman": {
-        "coordinator",
-        "drafter_service",
-        "language_models",
-        "protos",
-        "speculation",
-        "transport",
-        "verifier_service",
-    },
-    "deploy": {"dragoman"},
-}
 # The rooms of the core, and those of them that each may import besides itself; "" is the ground floor.
 ROOMS: dict[str, set[str]] = {
     "": set(),
@@ -50,8 +28,6 @@ ROOMS: dict[str, set[str]] = {
     "planning": {"", "protocol"},
     "sessions": {"", "text", "protocol", "drafts", "verification"},
 }
-# Folders with Python in them that nothing of the above may import.
-OUTSIDE = ("benchmarks", "examples", "tests")
 # The core is pure: bytes, ints and tensors in, values out.
 CORE_MAY_USE = {"torch", "numpy"}
 MAX_LINES = 300
@@ -65,15 +41,6 @@ DISTRIBUTIONS = {
     "prompt_toolkit": "prompt-toolkit",
     "yaml": "pyyaml",
 }
-
-
-def is_generated(path: Path) -> bool:
-    return path.stem.endswith(("_pb2", "_pb2_grpc"))
-
-
-def sources(*folders: str) -> list[Path]:
-    """The hand-written Python files under these folders of the repository."""
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if not is_generated(path))
 
 
 def imports_of(path: Path) -> set[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.house.test_house import ARROWS, ROOT, sources
+from tests.support.repository import ARROWS, ROOT, sources
 
 MAX_LINES, MAX_DEPTH, MAX_POSITIONAL = 50, 4, 3
 #: Longer for a reason: kernels, whose phases share their registers; a command's options, one line each and more; the
