@@ -127,7 +127,7 @@ class Bench:
 
     def run(self, sequences: list[tuple[int, int, list[tuple[int, int]]]]) -> torch.Tensor:
         """Each (slot, base, [(token, parent)])."""
-        return self.engine.step.run(
+        return self.engine.step_shape.run(
             [
                 SequenceRows(
                     slot=slot,
@@ -144,7 +144,7 @@ class Bench:
         return [(token, index - 1) for index, token in enumerate(self.tokens[start : start + count])]
 
     def fill(self, slot: int, positions: int) -> None:
-        rows = self.engine.step.tables.rows
+        rows = self.engine.step_shape.tables.rows
         for start in range(0, positions, rows):
             self.run([(slot, start, self.chain(start, min(rows, positions - start)))])
 
@@ -158,7 +158,7 @@ class Bench:
         found = {"one by one": torch.equal(chain, ones)}
         seq = self.tokens[at : at + count]
         branches = [(seq[0], -1), (5, 0), (seq[1], 0), (7, 1), (seq[2], 2), (9, 2), (seq[3], 4), (seq[4], 6)]
-        if self.engine.step.tables.rows >= 24:
+        if self.engine.step_shape.tables.rows >= 24:
             beside = [(slot, 60, [(3, ROOT), (4, 0), (8, 0)]) for slot in range(1, 5)]
             tree = self.run([*beside, (0, at, branches)])
             found["tree, others beside it"] = torch.equal(chain, tree[[12, 14, 16, 18, 19]])
@@ -208,7 +208,7 @@ def main(
                     if sequences * each > count:
                         continue
                     bench.run([(slot, cached, bench.chain(0, each)) for slot in range(sequences)])
-                    graph, _ = bench.engine.step.graph
+                    graph, _ = bench.engine.step_shape.graph
                     took = seconds(graph.replay)
                     floor = (bench.weight_bytes + sequences * cached * bench.bytes_per_position) / speed
                     line = {"model": name, "rows": count, "context": cached, "sequences": sequences, "each": each}
@@ -220,7 +220,7 @@ def main(
                     )
             if profile:
                 bench.run([(0, contexts[0], bench.chain(0, count))])
-                for milliseconds, launches, kernel in profile_of(bench.engine.step.graph[0].replay):
+                for milliseconds, launches, kernel in profile_of(bench.engine.step_shape.graph[0].replay):
                     print(f"    {milliseconds:7.3f} ms {launches:4} x {kernel}", flush=True)
             bench.engine.close()
             del bench

@@ -32,6 +32,7 @@ from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.sessions.drafter_session import DraftToken
 from speculation.text.byte_vocab import ByteVocab
 from transport.address import Address
+from verifier_service.engine import OneByOne, WholePrompt
 from verifier_service.server import GRACE
 from verifier_service.settings import PlanSettings, VerifierSettings
 
@@ -62,7 +63,7 @@ class ReplayTokenizer:
         return self._texts[number_of(prompt, self._texts)].prompt_ids
 
 
-class ReplayEngine:
+class ReplayEngine(OneByOne):
     """``step``, ``step_per_token``: seconds of a verify step, and for each draft token in it."""
 
     name = "replay"
@@ -90,7 +91,7 @@ class ReplayEngine:
         return ReplaySlot(self, self._by_prompt[tuple(prompt_ids)])
 
 
-class ReplaySlot:
+class ReplaySlot(WholePrompt):
     """One session: knows how far it has come in its text."""
 
     kv_cache_bytes = 0

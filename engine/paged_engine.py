@@ -22,6 +22,7 @@ from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import LimitExceededError, UnsupportedModelError
+from speculation.verification.step import Step
 
 #: Rows of every step: on an H200 they cost 4 to 6 % more than eight.
 ROWS = 64
@@ -40,23 +41,29 @@ class PagedSlot:
         self._slot = engine.take_slot()
         self._pages: list[int] = []
         self._length = 0
-        self._stepped = 0
-        try:
-            self._prefill(prompt_ids[:-1])
-        except BaseException:
-            self.close()
-            raise
+        self._prompt = tuple(prompt_ids[:-1])
+
+    def prefill(self) -> bool:
+        """Run the next chunk of the prompt, whether more of it is left. Raises LimitExceededError without KV memory."""
+        left = len(self._prompt) - self._length
+        if left > 0:
+            shape = self._engine.prefill_shape if left >= PREFILL_ROWS else self._engine.step_shape
+            chunk = self._prompt[self._length : self._length + shape.tables.rows]
+            self._reach(self._length + len(chunk))
+            shape.run(self._chains(chunk))
+            self._length += len(chunk)
+        return self._length < len(self._prompt)
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
         """Run ``last`` after what the pages hold, and each candidate after its ancestors: logits [1 + n, V] float32."""
-        tokens = (last, *candidates.tokens)
-        self._stepped = len(tokens)
+        return self._engine.step([(self, Step(last, candidates))])[0]
+
+    def rows(self, step: Step) -> SequenceRows:
+        """Of a step, with room for their keys. Raises LimitExceededError if KV memory has none."""
+        tokens = (step.last, *step.candidates.tokens)
         self._reach(self._length + len(tokens))
-        parents = (ROOT, *(parent + 1 for parent in candidates.parents))
-        logits = self._engine.step.run(
-            [SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)]
-        )
-        return logits[: len(tokens)].clone()
+        parents = (ROOT, *(parent + 1 for parent in step.candidates.parents))
+        return SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Of what the last step added, keep these rows in this order."""
@@ -88,18 +95,9 @@ class PagedSlot:
             self._pages += self._engine.pool.allocate(missing)
             self._engine.memory.set_pages(self._slot, self._pages)
 
-    def _prefill(self, tokens: Sequence[int]) -> None:
-        self._reach(len(tokens))
-        while self._length < len(tokens):
-            left = len(tokens) - self._length
-            shape = self._engine.prefill if left >= PREFILL_ROWS else self._engine.step
-            chunk = tokens[self._length : self._length + shape.tables.rows]
-            shape.run(self._chains(chunk))
-            self._length += len(chunk)
-
     def _chains(self, tokens: Sequence[int]) -> list[SequenceRows]:
         """A chunk as one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
-        height = self._engine.step.tables.height
+        height = self._engine.step_shape.tables.height
         return [
             SequenceRows(
                 slot=self._slot,
@@ -150,6 +148,7 @@ class PagedEngine:
         self.dtype_name = model.dtype_name
         self.device_name = str(model.device)
         self.parameter_bytes = model.parameter_bytes
+        self.rows_per_step = rows
         self.max_draft_tokens = rows - 1
         #: All of them, as every step has all of its rows.
         self.free_draft_tokens = rows - 1
@@ -169,19 +168,40 @@ class PagedEngine:
         use_attention(module, NAME, paged_attention)
         if model.device.type == "cuda":
             compile_layers(module, self.memory.modules)
-        self.step = StepShape(module, self.memory, rows=rows, slots=slots)
-        self.prefill = StepShape(module, self.memory, rows=PREFILL_ROWS, slots=slots, all_logits=False)
+        self.step_shape = StepShape(module, self.memory, rows=rows, slots=slots)
+        self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, slots=slots, all_logits=False)
         self._slots = list(range(slots - 1, -1, -1))
         check_engine(self, expected)
 
-    def open(self, prompt_ids: Sequence[int]) -> PagedSlot:
-        """Prefill all of the prompt but its last token. Raises LimitExceededError if KV memory has no room for it."""
+    def begin(self, prompt_ids: Sequence[int]) -> PagedSlot:
+        """A slot whose prompt is still to be prefilled, but for its last token."""
         return PagedSlot(self, prompt_ids)
+
+    def open(self, prompt_ids: Sequence[int]) -> PagedSlot:
+        """The same, prefilled. Raises LimitExceededError if KV memory has no room for it."""
+        slot = self.begin(prompt_ids)
+        try:
+            while slot.prefill():
+                pass
+        except BaseException:
+            slot.close()
+            raise
+        return slot
+
+    def step(self, batch: Sequence[tuple[Any, Step]]) -> list[Tensor]:
+        """The rows of several slots in one pass, ``rows_per_step`` at most; logits [1 + candidates, V] of each.
+
+        A row's bits are the same whatever the other rows are. Raises LimitExceededError if KV memory has no room for
+        all of them; then nothing was run.
+        """
+        sequences = [slot.rows(step) for slot, step in batch]
+        logits = self.step_shape.run(sequences)
+        return [part.clone() for part in logits[: sum(map(_rows, batch))].split([_rows(each) for each in batch])]
 
     def close(self) -> None:
         """Let go of graphs and tables; nothing can be stepped any more."""
-        self.step.close()
-        self.prefill.close()
+        self.step_shape.close()
+        self.prefill_shape.close()
 
     def take_slot(self) -> int:
         """A line of the page table. Raises LimitExceededError if none is left."""
@@ -192,6 +212,10 @@ class PagedEngine:
     def return_slot(self, slot: int) -> None:
         """The session that had it is closed."""
         self._slots.append(slot)
+
+
+def _rows(each: tuple[Any, Step]) -> int:
+    return 1 + len(each[1].candidates)
 
 
 def _attention_shapes(model: Loaded) -> dict[nn.Module, tuple[int, int, int]]:

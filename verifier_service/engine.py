@@ -1,4 +1,4 @@
-"""What the verifier needs of a model: prefill, a step on a small tree of tokens, keep what was accepted, close.
+"""What the verifier needs of a model: prefill, a step on small trees of tokens, keep what was accepted, close.
 
 An engine is used from one thread at a time. Invariant of a slot: its KV cache holds exactly the tokens given to
 ``open`` and to ``step``, less those of a step that ``keep`` did not name.
@@ -7,17 +7,22 @@ An engine is used from one thread at a time. Invariant of a slot: its KV cache h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from speculation.drafts.candidates import CandidateTree
 from speculation.protocol.messages import Prompt
 from speculation.text.byte_vocab import ByteVocab
+from speculation.verification.step import Step
 
 
 class Slot(Protocol):
     """One session's place in the engine."""
+
+    def prefill(self) -> bool:
+        """Run the next chunk of the prompt; whether more of it is left."""
+        ...
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
         """Run ``last`` after what the cache holds, and each candidate after ``last`` and its own ancestors.
@@ -80,6 +85,46 @@ class Engine(Protocol):
         """A step may have so many draft tokens, or its logits would depend on their number."""
         ...
 
-    def open(self, prompt_ids: Sequence[int]) -> Slot:
-        """Prefill all of the prompt but its last token, which the first step takes."""
+    @property
+    def rows_per_step(self) -> int | None:
+        """Rows that a step has for all its sessions together, each taking one more than its draft tokens; None: a step
+        is for one session."""
         ...
+
+    def begin(self, prompt_ids: Sequence[int]) -> Slot:
+        """A slot whose prompt is still to be prefilled, all of it but its last token, which the first step takes."""
+        ...
+
+    def open(self, prompt_ids: Sequence[int]) -> Slot:
+        """The same, prefilled."""
+        ...
+
+    def step(self, batch: Sequence[tuple[Slot, Step]]) -> list[Tensor]:
+        """Several slots at once; the logits of each as ``Slot.step`` gives them, in order."""
+        ...
+
+
+class OneByOne:
+    """Base of an engine whose steps are for one session."""
+
+    rows_per_step: int | None = None
+
+    def open(self, prompt_ids: Sequence[int]) -> Any:
+        """A slot, prefilled."""
+        raise NotImplementedError
+
+    def begin(self, prompt_ids: Sequence[int]) -> Any:
+        """Prefilled at once."""
+        return self.open(prompt_ids)
+
+    def step(self, batch: Sequence[tuple[Slot, Step]]) -> list[Tensor]:
+        """One after the other."""
+        return [slot.step(step.last, step.candidates) for slot, step in batch]
+
+
+class WholePrompt:
+    """Base of a slot whose prompt is prefilled when it is opened."""
+
+    def prefill(self) -> bool:
+        """Nothing is left."""
+        return False

@@ -1,7 +1,7 @@
 """A session that is being served: the sans-IO ``TargetSession``, its run on the device, its drafters, its figures.
 
-``prefill``, ``step`` and ``close`` run in the engine's thread; between steps the event loop may read the inbox as well.
-While one runs, the loop only puts into the inbox, and afterwards reads what ``step`` returned.
+``prefill``, ``begin_step``, ``end_step`` and ``close`` run in the engine's thread; between steps the event loop may
+read the inbox as well. While one runs, it only puts into the inbox, and afterwards reads what ``end_step`` returned.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from speculation.drafts.draft_pool import SpanFate
 from speculation.planning.patience import Patience
 from speculation.planning.trial import Trial
@@ -19,7 +21,9 @@ from speculation.protocol.generation import Chunk, FinishReason, SpeculationStat
 from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span, Verdict
 from speculation.sessions.instructions import Emit, Finish, SendVerdict
 from speculation.sessions.target_session import TargetSession
+from speculation.verification.step import Step
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.engine import Slot
 from verifier_service.inbox import Event, Inbox, Join
 from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
@@ -145,16 +149,30 @@ class OpenSession:
 
     # ---- in the engine's thread -------------------------------------------------------------------------------
 
-    def prefill(self) -> None:
-        """Run the prompt. Before the first step."""
-        self._run.prefill()
+    @property
+    def slot(self) -> Slot:
+        """Its place in the engine."""
+        return self._run.slot
 
-    def step(self) -> StepReport:
-        """Take in what drafters sent, run the target once on the best candidates, commit."""
+    def prefill(self) -> bool:
+        """Run the next chunk of the prompt; whether more of it is left before the first step."""
+        return self._run.prefill()
+
+    def begin_step(self, share: int | None) -> Step:
+        """Take in what drafters sent; the best candidates, for the target to run. ``share``: of a step's rows that
+        others need not leave over, without the one for the last token."""
         self._read_inbox()
         self._inbox.renew()
+        return self._run.begin_step(share)
+
+    def narrow(self, step: Step) -> None:
+        """The step has room for fewer of them."""
+        self._run.narrow(step)
+
+    def end_step(self, logits: Tensor) -> StepReport:
+        """The target has run them: verify and commit. ``logits``: [1 + candidates, V] float32."""
         report, self._report = self._report, StepReport()
-        replaying, result = self.session.replaying, self._run.step()
+        replaying, result = self.session.replaying, self._run.end_step(logits)
         for instruction in result.instructions:
             match instruction:
                 case Emit(runs, token_ids):

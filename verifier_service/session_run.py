@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from speculation.sessions.instructions import Instruction, Keep
 from speculation.sessions.target_session import TargetSession
 from speculation.verification.draft_verifier import DraftVerifier
+from speculation.verification.step import Step
 from verifier_service.engine import Engine, Slot
 
 
@@ -35,27 +37,45 @@ class SessionRun:
         self._verifier = verifier
         self._engine = engine
         self._slot: Slot | None = None
+        self._pending: Step | None = None
+        self._began = 0.0
 
-    @torch.inference_mode()
-    def prefill(self) -> None:
-        """Run the prompt, all but its last token. Before the first step."""
-        self._slot = self._engine.open(self._session.request.prompt_ids)
-
-    @torch.inference_mode()
-    def step(self) -> StepResult:
-        """Run the target once on the best candidates, verify, commit."""
+    @property
+    def slot(self) -> Slot:
+        """In the engine. From the prefill on."""
         assert self._slot is not None
-        step = self._session.next_step()
-        began = time.perf_counter()
-        logits = self._slot.step(step.last, step.candidates)
+        return self._slot
+
+    @torch.inference_mode()
+    def prefill(self) -> bool:
+        """Run the next chunk of the prompt; whether more of it is left before the first step."""
+        if self._slot is None:
+            self._slot = self._engine.begin(self._session.request.prompt_ids)
+        return self._slot.prefill()
+
+    def begin_step(self, share: int | None) -> Step:
+        """The best candidates, to be run. ``share``: see ``TargetSession.next_step``."""
+        self._pending = self._session.next_step(share=share)
+        self._began = time.perf_counter()
+        return self._pending
+
+    def narrow(self, step: Step) -> None:
+        """It is run with fewer of them."""
+        self._session.narrow(step)
+        self._pending = step
+
+    @torch.inference_mode()
+    def end_step(self, logits: Tensor) -> StepResult:
+        """Verify, commit, keep. ``logits``: [1 + candidates, V] float32."""
+        assert self._pending is not None
         ended = time.perf_counter()
         left = []
-        for instruction in self._session.on_acceptance(self._verifier.verify(step, logits)):
+        for instruction in self._session.on_acceptance(self._verifier.verify(self._pending, logits)):
             if isinstance(instruction, Keep):
-                self._slot.keep(instruction.rows)
+                self.slot.keep(instruction.rows)
             else:
                 left.append(instruction)
-        return StepResult(tuple(left), began, ended)
+        return StepResult(instructions=tuple(left), forward_began=self._began, forward_ended=ended)
 
     def close(self) -> None:
         """Free the KV cache. May be called before the prefill, and twice."""

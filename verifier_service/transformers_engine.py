@@ -14,11 +14,12 @@ from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import InputError, UnsupportedModelError
 from speculation.protocol.messages import SpeculationPlan
+from verifier_service.engine import OneByOne, WholePrompt
 
 log = logging.getLogger(__name__)
 
 
-class TransformersSlot:
+class TransformersSlot(WholePrompt):
     """A ``CausalLM`` with a KV cache of its own."""
 
     def __init__(self, model: CausalLM, prompt_ids: Sequence[int]) -> None:
@@ -78,7 +79,7 @@ def check_row_invariance(model: CausalLM) -> None:
         log.warning("%s in %s: near-ties may depend on the drafts: %s", model.name, model.dtype_name, found)
 
 
-class TransformersEngine:
+class TransformersEngine(OneByOne):
     """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step.
 
     Raises InputError for a model in int8, UnsupportedModelError for one whose tokenizer would spoil the text, or whose

@@ -1,8 +1,8 @@
 """The verifier: sessions of clients, drafters that attach to them, one engine thread that steps them in turn.
 
 The target never waits for a drafter: a session steps with whatever its pool holds, and nothing a drafter does or
-omits can hold it up. All engine work goes through one single-threaded executor, first come first served, so every
-session with work gets its turn.
+omits can hold it up. All engine work goes through one thread, where sessions that wait share the next step
+(``step_scheduler.py``).
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import AsyncGenerator
 
 from speculation.errors import DragomanError, DrainingError, InputError, LimitExceededError
 from speculation.planning.fits import LinearFit
@@ -38,9 +36,9 @@ from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_planner import SessionPlanner
 from verifier_service.session_run import SessionRun
+from verifier_service.step_scheduler import StepScheduler
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 #: What waits for a client: the session's text, or what it ended with.
 Events = asyncio.Queue[GenerationEvent | BaseException]
 
@@ -91,7 +89,7 @@ class Verifier:
         self.metrics = VerifierMetrics(instruments or NoInstruments())
         self.roster = Roster(engine=engine, limits=self.limits, sessions=self._sessions, metrics=self.metrics)
         self._rules = RuleChoice()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._steps = StepScheduler(engine)
 
     def _new_pacing(self, rule: Rule) -> Pacing:
         """Whether drafting pays is learned where it may not: under rules whose drafts are met by chance when late."""
@@ -104,12 +102,9 @@ class Verifier:
 
     def shutdown(self) -> None:
         """End the engine's thread, and with it all sessions; those that waited for it to close them are closed here."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._steps.shutdown()
         for opened in self._sessions.values():
             opened.close()
-
-    async def _in_engine(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # ---- clients ----------------------------------------------------------------------------------------------
 
@@ -178,7 +173,8 @@ class Verifier:
             received = count_of(len(opened.session.request.received), "byte")
             prompt_tokens = count_of(len(opened.session.request.prompt_ids), "token")
             opened.log.info("%s of prompt, %s received before", prompt_tokens, received)
-            await self._in_engine(opened.prefill)
+            while await self._steps.run(opened.prefill):
+                pass  # chunk by chunk: steps of other sessions run between them, and a client may leave
             finish_reason = None
             while finish_reason is None:
                 finish_reason = await self._step(opened, events, meter)
@@ -203,7 +199,7 @@ class Verifier:
     async def _step(self, opened: OpenSession, events: Events, meter: SessionMeter) -> FinishReason | None:
         """One verify step, and what lies between it and the next one. Why the completion ended, if it did."""
         before = opened.new_tokens
-        report = await self._in_engine(opened.step)
+        report = await self._steps.step(opened)
         self.roster.send(opened, report)
         meter.stepped(opened.new_tokens - before)
         self.committed_tokens += opened.new_tokens - before
@@ -218,7 +214,7 @@ class Verifier:
     async def _close(self, opened: OpenSession) -> None:
         self.roster.release(opened)
         # After any step still running: the engine's thread works in order.
-        await self._in_engine(opened.close)
+        await self._steps.run(opened.close)
         self._sessions.pop(opened.name, None)
         self.metrics.sessions(len(self._sessions))
 

@@ -50,6 +50,16 @@ class CandidateTree:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def first(self, width: int) -> CandidateTree:
+        """The tree of the first ``width`` candidates: parents come first, so it is one."""
+        first_choices = tuple(node for node in self.first_choices if node < width)
+        return CandidateTree(
+            tokens=self.tokens[:width],
+            parents=self.parents[:width],
+            first_choices=first_choices,
+            sources=self.sources[:width],
+        )
+
     @property
     def is_chain(self) -> bool:
         return all(parent == node - 1 for node, parent in enumerate(self.parents))

@@ -76,7 +76,7 @@ class TargetSession:
         self.zero_width = 0  # tokens committed at the end of the text that added no bytes
         self.replayed_tokens = 0  # of token_ids: those of the replay
         self._replay = Replay(request.received)
-        self._widest = widest
+        self._widest = self._share = widest
         self._vocab = vocab
         self._encode = encode
         self._pool = DraftPool(capacity=pool_bytes)
@@ -156,8 +156,17 @@ class TargetSession:
             zero_width=self.zero_width,
         )
 
-    def next_step(self) -> Step:
-        """The last committed token and the likeliest candidates after it, in target tokens."""
+    def narrow(self, step: Step) -> None:
+        """The pending step runs with fewer of its candidates, the first of them."""
+        self._pending = step
+
+    def next_step(self, *, share: int | None = None) -> Step:
+        """The last committed token and the likeliest candidates after it, in target tokens.
+
+        ``share``: candidates that the session has room for whatever others need. Those that were drawn are no more:
+        how many are verified must not depend on what they are. Of others there may be more, to be narrowed.
+        """
+        self._share = share if share is not None and self.request.rule.proposes else self._widest
         candidates, proposals = (self._recorded(), ()) if self.replaying else self._candidates()
         self._pending = Step(
             last=self._last_token(), candidates=candidates, proposals=proposals, max_tokens=self._room()
@@ -214,7 +223,7 @@ class TargetSession:
 
     def _width(self, *, at_least: int = 0) -> int:
         """Draft tokens that the coming step may have, beside the target's own token."""
-        return min(self.plan.width or at_least, self._widest, self._room() - 1)
+        return min(self.plan.width or at_least, self._widest, self._share, self._room() - 1)
 
     def _recorded(self) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""

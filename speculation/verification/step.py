@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from speculation.drafts.candidates import CandidateTree
@@ -20,6 +21,12 @@ class Step:
     candidates: CandidateTree
     proposals: tuple[Proposal | None, ...] = ()
     max_tokens: int = 1
+
+    def narrowed(self, width: int) -> Step:
+        """With the first ``width`` candidates only, which are the likeliest; itself if it has no more."""
+        if len(self.candidates) <= width:
+            return self
+        return dataclasses.replace(self, candidates=self.candidates.first(width), proposals=self.proposals[:width])
 
 
 @dataclass(frozen=True, slots=True)

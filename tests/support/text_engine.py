@@ -8,13 +8,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from speculation.drafts.candidates import ROOT, CandidateTree
 from speculation.errors import SessionError
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.verification.step import Step
 from tests.support.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
+from verifier_service.engine import OneByOne, WholePrompt
 
 
 class TextTokenizer:
@@ -32,7 +35,7 @@ class TextTokenizer:
         return self.encode(text)
 
 
-class TextSlot:
+class TextSlot(WholePrompt):
     """Holds the ids as a KV cache would, and counts what is open."""
 
     def __init__(self, engine: TextEngine, prompt_ids: Sequence[int]) -> None:
@@ -44,9 +47,11 @@ class TextSlot:
 
     def step(self, last: int, candidates: CandidateTree) -> torch.Tensor:
         """Logits after the last token, and after each candidate."""
+        return self._engine.step([(self, Step(last, candidates))])[0]
+
+    def logits(self, last: int, candidates: CandidateTree) -> torch.Tensor:
+        """Of the rows of a step."""
         assert self._open
-        self._engine.gate.wait()
-        time.sleep(self._engine.step_seconds)
         paths = [candidates.path(node) for node in range(ROOT, len(candidates))]
         self._rows = [[last, *(candidates.tokens[node] for node in path)] for path in paths]
         return torch.stack([self._engine.model.logits((self._ids + row)[self._prompt_length :]) for row in self._rows])
@@ -67,8 +72,8 @@ class TextSlot:
         return 64 * len(self._ids) if self._open else 0
 
 
-class TextEngine:
-    """``gate`` cleared holds every step back."""
+class TextEngine(OneByOne):
+    """``gate`` cleared holds every step back. ``rows``: of a step that several sessions share; None: none do."""
 
     name = "text-target"
     tokenizer = TextTokenizer()
@@ -80,7 +85,11 @@ class TextEngine:
     free_draft_tokens = 0
     max_draft_tokens = SpeculationPlan.MAX_TOKENS
 
-    def __init__(self, *, salt: int = 1, step_seconds: float = 0.0) -> None:
+    def __init__(self, *, salt: int = 1, step_seconds: float = 0.0, rows: int | None = None) -> None:
+        self.rows_per_step = rows
+        self.batches: list[int] = []  # rows of every step
+        if rows is not None:
+            self.max_draft_tokens = rows - 1
         self.model = TextModel(TARGET_VOCAB, salt)
         self.step_seconds = step_seconds
         self.open_slots = 0
@@ -90,6 +99,14 @@ class TextEngine:
     def open(self, prompt_ids: Sequence[int]) -> TextSlot:
         """A slot for a text after this prompt."""
         return TextSlot(self, prompt_ids)
+
+    def step(self, batch: Sequence[tuple[Any, Step]]) -> list[torch.Tensor]:
+        """As long as one step, for however many slots."""
+        self.gate.wait()
+        time.sleep(self.step_seconds)
+        self.batches.append(sum(1 + len(step.candidates) for _, step in batch))
+        assert self.rows_per_step is None or self.batches[-1] <= self.rows_per_step
+        return [slot.logits(step.last, step.candidates) for slot, step in batch]
 
 
 class TextDrafter:

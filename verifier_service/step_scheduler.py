@@ -1,0 +1,146 @@
+"""Continuous batching: sessions that wait when the engine is free share its next step.
+
+In the event loop sessions ask for a step; one thread runs the engine. A step takes whoever asks by the time it begins:
+those of the step before ask again as soon as they have passed on what it brought, so a session joins, is verified,
+commits and leaves at any step. Rows are shared out evenly, and what one does not need the others have. What fails in a
+step fails the session that it belongs to, and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from speculation.verification.step import Step
+from verifier_service.engine import Engine
+from verifier_service.open_session import OpenSession, StepReport
+
+_T = TypeVar("_T")
+Outcome = StepReport | BaseException
+_Asked = tuple[OpenSession, asyncio.Future[StepReport]]
+
+
+class StepScheduler:
+    """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._waiting: deque[_Asked] = deque()
+        self._running = False
+
+    async def step(self, opened: OpenSession) -> StepReport:
+        """The session's next step. Raises what it fails with."""
+        done: asyncio.Future[StepReport] = asyncio.get_running_loop().create_future()
+        self._waiting.append((opened, done))
+        self._begin_soon()
+        return await done
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """In the engine's thread, between two steps."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def shutdown(self) -> None:
+        """End the thread, after the step that runs."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _begin_soon(self) -> None:
+        """Once all who were woken by the same step have had their turn to ask for the next one."""
+        if not self._running:
+            self._running = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        batch: list[_Asked] = []
+        most = (self._engine.rows_per_step or 2) // 2  # each has a draft token at least, if it has any
+        while self._waiting and len(batch) < most:
+            if not (asked := self._waiting.popleft())[1].done():  # else its session was left
+                batch.append(asked)
+        if not batch:
+            self._running = False
+            return
+        running = asyncio.get_running_loop().run_in_executor(
+            self._thread, run_step, self._engine, [opened for opened, _ in batch]
+        )
+        running.add_done_callback(lambda ended: self._end(batch, ended))
+
+    def _end(self, batch: Sequence[_Asked], ended: asyncio.Future[list[Outcome]]) -> None:
+        self._running = False
+        if ended.cancelled():  # the thread was shut down
+            outcomes: list[Outcome] = [asyncio.CancelledError()] * len(batch)
+        else:
+            outcomes = ended.result()
+        for (_, done), outcome in zip(batch, outcomes, strict=True):
+            if done.done():
+                continue
+            if isinstance(outcome, StepReport):
+                done.set_result(outcome)
+            elif isinstance(outcome, asyncio.CancelledError):
+                done.cancel()
+            else:
+                done.set_exception(outcome)
+        if self._waiting:
+            self._begin_soon()
+
+
+@torch.inference_mode()
+def run_step(engine: Engine, sessions: Sequence[OpenSession]) -> list[Outcome]:
+    """One step of all these sessions, in the engine's thread. What each brought, or failed with."""
+    outcomes: dict[int, Outcome] = {}
+    steps: dict[int, Step] = {}
+    rows = engine.rows_per_step
+    share = rows // len(sessions) - 1 if rows is not None else None
+    for number, opened in enumerate(sessions):
+        try:
+            steps[number] = opened.begin_step(share)
+        except Exception as error:
+            outcomes[number] = error
+    shared = share_rows(steps, rows)
+    for number, step in shared.items():
+        if step is not steps[number]:
+            sessions[number].narrow(step)
+    outcomes |= _forward(engine, sessions, shared)
+    return [outcomes[number] for number in range(len(sessions))]
+
+
+def _forward(engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    if not steps:
+        return outcomes
+    try:
+        all_logits = engine.step([(sessions[number].slot, step) for number, step in steps.items()])
+    except Exception as error:
+        if len(steps) == 1:
+            return {number: error for number in steps}
+        for number, step in steps.items():  # whose fault it is, a step for each tells; the others lose nothing but time
+            outcomes |= _forward(engine, sessions, {number: step})
+        return outcomes
+    for number, logits in zip(steps, all_logits, strict=True):
+        try:
+            outcomes[number] = sessions[number].end_step(logits)
+        except Exception as error:
+            outcomes[number] = error
+    return outcomes
+
+
+def share_rows(steps: dict[int, Step], rows: int | None) -> dict[int, Step]:
+    """The steps, narrowed to ``rows`` rows in all: nobody has fewer than others but who needs fewer.
+
+    What a session may have depends on how much the others want, never on what it drafted itself. Candidates that
+    were drawn are not cut: who has them asked for no more than a share of the step.
+    """
+    if rows is None or sum(1 + len(step.candidates) for step in steps.values()) <= rows:
+        return steps
+    room, left = rows - len(steps), sorted(len(step.candidates) for step in steps.values())
+    cap = 0
+    for place, wanted in enumerate(left):
+        cap = room // (len(left) - place)
+        if wanted > cap:
+            break
+        room -= wanted
+    return {number: step.narrowed(cap) for number, step in steps.items()}
