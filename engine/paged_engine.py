@@ -149,6 +149,7 @@ class PagedEngine:
         self.device_name = str(model.device)
         self.parameter_bytes = model.parameter_bytes
         self.rows_per_step = rows
+        self.draws_all_rows = model.device.type == "cuda"
         self.max_draft_tokens = rows - 1
         #: All of them, as every step has all of its rows.
         self.free_draft_tokens = rows - 1

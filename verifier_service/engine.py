@@ -91,6 +91,11 @@ class Engine(Protocol):
         is for one session."""
         ...
 
+    @property
+    def draws_all_rows(self) -> bool:
+        """Whether all rows of a step are best drawn at once: on a GPU, where every single draw is a wait."""
+        ...
+
     def begin(self, prompt_ids: Sequence[int]) -> Slot:
         """A slot whose prompt is still to be prefilled, all of it but its last token, which the first step takes."""
         ...
@@ -108,6 +113,7 @@ class OneByOne:
     """Base of an engine whose steps are for one session."""
 
     rows_per_step: int | None = None
+    draws_all_rows = False
 
     def open(self, prompt_ids: Sequence[int]) -> Any:
         """A slot, prefilled."""

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from speculation.planning.patience import Patience
 from speculation.planning.trial import Trial
 from speculation.protocol.generation import Chunk, FinishReason, SpeculationStats
 from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span, Verdict
+from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sessions.instructions import Emit, Finish, SendVerdict
 from speculation.sessions.target_session import TargetSession
 from speculation.verification.step import Step
@@ -169,10 +171,14 @@ class OpenSession:
         """The step has room for fewer of them."""
         self._run.narrow(step)
 
-    def end_step(self, logits: Tensor) -> StepReport:
-        """The target has run them: verify and commit. ``logits``: [1 + candidates, V] float32."""
+    def rows_to_draw(self) -> RowsToDraw | None:
+        """Of the step that runs, if all its rows can be drawn at once."""
+        return self._run.rows_to_draw()
+
+    def end_step(self, found: Tensor | Sequence[Draw]) -> StepReport:
+        """The target has run them: verify and commit. ``found``: logits [1 + candidates, V], or the draw of each row."""
         report, self._report = self._report, StepReport()
-        replaying, result = self.session.replaying, self._run.end_step(logits)
+        replaying, result = self.session.replaying, self._run.end_step(found)
         for instruction in result.instructions:
             match instruction:
                 case Emit(runs, token_ids):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sessions.instructions import Instruction, Keep
 from speculation.sessions.target_session import TargetSession
 from speculation.verification.draft_verifier import DraftVerifier
@@ -64,13 +66,22 @@ class SessionRun:
         self._session.narrow(step)
         self._pending = step
 
+    def rows_to_draw(self) -> RowsToDraw | None:
+        """Of the pending step, if all its rows can be drawn at once."""
+        assert self._pending is not None
+        return self._verifier.rows_to_draw(self._pending)
+
     @torch.inference_mode()
-    def end_step(self, logits: Tensor) -> StepResult:
-        """Verify, commit, keep. ``logits``: [1 + candidates, V] float32."""
+    def end_step(self, found: Tensor | Sequence[Draw]) -> StepResult:
+        """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row."""
         assert self._pending is not None
         ended = time.perf_counter()
+        if isinstance(found, Tensor):
+            acceptance = self._verifier.verify(self._pending, found)
+        else:
+            acceptance = self._verifier.verify_draws(self._pending, found)
         left = []
-        for instruction in self._session.on_acceptance(self._verifier.verify(self._pending, logits)):
+        for instruction in self._session.on_acceptance(acceptance):
             if isinstance(instruction, Keep):
                 self.slot.keep(instruction.rows)
             else:

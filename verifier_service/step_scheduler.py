@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.row_draws import Draw, draw_rows
 from speculation.verification.step import Step
 from verifier_service.engine import Engine
 from verifier_service.open_session import OpenSession, StepReport
@@ -28,8 +31,9 @@ _Asked = tuple[OpenSession, asyncio.Future[StepReport]]
 class StepScheduler:
     """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, drawing: Drawing | None = None) -> None:
         self._engine = engine
+        self._drawing = drawing
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._waiting: deque[_Asked] = deque()
         self._running = False
@@ -65,7 +69,7 @@ class StepScheduler:
             self._running = False
             return
         running = asyncio.get_running_loop().run_in_executor(
-            self._thread, run_step, self._engine, [opened for opened, _ in batch]
+            self._thread, run_step, self._engine, [opened for opened, _ in batch], self._drawing
         )
         running.add_done_callback(lambda ended: self._end(batch, ended))
 
@@ -89,8 +93,11 @@ class StepScheduler:
 
 
 @torch.inference_mode()
-def run_step(engine: Engine, sessions: Sequence[OpenSession]) -> list[Outcome]:
-    """One step of all these sessions, in the engine's thread. What each brought, or failed with."""
+def run_step(engine: Engine, sessions: Sequence[OpenSession], drawing: Drawing | None = None) -> list[Outcome]:
+    """One step of all these sessions, in the engine's thread. What each brought, or failed with.
+
+    ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
+    """
     outcomes: dict[int, Outcome] = {}
     steps: dict[int, Step] = {}
     rows = engine.rows_per_step
@@ -104,11 +111,13 @@ def run_step(engine: Engine, sessions: Sequence[OpenSession]) -> list[Outcome]:
     for number, step in shared.items():
         if step is not steps[number]:
             sessions[number].narrow(step)
-    outcomes |= _forward(engine, sessions, shared)
+    outcomes |= _forward(engine, sessions, shared, drawing)
     return [outcomes[number] for number in range(len(sessions))]
 
 
-def _forward(engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, Outcome]:
+def _forward(
+    engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, Step], drawing: Drawing | None
+) -> dict[int, Outcome]:
     outcomes: dict[int, Outcome] = {}
     if not steps:
         return outcomes
@@ -118,14 +127,43 @@ def _forward(engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, S
         if len(steps) == 1:
             return {number: error for number in steps}
         for number, step in steps.items():  # whose fault it is, a step for each tells; the others lose nothing but time
-            outcomes |= _forward(engine, sessions, {number: step})
+            outcomes |= _forward(engine, sessions, {number: step}, drawing)
         return outcomes
-    for number, logits in zip(steps, all_logits, strict=True):
+    found: dict[int, Tensor | list[Draw]] = dict(zip(steps, all_logits, strict=True))
+    if drawing is not None:
+        found |= _draw(drawing, sessions, found)
+    for number, rows in found.items():
         try:
-            outcomes[number] = sessions[number].end_step(logits)
+            outcomes[number] = sessions[number].end_step(rows)
         except Exception as error:
             outcomes[number] = error
     return outcomes
+
+
+class Drawing(NamedTuple):
+    """How the rows of a whole step are drawn on the device. ``padding``: ids that are never drawn."""
+
+    noise: RaceNoise
+    padding: Tensor
+
+    @classmethod
+    def of(cls, engine: Engine, noise: RaceNoise) -> Drawing | None:
+        """None for an engine whose rows are drawn one by one, as far as they are needed."""
+        if not engine.draws_all_rows:
+            return None
+        padding = torch.tensor(engine.tokenizer.vocab.padding_ids, dtype=torch.int64, device=noise.device)
+        return cls(noise, padding)
+
+
+def _draw(
+    drawing: Drawing, sessions: Sequence[OpenSession], found: Mapping[int, Tensor | list[Draw]]
+) -> dict[int, list[Draw]]:
+    """Of those sessions for which it is possible."""
+    wanted = {number: rows for number in found if (rows := sessions[number].rows_to_draw()) is not None}
+    if not wanted:
+        return {}
+    logits = [rows for number in wanted if isinstance(rows := found[number], Tensor)]
+    return dict(zip(wanted, draw_rows(logits, list(wanted.values()), *drawing), strict=True))
 
 
 def share_rows(steps: dict[int, Step], rows: int | None) -> dict[int, Step]:

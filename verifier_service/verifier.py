@@ -36,7 +36,7 @@ from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_planner import SessionPlanner
 from verifier_service.session_run import SessionRun
-from verifier_service.step_scheduler import StepScheduler
+from verifier_service.step_scheduler import Drawing, StepScheduler
 
 log = logging.getLogger(__name__)
 #: What waits for a client: the session's text, or what it ended with.
@@ -89,7 +89,7 @@ class Verifier:
         self.metrics = VerifierMetrics(instruments or NoInstruments())
         self.roster = Roster(engine=engine, limits=self.limits, sessions=self._sessions, metrics=self.metrics)
         self._rules = RuleChoice()
-        self._steps = StepScheduler(engine)
+        self._steps = StepScheduler(engine, Drawing.of(engine, self._noise))
 
     def _new_pacing(self, rule: Rule) -> Pacing:
         """Whether drafting pays is learned where it may not: under rules whose drafts are met by chance when late."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -45,6 +47,13 @@ class RaceNoise:
         z = _mix_(keys ^ _signed(a)).bitwise_xor_(_signed(b))
         return _shift_right(_mix_(z), 64 - BITS)
 
+    def gumbel_rows(self, places: Sequence[tuple[int, int, int, str]]) -> Tensor:
+        """``gumbel`` over the vocabulary for several (seed, offset, zero_width, stream): float64 [places, size]."""
+        words = [[_signed(word) for word in position_key(*place)] for place in places]
+        a, b = torch.tensor(words, dtype=torch.int64, device=self.device).split(1, dim=1)
+        z = _mix_(self._keys ^ a).bitwise_xor_(b)
+        return _gumbel_of(_shift_right(_mix_(z), 64 - BITS))
+
     def gumbel(
         self, seed: int, offset: int, zero_width: int, *, stream: str = RACE_STREAM, ids: Tensor | None = None
     ) -> Tensor:
@@ -53,5 +62,8 @@ class RaceNoise:
         seed: unsigned 64 bits. offset: bytes of text before this place. zero_width: tokens committed at this offset
         that added no bytes. stream: uses with different streams get independent noise.
         """
-        bits = self.bits(seed, offset, zero_width, stream=stream, ids=ids)
-        return bits.double().add_(0.5).mul_(2.0**-BITS).log_().neg_().log_().neg_()
+        return _gumbel_of(self.bits(seed, offset, zero_width, stream=stream, ids=ids))
+
+
+def _gumbel_of(bits: Tensor) -> Tensor:
+    return bits.double().add_(0.5).mul_(2.0**-BITS).log_().neg_().log_().neg_()

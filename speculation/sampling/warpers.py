@@ -44,7 +44,7 @@ def warp(
         one_hot = torch.full_like(scores, -math.inf)
         one_hot[scores.argmax()] = 0.0
         return one_hot
-    scores = _tempered(scores, top, params.temperature)
+    scores = temper(scores, top, params.temperature)
     if 0 < params.top_k < scores.numel():
         scores = _keep_top_k(scores, params.top_k)
     if params.top_p < 1:
@@ -95,15 +95,20 @@ def check_top(scores: Tensor, best: int) -> float:
     NaN counts as highest for argmax, so this finds one anywhere in the row.
     """
     top = float(scores[best])
+    check_highest(top, best)
+    return top
+
+
+def check_highest(top: float, best: int) -> None:
+    """The same for a score that is known already."""
     if not math.isfinite(top):
         raise ModelError(
             f"the model gave logits without a usable maximum ({top} at token {best})",
             remedy="load it in bfloat16 or float32, or check its weights",
         )
-    return top
 
 
-def _tempered(scores: Tensor, top: float, temperature: float) -> Tensor:
+def temper(scores: Tensor, top: float | Tensor, temperature: float) -> Tensor:
     """Scores relative to the highest, divided by the temperature: at most 0, so nothing overflows upwards."""
     relative = scores - top
     if 1e-6 <= temperature <= 1e6:

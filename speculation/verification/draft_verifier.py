@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
+from speculation.sampling.row_draws import Draw, RowsToDraw, is_plain
 from speculation.sampling.sampler import TokenSampler
 from speculation.text.byte_vocab import ByteVocab
-from speculation.verification.rules import accept, target_stream
+from speculation.verification.rules import accept, accept_draws, target_stream
 from speculation.verification.step import Acceptance, Step
 
 
@@ -29,6 +32,22 @@ class DraftVerifier:
         stream = target_stream(request.rule)
         sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
         return cls(request.rule, sampler)
+
+    def rows_to_draw(self, step: Step) -> RowsToDraw | None:
+        """What has to be known to draw all rows of the step at once; None if it takes more than logits and place."""
+        sampler, candidates = self._sampler, step.candidates
+        if self._rule.proposes or not is_plain(sampler.params):
+            return None
+        places = [(sampler.offset, sampler.zero_width)]
+        for token, parent in zip(candidates.tokens, candidates.parents, strict=True):
+            offset, zero_width = places[parent + 1]
+            length = len(sampler.vocab.bytes_of(token))
+            places.append((offset + length, 0 if length else zero_width + 1))
+        return RowsToDraw(params=sampler.params, stream=sampler.stream, places=tuple(places))
+
+    def verify_draws(self, step: Step, draws: Sequence[Draw]) -> Acceptance:
+        """From the draws of all rows. Raises ModelError if the logits of one that counts were not usable."""
+        return accept_draws(draws, step.candidates, self._sampler, max_tokens=step.max_tokens)
 
     def verify(self, step: Step, logits: Tensor) -> Acceptance:
         """``logits``: [1 + candidates, V] float32. Raises ModelError if they are not usable."""

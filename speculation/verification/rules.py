@@ -19,7 +19,9 @@ from speculation.drafts.candidates import ROOT, CandidateTree
 from speculation.protocol.proposal import Proposal
 from speculation.sampling.noise import RACE_STREAM
 from speculation.sampling.params import Rule
+from speculation.sampling.row_draws import Draw
 from speculation.sampling.sampler import TokenSampler
+from speculation.sampling.warpers import check_highest
 from speculation.verification.rejection import ACCEPT_STREAM, RESIDUAL_STREAM, acceptance_probability, residual
 from speculation.verification.step import Acceptance
 
@@ -123,6 +125,28 @@ def _verify(
         logits = target_logits[node + 1]
         proposal = drawn.get(node)
         x = sampler.draw(logits) if proposal is None else _decide(logits, proposal, sampler)
+        sampler.advance(x)
+        committed.append(x)
+        node = draft.child(node, x)
+        if node is not None:
+            path.append(node)
+        if x in sampler.vocab.end_ids:
+            break
+    return Acceptance(tuple(committed), len(path), tuple(path))
+
+
+def accept_draws(draws: Sequence[Draw], draft: CandidateTree, sampler: TokenSampler, *, max_tokens: int) -> Acceptance:
+    """Verification by agreement, ``race`` or ``exact``, where every row was drawn before: the same as with its logits.
+
+    draws: k + 1, that of row i + 1 at the place behind candidate i. Commits to ``sampler``, at most ``max_tokens``.
+    Raises ModelError if logits of a row that counts are not usable.
+    """
+    committed: list[int] = []
+    path: list[int] = []
+    node: int | None = ROOT
+    while node is not None and len(committed) < max_tokens:
+        x, top = draws[node + 1]
+        check_highest(top, x)
         sampler.advance(x)
         committed.append(x)
         node = draft.child(node, x)

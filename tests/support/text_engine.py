@@ -87,6 +87,7 @@ class TextEngine(OneByOne):
 
     def __init__(self, *, salt: int = 1, step_seconds: float = 0.0, rows: int | None = None) -> None:
         self.rows_per_step = rows
+        self.draws_all_rows = rows is not None
         self.batches: list[int] = []  # rows of every step
         if rows is not None:
             self.max_draft_tokens = rows - 1

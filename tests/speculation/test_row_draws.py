@@ -1,0 +1,121 @@
+"""All rows of a step drawn at once: the very tokens that the sampler draws one by one, in every place of a tree."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from speculation.drafts.candidates import CandidateTree
+from speculation.errors import ModelError
+from speculation.protocol.session_request import SessionRequest
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.row_draws import draw_rows, is_plain
+from speculation.sampling.sampler import TokenSampler
+from speculation.verification.draft_verifier import DraftVerifier
+from speculation.verification.rules import target_stream
+from speculation.verification.step import Step
+from tests.support.text_models import TARGET_VOCAB
+
+NOISE = RaceNoise(TARGET_VOCAB)
+PADDING = torch.tensor(TARGET_VOCAB.padding_ids, dtype=torch.int64)
+PLAIN = [
+    SamplingParams(),
+    SamplingParams(temperature=1.0, seed=1),
+    SamplingParams(temperature=0.7, seed=2**64 - 1),
+    SamplingParams(temperature=1e-9, seed=3),
+    SamplingParams(temperature=1e9, seed=4),
+]
+
+
+def random_tree(rng: random.Random, size: int) -> CandidateTree:
+    tokens = tuple(rng.randrange(TARGET_VOCAB.size) for _ in range(size))
+    return CandidateTree(tokens, tuple(rng.randrange(-1, node) for node in range(size)))
+
+
+def verifier_of(params: SamplingParams, rule: Rule) -> DraftVerifier:
+    return DraftVerifier.of(SessionRequest((0,), params, 100, 4096, rule=rule), TARGET_VOCAB, NOISE)
+
+
+def logits_of(rng: random.Random, rows: int) -> torch.Tensor:
+    """With ties, so that the lowest id has to win."""
+    generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
+    return torch.randn(rows, TARGET_VOCAB.size, generator=generator).mul(4).round().div(2)
+
+
+def test_every_row_of_many_sessions_is_the_samplers_draw():
+    rng = random.Random(5)
+    for _ in range(20):
+        asked = [(rng.choice(PLAIN), rng.choice([Rule.RACE, Rule.EXACT])) for _ in range(rng.randrange(1, 9))]
+        steps = [Step(0, random_tree(rng, rng.randrange(0, 12)), max_tokens=99) for _ in asked]
+        wanted = [verifier_of(*each).rows_to_draw(step) for each, step in zip(asked, steps, strict=True)]
+        logits = [logits_of(rng, 1 + len(step.candidates)) for step in steps]
+        drawn = draw_rows(logits, [rows for rows in wanted if rows is not None], NOISE, PADDING)
+        for (params, rule), step, rows, draws in zip(asked, steps, logits, drawn, strict=True):
+            for node in range(-1, len(step.candidates)):
+                sampler = TokenSampler(params, TARGET_VOCAB, NOISE, stream=target_stream(rule))
+                for number in step.candidates.path(node):
+                    sampler.advance(step.candidates.tokens[number])
+                assert draws[node + 1].token == sampler.draw(rows[node + 1])
+
+
+@pytest.mark.parametrize("params", PLAIN, ids=lambda params: f"temperature {params.temperature:g}")
+@pytest.mark.parametrize("rule", [Rule.RACE, Rule.EXACT])
+def test_a_text_from_draws_is_the_text_from_logits(params: SamplingParams, rule: Rule):
+    """Step by step, with drafts that agree now and then, both verifiers going on from what they committed."""
+    rng = random.Random(8)
+    by_draws, by_logits = verifier_of(params, rule), verifier_of(params, rule)
+    accepted = 0
+    for _ in range(40):
+        rows = logits_of(rng, 4)
+        plain = verifier_of(params, rule)
+        guess = plain.verify(Step(0, CandidateTree()), rows[:1]).tokens
+        step = Step(0, CandidateTree.chain([*guess, 7, 9][:3]), max_tokens=rng.randrange(1, 5))
+        wanted = by_draws.rows_to_draw(step)
+        assert wanted is not None
+        [draws] = draw_rows([rows], [wanted], NOISE, PADDING)
+        acceptance = by_draws.verify_draws(step, draws)
+        assert acceptance == by_logits.verify(step, rows)
+        accepted += acceptance.accepted
+    assert accepted > 0
+
+
+def test_logits_that_are_no_numbers_are_found_where_they_count():
+    verifier = verifier_of(SamplingParams(temperature=1.0, seed=1), Rule.RACE)
+    step = Step(0, CandidateTree.chain([5]), max_tokens=9)
+    rows = logits_of(random.Random(1), 2)
+    wanted = verifier.rows_to_draw(step)
+    assert wanted is not None
+    other_than = int(draw_rows([rows], [wanted], NOISE, PADDING)[0][0].token) == 5
+    rows[1] = torch.nan  # behind a candidate that is not what the target draws: nobody looks
+    assert not other_than
+    [draws] = draw_rows([rows], [wanted], NOISE, PADDING)
+    assert verifier.verify_draws(step, draws).accepted == 0
+    rows[0, 3] = torch.nan
+    again = verifier_of(SamplingParams(temperature=1.0, seed=1), Rule.RACE)
+    wanted = again.rows_to_draw(step)
+    assert wanted is not None
+    [draws] = draw_rows([rows], [wanted], NOISE, PADDING)
+    with pytest.raises(ModelError, match="usable maximum"):
+        again.verify_draws(step, draws)
+
+
+@pytest.mark.parametrize(
+    "params, rule",
+    [
+        (SamplingParams(temperature=1.0, top_k=5), Rule.RACE),
+        (SamplingParams(temperature=1.0, top_p=0.9), Rule.RACE),
+        (SamplingParams(min_p=0.1), Rule.RACE),
+        (SamplingParams(repetition_penalty=1.1), Rule.RACE),
+        (SamplingParams(presence_penalty=0.1), Rule.RACE),
+        (SamplingParams(frequency_penalty=0.1), Rule.RACE),
+        (SamplingParams(logit_bias={1: 1.0}), Rule.RACE),
+        (SamplingParams(), Rule.REJECTION),
+        (SamplingParams(), Rule.STRING_REJECTION),
+    ],
+)
+def test_what_takes_more_than_logits_and_place_is_drawn_row_by_row(params: SamplingParams, rule: Rule):
+    assert is_plain(params) == rule.proposes
+    assert verifier_of(params, rule).rows_to_draw(Step(0, CandidateTree())) is None
