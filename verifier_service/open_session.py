@@ -176,7 +176,7 @@ class OpenSession:
         return self._run.rows_to_draw()
 
     def end_step(self, found: Tensor | Sequence[Draw]) -> StepReport:
-        """The target has run them: verify and commit. ``found``: logits [1 + candidates, V], or the draw of each row."""
+        """The target has run them: verify, commit. ``found``: logits [1 + candidates, V], or the draw of each row."""
         report, self._report = self._report, StepReport()
         replaying, result = self.session.replaying, self._run.end_step(found)
         for instruction in result.instructions:

@@ -162,7 +162,7 @@ def _draw(
     wanted = {number: rows for number in found if (rows := sessions[number].rows_to_draw()) is not None}
     if not wanted:
         return {}
-    logits = [rows for number in wanted if isinstance(rows := found[number], Tensor)]
+    logits = [each for number in wanted if isinstance(each := found[number], Tensor)]
     return dict(zip(wanted, draw_rows(logits, list(wanted.values()), *drawing), strict=True))
 
 

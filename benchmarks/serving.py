@@ -1,0 +1,189 @@
+"""Many sessions at one verifier: how fast each is, how fast all together, and what is left to the device.
+
+    python -m benchmarks.serving --model 8B --sessions 1 --sessions 8 --sessions 32 --temperature 0.7
+
+A target with random weights in the shapes of a known model, on the GPU engine, in this process: what is measured is
+session machinery, scheduling, sampling and the step, not a network. ``--rate`` lets requests arrive at random (Poisson,
+so many a second); without it all begin at once. Times are the clients'; *busy* is the share of the time in which the
+device ran a step, steps being as long as a replay of their graph alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.engine import LLAMA, bandwidth, random_model, seconds
+from dragoman import Completion, Dragoman, SamplingParams
+from engine.paged_engine import ROWS, PagedEngine
+from speculation.drafts.candidates import CandidateTree
+from speculation.protocol.messages import Prompt
+from speculation.text.byte_vocab import ByteVocab
+
+_NOTHING = CandidateTree()
+
+
+class AnyTokenizer:
+    """A vocabulary of as many tokens as the model has; prompts are random ids."""
+
+    def __init__(self, size: int) -> None:
+        self.vocab = ByteVocab(tuple(f"{token:05x}".encode() for token in range(size)))
+
+    def encode(self, text: str) -> list[int]:
+        """Nothing is drafted here."""
+        return []
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """As many as the text says, of its own seed."""
+        seed, length = (int(part) for part in (prompt.text or "").split())
+        chance = random.Random(seed)
+        return [chance.randrange(self.vocab.size) for _ in range(length)]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked: so many sessions, each of so many tokens after so long a prompt."""
+
+    sessions: int
+    prompt_tokens: int
+    max_tokens: int
+    temperature: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Seconds; percentiles over sessions, of ITL over all chunks."""
+
+    tokens_per_second: float
+    steps: int
+    step_ms: float
+    busy: float
+    ttft_p50: float
+    ttft_p99: float
+    tpot_p50: float
+    tpot_p99: float
+    itl_p99: float
+    e2el_p50: float
+
+
+async def run(engine: PagedEngine, load: Load, step_seconds: float) -> Figures:
+    chance, arrivals, at = random.Random(1), [], 0.0
+    for _ in range(load.sessions):
+        arrivals.append(at)
+        at += chance.expovariate(load.rate) if load.rate else 0.0
+    gaps: list[float] = []
+
+    async def one(model: Dragoman, number: int) -> Completion:
+        await asyncio.sleep(arrivals[number])
+        times: list[float] = []
+        sampling = SamplingParams(temperature=load.temperature, seed=number)
+        done = await model.complete(
+            f"{number} {load.prompt_tokens}",
+            sampling=sampling,
+            max_tokens=load.max_tokens,
+            ignore_end=True,
+            on_chunk=lambda chunk: times.append(time.perf_counter()),
+        )
+        gaps.extend(later - earlier for earlier, later in itertools.pairwise(times))
+        return done
+
+    steps = _count_steps(engine)
+    async with Dragoman(engine) as model:
+        await asyncio.gather(*(one(model, number) for number in range(min(4, load.sessions))))  # graphs are captured
+        gaps.clear()
+        steps.clear()
+        began = time.perf_counter()
+        done = await asyncio.gather(*(one(model, number) for number in range(load.sessions)))
+        took = time.perf_counter() - began
+    tpot = sorted(completion.tpot or 0.0 for completion in done)
+    ttft = sorted(completion.ttft for completion in done)
+    return Figures(
+        tokens_per_second=sum(completion.completion_tokens for completion in done) / took,
+        steps=len(steps),
+        step_ms=1000 * took / len(steps),
+        busy=len(steps) * step_seconds / took,
+        ttft_p50=statistics.median(ttft),
+        ttft_p99=_percentile(ttft, 0.99),
+        tpot_p50=statistics.median(tpot),
+        tpot_p99=_percentile(tpot, 0.99),
+        itl_p99=_percentile(sorted(gaps), 0.99),
+        e2el_p50=statistics.median(completion.e2el for completion in done),
+    )
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def _count_steps(engine: PagedEngine) -> list[int]:
+    """Rows used by every step from now on."""
+    steps: list[int] = []
+    plain = type(engine).step
+
+    def counted(batch: Any) -> Any:
+        steps.append(sum(1 + len(step.candidates) for _, step in batch))
+        return plain(engine, batch)
+
+    engine.step = counted  # type: ignore[method-assign]
+    return steps
+
+
+def main(
+    model: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(LLAMA)}; may be repeated")] = None,
+    sessions: Annotated[list[int] | None, typer.Option(help="May be repeated")] = None,
+    prompt_tokens: int = 512,
+    max_tokens: int = 128,
+    temperature: Annotated[list[float] | None, typer.Option(help="May be repeated")] = None,
+    rate: Annotated[float, typer.Option(help="Requests a second, arriving at random; 0: all at once")] = 0.0,
+    rows: int = ROWS,
+    output: Annotated[Path | None, typer.Option(help="JSON")] = None,
+) -> None:
+    """Measure."""
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}: copies at {bandwidth() / 1e9:,.0f} GB/s",
+        flush=True,
+    )
+    results: list[dict[str, Any]] = []
+    for name in model or ["8B"]:
+        loaded = random_model(name, prompt_tokens + max_tokens + rows)
+        loaded.tokenizer = AnyTokenizer(loaded.vocab_size)
+        engine = PagedEngine(loaded, rows=rows)
+        for number in sessions or [1, 8, 32]:
+            for heat in temperature or [0.0, 0.7]:
+                load = Load(number, prompt_tokens, max_tokens, heat, rate)
+                figures = asyncio.run(run(engine, load, _replay_seconds(engine)))
+                results.append({"model": name, "rows": rows} | asdict(load) | asdict(figures))
+                print(
+                    f"{name}, {number:3} sessions, temperature {heat:g}: {figures.tokens_per_second:8.1f} tokens/s, "
+                    f"step {figures.step_ms:6.2f} ms, busy {figures.busy:4.0%}, "
+                    f"TTFT {figures.ttft_p50 * 1000:6.0f} ms, TPOT {figures.tpot_p50 * 1000:6.2f} ms (p99 {figures.tpot_p99 * 1000:.2f}), "
+                    f"ITL p99 {figures.itl_p99 * 1000:.1f} ms",
+                    flush=True,
+                )
+        engine.close()
+    if output is not None:
+        output.write_text(json.dumps(results, indent=1))
+
+
+def _replay_seconds(engine: PagedEngine) -> float:
+    """Of the step's graph alone."""
+    slot = engine.open([1] * 64)
+    slot.step(1, _NOTHING)
+    replay = seconds(engine.step_shape.graph[0].replay)
+    slot.close()
+    return replay
+
+
+if __name__ == "__main__":
+    typer.run(main)
