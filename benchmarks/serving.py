@@ -164,16 +164,19 @@ def main(
                 load = Load(number, prompt_tokens, max_tokens, heat, rate)
                 figures = asyncio.run(run(engine, load, _replay_seconds(engine)))
                 results.append({"model": name, "rows": rows} | asdict(load) | asdict(figures))
-                print(
-                    f"{name}, {number:3} sessions, temperature {heat:g}: {figures.tokens_per_second:8.1f} tokens/s, "
-                    f"step {figures.step_ms:6.2f} ms, busy {figures.busy:4.0%}, "
-                    f"TTFT {figures.ttft_p50 * 1000:6.0f} ms, TPOT {figures.tpot_p50 * 1000:6.2f} ms (p99 {figures.tpot_p99 * 1000:.2f}), "
-                    f"ITL p99 {figures.itl_p99 * 1000:.1f} ms",
-                    flush=True,
-                )
+                show(name, load, figures)
         engine.close()
     if output is not None:
         output.write_text(json.dumps(results, indent=1))
+
+
+def show(name: str, load: Load, figures: Figures) -> None:
+    speed = f"{figures.tokens_per_second:8.1f} tokens/s, step {figures.step_ms:6.2f} ms, busy {figures.busy:4.0%}"
+    waits = f"TTFT {figures.ttft_p50 * 1000:6.0f} ms, TPOT {figures.tpot_p50 * 1000:6.2f} ms"
+    tails = f"p99 {figures.tpot_p99 * 1000:.2f} ms, ITL p99 {figures.itl_p99 * 1000:.1f} ms"
+    print(
+        f"{name}, {load.sessions:3} sessions, temperature {load.temperature:g}: {speed}, {waits} ({tails})", flush=True
+    )
 
 
 def _replay_seconds(engine: PagedEngine) -> float:

@@ -56,7 +56,7 @@ class PagedSlot:
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
         """Run ``last`` after what the pages hold, and each candidate after its ancestors: logits [1 + n, V] float32."""
-        return self._engine.step([(self, Step(last, candidates))])[0]
+        return self._engine.step([(self, Step(last, candidates))])[0].clone()
 
     def rows(self, step: Step) -> SequenceRows:
         """Of a step, with room for their keys. Raises LimitExceededError if KV memory has none."""
@@ -190,14 +190,15 @@ class PagedEngine:
         return slot
 
     def step(self, batch: Sequence[tuple[Any, Step]]) -> list[Tensor]:
-        """The rows of several slots in one pass, ``rows_per_step`` at most; logits [1 + candidates, V] of each.
+        """The rows of several slots in one pass, ``rows_per_step`` at most; logits [1 + candidates, V] of each, which
+        stand until the next pass.
 
         A row's bits are the same whatever the other rows are. Raises LimitExceededError if KV memory has no room for
         all of them; then nothing was run.
         """
         sequences = [slot.rows(step) for slot, step in batch]
         logits = self.step_shape.run(sequences)
-        return [part.clone() for part in logits[: sum(map(_rows, batch))].split([_rows(each) for each in batch])]
+        return list(logits[: sum(map(_rows, batch))].split([_rows(each) for each in batch]))
 
     def close(self) -> None:
         """Let go of graphs and tables; nothing can be stepped any more."""

@@ -105,7 +105,7 @@ class Engine(Protocol):
         ...
 
     def step(self, batch: Sequence[tuple[Slot, Step]]) -> list[Tensor]:
-        """Several slots at once; the logits of each as ``Slot.step`` gives them, in order."""
+        """Several slots at once; the logits of each as ``Slot.step`` gives them, in order, until the next step."""
         ...
 
 

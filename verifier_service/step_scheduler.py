@@ -12,7 +12,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,33 +26,46 @@ from verifier_service.open_session import OpenSession, StepReport
 
 _T = TypeVar("_T")
 Outcome = StepReport | BaseException
-_Asked = tuple[OpenSession, asyncio.Future[StepReport]]
 
 
 class StepScheduler:
-    """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask."""
+    """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
+
+    A prompt is run chunk by chunk, and between two chunks is a step if anybody waits for one: so a step is held up by a
+    chunk at most, however many long prompts there are, and a prompt by a step for each of its chunks.
+    """
 
     def __init__(self, engine: Engine, drawing: Drawing | None = None) -> None:
         self._engine = engine
         self._drawing = drawing
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._waiting: deque[_Asked] = deque()
+        self._steps: deque[_Asked[StepReport]] = deque()
+        self._chunks: deque[_Asked[bool]] = deque()
+        self._chunk_ran = False  # since the last step
         self._running = False
 
     async def step(self, opened: OpenSession) -> StepReport:
         """The session's next step. Raises what it fails with."""
-        done: asyncio.Future[StepReport] = asyncio.get_running_loop().create_future()
-        self._waiting.append((opened, done))
-        self._begin_soon()
-        return await done
+        return await self._ask(self._steps, opened)
+
+    async def prefill(self, opened: OpenSession) -> None:
+        """All of its prompt. Raises what it fails with."""
+        while await self._ask(self._chunks, opened):
+            pass
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """In the engine's thread, between two steps."""
+        """In the engine's thread, after what runs there."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def shutdown(self) -> None:
         """End the thread, after the step that runs."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _ask(self, waiting: deque[_Asked[_T]], opened: OpenSession) -> _T:
+        asked = _Asked(opened, asyncio.get_running_loop().create_future())
+        waiting.append(asked)
+        self._begin_soon()
+        return await asked.done
 
     def _begin_soon(self) -> None:
         """Once all who were woken by the same step have had their turn to ask for the next one."""
@@ -60,36 +74,62 @@ class StepScheduler:
             asyncio.get_running_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
-        batch: list[_Asked] = []
-        most = (self._engine.rows_per_step or 2) // 2  # each has a draft token at least, if it has any
-        while self._waiting and len(batch) < most:
-            if not (asked := self._waiting.popleft())[1].done():  # else its session was left
-                batch.append(asked)
-        if not batch:
+        steps, chunks = _still_wanted(self._steps), _still_wanted(self._chunks)
+        if steps and (self._chunk_ran or not chunks):
+            self._chunk_ran = False
+            most = (self._engine.rows_per_step or 2) // 2  # each has a draft token at least, if it has any
+            batch = [steps.popleft() for _ in range(min(most, len(steps)))]
+            sessions = [asked.opened for asked in batch]
+            self._start(batch, lambda: run_step(self._engine, sessions, self._drawing))
+        elif chunks:
+            self._chunk_ran = True
+            asked = chunks.popleft()
+            self._start([asked], lambda: [run_chunk(asked.opened)])
+        else:
             self._running = False
-            return
-        running = asyncio.get_running_loop().run_in_executor(
-            self._thread, run_step, self._engine, [opened for opened, _ in batch], self._drawing
-        )
+
+    def _start(self, batch: Sequence[_Asked[_T]], work: Callable[[], Sequence[_T | BaseException]]) -> None:
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
         running.add_done_callback(lambda ended: self._end(batch, ended))
 
-    def _end(self, batch: Sequence[_Asked], ended: asyncio.Future[list[Outcome]]) -> None:
+    def _end(self, batch: Sequence[_Asked[_T]], ended: asyncio.Future[Sequence[_T | BaseException]]) -> None:
         self._running = False
-        if ended.cancelled():  # the thread was shut down
-            outcomes: list[Outcome] = [asyncio.CancelledError()] * len(batch)
-        else:
-            outcomes = ended.result()
-        for (_, done), outcome in zip(batch, outcomes, strict=True):
-            if done.done():
-                continue
-            if isinstance(outcome, StepReport):
-                done.set_result(outcome)
-            elif isinstance(outcome, asyncio.CancelledError):
-                done.cancel()
-            else:
-                done.set_exception(outcome)
-        if self._waiting:
+        for place, asked in enumerate(batch):
+            if ended.cancelled():  # the thread was shut down
+                asked.done.cancel()
+            elif not asked.done.done():
+                outcome = ended.result()[place]
+                if isinstance(outcome, BaseException):
+                    asked.done.set_exception(outcome)
+                else:
+                    asked.done.set_result(outcome)
+        if self._steps or self._chunks:
             self._begin_soon()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[_T]):
+    """A session that waits, and where it is answered."""
+
+    opened: OpenSession
+    done: asyncio.Future[_T]
+
+
+def _still_wanted(waiting: deque[_Asked[_T]]) -> deque[_Asked[_T]]:
+    """Without those whose sessions were left."""
+    for _ in range(len(waiting)):
+        asked = waiting.popleft()
+        if not asked.done.done():
+            waiting.append(asked)
+    return waiting
+
+
+def run_chunk(opened: OpenSession) -> bool | BaseException:
+    """The next chunk of the session's prompt, in the engine's thread: whether more of it is left, or what failed."""
+    try:
+        return opened.prefill()
+    except Exception as error:
+        return error
 
 
 @torch.inference_mode()

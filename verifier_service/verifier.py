@@ -173,8 +173,7 @@ class Verifier:
             received = count_of(len(opened.session.request.received), "byte")
             prompt_tokens = count_of(len(opened.session.request.prompt_ids), "token")
             opened.log.info("%s of prompt, %s received before", prompt_tokens, received)
-            while await self._steps.run(opened.prefill):
-                pass  # chunk by chunk: steps of other sessions run between them, and a client may leave
+            await self._steps.prefill(opened)
             finish_reason = None
             while finish_reason is None:
                 finish_reason = await self._step(opened, events, meter)

@@ -25,6 +25,7 @@ class DraftVerifier:
     def __init__(self, rule: Rule, sampler: TokenSampler) -> None:
         self._rule = rule
         self._sampler = sampler
+        self._draws_rows = not rule.proposes and is_plain(sampler.params)
 
     @classmethod
     def of(cls, request: SessionRequest, vocab: ByteVocab, noise: RaceNoise) -> DraftVerifier:
@@ -36,7 +37,7 @@ class DraftVerifier:
     def rows_to_draw(self, step: Step) -> RowsToDraw | None:
         """What has to be known to draw all rows of the step at once; None if it takes more than logits and place."""
         sampler, candidates = self._sampler, step.candidates
-        if self._rule.proposes or not is_plain(sampler.params):
+        if not self._draws_rows:
             return None
         places = [(sampler.offset, sampler.zero_width)]
         for token, parent in zip(candidates.tokens, candidates.parents, strict=True):

@@ -130,6 +130,48 @@ async def test_clients_that_leave_at_random_leave_nothing_and_change_nothing():
         await baseline(verifier, engine)
 
 
+class Chunked(TextEngine):
+    """Prompts in chunks of one token; ``events``: what ran, in order."""
+
+    def __init__(self) -> None:
+        super().__init__(rows=64, step_seconds=0.001)
+        self.events: list[str] = []
+
+    def open(self, prompt_ids: Sequence[int]) -> TextSlot:
+        engine, slot, left = self, super().open(prompt_ids), [len(prompt_ids)]
+
+        def prefill() -> bool:
+            engine.events.append("chunk")
+            left[0] -= 1
+            return left[0] > 0
+
+        slot.prefill = prefill  # type: ignore[method-assign]
+        return slot
+
+    def step(self, batch: Sequence[tuple[Any, Step]]) -> list[torch.Tensor]:
+        self.events.append("step")
+        return super().step(batch)
+
+
+async def test_a_step_is_held_up_by_one_chunk_of_a_prompt_at_most():
+    engine = Chunked()
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        writing = asyncio.create_task(client.complete("x", max_tokens=1500, ignore_end=True))
+        await eventually(lambda: engine.events.count("step") > 3)
+        engine.events.clear()
+        long = [client.complete("a long day, " * 5, max_tokens=2) for _ in range(5)]
+        leaving = asyncio.create_task(client.complete("the end of a long day, " * 20, max_tokens=2))
+        await eventually(lambda: "chunk" in engine.events)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await asyncio.gather(*long)
+        assert not writing.done(), "it was written on all the while"
+        assert engine.events.count("chunk") >= 40 and "chunk chunk" not in " ".join(engine.events)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await baseline(verifier, engine)
+
+
 # ---- sharing the rows of a step -------------------------------------------------------------------------------------
 
 
