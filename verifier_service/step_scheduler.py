@@ -18,6 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from speculation.errors import SessionError
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, draw_rows
 from speculation.verification.step import Step
@@ -89,16 +90,20 @@ class StepScheduler:
             self._running = False
 
     def _start(self, batch: Sequence[_Asked[_T]], work: Callable[[], Sequence[_T | BaseException]]) -> None:
-        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        running.add_done_callback(lambda ended: self._end(batch, ended))
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError:  # the thread was shut down
+            self._end(batch, None)
+        else:
+            running.add_done_callback(lambda ended: self._end(batch, ended))
 
-    def _end(self, batch: Sequence[_Asked[_T]], ended: asyncio.Future[Sequence[_T | BaseException]]) -> None:
+    def _end(self, batch: Sequence[_Asked[_T]], ended: asyncio.Future[Sequence[_T | BaseException]] | None) -> None:
+        """``ended``: None, or cancelled, if the thread was shut down."""
         self._running = False
-        for place, asked in enumerate(batch):
-            if ended.cancelled():  # the thread was shut down
-                asked.done.cancel()
-            elif not asked.done.done():
-                outcome = ended.result()[place]
+        stopped = SessionError("the verifier has stopped")
+        outcomes = ended.result() if ended is not None and not ended.cancelled() else [stopped] * len(batch)
+        for asked, outcome in zip(batch, outcomes, strict=True):
+            if not asked.done.done():
                 if isinstance(outcome, BaseException):
                     asked.done.set_exception(outcome)
                 else:

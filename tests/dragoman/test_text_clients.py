@@ -168,6 +168,17 @@ async def test_sessions_in_one_process_run_side_by_side_and_end_when_they_are_le
         await at_rest(model, engine)
 
 
+async def test_what_runs_when_the_models_are_let_go_ends_with_an_error():
+    engine = TextEngine(step_seconds=0.01)
+    async with Dragoman(engine) as model:
+        writing = [asyncio.ensure_future(model.complete(PROMPT, max_tokens=2000, ignore_end=True)) for _ in range(3)]
+        await eventually(lambda: engine.open_slots == 3)
+    for completion in writing:
+        with pytest.raises(SessionError, match="has stopped"):
+            await asyncio.wait_for(completion, 30)
+    assert engine.open_slots == 0
+
+
 async def test_a_drafter_that_leaves_no_trace_behind_is_not_needed_by_the_text():
     """A remote drafter beside one in this process: over the verifier's server both serve the same session."""
     engine = TextEngine()
