@@ -5,6 +5,7 @@ It implements what the verifier asks of an engine (``verifier_service/engine.py`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ from speculation.drafts.candidates import CandidateTree
 from speculation.errors import LimitExceededError, UnsupportedModelError
 from speculation.verification.step import Step
 
+log = logging.getLogger(__name__)
+
 #: Rows of every step: on an H200 they cost 4 to 6 % more than eight.
 ROWS = 64
 LEAST_ROWS = 16
@@ -36,12 +39,17 @@ KV_SHARE = 0.85
 class PagedSlot:
     """One session's pages and the length of what they hold."""
 
-    def __init__(self, engine: PagedEngine, prompt_ids: Sequence[int]) -> None:
+    def __init__(self, engine: PagedEngine, prompt_ids: Sequence[int], positions: int = 0) -> None:
         self._engine = engine
         self._slot = engine.take_slot()
         self._pages: list[int] = []
         self._length = 0
         self._prompt = tuple(prompt_ids[:-1])
+        try:
+            self._reach(positions)
+        except BaseException:
+            self.close()
+            raise
 
     def prefill(self) -> bool:
         """Run the next chunk of the prompt, whether more of it is left. Raises LimitExceededError without KV memory."""
@@ -144,6 +152,7 @@ class PagedEngine:
         self.name = model.name
         self.tokenizer = model.tokenizer
         self.vocab_size = model.vocab_size
+        #: Of a model whose context is longer than KV memory, what that holds.
         self.context_length = model.context_length
         self.dtype_name = model.dtype_name
         self.device_name = str(model.device)
@@ -159,6 +168,9 @@ class PagedEngine:
         if kv_bytes is None:
             kv_bytes = min(_free_bytes(model.device), max_sessions * pages_per_slot * self.page_bytes)
         pages = 1 + kv_bytes // self.page_bytes
+        self.context_length = max(min(model.context_length, (pages - 1) * PAGE - rows), 1)
+        if self.context_length < model.context_length:
+            log.warning("%s serves contexts of %d tokens: KV memory holds no more", self.name, self.context_length)
         slots = max_sessions + 1  # one more, for a session that has ended but is not closed yet
         self.pool = PagePool(pages)
         self.memory = KVMemory(
@@ -174,13 +186,21 @@ class PagedEngine:
         self._slots = list(range(slots - 1, -1, -1))
         check_engine(self, expected)
 
-    def begin(self, prompt_ids: Sequence[int]) -> PagedSlot:
-        """A slot whose prompt is still to be prefilled, but for its last token."""
-        return PagedSlot(self, prompt_ids)
+    def has_room(self, positions: int) -> bool:
+        """Whether a session that may grow to so many tokens could begin now."""
+        pages = -(-(positions + self.rows_per_step) // PAGE)
+        return bool(self._slots) and pages <= self.pool.free_pages
+
+    def begin(self, prompt_ids: Sequence[int], positions: int) -> PagedSlot:
+        """A slot with the pages for so many tokens, whose prompt is still to be prefilled, but for its last token.
+
+        Raises LimitExceededError if KV memory has no room for it.
+        """
+        return PagedSlot(self, prompt_ids, positions + self.rows_per_step)
 
     def open(self, prompt_ids: Sequence[int]) -> PagedSlot:
-        """The same, prefilled. Raises LimitExceededError if KV memory has no room for it."""
-        slot = self.begin(prompt_ids)
+        """A slot, prefilled, that takes pages as it grows. Raises LimitExceededError if there are none."""
+        slot = PagedSlot(self, prompt_ids)
         try:
             while slot.prefill():
                 pass

@@ -96,8 +96,15 @@ class Engine(Protocol):
         """Whether all rows of a step are best drawn at once: on a GPU, where every single draw is a wait."""
         ...
 
-    def begin(self, prompt_ids: Sequence[int]) -> Slot:
-        """A slot whose prompt is still to be prefilled, all of it but its last token, which the first step takes."""
+    def has_room(self, positions: int) -> bool:
+        """Whether a session that may grow to so many tokens, its prompt included, could begin now."""
+        ...
+
+    def begin(self, prompt_ids: Sequence[int], positions: int) -> Slot:
+        """A slot whose prompt is still to be prefilled, all of it but its last token, which the first step takes.
+
+        ``positions``: how far it may grow; it has the memory for that from now on.
+        """
         ...
 
     def open(self, prompt_ids: Sequence[int]) -> Slot:
@@ -119,7 +126,11 @@ class OneByOne:
         """A slot, prefilled."""
         raise NotImplementedError
 
-    def begin(self, prompt_ids: Sequence[int]) -> Any:
+    def has_room(self, positions: int) -> bool:
+        """Its KV caches grow as they have to."""
+        return True
+
+    def begin(self, prompt_ids: Sequence[int], positions: int) -> Any:
         """Prefilled at once."""
         return self.open(prompt_ids)
 

@@ -152,6 +152,11 @@ class OpenSession:
     # ---- in the engine's thread -------------------------------------------------------------------------------
 
     @property
+    def begun(self) -> bool:
+        """Whether the engine has memory for it."""
+        return self._run.begun
+
+    @property
     def slot(self) -> Slot:
         """Its place in the engine."""
         return self._run.slot

@@ -43,6 +43,11 @@ class SessionRun:
         self._began = 0.0
 
     @property
+    def begun(self) -> bool:
+        """Whether it has a slot."""
+        return self._slot is not None
+
+    @property
     def slot(self) -> Slot:
         """In the engine. From the prefill on."""
         assert self._slot is not None
@@ -52,7 +57,7 @@ class SessionRun:
     def prefill(self) -> bool:
         """Run the next chunk of the prompt; whether more of it is left before the first step."""
         if self._slot is None:
-            self._slot = self._engine.begin(self._session.request.prompt_ids)
+            self._slot = self._engine.begin(self._session.request.prompt_ids, self._session.most_positions)
         return self._slot.prefill()
 
     def begin_step(self, share: int | None) -> Step:

@@ -32,8 +32,9 @@ Outcome = StepReport | BaseException
 class StepScheduler:
     """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
 
-    A prompt is run chunk by chunk, and between two chunks is a step if anybody waits for one: so a step is held up by a
-    chunk at most, however many long prompts there are, and a prompt by a step for each of its chunks.
+    A session begins when the engine has memory for all that it may grow to, so none that runs is ever short of it; the
+    others wait in order. A prompt is run chunk by chunk, and between two chunks is a step if anybody waits for one: so
+    a step is held up by a chunk at most, however many long prompts there are, and a prompt by a step for each chunk.
     """
 
     def __init__(self, engine: Engine, drawing: Drawing | None = None) -> None:
@@ -54,9 +55,10 @@ class StepScheduler:
         while await self._ask(self._chunks, opened):
             pass
 
-    async def run(self, work: Callable[[], _T]) -> _T:
-        """In the engine's thread, after what runs there."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def close(self, opened: OpenSession) -> None:
+        """Free its memory, after the step that runs; who waits for memory may begin."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, opened.close)
+        self._begin_soon()
 
     def shutdown(self) -> None:
         """End the thread, after the step that runs."""
@@ -76,18 +78,27 @@ class StepScheduler:
 
     def _begin(self) -> None:
         steps, chunks = _still_wanted(self._steps), _still_wanted(self._chunks)
-        if steps and (self._chunk_ran or not chunks):
+        if steps and (self._chunk_ran or self._next_prompt() is None):
             self._chunk_ran = False
             most = (self._engine.rows_per_step or 2) // 2  # each has a draft token at least, if it has any
             batch = [steps.popleft() for _ in range(min(most, len(steps)))]
             sessions = [asked.opened for asked in batch]
             self._start(batch, lambda: run_step(self._engine, sessions, self._drawing))
-        elif chunks:
+        elif (asked := self._next_prompt()) is not None:
             self._chunk_ran = True
-            asked = chunks.popleft()
+            chunks.remove(asked)
             self._start([asked], lambda: [run_chunk(asked.opened)])
         else:
             self._running = False
+
+    def _next_prompt(self) -> _Asked[bool] | None:
+        """The first that has memory, or can have it now; who waits for memory is not overtaken by who needs less."""
+        for asked in self._chunks:
+            if asked.opened.begun:
+                return asked
+        if self._chunks and self._engine.has_room(self._chunks[0].opened.session.most_positions):
+            return self._chunks[0]
+        return None
 
     def _start(self, batch: Sequence[_Asked[_T]], work: Callable[[], Sequence[_T | BaseException]]) -> None:
         try:

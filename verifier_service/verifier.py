@@ -213,7 +213,7 @@ class Verifier:
     async def _close(self, opened: OpenSession) -> None:
         self.roster.release(opened)
         # After any step still running: the engine's thread works in order.
-        await self._steps.run(opened.close)
+        await self._steps.close(opened)
         self._sessions.pop(opened.name, None)
         self.metrics.sessions(len(self._sessions))
 

@@ -103,6 +103,11 @@ class TargetSession:
         return len(self._pool.committed)
 
     @property
+    def most_positions(self) -> int:
+        """Tokens that the prompt and the text can have together."""
+        return len(self.request.prompt_ids) + self._max_tokens
+
+    @property
     def replaying(self) -> bool:
         """Whether the coming step goes over text that the client has already."""
         return self.committed_length < len(self.request.received)

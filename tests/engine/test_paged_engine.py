@@ -115,6 +115,38 @@ def test_a_full_cache_refuses_and_leaves_the_others_alone(tiny_llama: Path):
     assert torch.equal(first.step(PROMPT[-1], CandidateTree()), before)
 
 
+def test_a_slot_that_begins_holds_all_that_it_may_grow_to(tiny_llama: Path):
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=1 << 17, rows=16)
+    whole, most = engine.pool.free_pages, engine.context_length
+    assert most == whole * PAGE - 16 and engine.has_room(most) and not engine.has_room(most + 1)
+    slot = engine.begin(PROMPT, most)
+    assert engine.pool.free_pages == 0 and not engine.has_room(1)
+    while slot.prefill():
+        pass
+    held = slot.kv_cache_bytes
+    for _ in range(10):
+        slot.step(7, TREE)
+        slot.keep(CHAIN_ROWS[:3])
+    assert slot.kv_cache_bytes == held
+    with pytest.raises(LimitExceededError, match="no room"):
+        engine.begin(PROMPT, 1)
+    slot.close()
+    assert engine.pool.free_pages == whole and engine.has_room(most)
+
+
+async def test_sessions_that_find_no_memory_wait_and_write_the_same(tiny_llama: Path):
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=1 << 17, rows=16)
+    whole, most = engine.pool.free_pages, engine.context_length
+    tokens = most // 3
+    async with serving(engine) as (_, address), Client(str(address)) as client:
+        alone = await client.complete("The heron", max_tokens=tokens)
+        together = await asyncio.gather(*(client.complete("The heron", max_tokens=tokens) for _ in range(6)))
+        assert {done.data for done in together} == {alone.data}
+        with pytest.raises(InputError, match="does not fit the context"):
+            await client.complete("The heron waits. " * most)
+    assert engine.pool.free_pages == whole
+
+
 def test_an_engine_that_computes_something_else_is_refused(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
     real = reference_attention
 

@@ -64,6 +64,7 @@ class TextSlot(WholePrompt):
         """Frees what it holds; twice is once."""
         if self._open:
             self._engine.open_slots -= 1
+            self._engine.held.pop(self, None)
         self._open = False
 
     @property
@@ -85,7 +86,11 @@ class TextEngine(OneByOne):
     free_draft_tokens = 0
     max_draft_tokens = SpeculationPlan.MAX_TOKENS
 
-    def __init__(self, *, salt: int = 1, step_seconds: float = 0.0, rows: int | None = None) -> None:
+    def __init__(
+        self, *, salt: int = 1, step_seconds: float = 0.0, rows: int | None = None, room: int | None = None
+    ) -> None:
+        self.room = room  # positions of KV memory; None: any number
+        self.held: dict[TextSlot, int] = {}
         self.rows_per_step = rows
         self.draws_all_rows = rows is not None
         self.batches: list[int] = []  # rows of every step
@@ -96,6 +101,17 @@ class TextEngine(OneByOne):
         self.open_slots = 0
         self.gate = threading.Event()
         self.gate.set()
+
+    def has_room(self, positions: int) -> bool:
+        """Beside what others hold."""
+        return self.room is None or sum(self.held.values()) + positions <= self.room
+
+    def begin(self, prompt_ids: Sequence[int], positions: int) -> TextSlot:
+        """A slot that holds so many positions."""
+        assert self.has_room(positions)
+        slot = self.open(prompt_ids)
+        self.held[slot] = positions
+        return slot
 
     def open(self, prompt_ids: Sequence[int]) -> TextSlot:
         """A slot for a text after this prompt."""

@@ -172,6 +172,36 @@ async def test_a_step_is_held_up_by_one_chunk_of_a_prompt_at_most():
         await baseline(verifier, engine)
 
 
+async def test_who_finds_no_memory_waits_in_order_and_disturbs_nobody():
+    expected = await alone(**ASKED[1])
+    engine = TextEngine(rows=64, step_seconds=0.002, room=150)
+    began: list[int] = []
+    async with serving(engine) as (verifier, address), Client(address) as client:
+
+        async def ask(number: int, max_tokens: int) -> bytes:
+            asked = {**ASKED[1], "max_tokens": max_tokens}
+            return (await client.complete(**asked, on_started=lambda _: None, on_chunk=lambda _: note(number))).data
+
+        def note(number: int) -> None:
+            if number not in began:
+                began.append(number)
+
+        # Three of 40 fit beside each other; one of 120 waits for all of them, and a small one behind it for its turn.
+        tasks = []
+        for number, tokens in enumerate((30, 30, 30, 120, 30)):
+            tasks.append(asyncio.create_task(ask(number, tokens)))
+            await eventually(lambda number=number: len(verifier.sessions) == number + 1 or tasks[0].done())
+        leaving = asyncio.create_task(ask(9, 30))
+        await eventually(lambda: began)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        done = await asyncio.gather(*tasks)
+        assert [data[:20] for data in done] == [expected[:20]] * 5
+        assert set(began[:3]) == {0, 1, 2} and began[3] == 3, "nobody overtakes who waits for memory"
+        await baseline(verifier, engine)
+    assert not engine.held
+
+
 # ---- sharing the rows of a step -------------------------------------------------------------------------------------
 
 
