@@ -53,7 +53,7 @@ class SessionPlanner:
         self._acceptance = AcceptanceByPosition()
         self._steps = 0
         self._drafted_steps = 0
-        self._seen = SessionStats()
+        self._seen = (0, 0, 0)  # draft tokens, first choices, accepted first choices
         self._ordered_until = 0.0
 
     def step_costs(self) -> StepCosts | None:
@@ -67,10 +67,9 @@ class SessionPlanner:
 
     def observe_step(self, stats: SessionStats, seconds: float) -> None:
         """A step ended. ``stats``: of the session, this step included."""
-        draft_tokens = stats.draft_tokens - self._seen.draft_tokens
-        first_choices = stats.first_choices - self._seen.first_choices
-        accepted = stats.accepted_first_choices - self._seen.accepted_first_choices
-        self._seen = dataclasses.replace(stats)
+        now = stats.draft_tokens, stats.first_choices, stats.accepted_first_choices
+        draft_tokens, first_choices, accepted = (total - before for total, before in zip(now, self._seen, strict=True))
+        self._seen = now
         self._step_fit.observe_point(draft_tokens, seconds)
         self._acceptance.observe_step(first_choices, accepted)
         self._drafted_steps += first_choices > 0
