@@ -1,0 +1,287 @@
+"""Mutation tests of the pure core: would the tests notice if a line of it said something else?
+
+Cosmic Ray makes the mutants; here are the choice of them, the tests of each module, and the report. No file is
+changed: each mutant is imported in place of its module by a forked process, which runs the module's tests to the first
+that fails. One that hangs, or eats up its memory, is noticed.
+
+    python -m benchmarks.mutants --sample 150 --seed 1
+    python -m benchmarks.mutants --module speculation/drafts/reliability.py
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Annotated, Any
+
+import pytest
+import typer
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+from hypothesis import Phase, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = "speculation"
+OURS = ("benchmarks", "coordinator", "dragoman", "drafter_service", "engine", "language_models", CORE, "tests")
+OURS += ("transport", "verifier_service")
+
+_SESSIONS = "test_sessions test_awaited_drafts test_replay test_draft_sources test_rejection_trees test_bad_channel"
+_POOL = "test_draft_pool test_candidates test_draft_sources test_rejection_trees"
+_WIRE = "transport/test_wire_input transport/test_recorded_exchange"
+#: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
+TESTS = {
+    "errors": "dragoman/test_wording test_sampling transport/test_wire_input",
+    "frozen_map": "test_sampling",
+    "plural": "dragoman/test_wording",
+    "source": "test_draft_sources",
+    "drafts/candidates": "test_candidates test_draft_sources",
+    "drafts/draft_branches": _POOL,
+    "drafts/draft_node": _POOL,
+    "drafts/draft_path": _POOL,
+    "drafts/draft_pool": _POOL,
+    "drafts/drafter_tree": _SESSIONS,
+    "drafts/drawn_candidates": "test_draft_sources test_rejection_trees test_rejection_bugs",
+    "drafts/lookup": "test_lookup",
+    "drafts/prediction": "test_prediction",
+    "drafts/reliability": "test_reliability",
+    "drafts/replay": "test_replay",
+    "planning/best_plan": "test_cost_model test_plan_choice",
+    "planning/cost_model": "test_cost_model",
+    "planning/fits": "test_fits",
+    "planning/outlook": "coordinator/test_placement",
+    "planning/patience": "test_patience",
+    "planning/plan": "test_plan_choice test_cost_model verifier_service/test_session_planner",
+    "planning/plan_chooser": "verifier_service/test_session_planner coordinator/test_fleet_orders",
+    "planning/trial": "test_patience test_trial",
+    "protocol/generation": f"test_sessions {_WIRE}",
+    "protocol/messages": f"test_sessions test_draft_pool {_WIRE}",
+    "protocol/prefix": "coordinator/test_routing",
+    "protocol/proposal": f"test_rejection_bugs {_WIRE}",
+    "protocol/session_request": "test_sessions",
+    "protocol/status": _WIRE,
+    "sampling/alignment": "test_alignment",
+    "sampling/noise": "test_race",
+    "sampling/params": "test_sampling",
+    "sampling/race": "test_race",
+    "sampling/sampler": "test_sampler",
+    "sampling/warpers": "test_warpers",
+    "sessions/drafter_session": _SESSIONS,
+    "sessions/instructions": _SESSIONS,
+    "sessions/statistics": "test_draft_sources test_sessions",
+    "sessions/target_session": _SESSIONS,
+    "text/byte_vocab": "test_byte_vocab",
+    "text/digest": "test_draft_pool",
+    "text/retokenize": "test_retokenize",
+    "text/text_stream": "test_text_stream",
+    "text/vocab_table": "test_alignment verifier_service/test_vocabulary_on_the_wire",
+    "verification/draft_verifier": "test_acceptance test_sessions",
+    "verification/rejection": "test_acceptance test_rejection",
+    "verification/rules": "test_acceptance test_rejection_trees",
+    "verification/step": "test_acceptance",
+    "verification/string_rejection": "test_string_rejection test_rejection_trees",
+}
+
+#: Of Cosmic Ray's operators: arithmetic and conditions become their opposites, bounds move by one, numbers by one
+#: either way, loops do nothing. Its other replacements of the same operators say hardly more.
+_BINARY = "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Mul Mod_Mul Pow_Mul RShift_LShift LShift_RShift"
+_BITS = "BitXor_BitAnd BitAnd_BitOr"
+_COMPARISON = "Lt_LtE Lt_GtE LtE_Lt LtE_Gt Gt_GtE Gt_LtE GtE_Gt GtE_Lt Eq_NotEq NotEq_Eq Is_IsNot IsNot_Is"
+_WORDS = "TrueWithFalse FalseWithTrue AndWithOr OrWithAnd BreakWithContinue ContinueWithBreak"
+OPERATORS = (
+    *(f"core/ReplaceBinaryOperator_{pair}" for pair in f"{_BINARY} {_BITS}".split()),
+    *(f"core/ReplaceComparisonOperator_{pair}" for pair in _COMPARISON.split()),
+    *(f"core/Replace{pair}" for pair in _WORDS.split()),
+    *(f"core/ReplaceUnaryOperator_{pair}" for pair in ("Delete_Not", "Delete_USub", "Delete_Invert")),
+    *("core/AddNot", "core/NumberReplacer", "core/ZeroIterationForLoop"),
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``path``: from the root of the repository. ``source``: of the whole module, changed in ``line``."""
+
+    path: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}\n    {self.before}\n    {self.after}"
+
+
+def _program(source: str) -> str | None:
+    """What the source does, without annotations, which do nothing here; None if it is no Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+        elif isinstance(node, ast.FunctionDef):
+            node.returns = None
+    return ast.dump(tree)
+
+
+def places_of(path: Path) -> list[tuple[Path, str, int]]:
+    """Where a module can be changed: module, operator, and which of the operator's places."""
+    nodes = list(ast_nodes(get_ast(path.read_text("utf-8"))))
+    found = []
+    for name in OPERATORS:
+        operator = get_operator(name)()
+        count = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+        found += [(path, name, number) for number in range(count)]
+    return found
+
+
+def mutant_at(path: Path, name: str, number: int) -> Mutant | None:
+    """None if the change makes no program, or none that does anything else."""
+    source = path.read_text("utf-8")
+    changed = mutate_code(source, get_operator(name)(), number)
+    if changed is None or _program(changed) in (None, _program(source)):
+        return None
+    pairs = zip(source.splitlines(), changed.splitlines(), strict=False)
+    line, (old, new) = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
+    return Mutant(str(path.relative_to(ROOT)), line, old.strip(), new.strip(), changed)
+
+
+def modules() -> list[Path]:
+    """Those of the core that hold code."""
+    return sorted(path for path in (ROOT / CORE).rglob("*.py") if path.name != "__init__.py")
+
+
+def tests_of(path: str) -> list[str]:
+    """The test files of a module of the core, from the root of the repository."""
+    names = TESTS[path.removeprefix(f"{CORE}/").removesuffix(".py")].split()
+    return [f"tests/{name if '/' in name else f'speculation/{name}'}.py" for name in names]
+
+
+class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder):
+    """Imports the mutant where its module is asked for."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._source = mutant.source
+        super().__init__(mutant.path.removesuffix(".py").replace("/", "."), str(ROOT / mutant.path))
+
+    def find_spec(
+        self, fullname: str, path: Any = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return (
+            importlib.util.spec_from_file_location(fullname, self.path, loader=self) if fullname == self.name else None
+        )
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self._source, self.path, "exec")
+
+
+class _FirstExample:
+    """Keeps hypothesis from looking for the smallest example of a failure."""
+
+    def pytest_sessionstart(self) -> None:
+        settings.register_profile("mutants", settings.default, phases=(Phase.explicit, Phase.generate))
+        settings.load_profile("mutants")
+
+
+#: Exit code of a run with a failed test, and of all that is noticed otherwise.
+_PASSED, _MEMORY = 0, 6 << 30
+
+
+def _run(tests: list[str], mutant: Mutant | None) -> None:
+    """In a process of its own."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    if mutant is not None:
+        sys.meta_path.insert(0, _Mutated(mutant))
+    arguments = ["-x", "-p", "no:cacheprovider", "-m", "not process and not models and not slow", *tests]
+    arguments += ["-W", "ignore:Module already imported"]  # by _warm_up
+    os._exit(int(pytest.main(arguments, plugins=[_FirstExample()])))
+
+
+def is_noticed(tests: list[str], mutant: Mutant | None, *, timeout: float) -> bool:
+    """Whether a test fails, or is not over in ``timeout`` seconds."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(tests, mutant))
+    process.start()
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode != _PASSED
+
+
+def _warm_up() -> None:
+    """Import what is not ours once, for all forked processes."""
+    import tests.conftest  # noqa: F401
+
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS and name != __name__]:
+        del sys.modules[name]
+
+
+def choose(paths: Iterable[Path], sample: int, seed: int) -> list[Mutant]:
+    """All mutants of these modules, or so many of them at random, in the order of their lines."""
+    places = [place for path in paths for place in places_of(path)]
+    random.Random(seed).shuffle(places)
+    mutants = filter(None, (mutant_at(*place) for place in places))
+    chosen = itertools.islice(mutants, sample or None)
+    return sorted(chosen, key=lambda mutant: (mutant.path, mutant.line, mutant.source))
+
+
+def run_all(mutants: list[Mutant], say: Callable[[str], None]) -> tuple[Counter[str], list[Mutant]]:
+    """How many of each module were noticed, and those that were not."""
+    noticed: Counter[str] = Counter()
+    survivors: list[Mutant] = []
+    limits: dict[str, float] = {}
+    for mutant in mutants:
+        tests = tests_of(mutant.path)
+        if mutant.path not in limits:
+            began = time.monotonic()
+            if is_noticed(tests, None, timeout=600):
+                raise typer.BadParameter(f"the tests of {mutant.path} fail without any change")
+            limits[mutant.path] = 15 + 4 * (time.monotonic() - began)
+        if is_noticed(tests, mutant, timeout=limits[mutant.path]):
+            noticed[mutant.path] += 1
+        else:
+            survivors.append(mutant)
+            say(f"survived {mutant}")
+    return noticed, survivors
+
+
+def main(
+    module: Annotated[list[str] | None, typer.Option(help="Only this file or folder; may be repeated")] = None,
+    sample: Annotated[int, typer.Option(help="So many of the mutants, at random; 0: all")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sample")] = 1,
+) -> None:
+    """Print the survivors as they are found, and the figures of each module; exit code 1 if any survived."""
+    os.chdir(ROOT)
+    asked = [ROOT / name for name in module or [CORE]]
+    paths = [path for path in modules() if any(path.is_relative_to(part) for part in asked)]
+    if not paths:
+        raise typer.BadParameter(f"no module of {CORE}/ is under {', '.join(module or [])}")
+    mutants = choose(paths, sample, seed)
+    _warm_up()
+    noticed, survivors = run_all(mutants, lambda line: print(line, flush=True))
+    for path, count in sorted(Counter(mutant.path for mutant in mutants).items()):
+        print(f"{noticed[path]:4} of {count:4} killed  {path}")
+    print(f"{noticed.total():4} of {len(mutants):4} killed: {noticed.total() / len(mutants):.1%}")
+    raise typer.Exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    typer.run(main)
