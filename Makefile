@@ -42,6 +42,10 @@ test: venv ## Run the tests (ARGS='-m "not models"' to choose)
 check: lint ## Style, types, and the tests that need no model, no Ray and no process of their own (minutes)
 	$(BIN)/python -m pytest -m "not models and not ray and not process and not netns and not slow" $(ARGS)
 
+.PHONY: mutants
+mutants: venv ## Change the core line by line and see whether its tests notice (hours; ARGS='--sample 150 --seed 1')
+	$(BIN)/python -m benchmarks.mutants $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -11,7 +11,6 @@ that fails. One that hangs, or eats up its memory, is noticed.
 from __future__ import annotations
 
 import ast
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import itertools
@@ -37,8 +36,8 @@ from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = "speculation"
-OURS = ("benchmarks", "coordinator", "dragoman", "drafter_service", "engine", "language_models", CORE, "tests")
-OURS += ("transport", "verifier_service")
+SERVICES = ("coordinator", "dragoman", "drafter_service", "engine", "language_models", "transport", "verifier_service")
+OURS = (CORE, "benchmarks", "tests", *SERVICES)
 
 _SESSIONS = "test_sessions test_awaited_drafts test_replay test_draft_sources test_rejection_trees test_bad_channel"
 _POOL = "test_draft_pool test_candidates test_draft_sources test_rejection_trees"
@@ -126,7 +125,7 @@ class Mutant:
 
 
 def _program(source: str) -> str | None:
-    """What the source does, without annotations, which do nothing here; None if it is no Python."""
+    """What the source does, without annotations and ways to pass an argument; None if it is no Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -136,6 +135,8 @@ def _program(source: str) -> str | None:
             node.annotation = ast.Constant(None)
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
+        elif isinstance(node, ast.arguments):  # a lone * is no product
+            node.args, node.posonlyargs, node.kwonlyargs = node.posonlyargs + node.args + node.kwonlyargs, [], []
     return ast.dump(tree)
 
 
@@ -172,7 +173,7 @@ def tests_of(path: str) -> list[str]:
     return [f"tests/{name if '/' in name else f'speculation/{name}'}.py" for name in names]
 
 
-class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder):
+class _Mutated(importlib.machinery.SourceFileLoader):
     """Imports the mutant where its module is asked for."""
 
     def __init__(self, mutant: Mutant) -> None:
@@ -208,10 +209,11 @@ def _run(tests: list[str], mutant: Mutant | None) -> None:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    _forget_ours()
     if mutant is not None:
         sys.meta_path.insert(0, _Mutated(mutant))
     arguments = ["-x", "-p", "no:cacheprovider", "-m", "not process and not models and not slow", *tests]
-    arguments += ["-W", "ignore:Module already imported"]  # by _warm_up
+    arguments += ["-W", "ignore:Module already imported"]  # hypothesis and others, by the parent
     os._exit(int(pytest.main(arguments, plugins=[_FirstExample()])))
 
 
@@ -226,11 +228,9 @@ def is_noticed(tests: list[str], mutant: Mutant | None, *, timeout: float) -> bo
     return process.exitcode != _PASSED
 
 
-def _warm_up() -> None:
-    """Import what is not ours once, for all forked processes."""
-    import tests.conftest  # noqa: F401
-
-    for name in [name for name in sys.modules if name.partition(".")[0] in OURS and name != __name__]:
+def _forget_ours() -> None:
+    """Have our modules imported anew; the others are imported once, for all forked processes."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
 
 
@@ -275,7 +275,8 @@ def main(
     if not paths:
         raise typer.BadParameter(f"no module of {CORE}/ is under {', '.join(module or [])}")
     mutants = choose(paths, sample, seed)
-    _warm_up()
+    import tests.conftest  # noqa: F401
+
     noticed, survivors = run_all(mutants, lambda line: print(line, flush=True))
     for path, count in sorted(Counter(mutant.path for mutant in mutants).items()):
         print(f"{noticed[path]:4} of {count:4} killed  {path}")
