@@ -137,6 +137,7 @@ def _program(source: str) -> str | None:
             node.returns = None
         elif isinstance(node, ast.arguments):  # a lone * is no product
             node.args, node.posonlyargs, node.kwonlyargs = node.posonlyargs + node.args + node.kwonlyargs, [], []
+            node.defaults, node.kw_defaults = node.defaults + [given for given in node.kw_defaults if given], []
     return ast.dump(tree)
 
 
@@ -195,7 +196,8 @@ class _FirstExample:
     """Keeps hypothesis from looking for the smallest example of a failure."""
 
     def pytest_sessionstart(self) -> None:
-        settings.register_profile("mutants", settings.default, phases=(Phase.explicit, Phase.generate))
+        phases = Phase.explicit, Phase.generate
+        settings.register_profile("mutants", settings.default, phases=phases, report_multiple_bugs=False)
         settings.load_profile("mutants")
 
 
@@ -212,7 +214,7 @@ def _run(tests: list[str], mutant: Mutant | None) -> None:
     _forget_ours()
     if mutant is not None:
         sys.meta_path.insert(0, _Mutated(mutant))
-    arguments = ["-x", "-p", "no:cacheprovider", "-m", "not process and not models and not slow", *tests]
+    arguments = ["-x", "--tb=no", "-p", "no:cacheprovider", "-m", "not process and not models and not slow", *tests]
     arguments += ["-W", "ignore:Module already imported"]  # hypothesis and others, by the parent
     os._exit(int(pytest.main(arguments, plugins=[_FirstExample()])))
 
