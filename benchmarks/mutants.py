@@ -39,8 +39,9 @@ CORE = "speculation"
 SERVICES = ("coordinator", "dragoman", "drafter_service", "engine", "language_models", "transport", "verifier_service")
 OURS = (CORE, "benchmarks", "tests", *SERVICES)
 
-_SESSIONS = "test_sessions test_awaited_drafts test_replay test_draft_sources test_rejection_trees test_bad_channel"
-_POOL = "test_draft_pool test_candidates test_draft_sources test_rejection_trees"
+_DRAFTER = "test_sessions test_awaited_drafts test_bad_channel"
+_TARGET = "test_sessions test_replay test_draft_sources test_awaited_drafts test_bad_channel"
+_POOL = "test_draft_pool test_candidates test_draft_sources"
 _WIRE = "transport/test_wire_input transport/test_recorded_exchange"
 #: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
 TESTS = {
@@ -53,7 +54,7 @@ TESTS = {
     "drafts/draft_node": _POOL,
     "drafts/draft_path": _POOL,
     "drafts/draft_pool": _POOL,
-    "drafts/drafter_tree": _SESSIONS,
+    "drafts/drafter_tree": _DRAFTER,
     "drafts/drawn_candidates": "test_draft_sources test_rejection_trees test_rejection_bugs",
     "drafts/lookup": "test_lookup",
     "drafts/prediction": "test_prediction",
@@ -79,10 +80,10 @@ TESTS = {
     "sampling/race": "test_race",
     "sampling/sampler": "test_sampler",
     "sampling/warpers": "test_warpers",
-    "sessions/drafter_session": _SESSIONS,
-    "sessions/instructions": _SESSIONS,
+    "sessions/drafter_session": _DRAFTER,
+    "sessions/instructions": "test_sessions",
     "sessions/statistics": "test_draft_sources test_sessions",
-    "sessions/target_session": _SESSIONS,
+    "sessions/target_session": _TARGET,
     "text/byte_vocab": "test_byte_vocab",
     "text/digest": "test_draft_pool",
     "text/retokenize": "test_retokenize",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speculation.errors import ModelError
+from speculation.sampling.noise import place_uniform
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.sampler import TokenSampler
@@ -116,20 +117,84 @@ def test_draws_follow_the_warped_distribution():
     assert g_test([outcomes.count(v) for v in range(8)], (p / p.sum()).tolist()) > ALPHA
 
 
-def test_penalties_count_what_they_should():
+@pytest.mark.parametrize("repetition", [0.5, 1.5, 2.0])
+def test_penalties_count_what_they_should(repetition):
     """Repetition sees prompt and generated ids, the others only what was generated; truncation takes it back."""
-    params = SamplingParams(1.0, repetition_penalty=1.5, presence_penalty=0.5, frequency_penalty=0.25)
+    params = SamplingParams(1.0, repetition_penalty=repetition, presence_penalty=0.5, frequency_penalty=0.25)
     row = logits(2)
     drawing = sampler(params, prompt_ids=[1, 1, 2])
     before = drawing.log_probs(row)
-    for token in (0, 0, 5):
-        drawing.advance(token)
     clean = row.clone()
     clean[PADDING] = -torch.inf
+    assert torch.equal(before, warp(clean, params, prompt_ids=torch.tensor([1, 2])))
+    for token in (0, 0, 5):
+        drawing.advance(token)
     expected = warp(clean, params, prompt_ids=torch.tensor([1, 2]), generated={0: 2, 5: 1})
     assert torch.equal(drawing.log_probs(row), expected)
     drawing.truncate(0)
     assert torch.equal(drawing.log_probs(row), before)
+
+
+def test_the_race_is_the_same_where_every_token_is_possible():
+    vocab = ByteVocab((b"a", b"b", b"ab", b"c", b"d"))
+    noise = RaceNoise(vocab)
+    drawing = TokenSampler(SamplingParams(1.0, seed=5), vocab, noise)
+    row = torch.tensor([0.5, 0.0, 1.0, -1.0, 0.25])
+    log_p = drawing.log_probs(row)
+    assert log_p.isfinite().all()
+    drawn = [drawing.draw(row, zero_width=place) for place in range(40)]
+    assert drawn == [int((log_p + noise.gumbel(5, 0, place)).argmax()) for place in range(40)]
+    assert len(set(drawn)) == 5
+
+
+@pytest.mark.parametrize("params", PARAMS)
+@pytest.mark.parametrize("zero_width", [None, 3])
+def test_the_further_choices_are_what_would_be_drawn_without_those_before(params, zero_width):
+    drawing = sampler(params)
+    row = logits(3)
+    possible = drawing.log_probs(row).isfinite().sum() if not params.greedy else 7  # all but the padding
+    ranked = drawing.draw_ranked(row, 20, zero_width=zero_width)
+    assert len(ranked) == possible
+    without = row.clone()
+    if not (params.top_k or params.top_p < 1):
+        for token in ranked:
+            assert drawing.draw(without, zero_width=zero_width) == token
+            without[token] = -torch.inf
+    for count in range(1, 8):
+        assert drawing.draw_ranked(row, count, zero_width=zero_width) == ranked[:count]
+
+
+def test_the_further_choices_of_a_race_are_ranked_by_it():
+    drawing = sampler(SamplingParams(1.0, top_k=4, seed=9))
+    row = logits(4)
+    for place in range(20):
+        race = drawing.log_probs(row) + NOISE.gumbel(9, 0, place)
+        order = race.argsort(descending=True)[:4].tolist()
+        assert drawing.draw_ranked(row, 20, zero_width=place) == order
+
+
+def test_decisions_and_draws_by_weight_are_of_the_place():
+    """Kept for one place and stream; over many places they come as often as they should."""
+    drawing = sampler(SamplingParams(1.0, seed=8))
+    weights = torch.tensor([0.0, 3.0, 0.0, 1.0, 0.0, 4.0, 0.0, 0.0])
+    draws = 1500
+    happened, drawn = 0, []
+    for _ in range(draws):
+        assert drawing.happens(0.3, "x") == (place_uniform(8, drawing.offset, drawing.zero_width, "x") < 0.3)
+        happened += drawing.happens(0.3, "x")
+        drawn.append(drawing.draw_from(weights, "y"))
+        race = weights.log() + NOISE.gumbel(8, drawing.offset, drawing.zero_width, stream="y")
+        assert drawn[-1] == int(race.argmax())
+        drawing.advance(0)
+    assert g_test([draws - happened, happened], [0.7, 0.3]) > ALPHA
+    assert g_test([drawn.count(token) for token in (1, 3, 5)], [3 / 8, 1 / 8, 4 / 8]) > ALPHA
+
+
+def test_probabilities_add_up_to_one():
+    drawing = sampler(PARAMS[2])
+    p = drawing.probabilities(logits(5))
+    assert p.dtype == torch.float64 and float(p.sum()) == pytest.approx(1.0, abs=1e-15)
+    assert p.tolist() == pytest.approx(drawing.log_probs(logits(5)).exp().tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("params", PARAMS)
