@@ -39,16 +39,16 @@ CORE = "speculation"
 SERVICES = ("coordinator", "dragoman", "drafter_service", "engine", "language_models", "transport", "verifier_service")
 OURS = (CORE, "benchmarks", "tests", *SERVICES)
 
-_DRAFTER = "test_sessions test_awaited_drafts test_bad_channel"
-_TARGET = "test_sessions test_replay test_draft_sources test_awaited_drafts test_bad_channel"
-_POOL = "test_draft_pool test_candidates test_draft_sources"
-_WIRE = "transport/test_wire_input transport/test_recorded_exchange"
+_DRAFTER = "test_drafter_session test_sessions test_awaited_drafts test_bad_channel"
+_TARGET = "test_target_session test_sessions test_replay test_draft_sources test_awaited_drafts test_bad_channel"
+_POOL = "test_draft_order test_draft_pool test_candidates test_draft_sources"
+_WIRE = "test_values transport/test_wire_input transport/test_recorded_exchange"
 #: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
 TESTS = {
     "errors": "dragoman/test_wording test_sampling transport/test_wire_input",
     "frozen_map": "test_sampling",
     "plural": "dragoman/test_wording",
-    "source": "test_draft_sources",
+    "source": "test_values test_draft_sources",
     "drafts/candidates": "test_candidates test_draft_sources",
     "drafts/draft_branches": _POOL,
     "drafts/draft_node": _POOL,
@@ -64,15 +64,15 @@ TESTS = {
     "planning/cost_model": "test_cost_model",
     "planning/fits": "test_fits",
     "planning/outlook": "coordinator/test_placement",
-    "planning/patience": "test_patience",
+    "planning/patience": "test_patience test_trial_phases",
     "planning/plan": "test_plan_choice test_cost_model verifier_service/test_session_planner",
     "planning/plan_chooser": "verifier_service/test_session_planner coordinator/test_fleet_orders",
-    "planning/trial": "test_patience test_trial",
-    "protocol/generation": f"test_sessions {_WIRE}",
-    "protocol/messages": f"test_sessions test_draft_pool {_WIRE}",
+    "planning/trial": "test_trial_phases test_patience test_trial",
+    "protocol/generation": _WIRE,
+    "protocol/messages": f"{_WIRE} test_sessions test_draft_pool",
     "protocol/prefix": "coordinator/test_routing",
-    "protocol/proposal": f"test_rejection_bugs {_WIRE}",
-    "protocol/session_request": "test_sessions",
+    "protocol/proposal": f"{_WIRE} test_rejection_bugs",
+    "protocol/session_request": "test_values test_sessions",
     "protocol/status": _WIRE,
     "sampling/alignment": "test_alignment",
     "sampling/noise": "test_race",
@@ -126,7 +126,7 @@ class Mutant:
 
 
 def _program(source: str) -> str | None:
-    """What the source does, without annotations and ways to pass an argument; None if it is no Python."""
+    """What the source does, without annotations, ways to pass an argument and slots; None if it is no Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -136,6 +136,8 @@ def _program(source: str) -> str | None:
             node.annotation = ast.Constant(None)
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
+        elif isinstance(node, ast.Call):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "slots"]
         elif isinstance(node, ast.arguments):  # a lone * is no product
             node.args, node.posonlyargs, node.kwonlyargs = node.posonlyargs + node.args + node.kwonlyargs, [], []
             node.defaults, node.kw_defaults = node.defaults + [given for given in node.kw_defaults if given], []
@@ -171,8 +173,8 @@ def modules() -> list[Path]:
 
 def tests_of(path: str) -> list[str]:
     """The test files of a module of the core, from the root of the repository."""
-    names = TESTS[path.removeprefix(f"{CORE}/").removesuffix(".py")].split()
-    return [f"tests/{name if '/' in name else f'speculation/{name}'}.py" for name in names]
+    names = [*TESTS[path.removeprefix(f"{CORE}/").removesuffix(".py")].split(), "test_values"]
+    return [f"tests/{name if '/' in name else f'speculation/{name}'}.py" for name in dict.fromkeys(names)]
 
 
 class _Mutated(importlib.machinery.SourceFileLoader):
