@@ -11,6 +11,7 @@ that fails. One that hangs, or eats up its memory, is noticed.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.machinery
 import importlib.util
 import itertools
@@ -126,7 +127,8 @@ class Mutant:
 
 
 def _program(source: str) -> str | None:
-    """What the source does, without annotations, ways to pass an argument and slots; None if it is no Python."""
+    """What the source does, None if it is no Python: without annotations, ways to pass an argument, slots, and the
+    ``strict`` of a zip, which no right program needs."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -137,7 +139,7 @@ def _program(source: str) -> str | None:
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
         elif isinstance(node, ast.Call):
-            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "slots"]
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("slots", "strict")]
         elif isinstance(node, ast.arguments):  # a lone * is no product
             node.args, node.posonlyargs, node.kwonlyargs = node.posonlyargs + node.args + node.kwonlyargs, [], []
             node.defaults, node.kw_defaults = node.defaults + [given for given in node.kw_defaults if given], []
@@ -217,8 +219,8 @@ def _run(tests: list[str], mutant: Mutant | None) -> None:
     _forget_ours()
     if mutant is not None:
         sys.meta_path.insert(0, _Mutated(mutant))
-    arguments = ["-x", "--tb=no", "-p", "no:cacheprovider", "-m", "not process and not models and not slow", *tests]
-    arguments += ["-W", "ignore:Module already imported"]  # hypothesis and others, by the parent
+    quick = ["--assert=plain", "--tb=no", "-p", "no:cacheprovider", "-p", "no:anyio"]
+    arguments = ["-x", *quick, "-m", "not process and not models and not slow", *tests]
     os._exit(int(pytest.main(arguments, plugins=[_FirstExample()])))
 
 
@@ -282,6 +284,7 @@ def main(
     mutants = choose(paths, sample, seed)
     import tests.conftest  # noqa: F401
 
+    gc.freeze()  # what is shared with the forked processes is no garbage of theirs
     noticed, survivors = run_all(mutants, lambda line: print(line, flush=True))
     for path, count in sorted(Counter(mutant.path for mutant in mutants).items()):
         print(f"{noticed[path]:4} of {count:4} killed  {path}")
