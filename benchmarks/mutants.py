@@ -63,7 +63,7 @@ TESTS = {
     "drafts/replay": "test_replay",
     "planning/best_plan": "test_cost_model test_plan_choice",
     "planning/cost_model": "test_cost_model",
-    "planning/fits": "test_fits",
+    "planning/fits": "test_fits_by_figures test_fits",
     "planning/outlook": "coordinator/test_placement",
     "planning/patience": "test_patience test_trial_phases",
     "planning/plan": "test_plan_choice test_cost_model verifier_service/test_session_planner",

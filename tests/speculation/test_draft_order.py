@@ -130,6 +130,15 @@ def test_the_end_comes_in_the_order_of_all_guesses():
     assert paths(early)[0].end_author is DRAFTER
 
 
+def test_the_end_is_none_of_a_branch_that_stops_for_a_limit_or_a_drawn_token():
+    drafts = pool(after(b"", b"abc"), after(b"ab", b"", BOB, ends=True))
+    assert not paths(drafts, 2)[0].ends, "text precedes the end there"
+    drafts = DraftPool()
+    drafts.add_span(*span_of(b"", b"ab", b""))
+    drafts.add_span(after(b"ab", b"", BOB, ends=True))
+    assert drafts.root.children[ord("a")].children[ord("b")].ends and not paths(drafts)[0].ends
+
+
 def test_an_end_may_be_guessed_at_once():
     drafts = DraftPool()
     assert not drafts.has_draft and not drafts.has_sent
@@ -148,6 +157,7 @@ def test_what_is_looked_up_is_text_but_was_not_sent():
     assert drafts.has_sent
     drafts.clear()
     assert not drafts.has_draft and drafts.size == 0 and texts(drafts) == [b""]
+    assert pool(after(b"", b"a", LOOKUP)).has_draft
 
 
 def test_what_drafters_sent_ends_behind_their_last_byte():
@@ -177,7 +187,7 @@ def span_of(
 
 def test_drawn_tokens_stand_where_they_begin_and_end_a_branch():
     drafts = DraftPool()
-    assert drafts.add_span(*span_of(b"", b"ab", b"c", text=b"de")) is SpanFate.USED
+    assert drafts.add_span(*span_of(b"", b"ab", b"c", text=b"de", confidence=0.5)) is SpanFate.USED
     root = drafts.root
     assert root.proposal == (drawn(), b"ab", ANN)
     second = drafts.after_drawn(root)
@@ -186,8 +196,9 @@ def test_drawn_tokens_stand_where_they_begin_and_end_a_branch():
     assert third is not None and third.proposal is None and drafts.after_drawn(third) is None
     [path] = paths(drafts)
     assert (path.text, path.drawn_at, path.ends) == (b"ab", second, False), "none across a drawn token"
+    assert path.chances == (1.0, 1.0), "what was drawn has its own distribution"
     [path] = paths(drafts, after=second)
-    assert (path.text, path.drawn_at) == (b"cde", None)
+    assert (path.text, path.drawn_at, path.chances) == (b"cde", None, (1.0, 1.0, 1.0))
     assert [drafts.has_drawn(count) for count in range(4)] == [True] * 4, "text follows the second"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,7 +116,20 @@ def test_the_end_is_a_branch_of_its_own():
     assert best(trie, 99).text == b"c", "the target went on without adding bytes: it was not the end"
 
 
+def test_a_digest_is_the_polynomial_that_every_peer_computes():
+    """Known answers: the protocol's."""
+    modulus, multiplier = 2**61 - 1, 0x1D2B7C4E90A36F15 % (2**61 - 1)
+    assert EMPTY_DIGEST == 1 and digest(b"") == 1
+    assert digest(b"a") == multiplier + 98 and digest(b"a\0") == ((multiplier + 98) * multiplier + 1) % modulus
+    text = DigestedText(b"a\0")
+    assert [text.digest_at(n) for n in range(3)] == [1, digest(b"a"), digest(b"a\0")]
+    for offset in (-1, 3):
+        with pytest.raises(IndexError):
+            text.digest_at(offset)
+
+
 def test_capacity_bounds_what_drafters_can_store():
+    assert DraftPool().capacity == 4096
     trie = DraftPool(capacity=10)
     assert trie.add_span(after(b"", b"x" * 8)) is SpanFate.USED
     assert trie.add_span(after(b"", b"y" * 8)) is SpanFate.FULL

@@ -82,8 +82,8 @@ def test_the_word_of_each_source_is_told_apart():
     assert pool.guesses(BOB) == pytest.approx({b"abx": 0.5, b"y": 0.25})
     assert pool.guesses(LOOKUP) == {}
     for number in range(20):
-        pool.add_span(after(b"", bytes((number,)), LOOKUP, confidence=number / 20))
-    assert list(pool.guesses(LOOKUP)) == [bytes((number,)) for number in range(19, 11, -1)], "the eight likeliest"
+        pool.add_span(after(b"", bytes((number,)), LOOKUP, confidence=(20 - number) / 20))
+    assert list(pool.guesses(LOOKUP)) == [bytes((number,)) for number in range(8)], "the eight likeliest"
 
 
 def test_counts_are_apart_and_add_up():

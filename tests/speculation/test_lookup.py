@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speculation.drafts.lookup import OwnLookup, longest_suffix_match, match_confidence
+from speculation.drafts.lookup import OwnLookup, longest_suffix_match, match_confidence, word_at
 from speculation.drafts.reliability import Reliability
 from speculation.protocol.messages import SpeculationPlan
 from speculation.text.digest import DigestedText
@@ -39,6 +39,38 @@ def test_longer_matches_are_worth_more():
     worth = [match_confidence(length) for length in range(4, 129)]
     assert worth == sorted(worth) and 0 < worth[0] < 0.5 < worth[-1] < 1
     assert longest_suffix_match(b"abcdef abcdef") == (6, 6)
+
+
+def test_matches_have_four_to_a_hundred_and_twenty_eight_bytes():
+    long = bytes(range(200))
+    assert longest_suffix_match(b"abcd-abcd") == (4, 4) and longest_suffix_match(b"abc-abc") == (0, 0)
+    assert longest_suffix_match(long + b"-" + long) == (200, 128)
+    for length in (5, 6, 7, 8, 127, 128):
+        assert longest_suffix_match(long + b"-" + long[200 - length :]) == (200, length)
+    assert longest_suffix_match(b"aaaaaa") == (5, 5), "the earlier one may overlap"
+    assert longest_suffix_match(b"abcdXabcdYabcd") == (9, 4), "the latest of the earlier ones"
+    assert longest_suffix_match(b"") == longest_suffix_match(b"abcd") == (0, 0)
+
+
+def test_words_follow_one_another_each_surer_than_the_one_before():
+    lookup = OwnLookup(b"abcd one two, three")
+    spans = list(lookup.spans(DigestedText(b" abcd")))
+    assert [span.text for span in spans] == [b" one", b" two", b",", b" three", b" abcd"]
+    assert [span.confidence for span in spans] == [n / (n + 10) for n in (4, 8, 12, 13, 19)]
+    assert word_at(b"x", 1) == b"" and word_at(b"  \n  x", 0) == b"  \n  x"
+    many = list(OwnLookup(b"abcd" + b" w" * 30).spans(DigestedText(b"abcd")))
+    assert len(many) == 12, "no more than so many words"
+
+
+def test_the_first_word_is_worth_what_lookups_were_worth():
+    lookup = OwnLookup(b"abcd one")
+    for _ in range(3):
+        lookup.reliability.guess(0, [(b"x", 1.0)])
+        lookup.reliability.settle(0, b"y")
+    trust = lookup.reliability.factor
+    assert trust < 0.6
+    confidences = [span.confidence for span in lookup.spans(DigestedText(b" abcd"))]
+    assert confidences == pytest.approx([4 / 14 * trust, 8 / 18])
 
 
 def test_a_source_that_is_never_right_is_soon_believed_no_more_and_again_when_it_is():

@@ -46,3 +46,28 @@ def test_what_is_ahead_is_a_part_of_it_that_follows_the_texts_end(old: bytes, st
         assert len(ahead) <= limit
         if ahead:
             assert text[-ANCHOR:] + ahead in old or (text + ahead) == old[: len(text + ahead)]
+
+
+def test_it_is_found_again_at_its_very_beginning_and_first_behind_where_it_was_left():
+    head, tail = b"0123456789ab", b"next"
+    prediction = Prediction(head + tail)
+    prediction.advance(b"x")
+    assert prediction.ahead(9) == b""
+    prediction.advance(head[:-1])
+    assert prediction.ahead(9) == b"", "eleven bytes are too few"
+    prediction.advance(head[-1:])
+    assert prediction.ahead(9) == tail
+    twice = Prediction(head + b"first" + b"." * 20 + head + b"second")
+    twice.advance(head + b"first" + b"." * 20)
+    twice.advance(b"other" + head)
+    assert twice.ahead(6) == b"second"
+    twice.advance(b"other" + head)
+    assert twice.ahead(6) == b"second"
+
+
+def test_the_place_is_searched_from_an_anchor_before_where_it_was_left():
+    head = b"0123456789ab"
+    prediction = Prediction(head + b"XY" + head + b"Z")
+    prediction.advance(head)  # left here, at 12
+    prediction.advance(b"q" + head)
+    assert prediction.ahead(2) == b"XY", "its last twelve bytes count as well"
