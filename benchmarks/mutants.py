@@ -46,7 +46,7 @@ _POOL = "test_draft_order test_draft_pool test_candidates test_draft_sources"
 _WIRE = "test_values transport/test_wire_input transport/test_recorded_exchange"
 #: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
 TESTS = {
-    "errors": "dragoman/test_wording test_sampling transport/test_wire_input",
+    "errors": "test_errors dragoman/test_wording test_sampling transport/test_wire_input",
     "frozen_map": "test_sampling",
     "plural": "dragoman/test_wording",
     "source": "test_values test_draft_sources",
@@ -64,10 +64,10 @@ TESTS = {
     "planning/best_plan": "test_cost_model test_plan_choice",
     "planning/cost_model": "test_cost_model",
     "planning/fits": "test_fits_by_figures test_fits",
-    "planning/outlook": "coordinator/test_placement",
+    "planning/outlook": "test_plan_chooser coordinator/test_placement",
     "planning/patience": "test_patience test_trial_phases",
-    "planning/plan": "test_plan_choice test_cost_model verifier_service/test_session_planner",
-    "planning/plan_chooser": "verifier_service/test_session_planner coordinator/test_fleet_orders",
+    "planning/plan": "test_plan_chooser test_plan_choice test_cost_model verifier_service/test_session_planner",
+    "planning/plan_chooser": "test_plan_chooser verifier_service/test_session_planner coordinator/test_fleet_orders",
     "planning/trial": "test_trial_phases test_patience test_trial",
     "protocol/generation": _WIRE,
     "protocol/messages": f"{_WIRE} test_sessions test_draft_pool",

@@ -9,13 +9,15 @@ import pickle
 import pytest
 
 from speculation.errors import InputError
-from speculation.sampling.params import MAX_SEED, SamplingParams
+from speculation.frozen_map import FrozenMap
+from speculation.sampling.params import MAX_SEED, Rule, SamplingParams
 
 BAD = [
     ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf), ("temperature", "1"),
     ("temperature", True), ("top_k", -1), ("top_k", 1.5), ("top_k", True), ("top_p", 0.0), ("top_p", 1.01),
     ("min_p", -0.01), ("min_p", 1.01), ("repetition_penalty", 0.0), ("repetition_penalty", math.inf),
     ("presence_penalty", 2.1), ("frequency_penalty", -2.1), ("seed", -1), ("seed", MAX_SEED + 1), ("seed", 1.0),
+    ("presence_penalty", -2.1), ("frequency_penalty", 2.1), ("top_k", 2**32), ("seed", True), ("min_p", True),
     ("logit_bias", 3),
 ]  # fmt: skip
 
@@ -38,7 +40,19 @@ def test_bad_biases(bias):
 
 def test_limits_are_inclusive():
     SamplingParams(0, 0, 1, 0, 1e-9, -2, 2, {0: -1e300}, 0)
-    SamplingParams(1e300, 10**9, 1e-300, 1, 1e300, 2, -2, {}, MAX_SEED)
+    assert MAX_SEED == 2**64 - 1
+    SamplingParams(1e300, 2**32 - 1, 1e-300, 1, 1e300, 2, -2, {}, MAX_SEED)
+
+
+def test_what_the_rules_are():
+    assert Rule.concrete() == (Rule.RACE, Rule.EXACT, Rule.REJECTION, Rule.STRING_REJECTION)
+    assert [rule.proposes for rule in Rule] == [False, False, True, True, False]
+    assert [rule.resumable for rule in Rule] == [True, True, False, False, False]
+
+
+def test_a_frozen_map_is_its_items():
+    empty, one = FrozenMap[int, int](), FrozenMap({1: 2})
+    assert len(empty) == 0 and dict(one) == {1: 2} and repr(one) == "{1: 2}" and hash(one) == hash(FrozenMap({1: 2}))
 
 
 def test_a_value_is_a_value():
