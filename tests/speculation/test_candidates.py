@@ -87,3 +87,37 @@ def test_a_shared_beginning_is_as_likely_as_the_likelier_of_both():
     drafts = pool((b"", b"is", 0.6), (b"", b"in", 0.3))
     chances = {path.text: path.chances for path in drafts.branches(limit=99)}
     assert chances[b"is"] == pytest.approx((0.6, 0.6)) and chances[b"in"] == pytest.approx((0.6, 0.3))
+
+
+def test_a_step_looks_at_eight_branches():
+    letters = [bytes((97 + number,)) for number in range(10)]
+    drafts = pool(*((b"", letter, 0.5) for letter in letters))
+    assert spelled(BUILDER.build(drafts, [], width=16, threshold=0.0)) == letters[:8]
+
+
+def test_only_what_is_likelier_than_what_was_found_is_looked_at():
+    drafts = pool((b"", b"xy", 0.5), (b"", b"z", 0.5), (b"", b"w", 0.6))
+    assert spelled(BUILDER.build(drafts, [], width=2, threshold=0.0)) == [b"w", b"x"]
+    assert spelled(BUILDER.build(drafts, [], width=3, threshold=0.0)) == [b"w", b"x", b"xy"]
+    assert spelled(BUILDER.build(drafts, [], width=9, threshold=0.55)) == [b"w"]
+    free = CandidateBuilder(TARGET_VOCAB, longest_words(TARGET_VOCAB), may_end=True, free=3)
+    assert spelled(free.build(drafts, [], width=9, threshold=0.9)) == [b"w", b"x", b"xy"]
+
+
+def test_a_draft_of_so_many_tokens_has_sixteen_bytes_for_each():
+    single = CandidateBuilder(TARGET_VOCAB, lambda text: list(text.encode()), may_end=True)
+    [path] = list(pool((b"", b"x" * 50, 1.0)).branches(limit=16))
+    assert len(path.text) == 16
+    assert len(single.build(pool((b"", b"x" * 50, 1.0)), [], width=40, threshold=0.0)) == 40
+
+
+def test_the_end_stands_behind_the_whole_branch_only():
+    drafts = pool((b"", b"xy", 0.5))
+    drafts.add_span(Span(2, extend_digest(EMPTY_DIGEST, b"xy"), b"", ends=True))
+    [end] = TARGET_VOCAB.end_ids
+    tree = BUILDER.build(drafts, [], width=3, threshold=0.0)
+    assert tree.tokens == (ord("x"), ord("y"), end) and tree.parents == (ROOT, 0, 1) and tree.first_choices == (0, 1, 2)
+    assert BUILDER.build(drafts, [], width=2, threshold=0.0).tokens == (ord("x"), ord("y"))
+    alone = DraftPool()
+    alone.add_span(Span(0, EMPTY_DIGEST, b"", ends=True))
+    assert BUILDER.build(alone, [], width=1, threshold=0.9).tokens == (end,)
