@@ -20,6 +20,7 @@ from speculation.protocol.generation import (
     Started,
 )
 from speculation.protocol.messages import ChatMessage, Prompt, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.protocol.prefix import prefix_digest
 from speculation.protocol.proposal import MAX_PAIRS, MAX_WEIGHT, Proposal, propose
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule, SamplingParams
@@ -150,6 +151,24 @@ def test_a_proposal_is_a_distribution_with_its_token_inside():
     ):
         with pytest.raises(InputError, match=wrong):
             Proposal(token, ids, weights)
+
+
+def test_a_wrong_proposal_shows_its_first_eight_numbers():
+    with pytest.raises(InputError) as error:
+        Proposal(1, tuple(range(9)), (0,) * 9)
+    assert error.value.value == (0,) * 8
+    with pytest.raises(InputError) as error:
+        Proposal(1, (5, *range(9)), (1,) * 10)
+    assert error.value.value == (5, *range(7))
+
+
+def test_heads_of_prompts_are_equal_up_to_256_bytes():
+    head = "x" * 255
+    assert prefix_digest(Prompt(head + "a")) != prefix_digest(Prompt(head + "b"))
+    assert prefix_digest(Prompt(head + "ab")) == prefix_digest(Prompt(head + "ac"))
+    assert prefix_digest(Prompt("abc")) == 0xD8BB14D833D59559
+    turns = ChatMessage("user", "a"), ChatMessage("user", "b")
+    assert prefix_digest(Prompt(messages=turns)) == prefix_digest(Prompt("user\0a\0user\0b\0"))
 
 
 def test_what_is_drawn_is_what_the_bits_point_at():

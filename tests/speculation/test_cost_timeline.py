@@ -1,0 +1,99 @@
+"""The cost model's parts by hand: the drafter's timeline, cycles of synchronous steps, how far a plan drafts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+from operator import mul
+
+import pytest
+
+from speculation.planning.best_plan import best_plan, break_even_round_trip, worth_verifying
+from speculation.planning.cost_model import PairCosts, _Drafter, draft_token_time, predict, predict_synchronous
+from speculation.protocol.messages import SpeculationPlan
+
+COSTS = PairCosts(step=0.4, step_per_token=0.01, draft_token=0.05, round_trip=0.04, acceptance=(0.4, 0.6, 0.8))
+
+
+def arrivals(drafter: _Drafter, until: float) -> list[tuple[float, int]]:
+    """When spans arrive, and their last tokens."""
+    found = []
+    while (time := drafter.next_arrival(until)) is not None:
+        found.append((time, drafter.state[-1]))
+    return found
+
+
+def test_a_drafter_ships_full_spans_after_half_a_round_trip():
+    drafter = _Drafter(1.0, 0.5, 2, (9,), 0)
+    assert arrivals(drafter, 7.0) == [(3.0, 2), (5.0, 4), (7.0, 6)]
+    assert drafter.arrived_by(6.9) == 6, "what has arrived stays"
+    assert _Drafter(1.0, 0.5, 2, (9,), 0).arrived_by(6.9) == 4
+    assert arrivals(_Drafter(1.0, 0.0, 1, (9,), 3), 2.0) == [(1.0, 4), (2.0, 5)], "it begins behind what was there"
+
+
+def test_a_drafter_rests_at_its_limit_and_ships_what_it_has():
+    drafter = _Drafter(1.0, 0.0, 2, (3,), 0)
+    assert arrivals(drafter, 99.0) == [(2.0, 2), (3.0, 3)]
+    drafter.verdicts.append((5.0, 2))
+    assert arrivals(drafter, 99.0) == [(7.0, 5)]
+
+
+def test_a_drafter_that_was_overtaken_goes_on_behind_the_text():
+    drafter = _Drafter(1.0, 0.5, 1, (9,), 0)
+    assert arrivals(drafter, 2.0) == [(2.0, 1)]
+    drafter.verdicts.append((1.6, 5))
+    assert arrivals(drafter, 5.0) == [(4.0, 6), (5.0, 7)]
+
+
+def test_how_far_it_drafts_depends_on_what_agreed_before():
+    drafter = _Drafter(1.0, 0.0, 1, (1, 3), 0)
+    assert arrivals(drafter, 99.0) == [(1.0, 1)]
+    drafter.verdicts.append((2.0, 1))
+    assert arrivals(drafter, 99.0) == [(3.0, 2), (4.0, 3), (5.0, 4)]
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_synchronous_steps_by_position(width: int):
+    """Steps of a cycle begin after every width + 1 tokens that agreed; a cycle has E[L] + 1 tokens."""
+    chances = list(accumulate((*COSTS.acceptance, *[0.8] * 400), mul, initial=1.0))
+    steps = sum(chances[:: width + 1])
+    tokens = sum(chances)
+    predicted = predict_synchronous(COSTS, width)
+    assert predicted.tokens_per_step == pytest.approx(tokens / steps, rel=1e-3)
+    duration = COSTS.round_trip + width * 0.06 + COSTS.step
+    assert predicted.tokens_per_second == pytest.approx(tokens / steps / duration, rel=1e-3)
+
+
+def test_a_drafter_rests_behind_the_token_that_falls_below_the_threshold():
+    costs = replace(COSTS, acceptance=(0.5,))
+
+    def speed(threshold: float) -> float:
+        return predict(costs, SpeculationPlan(width=4, lookahead=4, span_tokens=1, stop_threshold=threshold)).speed_up
+
+    assert speed(0.5) == speed(0.3) != speed(0.51) == speed(0.9)
+    assert speed(0.25) == speed(0.2) != speed(0.26) == speed(0.5)
+
+
+def test_alternatives_take_the_drafters_time():
+    costs = replace(COSTS, alternative_cost=(0.2, 0.5), recovery=(0.1, 0.2))
+    plans = [SpeculationPlan(alternatives=n) for n in range(4)]
+    assert [draft_token_time(costs, plan) for plan in plans] == pytest.approx([0.05, 0.06, 0.075, 0.075])
+    assert draft_token_time(replace(costs, alternative_cost=()), plans[2]) == 0.05
+
+
+def test_the_chance_from_which_a_token_is_worth_verifying():
+    assert worth_verifying(0.1, 0.01) == 0.2 and worth_verifying(0.1, 0.01, 1.0) == 0.1
+    assert worth_verifying(0.1, 0.0) == 0.01 and worth_verifying(0.1, 9.0) == 0.6 and worth_verifying(0.0, 0.1) == 0.6
+    assert worth_verifying(0.1, 0.0112, 1.0) == 0.11
+
+
+def test_break_even_is_found_to_the_millisecond():
+    costs = PairCosts(0.025, 0.0004, 0.0031, 0.0, (0.4, 0.6, 0.8), overhead=0.0011)
+    far = break_even_round_trip(costs)
+    assert far is not None and far * 1000 == pytest.approx(round(far * 1000))
+
+    def gain(round_trip: float) -> float:
+        there = replace(costs, round_trip=round_trip)
+        return predict(there, best_plan(there)).speed_up
+
+    assert gain(far) >= 1.02 > gain(far + 0.001)
