@@ -56,6 +56,14 @@ def test_a_common_token_has_one_meaning_of_equal_bytes(pair: TinyPair):
     assert alignment.common == len(set(alignment.target_ids.tolist()) - {-1})
 
 
+def test_an_end_means_nothing_to_a_target_without_one():
+    endless = ByteVocab((b"a", b"b", b"c"))
+    alignment = Alignment(vocabulary("b", None, "zz", end=1), endless)
+    assert alignment.target_ids.tolist() == [1, -1, -1] and alignment.common == 1
+    assert alignment.in_target_ids([(0, 0.5), (1, 0.25), (2, 0.25)]) == {1: 0.5}
+    assert alignment.drafter_id(1) == 0
+
+
 def test_probabilities_of_doubles_add_up():
     alignment = Alignment(DOUBLES.drafter.vocab, DOUBLES.target.vocab)
     q = {token: (token + 1) / 64 for token in range(8)}

@@ -159,6 +159,26 @@ def test_an_end_beside_the_first_choice_is_told():
 DRAWN = Proposal(5, (5, 9), (3, 1))
 
 
+@pytest.mark.parametrize(
+    "rule, answer, told",
+    [
+        (Rule.RACE, word(b"", ends=True), [Span(2, digest(b"ab"), b"", ends=True, rests=True)]),
+        (Rule.RACE, word(b"", stops=True), []),
+        (
+            Rule.REJECTION,
+            word(b"", ends=True, proposal=DRAWN),
+            [Span(2, digest(b"ab"), b"", tokens=1, proposals=(DRAWN,), rests=True)],
+        ),
+    ],
+)
+def test_where_it_said_that_it_rests_only_news_are_told(rule: Rule, answer: DraftToken, told: list[Span]):
+    drafter = session(rule, stop_threshold=0.5)
+    draft(drafter, word(b"a", 0.5, proposal=DRAWN))
+    assert draft(drafter, word(b"b", 0.9, proposal=DRAWN))[0].rests
+    assert drafter.on_verdict(verdict(b"", b"a")) == [Move((ord("a"),))]
+    assert draft(drafter, answer) == told
+
+
 def test_drawn_tokens_travel_alone_with_their_distribution():
     drafter = session(Rule.REJECTION, span_tokens=4, zero_width=2)
     assert draft(drafter, word(b"a", 0.5, proposal=DRAWN)) == [

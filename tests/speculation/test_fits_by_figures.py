@@ -6,7 +6,7 @@ import pytest
 
 from speculation.planning.fits import AcceptanceByPosition, LinearFit, PairTelemetry, Smoothed
 
-POINTS = [(0, 0.40), (4, 0.46), (8, 0.47), (2, 0.40), (16, 0.60), (1, 0.43)]
+POINTS: list[tuple[float, float]] = [(0, 0.40), (4, 0.46), (8, 0.47), (2, 0.40), (16, 0.60), (1, 0.43)]
 
 
 def defined(points: list[tuple[float, float]], share: float) -> tuple[float, float]:
