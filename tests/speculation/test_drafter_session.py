@@ -123,6 +123,14 @@ def test_the_likeliest_leaves_are_continued_first():
     assert [expansion.path for expansion in drafter.next_expansions()] == [(ord("a"),), (ord("b"),)]
 
 
+def test_so_many_leaves_are_continued_at_once():
+    drafter = session(alternatives=1, alternative_threshold=1.0)
+    draft(drafter, word(b"a", 0.6), word(b"b", 0.4))
+    for expansion in drafter.next_expansions():
+        drafter.on_choices(expansion.number, [word(b"c", 0.5), word(b"d", 0.4)])
+    assert [expansion.path for expansion in drafter.next_expansions()] == [tuple(b"ac"), tuple(b"ad")]
+
+
 def test_an_alternative_below_the_threshold_is_no_part_of_the_draft():
     drafter = session(alternatives=2, alternative_threshold=1.0, stop_threshold=0.1)
     spans = draft(drafter, word(b"a", 0.05), word(b"b", 0.1), word(b"c", 0.09))
