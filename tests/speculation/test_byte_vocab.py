@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +128,14 @@ def test_content_hash_is_equal_for_equal_content_only(left, right, padding):
     a, b = ByteVocab(tuple(left)), ByteVocab(tuple(right))
     assert (a.content_hash == b.content_hash) == (trimmed(left) == trimmed(right))
     assert ByteVocab((*left, *[None] * padding)).content_hash == a.content_hash
+
+
+def test_the_content_hash_is_the_one_that_every_peer_computes():
+    """Padding, kind, length and content of each id but trailing padding, then the end ids; all numbers in 4 bytes."""
+    vocab = vocab_of(b"ab", None, None, b"", None, None, special={4: "<e>"}, end_ids=(4,))
+    content = b"t\x02\0\0\0ab" + b"pp" + b"t\0\0\0\0" + b"s\x03\0\0\0<e>" + b"e\x04\0\0\0"
+    assert vocab.content_hash == hashlib.sha256(content).hexdigest()
+    assert vocab.padding_ids == (1, 2, 5) and vocab.size == 6
 
 
 def test_content_hash_sees_names_ends_and_gaps():
