@@ -79,6 +79,7 @@ TESTS = {
     "sampling/noise": "test_race",
     "sampling/params": "test_sampling",
     "sampling/race": "test_race",
+    "sampling/row_draws": "test_row_draws",
     "sampling/sampler": "test_sampler",
     "sampling/warpers": "test_warpers",
     "sessions/drafter_session": _DRAFTER,
@@ -93,7 +94,7 @@ TESTS = {
     "verification/draft_verifier": "test_acceptance test_sessions",
     "verification/rejection": "test_acceptance test_rejection",
     "verification/rules": "test_acceptance test_rejection_trees",
-    "verification/step": "test_acceptance",
+    "verification/step": "test_acceptance verifier_service/test_step_scheduler",
     "verification/string_rejection": "test_string_rejection test_rejection_trees",
 }
 
