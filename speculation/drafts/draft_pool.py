@@ -48,6 +48,8 @@ class DraftPool:
 
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
+        self._pairs = 0
+        self.size = 0
         self._zero_width = 0
         self._arrivals = 0
         self._committed = DigestedText()
