@@ -87,6 +87,12 @@ def test_the_chance_from_which_a_token_is_worth_verifying():
     assert worth_verifying(0.1, 0.0112, 1.0) == 0.11
 
 
+def test_where_no_plan_is_allowed_a_bad_one_is_left():
+    bad = SpeculationPlan(width=16, lookahead=16, patience=1.0)
+    dear = replace(COSTS, step_per_token=0.3)
+    assert predict(dear, bad).speed_up < 0.9 and best_plan(dear, max_width=0, current=bad).width == 0
+
+
 def test_break_even_is_found_to_the_millisecond():
     costs = PairCosts(0.025, 0.0004, 0.0031, 0.0, (0.4, 0.6, 0.8), overhead=0.0011)
     far = break_even_round_trip(costs)

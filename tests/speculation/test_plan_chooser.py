@@ -156,6 +156,8 @@ def test_an_outlook_follows_ratios_and_is_never_below_one():
     assert usual > 1.3
     twice = outlook(step=0.2, step_per_token=0.002, draft_token=0.02, round_trip=0.04)
     assert twice == usual, "only ratios count"
+    slow = outlook(step=10.0, step_per_token=5.0, draft_token=1.0, round_trip=2.0)
+    assert slow == outlook(step_per_token=0.05) < usual
     assert outlook(acceptance=0.9) > usual > outlook(acceptance=0.5)
     assert outlook(draft_token=0.1) < usual and outlook(round_trip=0.2) < usual and outlook(step_per_token=0.05) < usual
     assert outlook(acceptance=2.0) == outlook(acceptance=1.0) and outlook(acceptance=-1.0) == 1.0

@@ -80,6 +80,12 @@ def test_text_that_the_target_cannot_say_has_no_share():
     assert 0 < math.fsum(found.values()) < 1
 
 
+def test_an_end_alone_is_the_end_and_a_special_token_has_no_share():
+    drafter = vocabulary("a", None, None, end=1, special={2: "<pause>"})
+    found = psi(lambda paths: [[(0, 0.25), (1, 0.5), (2, 0.25)]], drafter, FirstToken(LETTERS), depth=1)
+    assert found == {0: 0.25, 3: 0.5}
+
+
 def test_what_would_take_too_long_is_refused_with_a_remedy():
     check_enumeration(8, depth=3)
     check_enumeration(MAX_TEXTS, depth=1)
