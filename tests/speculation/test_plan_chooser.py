@@ -9,7 +9,7 @@ import pytest
 
 from speculation.planning import plan_chooser
 from speculation.planning.best_plan import OFF
-from speculation.planning.cost_model import PairCosts
+from speculation.planning.cost_model import PairCosts, predict
 from speculation.planning.outlook import expected_speed_up
 from speculation.planning.plan import START, PlanLimits, choose_plan, generous_plan
 from speculation.planning.plan_chooser import PROBE, PlanChooser, coarse
@@ -163,3 +163,23 @@ def test_an_outlook_follows_ratios_and_is_never_below_one():
     assert outlook(acceptance=2.0) == outlook(acceptance=1.0) and outlook(acceptance=-1.0) == 1.0
     assert outlook(draft_token=0.0) == outlook(draft_token=1e-9) > usual
     assert outlook(acceptance=0.71) == usual != outlook(acceptance=0.75)
+
+
+def test_an_outlook_is_the_best_of_five_typical_plans():
+    fields = ("width", "lookahead", "span_tokens", "alternatives")
+    shapes = ((2, 4, 2, 0), (4, 8, 4, 0), (6, 12, 2, 2), (8, 24, 4, 0), (12, 32, 4, 2))
+    plans = [replace(SpeculationPlan(stop_threshold=0.05), **dict(zip(fields, shape, strict=True))) for shape in shapes]
+    cases = [  # tenths of the logarithm of each time's ratio to the step, acceptance
+        ((-46, -10, -10), 0.7),
+        ((-10, -20, -10), 0.9),
+        ((-46, -20, -10), 0.5),
+        ((-46, -20, -10), 0.7),
+        ((-46, -40, -30), 0.5),
+    ]
+    for best, (tenths, acceptance) in enumerate(cases):
+        per_token, draft_token, round_trip = (math.exp(ratio / 10) for ratio in tenths)
+        costs = PairCosts(1.0, per_token, draft_token, round_trip, (acceptance,))
+        speeds = [predict(costs, plan).speed_up for plan in plans]
+        assert speeds.index(max(speeds)) == best
+        times = {"step_per_token": per_token, "draft_token": draft_token, "round_trip": round_trip}
+        assert outlook(step=1.0, acceptance=acceptance, **times) == speeds[best]
