@@ -145,6 +145,8 @@ def test_the_race_is_the_same_where_every_token_is_possible():
     drawn = [drawing.draw(row, zero_width=place) for place in range(40)]
     assert drawn == [int((log_p + noise.gumbel(5, 0, place)).argmax()) for place in range(40)]
     assert len(set(drawn)) == 5
+    order = (log_p + noise.gumbel(5, 0, 0)).argsort(descending=True).tolist()
+    assert [drawing.draw_ranked(row, count) for count in range(1, 9)] == [order[:count] for count in range(1, 9)]
 
 
 @pytest.mark.parametrize("params", PARAMS)
