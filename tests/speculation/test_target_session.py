@@ -74,7 +74,7 @@ def test_a_step_keeps_shows_and_tells():
         SendVerdict(Verdict(0, b"abX", digest(b"abX"), 0, 3, 2)),
     ]
     assert target.next_step().last == ord("X") and target.next_step().max_tokens == 17
-    assert (target.committed, target.committed_length) == (b"abX", 3)
+    assert (target.committed, target.committed_length, target.replayed_tokens) == (b"abX", 3, 0)
     assert commit(target, ids(b"Y"))[-1] == SendVerdict(Verdict(3, b"Y", digest(b"abXY")))
 
 
@@ -181,9 +181,9 @@ def test_candidates_that_cost_nothing_are_taken_however_unlikely():
 
 
 def test_the_pool_holds_as_much_as_it_is_told():
-    target = session(pool_bytes=3)
-    assert sent(target, b"abcdef") is SpanFate.FULL
+    assert sent(target := session(pool_bytes=3), b"abcdef") is SpanFate.FULL
     assert spelled(target.next_step().candidates) == b"abc"
+    assert [sent(session(), b"x" * size) for size in (4096, 4097)] == [SpanFate.USED, SpanFate.FULL]
 
 
 def test_spans_are_counted():
