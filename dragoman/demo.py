@@ -17,6 +17,7 @@ from rich.text import Text
 from drafter_service.loading import LOOKUP_MODEL
 from dragoman.client import Client
 from dragoman.completion import Completion
+from dragoman.in_process import TAKING_TURNS
 from dragoman.loading import show_licence
 from dragoman.processes import ChildProcess, child, run_with_children
 from dragoman.prompts import PROMPTS
@@ -30,12 +31,12 @@ from speculation.sampling.params import SamplingParams
 #: Plan of a target that shares the processors of one machine with its drafter: one works while the other waits.
 TAKING_TURNS_OPTIONS = (
     "--no-adaptive",
-    "--width=8",
-    "--lookahead=8",
-    "--stop-threshold=0.3",
-    "--span-tokens=8",
-    "--alternatives=0",
-    "--patience=400",
+    f"--width={TAKING_TURNS.width}",
+    f"--lookahead={TAKING_TURNS.lookahead}",
+    f"--stop-threshold={TAKING_TURNS.stop_threshold:g}",
+    f"--span-tokens={TAKING_TURNS.span_tokens}",
+    f"--alternatives={TAKING_TURNS.alternatives}",
+    f"--patience={TAKING_TURNS.patience * 1000:.0f}",
 )
 #: Without a word of text from the target, in seconds: something hangs.
 QUIET_SECONDS = 600.0

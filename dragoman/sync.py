@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from dragoman.client import Client
+from dragoman.client import PATIENCE, Client
 from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
 from dragoman.in_process import Dragoman
@@ -155,24 +155,20 @@ class SyncTextClient:
 
     def describe(self) -> VerifierStatus:
         """The verifier's model, its drafters and its load."""
-        return self._loop.run(_described(self._client))
-
-
-async def _described(client: TextClient) -> VerifierStatus:
-    return await client.describe()
+        return self._loop.run(self._client.describe())
 
 
 class SyncClient(SyncTextClient):
     """``Client`` without an event loop: a connection to one verifier."""
 
-    def __init__(self, verifier: str | Address, *, resume: bool = False, patience: float = 30.0) -> None:
+    def __init__(self, verifier: str | Address, *, resume: bool = False, patience: float = PATIENCE) -> None:
         super().__init__(lambda: Client(verifier, resume=resume, patience=patience))
 
 
 class SyncFleetClient(SyncTextClient):
     """``FleetClient`` without an event loop: completions from a whole fleet."""
 
-    def __init__(self, coordinator: str | Address, *, model: str = "", patience: float = 30.0) -> None:
+    def __init__(self, coordinator: str | Address, *, model: str = "", patience: float = PATIENCE) -> None:
         super().__init__(lambda: FleetClient(coordinator, model=model, patience=patience))
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from transport.address import Address
 from transport.hosting import SelfStarting
 from transport.joining import AddressSource
-from transport.sizes import parse_size
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.metrics import Instruments, NoInstruments
@@ -99,7 +98,7 @@ class VerifierActor(SelfStarting):
     def _load(self) -> Engine:
         # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
         from language_models.causal_lm import CausalLM
-        from verifier_service.engine_choice import EngineKind, engine_for
+        from verifier_service.engine_choice import engine_of
 
         settings = self.settings
         model = CausalLM.load(
@@ -109,8 +108,7 @@ class VerifierActor(SelfStarting):
             threads=settings.threads,
             trust_remote_code=settings.trust_remote_code,
         )
-        kv_bytes = None if settings.kv_memory is None else parse_size("kv_memory", settings.kv_memory)
-        return engine_for(model, EngineKind(settings.engine), kv_bytes=kv_bytes, max_sessions=settings.max_sessions)
+        return engine_of(model, settings)
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"kind": "verifier", "settings": self.settings.model_dump() | {"port": self._port}}

@@ -9,7 +9,9 @@ from engine.paged_engine import PagedEngine
 from language_models.causal_lm import CausalLM
 from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.errors import InputError, UnsupportedModelError
+from transport.sizes import parse_size
 from verifier_service.engine import Engine
+from verifier_service.settings import VerifierSettings
 from verifier_service.transformers_engine import TransformersEngine
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,12 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     PAGED = "paged"
     TRANSFORMERS = "transformers"
+
+
+def engine_of(model: CausalLM, settings: VerifierSettings) -> Engine:
+    """The engine that the settings ask for. Raises what ``engine_for`` raises."""
+    kv_bytes = None if settings.kv_memory is None else parse_size("kv-memory", settings.kv_memory)
+    return engine_for(model, EngineKind(settings.engine), kv_bytes=kv_bytes, max_sessions=settings.max_sessions)
 
 
 def engine_for(

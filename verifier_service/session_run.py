@@ -39,7 +39,6 @@ class SessionRun:
         self._verifier = verifier
         self._engine = engine
         self._slot: Slot | None = None
-        self._pending: Step | None = None
         self._began = 0.0
 
     @property
@@ -62,29 +61,26 @@ class SessionRun:
 
     def begin_step(self, share: int | None) -> Step:
         """The best candidates, to be run. ``share``: see ``TargetSession.next_step``."""
-        self._pending = self._session.next_step(share=share)
+        step = self._session.next_step(share=share)
         self._began = time.perf_counter()
-        return self._pending
+        return step
 
     def narrow(self, step: Step) -> None:
         """It is run with fewer of them."""
         self._session.narrow(step)
-        self._pending = step
 
     def rows_to_draw(self) -> RowsToDraw | None:
         """Of the pending step, if all its rows can be drawn at once."""
-        assert self._pending is not None
-        return self._verifier.rows_to_draw(self._pending)
+        return self._verifier.rows_to_draw(self._session.pending)
 
     @torch.inference_mode()
     def end_step(self, found: Tensor | Sequence[Draw]) -> StepResult:
         """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row."""
-        assert self._pending is not None
-        ended = time.perf_counter()
+        ended, step = time.perf_counter(), self._session.pending
         if isinstance(found, Tensor):
-            acceptance = self._verifier.verify(self._pending, found)
+            acceptance = self._verifier.verify(step, found)
         else:
-            acceptance = self._verifier.verify_draws(self._pending, found)
+            acceptance = self._verifier.verify_draws(step, found)
         left = []
         for instruction in self._session.on_acceptance(acceptance):
             if isinstance(instruction, Keep):

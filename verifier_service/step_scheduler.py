@@ -78,16 +78,17 @@ class StepScheduler:
 
     def _begin(self) -> None:
         steps, chunks = _still_wanted(self._steps), _still_wanted(self._chunks)
-        if steps and (self._chunk_ran or self._next_prompt() is None):
+        prompt = self._next_prompt()
+        if steps and (self._chunk_ran or prompt is None):
             self._chunk_ran = False
             most = (self._engine.rows_per_step or 2) // 2  # each has a draft token at least, if it has any
             batch = [steps.popleft() for _ in range(min(most, len(steps)))]
             sessions = [asked.opened for asked in batch]
             self._start(batch, lambda: run_step(self._engine, sessions, self._drawing))
-        elif (asked := self._next_prompt()) is not None:
+        elif prompt is not None:
             self._chunk_ran = True
-            chunks.remove(asked)
-            self._start([asked], lambda: [run_chunk(asked.opened)])
+            chunks.remove(prompt)
+            self._start([prompt], lambda: [run_chunk(prompt.opened)])
         else:
             self._running = False
 

@@ -75,14 +75,15 @@ def verifier(
     from speculation.protocol.messages import SpeculationPlan
     from transport.durations import parse_duration
     from transport.sizes import parse_size
-    from verifier_service.engine_choice import EngineKind, engine_for
+    from verifier_service.engine_choice import engine_of
     from verifier_service.transformers_engine import check_target_dtype
 
     set_up_logging(verbose)
     check_target_dtype(dtype)
     address = listen_address(listen, allow_plaintext=allow_plaintext)
     membership = fleet_membership(coordinator, name, address, advertise)
-    kv_bytes = None if kv_memory is None else parse_size("kv-memory", kv_memory)
+    if kv_memory is not None:
+        parse_size("kv-memory", kv_memory)  # what is wrong with it is said in its own words
     plan = SpeculationPlan(
         width=width,
         lookahead=lookahead,
@@ -112,6 +113,6 @@ def verifier(
 
     def load() -> Engine:
         loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
-        return engine_for(loaded, EngineKind(settings.engine), kv_bytes=kv_bytes, max_sessions=settings.max_sessions)
+        return engine_of(loaded, settings)
 
     serve_verifier(load, address, settings, membership=membership, metrics_port=metrics_port, ready_json=ready_json)

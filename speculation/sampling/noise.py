@@ -72,6 +72,11 @@ def position_key(seed: int, offset: int, zero_width: int, stream: str) -> tuple[
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
+def next_place(offset: int, zero_width: int, token_bytes: bytes) -> tuple[int, int]:
+    """The place behind a token: its offset, and how many tokens stand there that add no bytes."""
+    return offset + len(token_bytes), 0 if token_bytes else zero_width + 1
+
+
 def reference_bits(token_key: int, position: tuple[int, int]) -> int:
     """The 52 random bits of one token at one place, in plain integers. Slow: for tests and other implementations."""
     a, b = position

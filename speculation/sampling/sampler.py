@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from speculation.errors import ModelError
-from speculation.sampling.noise import RACE_STREAM, place_uniform
+from speculation.sampling.noise import RACE_STREAM, next_place, place_uniform
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.warpers import check_top, penalise, warp
@@ -64,9 +64,7 @@ class TokenSampler:
 
     def advance(self, token: int) -> None:
         """The text goes on with ``token``."""
-        length = len(self.vocab.bytes_of(token))
-        offset, zero_width = self._places[-1]
-        self._places.append((offset + length, 0 if length else zero_width + 1))
+        self._places.append(next_place(*self._places[-1], self.vocab.bytes_of(token)))
         self._tokens.append(token)
         self._counts[token] += 1
 

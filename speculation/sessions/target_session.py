@@ -83,7 +83,7 @@ class TargetSession:
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
         self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end, free=free)
-        self._pending = Step(0, CandidateTree())
+        self.pending = Step(0, CandidateTree())  # that was begun last
         self._rests = False  # a drafter waits for the coming verdict
         self._reliabilities = Reliabilities()
         self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
@@ -163,7 +163,7 @@ class TargetSession:
 
     def narrow(self, step: Step) -> None:
         """The pending step runs with fewer of its candidates, the first of them."""
-        self._pending = step
+        self.pending = step
 
     def next_step(self, *, share: int | None = None) -> Step:
         """The last committed token and the likeliest candidates after it, in target tokens.
@@ -173,14 +173,14 @@ class TargetSession:
         """
         self._share = share if share is not None and self.request.rule.proposes else self._widest
         candidates, proposals = (self._recorded(), ()) if self.replaying else self._candidates()
-        self._pending = Step(
+        self.pending = Step(
             last=self._last_token(), candidates=candidates, proposals=proposals, max_tokens=self._room()
         )
-        return self._pending
+        return self.pending
 
     def on_acceptance(self, acceptance: Acceptance) -> list[Instruction]:
         """The pending step was verified. Raises DivergedError if the text is not the one that was received."""
-        candidates, replaying = self._pending.candidates, self.replaying
+        candidates, replaying = self.pending.candidates, self.replaying
         token_ids, runs = self._commit(acceptance, candidates)
         path = acceptance.path[: len(token_ids)]
         if replaying:

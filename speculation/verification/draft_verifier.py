@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from speculation.protocol.session_request import SessionRequest
+from speculation.sampling.noise import next_place
 from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, RowsToDraw, is_plain
@@ -41,9 +42,7 @@ class DraftVerifier:
             return None
         places = [(sampler.offset, sampler.zero_width)]
         for token, parent in zip(candidates.tokens, candidates.parents, strict=True):
-            offset, zero_width = places[parent + 1]
-            length = len(sampler.vocab.bytes_of(token))
-            places.append((offset + length, 0 if length else zero_width + 1))
+            places.append(next_place(*places[parent + 1], sampler.vocab.bytes_of(token)))
         return RowsToDraw(params=sampler.params, stream=sampler.stream, places=tuple(places))
 
     def verify_draws(self, step: Step, draws: Sequence[Draw]) -> Acceptance:

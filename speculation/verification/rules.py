@@ -11,7 +11,7 @@ whether it came in time. ``verification/rejection.py`` has the proof.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -117,22 +117,13 @@ def _verify(
     if target_logits.shape[0] != k + 1:
         raise ValueError(f"{k} draft tokens need {k + 1} rows of logits, not {target_logits.shape[0]}")
     drawn = {parent: each for parent, each in zip(draft.parents, proposals, strict=False) if each is not None}
-    committed: list[int] = []
-    path: list[int] = []
-    node: int | None = ROOT
-    while node is not None and len(committed) < max_tokens:
+
+    def draw(node: int) -> int:
         # x ~ p( . | committed text): the row of a node whose ancestors all agreed. After a leaf: the bonus token.
-        logits = target_logits[node + 1]
-        proposal = drawn.get(node)
-        x = sampler.draw(logits) if proposal is None else _decide(logits, proposal, sampler)
-        sampler.advance(x)
-        committed.append(x)
-        node = draft.child(node, x)
-        if node is not None:
-            path.append(node)
-        if x in sampler.vocab.end_ids:
-            break
-    return Acceptance(tuple(committed), len(path), tuple(path))
+        logits, proposal = target_logits[node + 1], drawn.get(node)
+        return sampler.draw(logits) if proposal is None else _decide(logits, proposal, sampler)
+
+    return _walk(draw, draft, sampler, max_tokens)
 
 
 def accept_draws(draws: Sequence[Draw], draft: CandidateTree, sampler: TokenSampler, *, max_tokens: int) -> Acceptance:
@@ -141,12 +132,22 @@ def accept_draws(draws: Sequence[Draw], draft: CandidateTree, sampler: TokenSamp
     draws: k + 1, that of row i + 1 at the place behind candidate i. Commits to ``sampler``, at most ``max_tokens``.
     Raises ModelError if logits of a row that counts are not usable.
     """
+
+    def draw(node: int) -> int:
+        token, top = draws[node + 1]
+        check_highest(top, token)
+        return token
+
+    return _walk(draw, draft, sampler, max_tokens)
+
+
+def _walk(draw: Callable[[int], int], draft: CandidateTree, sampler: TokenSampler, max_tokens: int) -> Acceptance:
+    """Down the tree as far as it agrees with what is drawn. ``draw``: the target's token behind a node, or ROOT."""
     committed: list[int] = []
     path: list[int] = []
     node: int | None = ROOT
     while node is not None and len(committed) < max_tokens:
-        x, top = draws[node + 1]
-        check_highest(top, x)
+        x = draw(node)
         sampler.advance(x)
         committed.append(x)
         node = draft.child(node, x)
