@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from language_models.shared_pass import attend_by_text
+
 ROW_INVARIANT = "dragoman_row_invariant"
 #: More queries than a step ever has are a prefill, where the wider type would cost, and no bit is compared.
 _MOST_QUERIES = 64
@@ -33,21 +35,35 @@ def row_invariant_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """query [B, heads, Q, D], key and value [B, key heads, K, D], mask added to the scores -> [B, Q, heads, D]."""
-    batch, heads, queries, size = query.shape
+    """query [B, heads, Q, D], key and value [B, key heads, K, D], mask added to the scores -> [B, Q, heads, D].
+
+    In a pass of several texts (``language_models/shared_pass.py``) each row sees its own.
+    """
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return _attend(query, key, value, mask, query.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
+
+    shared = attend_by_text(attend, query, key, value, attention_mask)
+    return (attend(query, key, value, attention_mask) if shared is None else shared), None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, softcap: float | None
+) -> Tensor:
+    batch, heads, queries, _ = query.shape
     key_heads, keys = key.shape[1], key.shape[2]
     scores = torch.matmul(query, key.repeat_interleave(heads // key_heads, dim=1).transpose(2, 3))
-    scores = scores * (size**-0.5 if scaling is None else scaling)
+    scores = scores * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    if attention_mask is not None:
-        scores = scores + attention_mask
+    if mask is not None:
+        scores = scores + mask
     step = queries <= _MOST_QUERIES
     weights = torch.softmax(scores, dim=-1, dtype=torch.float64 if step else torch.float32).to(query.dtype)
     wide = torch.float64 if step else query.dtype
     grouped = weights.reshape(batch, key_heads, heads // key_heads * queries, keys)
     output = torch.matmul(grouped.to(wide), value.to(wide)).to(query.dtype)
-    return output.view(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
+    return output.view(batch, heads, queries, -1).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(ROW_INVARIANT, row_invariant_attention)

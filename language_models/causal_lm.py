@@ -27,6 +27,7 @@ from language_models.positions import context_length, context_remark, first_posi
 from language_models.pretrained import load_pretrained
 from language_models.quiet import quiet
 from language_models.self_test_results import tested
+from language_models.shared_pass import SharedPass, TextRows
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
 from speculation.errors import InputError, ModelError, UnsupportedModelError
@@ -188,14 +189,33 @@ class CausalLM:
         mask = masks if self._several_masks else next(iter(masks.values()))
         return self._call(tokens, positions[-len(tokens) :], cache, attention_mask=mask)
 
-    def _run(self, tokens: Sequence[int], cache: KVCache, *, logits_to_keep: int) -> Tensor:
-        if cache.length + len(tokens) > self.context_length:
+    @torch.inference_mode()
+    def forward_together(self, texts: Sequence[TextRows]) -> list[Tensor]:
+        """Run rows of several texts in one pass: logits [rows, V] of each, as if it were alone.
+
+        For models whose ``self_test.unshared`` is "". Whatever is raised, the caches are as they were. Raises
+        InputError if a text does not fit the context.
+        """
+        shared = SharedPass(texts, least_rows=self.least_rows, dtype=self.weights_dtype)
+        self._check_context(shared.last_position + 1)
+        masks = (
+            {"full_attention": shared.mask, "sliding_attention": shared.mask} if self._several_masks else shared.mask
+        )
+        with shared.undone_if_it_fails():
+            logits = self._call(shared.tokens, shared.positions, shared, attention_mask=masks)
+        return shared.divide(logits)
+
+    def _check_context(self, tokens: int) -> None:
+        if tokens > self.context_length:
             raise InputError(
                 "tokens",
-                f"{cache.length + len(tokens)} tokens",
+                f"{tokens} tokens",
                 f"exceed the context of {self.name}, {self.context_length} tokens",
                 remedy="shorten the prompt",
             )
+
+    def _run(self, tokens: Sequence[int], cache: KVCache, *, logits_to_keep: int) -> Tensor:
+        self._check_context(cache.length + len(tokens))
         # One row alone would go to a kernel of its own, with other bits: more rows are run and forgotten. They stand
         # where the last one does: its position is in the context, one beyond it may not be.
         padding = max(0, self.least_rows - len(tokens))
@@ -209,7 +229,7 @@ class CausalLM:
         cache.settle()
         return logits[: logits.shape[0] - padding]
 
-    def _call(self, tokens: Sequence[int], positions: Tensor, cache: KVCache, **options: object) -> Tensor:
+    def _call(self, tokens: Sequence[int], positions: Tensor, cache: KVCache | SharedPass, **options: object) -> Tensor:
         """Logits [len(tokens), V] in float32; ``positions`` [len(tokens)] count from the text's first token."""
         if "position_ids" in self._takes:
             options["position_ids"] = (positions + self._first_position)[None].to(self.device)

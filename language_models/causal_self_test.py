@@ -36,6 +36,7 @@ from torch import Tensor
 from language_models.footprint import free_bytes
 from language_models.kv_cache import KVCache
 from language_models.self_test_places import PROMPT, SLACK, START, TEXT, Place, places
+from language_models.shared_pass_test import attends_elsewhere, why_unshared
 from language_models.upcast import first_layers_in_float32
 from speculation.errors import UnsupportedModelError
 
@@ -60,12 +61,14 @@ class SelfTest:
 
     ``row_dependence``: where 16-bit numbers on a CPU have other bits by what runs beside them, though nearly the same
     values: no harm in a drafter, but a target's text would depend on the drafts. "" if they have not.
-    ``unproven``: what could not be tried here.
+    ``unproven``: what could not be tried here. ``unshared``: why texts do not run in one pass, each in its own place
+    and with its own cache; "" if they do, with the logits that they have alone.
     """
 
     faults: tuple[str, ...] = ()
     row_dependence: str = ""
     unproven: tuple[str, ...] = ()
+    unshared: str = "it was not tried"
     places: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -80,6 +83,7 @@ def self_test(model: CausalLM) -> SelfTest:
         faults=tuple(examination.faults),
         row_dependence=examination.row_dependence,
         unproven=tuple(examination.unproven),
+        unshared=examination.unshared,
         places=tuple(place.name for place in examination.places),
         seconds=time.monotonic() - started,
     )
@@ -90,6 +94,7 @@ class _Examination:
     model: CausalLM
     faults: list[str] = field(default_factory=list)
     row_dependence: str = ""
+    unshared: str = ""
     unproven: list[str] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     _doing: str = ""
@@ -102,6 +107,7 @@ class _Examination:
         self._prompt, self._text = tokens[:PROMPT], tokens[PROMPT : PROMPT + TEXT]
         self._other = [self._text[0], *tokens[1 - rows :]]  # as many as a step may have; begins with the other branch
         self._tolerance, self._compares_bits = _FLOAT32, False
+        self.unshared = attends_elsewhere(self.model)
 
     def run(self) -> None:
         if not self.model.takes_positions:
@@ -187,6 +193,9 @@ class _Examination:
             cache.rollback(len(self._other))
         if place.window:
             self._compare_rollback(place, cache)
+        if not self.unshared and not self.faults:
+            caches = (lambda: self._cache(START)), (lambda: self._cache(place))
+            self.unshared = why_unshared(self.model, *caches, place.name, text, self._other, self._differs)
 
     def _compare_prompts(self, place: Place, alone: Tensor) -> None:
         """The same text in one pass without a cache, and with its prompt divided in another way."""
@@ -224,6 +233,12 @@ class _Examination:
         cache.rollback(back)
         fresh = self._cache(place, back=back)
         self._same(place, self._forward(self._text, cache), self._forward(self._text, fresh))
+
+    def _differs(self, found: Tensor, expected: Tensor) -> str:
+        """In what, if logits do: for passes that are not needed to serve a model."""
+        if not _difference(found, expected) <= self._tolerance:
+            return "other logits"
+        return "other bits" if self._compares_bits and not torch.equal(found, expected) else ""
 
     # ---- steps --------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ _FIRST_CAPACITY = 256
 _LOUD = 63
 
 
-class _Layer(CacheLayerMixin):
+class CacheLayer(CacheLayerMixin):
     """Keys and values [1, heads, capacity, head_dim], of which ``_used`` are in use, from token ``_start`` on."""
 
     is_sliding = False
@@ -116,6 +116,11 @@ class _Layer(CacheLayerMixin):
         return mask[None, None].to(self.device)
 
     @property
+    def window(self) -> int | None:
+        """In tokens; None for full attention."""
+        return self._window
+
+    @property
     def max_rollback(self) -> int:
         """How many tokens can be undone."""
         if self._start == self._origin or self._window is None:
@@ -149,11 +154,11 @@ class KVCache:
 
     def __init__(self, config: PretrainedConfig, *, slack: int | None = None) -> None:
         slack = SLACK if slack is None else slack
-        self._layers = [_Layer(window, slack) for window in layer_windows(config)]
+        self._layers = [CacheLayer(window, slack) for window in layer_windows(config)]
         self.cache = Cache(layers=list(self._layers))
 
     @property
-    def _storing(self) -> list[_Layer]:
+    def _storing(self) -> list[CacheLayer]:
         return [layer for layer in self._layers if layer.is_initialized]
 
     @property
@@ -187,6 +192,11 @@ class KVCache:
             raise ValueError(f"cannot roll back {tokens} tokens; at most {self.max_rollback}")
         for layer in self._storing:
             layer.rollback(tokens)
+
+    def go_back(self, length: int) -> None:
+        """After a pass that failed half-way: every layer holds the first ``length`` tokens, as before it."""
+        for layer in self._storing:
+            layer.rollback(layer.get_seq_length() - length)
 
     @torch.inference_mode()
     def stand_at(self, length: int, held: int, *, loud: range = range(0)) -> None:

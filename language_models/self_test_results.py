@@ -103,6 +103,7 @@ def _read(path: Path) -> SelfTest | None:
         found = SelfTest(
             row_dependence=str(entry["row_dependence"]),
             unproven=tuple(map(str, entry["unproven"])),
+            unshared=str(entry["unshared"]),
             places=tuple(map(str, entry["places"])),
             seconds=float(entry["seconds"]),
         )

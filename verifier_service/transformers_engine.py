@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from language_models.causal_lm import CausalLM
 from language_models.kv_cache import KVCache
+from language_models.shared_pass import TextRows
 from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import InputError, UnsupportedModelError
 from speculation.protocol.messages import SpeculationPlan
+from speculation.verification.step import Step
 from verifier_service.engine import OneByOne, WholePrompt
 
 log = logging.getLogger(__name__)
@@ -35,13 +37,15 @@ class TransformersSlot(WholePrompt):
         tokens = [last, *candidates.tokens]
         if candidates.is_chain:
             return self._model.forward(tokens, cache)
-        visible = torch.eye(len(tokens), dtype=torch.bool)
-        visible[:, 0] = True
-        depths = torch.zeros(len(tokens), dtype=torch.long)
-        for row, parent in enumerate(candidates.parents, 1):
-            visible[row] |= visible[1 + parent]
-            depths[row] = depths[1 + parent] + 1
-        return self._model.forward_tree(tokens, cache, base=self._base, visible=visible, depths=depths)
+        rows = self.rows(Step(last, candidates))
+        return self._model.forward_tree(tokens, cache, base=self._base, visible=rows.visible, depths=rows.depths)
+
+    def rows(self, step: Step) -> TextRows:
+        """Of a step that begins now."""
+        cache = self._open_cache()
+        self._base = cache.length
+        parents = [1 + parent for parent in step.candidates.parents]
+        return TextRows(cache, [step.last, *step.candidates.tokens], parents)
 
     def keep(self, rows: Sequence[int]) -> None:
         cache = self._open_cache()
@@ -80,7 +84,8 @@ def check_row_invariance(model: CausalLM) -> None:
 
 
 class TransformersEngine(OneByOne):
-    """Any decoder-only causal language model that ``CausalLM`` loads; one forward pass per session and step.
+    """Any decoder-only causal language model that ``CausalLM`` loads. A step is one forward pass for all its sessions,
+    where the self-test found that each has the logits then that it has alone; else it is for one session.
 
     Raises InputError for a model in int8, UnsupportedModelError for one whose tokenizer would spoil the text, or whose
     bits depend on what runs together.
@@ -102,6 +107,16 @@ class TransformersEngine(OneByOne):
         self.free_draft_tokens = model.least_rows - 1
         most = SpeculationPlan.MAX_TOKENS
         self.max_draft_tokens = most if model.most_rows is None else min(most, model.most_rows - 1)
+        if model.self_test.unshared:
+            log.warning("%s is stepped one session at a time: %s", model.name, model.self_test.unshared)
+        else:
+            self.rows_per_step = 1 + self.max_draft_tokens
+
+    def step(self, batch: Sequence[tuple[Any, Step]]) -> list[Tensor]:
+        """One pass for all sessions. Whatever is raised, their caches are as they were."""
+        if len(batch) == 1 or self.rows_per_step is None:
+            return super().step(batch)
+        return self._model.forward_together([slot.rows(step) for slot, step in batch])
 
     def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
         return TransformersSlot(self._model, prompt_ids)

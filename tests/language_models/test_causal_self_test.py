@@ -117,7 +117,7 @@ def test_a_branch_that_sees_the_other_is_caught(architecture, monkeypatch: pytes
 @pytest.mark.parametrize("window", [17, 15])
 def test_a_window_of_one_token_more_or_less_is_caught(architecture, monkeypatch: pytest.MonkeyPatch, window: int):
     """In trees alone: chains have the masks of transformers."""
-    plain = kv_cache._Layer.tree_mask
+    plain = kv_cache.CacheLayer.tree_mask
 
     def other_window(self, *args):
         if self._window is None:
@@ -128,15 +128,15 @@ def test_a_window_of_one_token_more_or_less_is_caught(architecture, monkeypatch:
         finally:
             self._window = kept
 
-    harm = lambda _: monkeypatch.setattr(kv_cache._Layer, "tree_mask", other_window)  # noqa: E731
+    harm = lambda _: monkeypatch.setattr(kv_cache.CacheLayer, "tree_mask", other_window)  # noqa: E731
     for name in ("mistral", "gemma3_text"):
         found = broken(architecture, name, harm)
         assert found.faults[0].startswith("a tree of two branches beyond its window of 16 tokens gives other logits")
-        monkeypatch.setattr(kv_cache._Layer, "tree_mask", plain)
+        monkeypatch.setattr(kv_cache.CacheLayer, "tree_mask", plain)
 
 
 def test_a_layer_that_loses_a_row_is_caught(architecture, monkeypatch: pytest.MonkeyPatch):
-    plain = kv_cache._Layer.update
+    plain = kv_cache.CacheLayer.update
 
     def forgetful(self, key_states, value_states, *args, **kwargs):
         result = plain(self, key_states, value_states, *args, **kwargs)
@@ -154,45 +154,45 @@ def test_a_layer_that_loses_a_row_is_caught(architecture, monkeypatch: pytest.Mo
         return cache
 
     monkeypatch.setattr(model, "new_cache", new_cache)
-    monkeypatch.setattr(kv_cache._Layer, "update", forgetful)
+    monkeypatch.setattr(kv_cache.CacheLayer, "update", forgetful)
     assert self_test(model).faults == ("a prompt at the start: the KV cache holds 7 and 8 tokens where 8 went in",)
 
 
 def test_a_kept_branch_that_is_the_other_one_is_caught(architecture, monkeypatch: pytest.MonkeyPatch):
-    plain = kv_cache._Layer.keep_rows
+    plain = kv_cache.CacheLayer.keep_rows
 
     def keep_the_first(self, base: int, rows: torch.Tensor) -> None:
         plain(self, base, torch.arange(len(rows)))
 
-    harm = lambda _: monkeypatch.setattr(kv_cache._Layer, "keep_rows", keep_the_first)  # noqa: E731
+    harm = lambda _: monkeypatch.setattr(kv_cache.CacheLayer, "keep_rows", keep_the_first)  # noqa: E731
     found = broken(architecture, "llama", harm)
     assert found.faults[0].startswith("a kept branch of a tree, continued at the start gives other logits")
 
 
 def test_a_rollback_that_leaves_rows_behind_is_caught(architecture, monkeypatch: pytest.MonkeyPatch):
     """One layer of two; and all of them, whose lengths then agree with one another."""
-    plain = kv_cache._Layer.rollback
+    plain = kv_cache.CacheLayer.rollback
     for every_layer in (False, True):
 
         def late(self, tokens: int, every_layer: bool = every_layer) -> None:
             plain(self, max(0, tokens - (every_layer or self.is_sliding)))
 
-        harm = lambda _, late=late: monkeypatch.setattr(kv_cache._Layer, "rollback", late)  # noqa: E731
+        harm = lambda _, late=late: monkeypatch.setattr(kv_cache.CacheLayer, "rollback", late)  # noqa: E731
         found = broken(architecture, "gemma3_text", harm)
         assert "the KV cache holds" in found.faults[0]
-        monkeypatch.setattr(kv_cache._Layer, "rollback", plain)
+        monkeypatch.setattr(kv_cache.CacheLayer, "rollback", plain)
 
 
 def test_forgetting_too_much_is_caught(architecture, monkeypatch: pytest.MonkeyPatch):
     """A layer with a window that keeps no slack, and says that it does."""
-    plain = kv_cache._Layer.forget_old
+    plain = kv_cache.CacheLayer.forget_old
 
     def forgets_the_window(self):
         plain(self)
         if self._window is not None and self._start > self._origin:
             self.keys[:, :, : self._used - 4] = 0
 
-    harm = lambda _: monkeypatch.setattr(kv_cache._Layer, "forget_old", forgets_the_window)  # noqa: E731
+    harm = lambda _: monkeypatch.setattr(kv_cache.CacheLayer, "forget_old", forgets_the_window)  # noqa: E731
     found = broken(architecture, "mistral", harm)
     assert "beyond its window of 16 tokens gives other logits" in found.faults[0]
 
