@@ -52,17 +52,21 @@ def _attend(
 ) -> Tensor:
     batch, heads, queries, _ = query.shape
     key_heads, keys = key.shape[1], key.shape[2]
-    scores = torch.matmul(query, key.repeat_interleave(heads // key_heads, dim=1).transpose(2, 3))
+    step, group = queries <= _MOST_QUERIES, heads // key_heads
+    if step:  # keys on the left: the matrix library lays the right side out anew, and the queries are few
+        asked = query.reshape(batch, key_heads, group * queries, -1).transpose(2, 3)
+        scores = torch.matmul(key, asked).transpose(2, 3).reshape(batch, heads, queries, keys)
+    else:
+        scores = torch.matmul(query, key.repeat_interleave(group, dim=1).transpose(2, 3))
     scores = scores * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores + mask
-    step = queries <= _MOST_QUERIES
     weights = torch.softmax(scores, dim=-1, dtype=torch.float64 if step else torch.float32).to(query.dtype)
     wide = torch.float64 if step else query.dtype
-    grouped = weights.reshape(batch, key_heads, heads // key_heads * queries, keys)
-    output = torch.matmul(grouped.to(wide), value.to(wide)).to(query.dtype)
+    weights = weights.reshape(batch, key_heads, group * queries, keys)
+    output = torch.matmul(weights.to(wide), value.to(wide)).to(query.dtype)
     return output.view(batch, heads, queries, -1).transpose(1, 2).contiguous()
 
 
