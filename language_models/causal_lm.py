@@ -152,7 +152,7 @@ class CausalLM:
 
     def new_cache(self, *, slack: int | None = None) -> KVCache:
         """An empty cache. ``slack``: see ``KVCache``."""
-        return KVCache(self.config, slack=slack)
+        return KVCache(self.config, slack=slack, dtype=self.weights_dtype, device=self.device)
 
     @torch.inference_mode()
     def forward_uncached(self, tokens: Sequence[int]) -> Tensor:

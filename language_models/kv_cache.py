@@ -32,8 +32,11 @@ class CacheLayer(CacheLayerMixin):
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, window: int | None = None, slack: int = SLACK) -> None:
+    def __init__(
+        self, window: int | None = None, slack: int = SLACK, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
         super().__init__()
+        self.dtype, self.device = dtype, device  # until something is stored: masks are asked for before
         self.is_sliding = window is not None
         self._window = window
         self._slack = slack
@@ -147,14 +150,22 @@ class CacheLayer(CacheLayerMixin):
 
 
 class KVCache:
-    """The cache of one session of one model. ``slack``: see the module; ``SLACK`` by default.
+    """The cache of one session of one model, for keys and values of ``dtype`` on ``device``. ``slack``: see the module;
+    ``SLACK`` by default.
 
     A layer that never stores anything (its keys and values are another layer's) has no part in lengths and rollbacks.
     """
 
-    def __init__(self, config: PretrainedConfig, *, slack: int | None = None) -> None:
-        slack = SLACK if slack is None else slack
-        self._layers = [CacheLayer(window, slack) for window in layer_windows(config)]
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        *,
+        slack: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> None:
+        slack, device = SLACK if slack is None else slack, device or torch.device("cpu")
+        self._layers = [CacheLayer(window, slack, dtype=dtype, device=device) for window in layer_windows(config)]
         self.cache = Cache(layers=list(self._layers))
 
     @property
@@ -225,7 +236,7 @@ class KVCache:
         ``positions`` [length - base + T]: places in the text of the tokens from ``base`` on, the new ones last.
         """
         masks = {}
-        for layer in self._storing:
+        for layer in self._storing or self._layers:
             kind = "sliding_attention" if layer.is_sliding else "full_attention"
             if kind not in masks:
                 masks[kind] = layer.tree_mask(base, visible, positions)

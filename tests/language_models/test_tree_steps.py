@@ -85,3 +85,15 @@ def test_a_dropped_step_leaves_the_cache_as_it_was(tiny_llama: Path):
     first = slot.step(7, CandidateTree((8, 9), (ROOT, ROOT)))
     slot.keep(())
     assert torch.equal(slot.step(7, CandidateTree((8, 9), (ROOT, ROOT))), first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tree_may_be_the_first_step_after_a_prompt_of_one_token(
+    family: str, dtype: str, request: pytest.FixtureRequest
+):
+    """Its cache is empty, so no layer knows yet what it holds."""
+    engine = TransformersEngine(CausalLM.load(str(request.getfixturevalue(family)), dtype=dtype, device="cpu"))
+    logits = engine.open([5]).step(5, CandidateTree((8, 9), (ROOT, ROOT)))
+    for row, text in enumerate(([5], [5, 8], [5, 9])):
+        torch.testing.assert_close(logits[row], after(engine, [5], text), atol=2e-4, rtol=1e-4)
