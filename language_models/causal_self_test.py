@@ -35,8 +35,8 @@ from torch import Tensor
 
 from language_models.footprint import free_bytes
 from language_models.kv_cache import KVCache
-from language_models.self_test_places import PROMPT, SLACK, START, TEXT, Place, places
-from language_models.shared_pass_test import attends_elsewhere, why_unshared
+from language_models.self_test_places import PROMPT, SLACK, START, TEXT, Place, ordinary_tokens, places
+from language_models.shared_pass_test import Known, attends_elsewhere, why_unshared
 from language_models.upcast import first_layers_in_float32
 from speculation.errors import UnsupportedModelError
 
@@ -74,7 +74,7 @@ class SelfTest:
 
 
 def self_test(model: CausalLM) -> SelfTest:
-    """Run it: some 20 passes over a few tokens, and 9 for each window. Raises torch.OutOfMemoryError."""
+    """Run it: some 25 passes over a few tokens, and 11 for each window. Raises torch.OutOfMemoryError."""
     started = time.monotonic()
     examination = _Examination(model)
     with torch.inference_mode():
@@ -100,10 +100,11 @@ class _Examination:
     _doing: str = ""
     _fails: str = ""
     _prompted: KVCache | None = None
+    _start: Known | None = None
 
     def __post_init__(self) -> None:
         rows = self.model.most_rows or _WIDE
-        tokens = _ordinary_tokens(self.model, PROMPT + TEXT + rows)
+        tokens = ordinary_tokens(self.model.tokenizer.vocab, PROMPT + TEXT + rows)
         self._prompt, self._text = tokens[:PROMPT], tokens[PROMPT : PROMPT + TEXT]
         self._other = [self._text[0], *tokens[1 - rows :]]  # as many as a step may have; begins with the other branch
         self._tolerance, self._compares_bits = _FLOAT32, False
@@ -194,8 +195,7 @@ class _Examination:
         if place.window:
             self._compare_rollback(place, cache)
         if not self.unshared and not self.faults:
-            caches = (lambda: self._cache(START)), (lambda: self._cache(place))
-            self.unshared = why_unshared(self.model, *caches, place.name, text, self._other, self._differs)
+            self._compare_company(place, Known(lambda: self._cache(place), alone))
 
     def _compare_prompts(self, place: Place, alone: Tensor) -> None:
         """The same text in one pass without a cache, and with its prompt divided in another way."""
@@ -233,6 +233,13 @@ class _Examination:
         cache.rollback(back)
         fresh = self._cache(place, back=back)
         self._same(place, self._forward(self._text, cache), self._forward(self._text, fresh))
+
+    def _compare_company(self, place: Place, far: Known) -> None:
+        """Texts that run in one pass, one of them at the start. Models that cannot do that are served all the same."""
+        near = self._start = far if place is START else self._start or far
+        text, wide = self._text[: len(far.alone)], self._other if place is START else ()
+        near = Known(near.cache, near.alone[: len(text)])
+        self.unshared = why_unshared(self.model, near, far, place.name, text, wide, self._differs)
 
     def _differs(self, found: Tensor, expected: Tensor) -> str:
         """In what, if logits do: for passes that are not needed to serve a model."""
@@ -290,10 +297,3 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     worst = (gaps.square().mean(dim=-1).sqrt() / spread).max().item()
     unequal = ~expected.isfinite() & (found != expected)
     return float("inf") if bool(unequal.any()) else worst
-
-
-def _ordinary_tokens(model: CausalLM, number: int) -> list[int]:
-    """Ids of tokens that have text, spread over the vocabulary, the same each time; neighbours are different."""
-    vocab = model.tokenizer.vocab
-    ids = [token for token in range(vocab.size) if vocab.bytes_of(token)]
-    return [ids[(7 + 613 * place) % len(ids)] for place in range(number)]

@@ -1,4 +1,4 @@
-"""Where in a text a model is tried: where masks, positions or sums are others than at its start."""
+"""Where in a text a model is tried, and on which tokens: where masks, positions or sums are others than at the start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from language_models.kv_cache import layer_windows
 from language_models.positions import rope_borders
+from speculation.text.byte_vocab import ByteVocab
 
 #: Tokens of prompt, and of the text after it.
 PROMPT, TEXT = 8, 3
@@ -59,6 +60,12 @@ def places(config: PretrainedConfig, context: int, *, bits: bool) -> Iterator[Pl
         if 2 * PROMPT < border < context - TEXT:
             yield Place(f"where its rotary frequencies change ({border:,})", border - 2, PROMPT)
     yield Place(f"at the end of its context ({context:,})", context - TEXT, PROMPT)
+
+
+def ordinary_tokens(vocab: ByteVocab, number: int) -> list[int]:
+    """Ids of tokens that have text, spread over the vocabulary, the same each time; neighbours are different."""
+    ids = [token for token in range(vocab.size) if vocab.bytes_of(token)]
+    return [ids[(7 + 613 * place) % len(ids)] for place in range(number)]
 
 
 def _windows(config: PretrainedConfig) -> set[int]:

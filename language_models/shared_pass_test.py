@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from language_models.causal_lm import CausalLM
 
 
+class Known(NamedTuple):
+    """A text in a place of its own: makes its cache; logits [T, V] of some tokens after it, alone."""
+
+    cache: Callable[[], KVCache]
+    alone: Tensor
+
+
 class Company(NamedTuple):
     """Logits of the same tokens in a pass with other texts and in one of their own."""
 
@@ -37,8 +44,8 @@ def attends_elsewhere(model: CausalLM) -> str:
 
 def why_unshared(
     model: CausalLM,
-    near: Callable[[], KVCache],
-    far: Callable[[], KVCache],
+    near: Known,
+    far: Known,
     where: str,
     text: Sequence[int],
     wide: Sequence[int],
@@ -46,8 +53,9 @@ def why_unshared(
 ) -> str:
     """Why texts do not run in one pass; "" if they do. Raises torch.OutOfMemoryError.
 
-    ``near``, ``far``: new caches of a short text and of one that stands ``where`` models are tried. ``text``: two
-    tokens or more that fit after both. ``wide``: as many as a step may have. ``differs``: in what two logits do.
+    ``near``, ``far``: a short text and one that stands ``where`` models are tried, with the logits of ``text``, two
+    tokens or more, after each. ``wide``: as many tokens as a step may have, if that is to be tried as well.
+    ``differs``: in what two logits do.
     """
     doing = "a pass of two texts"
     try:
@@ -65,48 +73,41 @@ def why_unshared(
     return ""
 
 
-def _companies(
-    model: CausalLM, near: Callable[[], KVCache], far: Callable[[], KVCache], text: Sequence[int], wide: Sequence[int]
-) -> Iterator[Company]:
+def _companies(model: CausalLM, near: Known, far: Known, text: Sequence[int], wide: Sequence[int]) -> Iterator[Company]:
     first, *others = text
-    chain = range(len(others))
-    after_near, after_far = model.forward(text, near()), model.forward(text, far())
-
-    few = [TextRows(cache(), [first], []) for cache in (near, far)]
-    found = model.forward_together(few)
-    yield Company("a token of each of two texts", torch.cat(found), torch.cat([after_near[:1], after_far[:1]]))
+    short, short_too, long, long_too = near.cache(), near.cache(), far.cache(), far.cache()
 
     # The text is the tree's second branch, with a sibling before each of its tokens.
     tokens, parents, branch = [first], [], [0]
     for token in others:
         parents += [branch[-1]] * 2
         branch.append(len(tokens) + 1)
-        tokens += [wide[-1], token]
-    trees = [TextRows(near(), tokens, parents), TextRows(far(), tokens, parents)]
-    chains = [TextRows(far(), text, chain), TextRows(near(), text, chain)]
-    found = model.forward_together([trees[0], chains[0], chains[1], trees[1]])
+        tokens += [first, token]
+    trees = TextRows(short, tokens, parents), TextRows(long_too, tokens, parents)
+    chains = TextRows(long, text, range(len(others))), TextRows(short_too, text, range(len(others)))
+    found = model.forward_together([trees[0], *chains, trees[1]])
     yield Company(
         "trees and chains of four texts",
         torch.cat([found[0][branch], found[1], found[2], found[3][branch]]),
-        torch.cat([after_near, after_far, after_near, after_far]),
+        torch.cat([near.alone, far.alone, near.alone, far.alone]),
     )
 
-    # All but the text's last token is kept, however it was run, and the last run again.
+    # Of each all but the text's last token is kept, and that one run again: fewer rows than a pass must have.
     for rows, kept in ((trees[0], branch), (chains[0], range(len(text))), (trees[1], branch)):
         rows.cache.keep_rows(rows.cache.length - len(rows.tokens), list(kept)[:-1])
         rows.cache.settle()
-    found = model.forward_together([TextRows(r.cache, text[-1:], []) for r in (trees[0], chains[0], trees[1])])
+    found = model.forward_together([TextRows(cache, text[-1:], []) for cache in (short, long, long_too)])
     yield Company(
         "what was kept of three texts, continued",
         torch.cat(found),
-        torch.cat([after_near[-1:], after_far[-1:], after_far[-1:]]),
+        torch.cat([near.alone[-1:], far.alone[-1:], far.alone[-1:]]),
     )
 
-    most = min(len(wide), model.context_length - far().length)
-    beside = TextRows(near(), [first], [])
-    found = model.forward_together([TextRows(far(), wide[: most - 1], range(most - 2)), beside])
-    yield Company(
-        f"{most} tokens of two texts",
-        torch.cat(found),
-        torch.cat([model.forward(wide[: most - 1], far()), after_near[:1]]),
-    )
+    if wide:
+        for cache in (long, short_too):
+            cache.rollback(len(text))
+        alone = model.forward(wide[:-1], long)
+        long.rollback(len(wide) - 1)
+        chain = TextRows(long, wide[:-1], range(len(wide) - 2))
+        found = model.forward_together([chain, TextRows(short_too, [first], [])])
+        yield Company(f"{len(wide)} tokens of two texts", torch.cat(found), torch.cat([alone, near.alone[:1]]))

@@ -110,7 +110,7 @@ async def test_what_fails_for_one_session_leaves_the_bytes_of_the_others(tiny_ll
     def spoil() -> None:
         if len(engine.batches) > 5:
             for layer in opened[-1]._open_cache().cache.layers:
-                layer.keys.fill_(torch.nan)  # type: ignore[union-attr]
+                layer.keys.fill_(torch.nan)
             engine.before_step = lambda: None
 
     async with serving(engine) as (verifier, address), Client(address) as client:
