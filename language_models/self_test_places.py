@@ -1,4 +1,4 @@
-"""Where in a text a model is tried, and on which tokens: where masks, positions or sums are others than at the start."""
+"""Where in a text a model is tried, and on which tokens: where masks, positions or sums are not those of its start."""
 
 from __future__ import annotations
 

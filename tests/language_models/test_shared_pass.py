@@ -92,6 +92,15 @@ def test_texts_have_the_logits_in_company_that_they_have_alone(
         texts.check(most=5)
 
 
+@pytest.mark.models
+@needs_bfloat16
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+def test_texts_of_a_real_model_have_the_same_bits_in_company(name: str):
+    texts = Texts(TransformersEngine(CausalLM.load(name, dtype="bfloat16", device="cpu")), [150, 1, 40, 300])
+    for _ in range(6):
+        texts.check(most=7)
+
+
 @needs_bfloat16
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 def test_bits_depend_on_no_neighbour_and_no_place(architecture: Callable[..., CausalLM], name: str):
