@@ -73,8 +73,9 @@ def engine(request) -> PagedEngine:
     return made
 
 
-def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine):
+def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine, monkeypatch: pytest.MonkeyPatch):
     """A chain, its tokens one by one, a tree that was kept and compacted, other places of pages, neighbours' rows."""
+    monkeypatch.setattr(engine, "shares_prefixes", False)
     chance = random.Random(5)
     prompt = [chance.randrange(5, 300) for _ in range(150)]
     draft = [chance.randrange(5, 300) for _ in range(12)]
@@ -108,6 +109,31 @@ def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine):
     assert torch.equal(chain[:-1], torch.cat(kept))
     for open_slot in (slot, *others):
         open_slot.close()
+    assert engine.pool.free_pages == whole
+
+
+@pytest.mark.parametrize("length", [40, 150, 511, 700, 1100])
+def test_what_another_prompt_left_has_the_bits_of_what_is_run_anew(
+    engine: PagedEngine, monkeypatch: pytest.MonkeyPatch, length: int
+):
+    """Of steps and of prefill passes, also where sharing ends within one."""
+    chance = random.Random(length)
+    prompt = [chance.randrange(5, 300) for _ in range(min(length, engine.context_length - 20))]
+    draft = CandidateTree.chain([chance.randrange(5, 300) for _ in range(9)])
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "shares_prefixes", False)
+        slot = engine.open(prompt)
+        alone = slot.step(prompt[-1], draft)
+        slot.close()
+    whole = engine.pool.free_pages
+    other = engine.open([*prompt[: len(prompt) * 2 // 3], *(7 for _ in range(len(prompt) // 3))])
+    for shared in (len(prompt) // 2 // PAGE * PAGE, (len(prompt) - 1) // PAGE * PAGE):  # of the other one; all
+        before = engine.shared_positions
+        slot = engine.open(prompt)
+        assert torch.equal(slot.step(prompt[-1], draft), alone)
+        assert engine.shared_positions - before >= min(shared, len(prompt) // 3)
+        slot.close()
+    other.close()
     assert engine.pool.free_pages == whole
 
 
