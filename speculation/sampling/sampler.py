@@ -9,7 +9,7 @@ Invariant: ``offset`` is the number of bytes of ``tokens``; ``zero_width`` is ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from speculation.errors import ModelError
 from speculation.sampling.noise import RACE_STREAM, next_place, place_uniform
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.warpers import check_top, penalise, warp
+from speculation.sampling.warpers import check_top, penalise, warp, warp_rows
 from speculation.text.byte_vocab import ByteVocab
 
 
@@ -51,6 +51,16 @@ class TokenSampler:
     def tokens(self) -> tuple[int, ...]:
         """Generated so far."""
         return tuple(self._tokens)
+
+    @property
+    def counts(self) -> Mapping[int, int]:
+        """How often each token was generated so far; it goes on counting."""
+        return self._counts
+
+    @property
+    def prompt_ids(self) -> Tensor | None:
+        """What the prompt holds, without repeats, if that matters."""
+        return self._prompt_ids
 
     @property
     def offset(self) -> int:
@@ -99,18 +109,21 @@ class TokenSampler:
 
     def _scores(self, logits: Tensor, zero_width: int | None) -> Tensor:
         """[V]; the highest is drawn. Greedy: penalised logits; else the race: log p(v) + G_v over the support of p."""
+        scores = penalise(
+            self._without_padding(logits), self.params, prompt_ids=self._prompt_ids, generated=self._counts
+        )
         if self.params.greedy:
-            logits = self._without_padding(logits)
-            return penalise(logits, self.params, prompt_ids=self._prompt_ids, generated=self._counts)
-        log_p = self.log_probs(logits)
+            return scores
+        # The logarithm of p but for a constant, which changes no race.
+        scores = warp_rows(scores[None], check_top(scores, int(scores.argmax())), self.params)[0]
         zero_width = self.zero_width if zero_width is None else zero_width
-        possible = log_p.isfinite()
+        possible = scores.isfinite()
         support = None if possible.all() else possible.nonzero().squeeze(-1)
         noise = self._noise.gumbel(self.params.seed, self.offset, zero_width, stream=self.stream, ids=support)
         if support is None:
-            return log_p + noise
-        scores = torch.full(log_p.shape, -torch.inf, dtype=noise.dtype, device=noise.device)
-        return scores.index_put_((support,), log_p[support] + noise)
+            return scores + noise
+        race = torch.full(scores.shape, -torch.inf, dtype=noise.dtype, device=noise.device)
+        return race.index_put_((support,), scores[support] + noise)
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The distribution that ``draw`` draws from: log-probabilities [V], float32."""
