@@ -18,14 +18,20 @@ if TYPE_CHECKING:
 
 
 class PagedSlot:
-    """Begins without anything prefilled, with pages for ``positions``. Raises LimitExceededError if there are none."""
+    """Begins without anything prefilled, with pages for ``positions``. Raises LimitExceededError if there are none.
 
-    def __init__(self, engine: PagedEngine, prompt_ids: Sequence[int], positions: int = 0) -> None:
+    ``written``: the text that was written after the prompt in another slot, by steps.
+    """
+
+    def __init__(
+        self, engine: PagedEngine, prompt_ids: Sequence[int], positions: int = 0, *, written: Sequence[int] = ()
+    ) -> None:
         self._engine = engine
         self._slot = engine.take_slot()
         self._pages: list[int] = []
         self._length = 0
-        self._prompt = tuple(prompt_ids[:-1])
+        self._prompt = len(prompt_ids) - 1  # positions of it that prefill runs
+        self._tokens = (*prompt_ids, *written)[:-1]  # all that it runs
         self._names = self._page_names() if engine.shares_prefixes else []
         try:
             self._share()
@@ -35,20 +41,21 @@ class PagedSlot:
             raise
 
     def prefill(self) -> bool:
-        """Run the next chunk of the prompt, whether more of it is left. Raises LimitExceededError without KV memory.
+        """Run the next chunk, whether more is left. Raises LimitExceededError without KV memory.
 
-        Which rows a token is run with follows from its place and the prompt's length, wherever a chunk begins.
+        Which rows a token is run with follows from its place and the prompt's length, wherever a chunk begins: a text
+        that was written in steps is run in passes of a step's rows again.
         """
         self._share()
-        if self._length < len(self._prompt):
+        if self._length < len(self._tokens):
             shape = self._shape_at(self._length)
-            chunk = self._prompt[self._length : (self._length // shape.tables.rows + 1) * shape.tables.rows]
+            chunk = self._tokens[self._length : (self._length // shape.tables.rows + 1) * shape.tables.rows]
             self._reach(self._length + len(chunk))
             shape.run(self._chains(chunk))
             before, self._length = self._length, self._length + len(chunk)
             for page in range(before // PAGE, min(self._length // PAGE, len(self._names))):
                 self._engine.pool.name(self._pages[page], self._names[page])
-        return self._length < len(self._prompt)
+        return self._length < len(self._tokens)
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
         """Run ``last`` after what the pages hold, and each candidate after its ancestors: logits [1 + n, V] float32."""
@@ -57,9 +64,13 @@ class PagedSlot:
     def rows(self, step: Step) -> SequenceRows:
         """Of a step, with room for their keys. Raises LimitExceededError if KV memory has none."""
         tokens = (step.last, *step.candidates.tokens)
-        self._reach(self._length + len(tokens))
+        self.hold(len(tokens))
         parents = (ROOT, *(parent + 1 for parent in step.candidates.parents))
         return SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)
+
+    def hold(self, rows: int) -> None:
+        """Have pages for the rows of the next step. Raises LimitExceededError if KV memory has no room."""
+        self._reach(self._length + rows)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Of what the last step added, keep these rows in this order."""
@@ -108,12 +119,12 @@ class PagedSlot:
     def _shape_at(self, position: int) -> StepShape:
         """Chunks of a prefill pass as far as whole ones reach, then those of a step."""
         engine = self._engine
-        whole = len(self._prompt) // engine.prefill_shape.tables.rows * engine.prefill_shape.tables.rows
+        whole = self._prompt // engine.prefill_shape.tables.rows * engine.prefill_shape.tables.rows
         return engine.prefill_shape if position < whole else engine.step_shape
 
     def _page_names(self) -> list[bytes]:
-        rows = [self._shape_at(position).tables.rows for position in range(0, len(self._prompt), PAGE)]
-        return prefix_names(self._prompt, rows)
+        rows = [self._shape_at(position).tables.rows for position in range(0, len(self._tokens), PAGE)]
+        return prefix_names(self._tokens, rows)
 
     def _chains(self, tokens: Sequence[int]) -> list[SequenceRows]:
         """A chunk as one chain for each tile: keys are written before any is read, so later tiles see the earlier."""

@@ -102,10 +102,9 @@ class TargetSession:
         """Bytes generated so far."""
         return len(self._pool.committed)
 
-    @property
-    def most_positions(self) -> int:
-        """Tokens that the prompt and the text can have together."""
-        return len(self.request.prompt_ids) + self._max_tokens
+    def positions_ahead(self, tokens: int) -> int:
+        """Tokens of prompt and text together when the text has grown by so many more, or has ended before."""
+        return len(self.request.prompt_ids) + min(len(self.token_ids) + tokens, self._max_tokens)
 
     @property
     def replaying(self) -> bool:
