@@ -68,6 +68,8 @@ class DrafterActor(SelfStarting):
             dtype=settings.dtype,
             threads=settings.threads,
             trust_remote_code=settings.trust_remote_code,
+            engine=settings.engine,
+            max_sessions=settings.max_sessions,
         )
         return drafter, drafter.measure()
 

@@ -11,6 +11,7 @@ from engine.model_runner import StepShape
 from engine.prefix_names import prefix_names
 from engine.step_tables import PAGE, ROOT, SequenceRows
 from speculation.drafts.candidates import CandidateTree
+from speculation.errors import LimitExceededError
 from speculation.verification.step import Step
 
 if TYPE_CHECKING:
@@ -68,17 +69,69 @@ class PagedSlot:
         parents = (ROOT, *(parent + 1 for parent in step.candidates.parents))
         return SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)
 
+    @property
+    def length(self) -> int:
+        """Positions that it holds."""
+        return self._length
+
+    def append(self, tokens: Sequence[int]) -> int:
+        """Run the first of these tokens for their keys and values only; how many."""
+        engine = self._engine
+        many = len(tokens) > engine.step_shape.tables.rows
+        shape = engine.prefill_shape if many else engine.step_shape
+        chunk = tokens[: shape.tables.rows]
+        self.hold(len(chunk))
+        shape.run(self._chains(chunk))
+        self._length += len(chunk)
+        return len(chunk)
+
+    def extend(self, tokens: Sequence[int]) -> Tensor:
+        """Run a step's rows or fewer after what it holds: logits [n, V] float32, which stand until the next pass."""
+        self.hold(len(tokens))
+        rows = SequenceRows(
+            slot=self._slot,
+            base=self._length,
+            tokens=tokens,
+            parents=range(ROOT, len(tokens) - 1),
+            pages=self._pages,
+        )
+        logits = self._engine.step_shape.run([rows])
+        self._length += len(tokens)
+        return logits[: len(tokens)]
+
+    def branch(self, base: int, tokens: Sequence[int], above: Sequence[Sequence[int]]) -> Tensor:
+        """The same of a tree's tokens, each after those rows beyond ``base`` that stand ``above`` it, in order."""
+        self.hold(len(tokens))
+        rows = SequenceRows(
+            slot=self._slot,
+            base=base,
+            tokens=tokens,
+            parents=[ROOT] * len(tokens),
+            pages=self._pages,
+            held=self._length - base,
+            above=above,
+        )
+        logits = self._engine.step_shape.run([rows])
+        self._length += len(tokens)
+        return logits[: len(tokens)]
+
     def hold(self, rows: int) -> None:
         """Have pages for the rows of the next step. Raises LimitExceededError if KV memory has no room."""
         self._reach(self._length + rows)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Of what the last step added, keep these rows in this order."""
+        self.compact(self._length, rows)
+
+    def compact(self, base: int, rows: Sequence[int]) -> None:
+        """After the first ``base`` positions keep these rows, counted from there, in this order, and no others."""
         moved = [(row, at) for at, row in enumerate(rows) if row != at]
         if moved:
             sources, targets = zip(*moved, strict=True)
-            self._engine.memory.move([self._place(r) for r in sources], [self._place(at) for at in targets])
-        self._length += len(rows)
+            self._engine.memory.move(
+                [self._place(base + row) for row in sources], [self._place(base + at) for at in targets]
+            )
+        self._length = base + len(rows)
 
     def close(self) -> None:
         """Free the pages. Idempotent."""
@@ -92,12 +145,13 @@ class PagedSlot:
         """Of the pages that it holds, alone or with others."""
         return len(self._pages) * self._engine.page_bytes
 
-    def _place(self, row: int) -> int:
-        position = self._length + row
+    def _place(self, position: int) -> int:
         return self._pages[position // PAGE] * PAGE + position % PAGE
 
     def _reach(self, positions: int) -> None:
         missing = -(-positions // PAGE) - len(self._pages)
+        if len(self._pages) + missing > self._engine.memory.page_table.shape[1]:
+            raise LimitExceededError(f"a session of {positions} positions is longer than the engine was made for")
         if missing > 0:
             self._pages += self._engine.pool.allocate(missing)
             self._engine.memory.set_pages(self._slot, self._pages)

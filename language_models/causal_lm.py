@@ -49,6 +49,9 @@ PREFILL_CHUNK = 512
 class CausalLM:
     """A causal language model, loaded and tested. Never changed after loading; sessions differ in their caches only."""
 
+    #: Trees may be as deep as the context.
+    tree_depth = 1 << 30
+
     def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, name: str, dtype_name: str) -> None:
         self.name = name
         self.tokenizer = tokenizer
@@ -143,6 +146,11 @@ class CausalLM:
             raise ModelError(f"{files.name} leaves no memory for a KV cache on {device}") from error
         progress("self-test", 1, 1)
         return ready
+
+    @property
+    def draws_all_rows(self) -> bool:
+        """Whether draws are best made for several rows at once: on a GPU every single one is a wait."""
+        return self.device.type == "cuda"
 
     @property
     def module(self) -> PreTrainedModel:

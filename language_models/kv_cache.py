@@ -188,6 +188,9 @@ class KVCache:
         for layer in self._storing:
             layer.rollback(tokens)
 
+    def close(self) -> None:
+        """Nothing else is held than this object."""
+
     @torch.inference_mode()
     def stand_at(self, length: int, held: int, *, loud: range = range(0)) -> None:
         """As if ``length`` tokens had gone in, of which only the last ``held`` are kept: for the self-test.

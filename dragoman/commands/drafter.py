@@ -13,6 +13,7 @@ from dragoman.options import (
     Coordinator,
     Device,
     Dtype,
+    EngineName,
     ReadyJson,
     Threads,
     TrustRemoteCode,
@@ -31,6 +32,7 @@ def drafter(
     max_sessions: Annotated[int, option_of(DrafterSettings, "max_sessions", bounds=True)] = default_of(
         DrafterSettings, "max_sessions"
     ),
+    engine: Annotated[EngineName, option_of(DrafterSettings, "engine")] = EngineName.AUTO,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -57,10 +59,10 @@ def drafter(
         threads=threads,
         trust_remote_code=trust_remote_code,
         max_sessions=max_sessions,
+        engine=engine.value,
     )
-    loaded = load_drafter(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
     serve_drafter(
-        loaded,
+        load_drafter(settings),
         dialled,
         fleet=coordinator is not None,
         name=name,

@@ -8,8 +8,9 @@ that could come out otherwise in other company.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,28 +53,61 @@ def draw_rows(
     logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor
 ) -> list[list[Draw]]:
     """``logits``: [rows, V] float32 of each session. ``padding``: ids that are never drawn, on the noise's device."""
+    scores = _penalised(logits, wanted, noise, padding)
+    tops, best = scores.max(-1)
+    for at, race in _races(scores, tops, wanted, noise):
+        best[at] = race.argmax(-1)
+    tokens, highest = torch.stack((best.double(), tops.double())).tolist()
+    drawn = iter([Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)])
+    return [[next(drawn) for _ in rows.places] for rows in wanted]
+
+
+def rank_rows(
+    logits: Tensor, wanted: RowsToDraw, noise: RaceNoise, padding: Tensor, count: int
+) -> list[list[tuple[int, float]]]:
+    """Of each row of one session what is drawn, then those that would be drawn without it; at most ``count`` possible
+    tokens, with their probabilities before all settings."""
+    scores = _penalised([logits], [wanted], noise, padding)
+    tops, _ = scores.max(-1)
+    ranked = scores.double()
+    for at, race in _races(scores, tops, [wanted], noise):
+        ranked[at] = race
+    values, ids = ranked.topk(min(count, ranked.shape[-1]))
+    shares = logits.to(noise.device).float().softmax(-1).gather(-1, ids)
+    rows = torch.stack((ids.double(), values, shares.double()), -1).tolist()
+    return [[(int(token), share) for token, value, share in row if value > -math.inf] for row in rows]
+
+
+def _penalised(logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor) -> Tensor:
+    """Of all rows, before temperature: [rows, V] float32."""
     scores = torch.cat([rows.float() for rows in logits]).to(noise.device)
     if padding.numel():
         scores = scores.index_fill(1, padding, -torch.inf)
     first = 0
-    alike: dict[SamplingParams, list[tuple[int, tuple[int, int, int, str]]]] = defaultdict(list)
     for rows in wanted:
         last = first + len(rows.places)
         _penalise(scores[first:last], rows)
+        first = last
+    return scores
+
+
+def _races(
+    scores: Tensor, tops: Tensor, wanted: Sequence[RowsToDraw], noise: RaceNoise
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, their race [rows, V] float64) of all that are not greedy, those of equal settings together."""
+    alike: dict[SamplingParams, list[tuple[int, tuple[int, int, int, str]]]] = defaultdict(list)
+    first = 0
+    for rows in wanted:
+        last = first + len(rows.places)
         if not rows.settings.greedy:
             places = [(rows.seed, *place, rows.stream) for place in rows.places]
             alike[rows.settings] += zip(range(first, last), places, strict=True)
         first = last
-    tops, best = scores.max(-1)
     for settings, placed in alike.items():
         for start in range(0, len(placed), AT_ONCE):
             part = placed[start : start + AT_ONCE]
             at = torch.tensor([row for row, _ in part], device=scores.device)
-            race = warp_rows(scores[at], tops[at, None], settings) + noise.gumbel_rows([place for _, place in part])
-            best[at] = race.argmax(-1)
-    tokens, highest = torch.stack((best.double(), tops.double())).tolist()
-    drawn = iter([Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)])
-    return [[next(drawn) for _ in rows.places] for rows in wanted]
+            yield at, warp_rows(scores[at], tops[at, None], settings) + noise.gumbel_rows([place for _, place in part])
 
 
 def _penalise(scores: Tensor, rows: RowsToDraw) -> None:

@@ -9,7 +9,8 @@ Invariant: ``offset`` is the number of bytes of ``tokens``; ``zero_width`` is ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from speculation.errors import ModelError
 from speculation.sampling.noise import RACE_STREAM, next_place, place_uniform
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.warpers import check_top, penalise, warp, warp_rows
+from speculation.sampling.row_draws import RowsToDraw
+from speculation.sampling.warpers import check_top, counts_matter, penalise, warp, warp_rows
 from speculation.text.byte_vocab import ByteVocab
 
 
@@ -37,6 +39,8 @@ class TokenSampler:
         self.params = params
         self.vocab = vocab
         self.stream = stream
+        self._settings = replace(params, seed=0)
+        self._counts_matter = counts_matter(params)
         self._noise = noise
         self._device = noise.device
         self._prompt_ids: Tensor | None = None
@@ -52,15 +56,27 @@ class TokenSampler:
         """Generated so far."""
         return tuple(self._tokens)
 
-    @property
-    def counts(self) -> Mapping[int, int]:
-        """How often each token was generated so far; it goes on counting."""
-        return self._counts
-
-    @property
-    def prompt_ids(self) -> Tensor | None:
-        """What the prompt holds, without repeats, if that matters."""
-        return self._prompt_ids
+    def rows_after(self, paths: Sequence[tuple[int, ...]], *, zero_width: int | None = None) -> RowsToDraw:
+        """All that the draws behind these paths need beside logits. ``zero_width``: see ``draw``; for an empty path."""
+        known: dict[tuple[int, ...], tuple[int, int]] = {(): self._places[-1]}
+        for path in paths:  # those that begin others mostly come first
+            for length in range(1, len(path) + 1):
+                if path[:length] not in known:
+                    known[path[:length]] = next_place(*known[path[: length - 1]], self.vocab.bytes_of(path[length - 1]))
+        places = [known[path] for path in paths]
+        if zero_width is not None:
+            places = [
+                (offset, count if path else zero_width) for (offset, count), path in zip(places, paths, strict=True)
+            ]
+        return RowsToDraw(
+            settings=self._settings,
+            seed=self.params.seed,
+            stream=self.stream,
+            places=tuple(places),
+            counts=self._counts,
+            paths=tuple(paths) if self._counts_matter else (),
+            prompt_ids=self._prompt_ids,
+        )
 
     @property
     def offset(self) -> int:
