@@ -18,11 +18,19 @@ from drafter_service.hello import hello_of
 from drafter_service.verifier_link import VerifierLink
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError, WrongServiceError
+from speculation.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DragomanError,
+    InputError,
+    VersionMismatchError,
+    WrongServiceError,
+)
 from transport import codec
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
+from transport.security import Security
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -34,7 +42,7 @@ _LAST_WORDS_SECONDS = 0.5
 
 
 class DrafterClient:
-    """Serves one verifier with one drafter until cancelled."""
+    """Serves one verifier with one drafter until cancelled. ``security`` None: as the environment says."""
 
     def __init__(
         self,
@@ -47,6 +55,7 @@ class DrafterClient:
         instance: str = "",
         thread: ThreadPoolExecutor | None = None,
         backoff: Backoff | None = None,
+        security: Security | None = None,
         on_connected: Callable[[pb.Welcome], None] = lambda welcome: None,
     ) -> None:
         self.attached = False
@@ -54,6 +63,7 @@ class DrafterClient:
         self._drafter = drafter
         self._verifier = verifier
         self._backoff = backoff or Backoff()
+        self._security = security or Security.from_environment()
         self._on_connected = on_connected
         self._hello = hello_of(drafter, name, max_sessions, seconds_per_token, instance)
         self._failures = 0
@@ -77,7 +87,7 @@ class DrafterClient:
         """Dial, assist, dial again. Returns only by cancellation.
 
         Raises VersionMismatchError or InputError if the verifier refuses this drafter, WrongServiceError if something
-        else listens there: dialling again cannot help.
+        else listens there, AccessError if TLS or a certificate keeps the two apart: dialling again cannot help.
         """
         try:
             while True:
@@ -88,8 +98,10 @@ class DrafterClient:
                 except (VersionMismatchError, InputError):
                     raise
                 except DragomanError as error:
-                    if isinstance(error, WrongServiceError) and not self._was_attached:
-                        raise  # a mistaken address; later, a port that another program has for a while
+                    if isinstance(error, (WrongServiceError, AccessError)) and not self._was_attached:
+                        # A mistaken address or file; later, a port that another program has for a while, or a
+                        # certificate that is about to be renewed.
+                        raise
                     # Said once per outage, not once per attempt.
                     log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; dialling again", error)
                 await asyncio.sleep(max(self._pause, self._backoff.delay(self._failures)))
@@ -100,7 +112,7 @@ class DrafterClient:
                 self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _assist_once(self) -> None:
-        async with open_channel(self._verifier) as channel:
+        async with open_channel(self._verifier, self._security) as channel:
             stub = pb_grpc.VerifierServiceStub(channel)
             outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))
@@ -125,7 +137,7 @@ class DrafterClient:
                     if task.done():
                         task.result()
             except grpc.RpcError as error:
-                raise await explain(error, channel, self._verifier, who="verifier") from error
+                raise await explain(error, channel, self._verifier, who="verifier", security=self._security) from error
             finally:
                 self.attached, self._link = False, None
                 for task in tasks:

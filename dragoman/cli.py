@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.commands.certs import certs_app
 from dragoman.commands.chat import chat
 from dragoman.commands.demo import demo
 from dragoman.commands.drafter import drafter
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(certs_app, name="certs")
 app.command("plan")(plan)
 app.command("doctor")(doctor)
 

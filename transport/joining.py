@@ -15,11 +15,19 @@ import grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError, WrongServiceError
+from speculation.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DragomanError,
+    InputError,
+    VersionMismatchError,
+    WrongServiceError,
+)
 from transport import codec
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
+from transport.security import Security
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -42,6 +50,7 @@ class CoordinatorLink:
     ``registration`` is sent first on every connection. ``report`` makes the message that is due, a VerifierReport or
     a DrafterReport; ``on_order`` is given placement, plan and attach orders. Both are called in the event loop, must
     not wait, and may raise DragomanError, which is logged. ``on_joined`` is called once per connection.
+    ``security`` None: as the environment says.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class CoordinatorLink:
         *,
         on_joined: Callable[[pb.Joined], None] = lambda joined: None,
         backoff: Backoff | None = None,
+        security: Security | None = None,
         silence_seconds: float = COORDINATOR_SILENCE_SECONDS,
     ) -> None:
         self.joined = False
@@ -66,6 +76,7 @@ class CoordinatorLink:
         self._on_order = on_order
         self._on_joined = on_joined
         self._backoff = backoff or Backoff(longest=2.0)
+        self._security = security or Security.from_environment()
         self._silence_seconds = silence_seconds
         self._report_seconds = SHORTEST_REPORT
         self._may_report = asyncio.Event()
@@ -82,7 +93,7 @@ class CoordinatorLink:
             try:
                 await self._join_once()
                 log.info("the coordinator at %s ended the stream; joining again", self._coordinator)
-            except WrongServiceError as error:
+            except (WrongServiceError, AccessError) as error:
                 if not self._was_joined:
                     log.error("%s; going on without a coordinator", error)
                     self.refusal = error
@@ -104,7 +115,7 @@ class CoordinatorLink:
         if not isinstance(self._address_source, Address):
             self._coordinator = await self._address_source()
         assert self._coordinator is not None
-        async with open_channel(self._coordinator) as channel:
+        async with open_channel(self._coordinator, self._security, who="coordinator") as channel:
             call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()
             reader = asyncio.create_task(self._read(call))
             writer = asyncio.create_task(self._write(call))
@@ -122,7 +133,9 @@ class CoordinatorLink:
                     await asyncio.wait((reader, writer), timeout=LEAVE_SECONDS)
                 raise
             except grpc.RpcError as error:
-                raise await explain(error, channel, self._coordinator, who="coordinator") from error
+                raise await explain(
+                    error, channel, self._coordinator, who="coordinator", security=self._security
+                ) from error
             finally:
                 self.joined = False
                 reader.cancel()

@@ -45,8 +45,14 @@ def needed(command: Any, but: Any = None) -> list[str]:
     words = []
     for param in command.params:
         if param.required and param is not but:
-            words += ["x"] if param.param_type_name == "argument" else [f"{written(param)}=0.5"]
+            words += [word_for(param)] if param.param_type_name == "argument" else [f"{written(param)}=0.5"]
     return words
+
+
+def word_for(param: Any) -> str:
+    """One that an argument takes."""
+    choices = getattr(getattr(param, "type_descriptor", None), "choices", None)
+    return str(getattr(choices[0], "value", choices[0])) if choices else "x"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
