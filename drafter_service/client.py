@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 VERIFIER_SILENCE_SECONDS = 3.0
 #: In which a call that broke tells why, in seconds.
 _LAST_WORDS_SECONDS = 0.5
+#: Times the longest pause between two attempts, after one that was refused.
+_REFUSED_PAUSE = 10
 
 
 class DrafterClient:
@@ -68,6 +70,7 @@ class DrafterClient:
         self._hello = hello_of(drafter, name, max_sessions, seconds_per_token, instance)
         self._failures = 0
         self._pause = 0.0
+        self._refused = False  # since it was last attached
         self._link: VerifierLink | None = None
         # One thread: a drafter is used from one thread at a time, over all connections.
         self._own_thread = thread is None
@@ -102,14 +105,22 @@ class DrafterClient:
                         # A mistaken address or file; later, a port that another program has for a while, or a
                         # certificate that is about to be renewed.
                         raise
-                    # Said once per outage, not once per attempt.
-                    log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; dialling again", error)
+                    self._complain(error)
                 await asyncio.sleep(max(self._pause, self._backoff.delay(self._failures)))
                 self._failures += 1
                 self._pause = 0.0
         finally:
             if self._own_thread:
                 self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _complain(self, error: DragomanError) -> None:
+        """Said once per outage, not once per attempt; and once more that this side is refused, which somebody has to
+        mend, and which a next attempt in a moment does not."""
+        refused = isinstance(error, AccessError)
+        news = self._failures == 0 or (refused and not self._refused)
+        log.log(logging.WARNING if news else logging.DEBUG, "%s; dialling again", error)
+        if refused:
+            self._refused, self._pause = True, _REFUSED_PAUSE * self._backoff.longest
 
     async def _assist_once(self) -> None:
         async with open_channel(self._verifier, self._security) as channel:
@@ -161,7 +172,7 @@ class DrafterClient:
             match message.WhichOneof("message"):
                 case "welcome":
                     codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
-                    self._failures = 0
+                    self._failures, self._refused = 0, False
                     self.attached = self._was_attached = True
                     log.info("assisting %s at %s", message.welcome.model, self._verifier)
                     self._on_connected(message.welcome)

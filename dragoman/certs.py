@@ -17,7 +17,6 @@ from rich.text import Text
 
 from dragoman.certificates.folder import Folder, Written, read_certificate
 from dragoman.certificates.inspection import Shown, Verdict, inspect
-from dragoman.terminal import err
 from speculation.errors import InputError
 from speculation.plural import count_of
 from transport.durations import parse_duration
@@ -97,16 +96,16 @@ def run_show(directory: Path, certificates: Sequence[Path], ca: Path | None, *, 
     if as_json:
         print(json.dumps([shown.to_json() for shown in found]))
     else:
-        console = Console()
+        console, notes = Console(), Console(stderr=True)
         console.print(certificate_table(found) if console.width >= _TABLE_WIDTH else certificate_lines(found))
         if authority is None:
-            err.print(f"there is no {trusted} to check them with: give it with --ca", highlight=False, soft_wrap=True)
+            notes.print(f"there is no {trusted} to check them with: give it with --ca", highlight=False, soft_wrap=True)
         soon = [shown for shown in found if shown.verdict in (Verdict.ENDS_SOON, Verdict.EXPIRED)]
         if soon:
             words = (
                 f"renew {count_of(len(soon), 'certificate')} with `dragoman certs renew`, where the authority's key is"
             )
-            err.print(words, highlight=False, soft_wrap=True)
+            notes.print(words, highlight=False, soft_wrap=True)
     return all(shown.verdict.usable for shown in found)
 
 

@@ -82,6 +82,7 @@ class CoordinatorLink:
         self._may_report = asyncio.Event()
         self._leaving = asyncio.Event()
         self._failures = 0
+        self._refused = False  # since it last joined
         self._complaint = ""
 
     async def run(self) -> None:
@@ -98,7 +99,10 @@ class CoordinatorLink:
                     log.error("%s; going on without a coordinator", error)
                     self.refusal = error
                     return
-                log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; trying again", error)
+                # What was said of this outage may have been that the coordinator stopped.
+                news = self._failures == 0 or not self._refused
+                log.log(logging.WARNING if news else logging.DEBUG, "%s; trying again", error)
+                self._refused = True
             except (VersionMismatchError, InputError) as error:
                 log.error("the coordinator at %s refuses: %s; going on without it", self._coordinator, error)
                 self.refusal = None if self._was_joined else error
@@ -168,7 +172,7 @@ class CoordinatorLink:
         self._report_seconds = min(max(asked, SHORTEST_REPORT), LONGEST_REPORT)
         if not self.joined:
             self.joined = self._was_joined = True
-            self._failures = 0
+            self._failures, self._refused = 0, False
             self._may_report.set()
             log.info("joined the coordinator at %s", self._coordinator)
             self._on_joined(joined)

@@ -20,6 +20,7 @@ from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
 from transport.limits import PROTOCOL_VERSION
+from transport.security import Security
 from verifier_service.engine import Engine
 from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
@@ -33,11 +34,11 @@ SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 @contextlib.asynccontextmanager
 async def serving(
-    engine: Engine, *, listen: Address = LOOPBACK, **options: Any
+    engine: Engine, *, listen: Address = LOOPBACK, security: Security | None = None, **options: Any
 ) -> AsyncIterator[tuple[Verifier, Address]]:
     """A verifier on the engine that serves at an address; ``options``: of the verifier."""
     verifier = Verifier(engine, **options)
-    server = VerifierServer(verifier)
+    server = VerifierServer(verifier, security=security)
     bound = await server.start(listen)
     try:
         yield verifier, bound
