@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shlex
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.support.certificates import TestAuthority
 from tests.support.commands import dragoman
 from tests.support.service_drivers import eventually
 from transport.identity import Role
+from transport.pem_files import PemFiles
 from transport.security import FILES, Security
 
 pytestmark = pytest.mark.process
@@ -141,3 +144,21 @@ def test_the_demo_is_on_loopback_whatever_the_environment_says(monkeypatch: pyte
     with pytest.raises(SystemExit) as ended:
         main(["demo"])
     assert not ended.value.code
+
+
+def test_the_commands_of_the_page_about_security_fit_together_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Those that make certificates are run; the files that the others name must be there then, and fit together."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+    making, using = (block.group(1).splitlines() for block in re.finditer(r"^```\n(.*?)^```$", page, re.M | re.S))
+    assert len(making) == 5 and len(using) == 4
+    monkeypatch.chdir(tmp_path)
+    for line in making:
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(line)[1:])
+        assert not ended.value.code, capsys.readouterr().err
+    for line in using:
+        words = shlex.split(line)
+        given = {name: words[words.index(f"--{name.replace('_', '-')}") + 1] for name in FILES}
+        assert PemFiles(Security(**given)).newest().certificate
