@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,39 +75,49 @@ def worth_a_try(details: str) -> bool:
 
 
 async def shake_hands(address: Address, security: Security) -> Handshake:
-    """Connect once as gRPC would, and look. Raises OSError if nobody answers."""
-    return await asyncio.to_thread(_shake_hands, address, security)
-
-
-def _shake_hands(address: Address, security: Security) -> Handshake:
-    with socket.create_connection((address.host, address.port), timeout=TRY_SECONDS) as plain:
-        context = ssl.create_default_context(cafile=security.tls_ca)
-        context.set_alpn_protocols(["h2"])
-        if security.tls_cert is not None:
-            context.load_cert_chain(security.tls_cert, security.tls_key)
-        if not security.dials_tls:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        try:
-            with context.wrap_socket(plain, server_hostname=address.host) as secure:
-                if not security.dials_tls:
-                    return Handshake(TlsFault.TLS_THERE)
-                agreed = f"{secure.version()}, {secure.cipher()[0]}"  # type: ignore[index]
-                certificate = dict(secure.getpeercert() or {})
-                # In TLS 1.3 this side is done before the other has looked at its certificate; a gRPC server that is
-                # content speaks first, and one that is not closes.
-                if _closes(secure):
-                    return Handshake(TlsFault.REFUSED_US, certificate=certificate)
-                return Handshake(None, agreed, certificate)
-        except ssl.SSLCertVerificationError as error:
-            fault = _BY_CODE.get(error.verify_code, TlsFault.UNKNOWN_AUTHORITY)
-            return Handshake(fault, error.verify_message)
-        except (ssl.SSLError, ConnectionError) as error:
-            return Handshake(TlsFault.NO_TLS_THERE if security.dials_tls else None, str(error))
-
-
-def _closes(secure: ssl.SSLSocket) -> bool:
+    """Connect once as gRPC would, and look. Raises OSError if nobody answers, in time or at all, or if this side's files
+    cannot be used."""
+    context = _context(security)
     try:
-        return not secure.recv(1)
+        async with asyncio.timeout(TRY_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=context, server_hostname=address.host
+            )
+    except ConnectionRefusedError:
+        raise
+    except ssl.SSLCertVerificationError as error:
+        fault = _BY_CODE.get(error.verify_code, TlsFault.UNKNOWN_AUTHORITY)
+        return Handshake(fault, error.verify_message)
+    except (ssl.SSLError, ConnectionError) as error:
+        return Handshake(TlsFault.NO_TLS_THERE if security.dials_tls else None, str(error))
+    try:
+        if not security.dials_tls:
+            return Handshake(TlsFault.TLS_THERE)
+        secure = writer.get_extra_info("ssl_object")
+        certificate = writer.get_extra_info("peercert")
+        # In TLS 1.3 this side is done before the other has looked at its certificate; a gRPC server that is content
+        # speaks first, and one that is not closes.
+        if await _closes(reader):
+            return Handshake(TlsFault.REFUSED_US, certificate=certificate)
+        return Handshake(None, f"{secure.version()}, {secure.cipher()[0]}", certificate)
+    finally:
+        writer.transport.abort()
+
+
+def _context(security: Security) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=security.tls_ca)
+    context.set_alpn_protocols(["h2"])
+    if security.tls_cert is not None:
+        context.load_cert_chain(security.tls_cert, security.tls_key)
+    if not security.dials_tls:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def _closes(reader: asyncio.StreamReader) -> bool:
+    try:
+        async with asyncio.timeout(TRY_SECONDS):
+            return not await reader.read(1)
     except TimeoutError:
         return False
     except (ssl.SSLError, ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -52,6 +53,10 @@ async def verifying(model: Path, security: Security) -> AsyncIterator[tuple[Chil
         yield started, (await started.ready())["address"]
 
 
+def said(process: ChildProcess, words: str) -> bool:
+    return words in process.last_words
+
+
 async def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
     done = await asyncio.to_thread(dragoman, *arguments, **variables)
     return done.returncode, done.stdout, done.stderr
@@ -91,7 +96,7 @@ async def test_both_sides_say_in_a_line_why_there_is_no_access(tiny_qwen2: Path,
             code, out, errors = await run(*arguments, *options(dialling))
             assert (code, out) == (7, "") and words in errors, errors
             assert [line.partition(":")[0].strip() for line in errors.splitlines()] == ["error", "fix"], errors
-            await eventually(lambda heard=heard: heard in verifier.last_words)
+            await eventually(functools.partial(said, verifier, heard))
         wrong_role = ours.mutual(Role.DRAFTER)
         code, _, errors = await run(*asking, *options(wrong_role))
         assert code == 7 and "a certificate of drafter a may not call Generate" in errors
@@ -161,4 +166,4 @@ def test_the_commands_of_the_page_about_security_fit_together_as_printed(
     for line in using:
         words = shlex.split(line)
         given = {name: words[words.index(f"--{name.replace('_', '-')}") + 1] for name in FILES}
-        assert PemFiles(Security(**given)).newest().certificate
+        assert PemFiles(Security.model_validate(given)).newest().certificate

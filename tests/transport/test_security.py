@@ -44,7 +44,7 @@ def test_a_switch_that_is_none_is_named():
 
 
 def test_names_of_files_may_be_paths():
-    assert Security(tls_ca=Path("a") / "ca.pem") == Security(tls_ca="a/ca.pem")  # type: ignore[arg-type]
+    assert Security(tls_ca=Path("a") / "ca.pem") == Security(tls_ca="a/ca.pem")
 
 
 @pytest.mark.parametrize(
