@@ -20,9 +20,9 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, ProtocolError, SessionError
 from transport import codec
 from transport.address import Address
-from transport.identity import Role, peer_identity
+from transport.identity import Role
 from transport.limits import PROTOCOL_VERSION
-from transport.roles import check_member
+from transport.roles import caller, check_member
 from transport.security import Security
 from transport.servers import ServiceServer
 from transport.signals import until_signal
@@ -121,7 +121,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
         try:
             registration = await _registration(requests)
             kind = Role.VERIFIER if registration.HasField("verifier") else Role.DRAFTER
-            check_member(peer_identity(context), kind)
+            check_member(caller(), kind)
             member = self.fleet.join(registration, self._clock())
         except DragomanError as error:
             log.warning("refused a member: %s", error)

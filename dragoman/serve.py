@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drafter_service.draft_source import Drafter
@@ -21,6 +22,7 @@ from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 from transport.pem_files import pem_files
 from transport.security import Security
 from transport.signals import until_signal
+from transport.tokens import read_tokens
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
@@ -42,6 +44,8 @@ def listen_address(listen: str, security: Security, *, default_port: int = DEFAU
     security.check_listening(address)
     if security.serves_tls:
         pem_files(security)
+    if security.tokens is not None:
+        read_tokens(Path(security.tokens))
     return address
 
 

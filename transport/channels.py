@@ -19,6 +19,7 @@ from transport.address import Address
 from transport.grpc_options import channel_options
 from transport.pem_files import Pem, pem_files
 from transport.security import Security
+from transport.tokens import authorization_of, own_token
 
 #: ``off``: no proxy, whatever the environment says. ``on``, the default: the environment's.
 PROXY_VARIABLE = "DRAGOMAN_PROXY"
@@ -34,7 +35,8 @@ def open_channel(address: Address, security: Security | None = None, *, who: str
     Raises InputError for a bad ``DRAGOMAN_PROXY``, for files that cannot be used, and for another machine in plaintext
     unless that is allowed.
     """
-    return _open(address, _pem_for(address, security or Security.from_environment(), who))
+    security = security or Security.from_environment()
+    return _open(address, _pem_for(address, security, who), security)
 
 
 def check_dialling(address: Address, security: Security, *, who: str) -> None:
@@ -45,15 +47,36 @@ def check_dialling(address: Address, security: Security, *, who: str) -> None:
 def _pem_for(address: Address, security: Security, who: str) -> Pem | None:
     """None: in plaintext."""
     security.check_dialling(address, who=who)
+    if security.dials_tls:
+        own_token(security.token_file)
     return pem_files(security).newest() if security.dials_tls else None
 
 
-def _open(address: Address, pem: Pem | None) -> grpc.aio.Channel:
+def _open(address: Address, pem: Pem | None, security: Security) -> grpc.aio.Channel:
     options = [*channel_options(), *proxy_options(address)]
     if pem is None:
         return grpc.aio.insecure_channel(str(address), options=options)
     credentials = grpc.ssl_channel_credentials(pem.authority, pem.key, pem.certificate)
+    if own_token(security.token_file) is not None:
+        credentials = grpc.composite_channel_credentials(
+            credentials, grpc.metadata_call_credentials(_BearerToken(security))
+        )
     return grpc.aio.secure_channel(str(address), credentials, options=options)
+
+
+class _BearerToken(grpc.AuthMetadataPlugin):
+    """Sends the token as it is now with every call; gRPC does so in TLS alone."""
+
+    def __init__(self, security: Security) -> None:
+        self._security = security
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        try:
+            secret = own_token(self._security.token_file)
+        except InputError as error:
+            callback((), error)
+            return
+        callback((("authorization", authorization_of(secret)),) if secret is not None else (), None)
 
 
 class _Counted:
@@ -80,7 +103,7 @@ class Connection:
 
     def _open(self) -> _Counted:
         pem = _pem_for(self.address, self.security, self.who)
-        return _Counted(_open(self.address, pem), pem)
+        return _Counted(_open(self.address, pem, self.security), pem)
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[grpc.aio.Channel]:

@@ -22,6 +22,7 @@ from transport.settings import Settings
 PREFIX: Final = "DRAGOMAN_"
 #: The settings that are files.
 FILES: Final = ("tls_cert", "tls_key", "tls_ca")
+_NAMES: Final = (*FILES, "tokens", "token_file")
 _SWITCH: Final = {"": False, "0": False, "false": False, "off": False, "1": True, "true": True, "on": True}
 
 
@@ -41,6 +42,12 @@ class Security(Settings):
     tls_ca: PemFile = Field(
         default=None, description="Authority that the other side's certificate must be signed by, a PEM file"
     )
+    tokens: PemFile = Field(
+        default=None, description="Of a server: callers must have a token of this file; `dragoman tokens` makes it"
+    )
+    token_file: PemFile = Field(
+        default=None, description="Own token, a file; the token itself may be in DRAGOMAN_TOKEN"
+    )
     allow_plaintext: bool = Field(default=False, description="Reach other machines although nothing is encrypted")
 
     @classmethod
@@ -52,7 +59,7 @@ class Security(Settings):
         """These settings, and what they leave out as the environment has it. Raises InputError."""
         variables = os.environ if environment is None else environment
         found: dict[str, Any] = {}
-        for name in FILES:
+        for name in _NAMES:
             written = variables.get(PREFIX + name.upper(), "")
             if getattr(self, name) is None and written:
                 found[name] = written
@@ -69,8 +76,8 @@ class Security(Settings):
 
     @property
     def asks_for_certificates(self) -> bool:
-        """Whether what it serves is in mutual TLS: then peers have identities."""
-        return self.serves_tls and self.tls_ca is not None
+        """Whether what it serves is in mutual TLS. Those with tokens need no certificates."""
+        return self.serves_tls and self.tls_ca is not None and self.tokens is None
 
     @property
     def dials_tls(self) -> bool:
@@ -82,6 +89,9 @@ class Security(Settings):
         if self.tls_ca is not None and self.tls_cert is None:
             remedy = "add --tls-cert and --tls-key, which a server needs for TLS"
             raise InputError("tls-ca", self.tls_ca, "comes without a certificate of this server's own", remedy=remedy)
+        if self.tokens is not None and self.tls_cert is None:
+            remedy = "add --tls-cert and --tls-key: whoever sees a token has it"
+            raise InputError("tokens", self.tokens, "comes without TLS", remedy=remedy)
         if not (self.serves_tls or listen.loopback or self.allow_plaintext):
             raise InputError(
                 "listen",
@@ -99,6 +109,9 @@ class Security(Settings):
             raise InputError(
                 "tls-cert", self.tls_cert, "comes without an authority to check the other side", remedy=remedy
             )
+        if self.token_file is not None and not self.dials_tls:
+            remedy = "add --tls-ca: a token is only sent in TLS"
+            raise InputError("token-file", self.token_file, "comes without TLS", remedy=remedy)
         if not (self.dials_tls or address.reaches_this_machine or self.allow_plaintext):
             raise InputError(
                 who,

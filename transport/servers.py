@@ -17,6 +17,7 @@ from transport.grpc_options import server_options
 from transport.pem_files import Pem, pem_files
 from transport.roles import RoleCheck
 from transport.security import Security
+from transport.tokens import TokenFile
 
 
 def bind(server: grpc.aio.Server, listen: Address, security: Security, *, option: str = "--listen") -> Address:
@@ -97,13 +98,15 @@ def _refused(listen: Address, option: str, error: OSError) -> ConnectionFailedEr
 class ServiceServer:
     """A gRPC server with one service of ours and the health service. Add the servicer to ``grpc``, then start.
 
-    ``service``: its full name. ``security`` None: as the environment says; that it asks for certificates means that
-    peers have roles, which ``transport/roles.py`` checks. Raises InputError.
+    ``service``: its full name. ``security`` None: as the environment says; that it asks for certificates or tokens
+    means that peers have roles, which ``transport/roles.py`` checks. Raises InputError.
     """
 
     def __init__(self, service: str, security: Security | None = None) -> None:
         self._security = security or Security.from_environment()
-        interceptors = [RoleCheck()] if self._security.asks_for_certificates else []
+        tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
+        knows_peers = tokens is not None or self._security.asks_for_certificates
+        interceptors = [RoleCheck(tokens)] if knows_peers else []
         self.grpc = grpc.aio.server(options=server_options(), interceptors=interceptors)
         self._service = service
         self._health = health.aio.HealthServicer()

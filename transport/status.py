@@ -76,7 +76,7 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
             )
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InputError.relayed(details)
-        case grpc.StatusCode.PERMISSION_DENIED:
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
             return AccessError(f"the {who} at {address} refused: {details}")
         case grpc.StatusCode.FAILED_PRECONDITION:
             return VersionMismatchError(details)

@@ -75,8 +75,7 @@ def worth_a_try(details: str) -> bool:
 
 
 async def shake_hands(address: Address, security: Security) -> Handshake:
-    """Connect once as gRPC would, and look. Raises OSError if nobody answers, in time or at all, or if this side's files
-    cannot be used."""
+    """Connect once as gRPC would, and look. Raises OSError if nobody answers in time, or own files are unfit."""
     context = _context(security)
     try:
         async with asyncio.timeout(TRY_SECONDS):
