@@ -47,7 +47,6 @@ class PemFiles:
         self._lock = threading.Lock()
         self._state = self._look()
         self._pem = self._read()
-        self._warn_of_the_end()
 
     def newest(self) -> Pem:
         """As they are now; as they last were, where what is there now cannot be used."""
@@ -59,7 +58,6 @@ class PemFiles:
                 try:
                     self._pem = self._read(refuse_expired=False)
                     log.info("read %s again", self._security.tls_cert or self._security.tls_ca)
-                    self._warn_of_the_end()
                 except InputError as error:
                     log.warning("going on with the certificate that was there before: %s", error)
             return self._pem
@@ -75,14 +73,13 @@ class PemFiles:
         cert, key, authority = self._paths
         pem = Pem(_bytes_of("tls-cert", cert), _bytes_of("tls-key", key), _bytes_of("tls-ca", authority))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if cert is not None and key is not None:
+        if cert is not None and key is not None and pem.certificate is not None:
             try:
                 # No password: it would be asked for at the terminal, of a service that has none.
                 context.load_cert_chain(cert, key, password="")
             except (ssl.SSLError, OSError) as error:
-                raise _unfit(cert, key, error) from error
-            if refuse_expired and (ended := expiry(cert)):
-                raise InputError("tls-cert", cert, ended, remedy=_RENEW)
+                raise _unfit(cert, key, pem.certificate, error) from error
+            self._look_at_the_end(cert, pem.certificate, refuse_expired=refuse_expired)
         if authority is not None:
             try:
                 context.load_verify_locations(cafile=authority)
@@ -91,13 +88,12 @@ class PemFiles:
                 raise InputError("tls-ca", authority, "holds no certificate", remedy=remedy) from error
         return pem
 
-    def _warn_of_the_end(self) -> None:
-        cert = self._security.tls_cert
-        if cert is None:
-            return
-        begins, ends = _end_of(cert)
-        left = ends - _now()
-        if left < _LAST_SHARE * (ends - begins):
+    def _look_at_the_end(self, cert: str, data: bytes, *, refuse_expired: bool) -> None:
+        """Raises InputError for a certificate that is over, warns of one that soon is."""
+        begins, ends = _validity(data)
+        if refuse_expired and (ended := _ended(ends)):
+            raise InputError("tls-cert", cert, ended, remedy=_RENEW)
+        if ends - _now() < _LAST_SHARE * (ends - begins):
             log.warning("the certificate %s ends on %s UTC; %s", cert, f"{ends:%Y-%m-%d %H:%M}", _RENEW)
 
 
@@ -110,7 +106,11 @@ def pem_files(security: Security) -> PemFiles:
 
 def expiry(cert: str) -> str:
     """ "expired on ...", of a certificate that has; else "". Raises OSError, ValueError."""
-    ends = _end_of(cert)[1]
+    with open(cert, "rb") as file:
+        return _ended(_validity(file.read())[1])
+
+
+def _ended(ends: datetime.datetime) -> str:
     return f"expired on {ends:%Y-%m-%d %H:%M} UTC" if ends <= _now() else ""
 
 
@@ -133,23 +133,22 @@ def _bytes_of(option: str, path: str | None) -> bytes | None:
         raise InputError(option, path, f"cannot be read: {error.strerror}", remedy=remedy) from error
 
 
-def _unfit(cert: str, key: str, error: OSError) -> InputError:
+def _unfit(cert: str, key: str, data: bytes, error: OSError) -> InputError:
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
         return InputError("tls-key", key, f"is not the key of {cert}", remedy="give the two that were issued together")
     try:
-        _end_of(cert)
+        _validity(data)
     except ValueError:
         return InputError("tls-cert", cert, "holds no certificate", remedy="give a certificate in PEM")
     return InputError("tls-key", key, "holds no key that can be read", remedy="give its key in PEM, without a password")
 
 
-def _end_of(cert: str) -> tuple[datetime.datetime, datetime.datetime]:
+def _validity(data: bytes) -> tuple[datetime.datetime, datetime.datetime]:
     """When the certificate begins and ends to be valid. Raises ValueError."""
     # Here, because most who import this never use TLS.
     from cryptography import x509
 
-    with open(cert, "rb") as file:
-        found = x509.load_pem_x509_certificate(file.read())
+    found = x509.load_pem_x509_certificate(data)
     return found.not_valid_before_utc, found.not_valid_after_utc
 
 

@@ -23,6 +23,8 @@ PREFIX: Final = "DRAGOMAN_"
 #: The settings that are files.
 FILES: Final = ("tls_cert", "tls_key", "tls_ca")
 _NAMES: Final = (*FILES, "tokens", "token_file")
+#: Of the environment, but for the switch.
+VARIABLES: Final = tuple(PREFIX + name.upper() for name in _NAMES)
 _SWITCH: Final = {"": False, "0": False, "false": False, "off": False, "1": True, "true": True, "on": True}
 
 

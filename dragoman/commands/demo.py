@@ -34,10 +34,10 @@ def demo(
     import os
 
     from dragoman.demo import DemoConfig, run_demo
-    from transport.security import FILES, PREFIX
+    from transport.security import VARIABLES
 
-    for name in FILES:  # its processes are on loopback, whatever this machine's certificates are for
-        os.environ.pop(PREFIX + name.upper(), None)
+    for name in VARIABLES:  # its processes are on loopback, whatever this machine's certificates are for
+        os.environ.pop(name, None)
 
     config = DemoConfig(
         target=target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import AccessError, DragomanError, InputError
 from tests.support.certificates import TestAuthority
 from tests.support.coordinators import coordinating, running
-from tests.support.service_drivers import QUICK, SLOW, WARM, drafters, serving
+from tests.support.service_drivers import QUICK, SLOW, WARM, baseline, drafters, drafting, serving
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.tls import PROMPT, drafted_text, end
 from transport.address import Address
@@ -77,6 +78,32 @@ async def test_a_whole_fleet_in_mutual_tls(ours: TestAuthority):
         assert isinstance(verifier_again.refusal, AccessError)
         assert "drafter a may not join as a verifier" in verifier_again.refusal.message
         assert len(server.fleet.registry.verifiers) <= 1
+
+
+async def test_who_leaves_leaves_nothing_behind(ours: TestAuthority):
+    """The check of roles stands between the call and its handler, which must end all the same."""
+    engine = TextEngine()
+    async with serving(engine, plan=SLOW, security=ours.mutual(Role.VERIFIER)) as (verifier, address):
+        async with drafting(address, security=ours.mutual(Role.DRAFTER)):
+            await drafters(verifier, 1)
+            async with Client(address, security=ours.mutual(Role.CLIENT)) as client:
+                async with client.stream(PROMPT, sampling=WARM, max_tokens=2000, ignore_end=True) as stream:
+                    await anext(stream)
+                await baseline(verifier, engine)
+        await drafters(verifier, 0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+async def test_the_names_of_loopback_are_in_every_servers_certificate(ours: TestAuthority, host: str):
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    serve = serving(TextEngine(), listen=Address(host, 0), security=ours.mutual(Role.VERIFIER))
+    client = ours.mutual(Role.CLIENT)
+    async with serve as (_, address), Client(address, security=client) as asking:
+        assert (await asking.describe()).model == "text-target"
 
 
 # ---- no access ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ async def test_while_the_file_cannot_be_read_nobody_is_let_in(door: Door, caplog
 async def test_members_join_by_tokens_as_what_they_are(door: Door):
     steering = coordinating(security=door.server(Role.COORDINATOR))
     async with steering as (server, address), serving(TextEngine()) as (verifier, at):
-        common = {"instance": "v", "name": "v", "advertised": str(at)}
+        common: dict[str, Any] = {"instance": "v", "name": "v", "advertised": str(at)}
         wrong = VerifierMember(verifier, address, security=door.admit(Role.DRAFTER), **common)
         await wrong.run()
         assert isinstance(wrong.refusal, AccessError) and "may not join as a verifier" in str(wrong.refusal)
