@@ -74,7 +74,7 @@ async def test_a_drafted_text_over_mutual_tls_by_options_and_by_environment(tiny
             by_environment = await run(*asking, to, **environment(client))
     assert by_options[0] == by_environment[0] == 0, by_options[2]
     written = [json.loads(out) for _, out, _ in (by_options, by_environment)]
-    assert written[0]["token_ids"] == written[1]["token_ids"] and written[0]["drafters_connected"] == 1
+    assert written[0]["token_ids"] == written[1]["token_ids"] and written[0]["speculation"]["drafters_connected"] == 1
 
 
 async def test_both_sides_say_in_a_line_why_there_is_no_access(tiny_qwen2: Path, ours: TestAuthority, tmp_path: Path):
@@ -100,7 +100,7 @@ async def test_both_sides_say_in_a_line_why_there_is_no_access(tiny_qwen2: Path,
         wrong_role = ours.mutual(Role.DRAFTER)
         code, _, errors = await run(*asking, *options(wrong_role))
         assert code == 7 and "drafter a may not call Generate" in errors
-        await eventually(lambda: "refused a call from" in verifier.last_words)
+        await eventually(lambda: "refused a call of Generate from" in verifier.last_words)
 
 
 async def test_the_commands_of_a_fleet_take_the_same_options(ours: TestAuthority):
