@@ -24,7 +24,7 @@ def init(
     name: Annotated[str, typer.Option(help="Shown to people")] = "Dragoman authority",
     lifetime: Annotated[str, typer.Option("--for", help="How long it is valid")] = _AUTHORITY,
 ) -> None:
-    """Make a private authority: ca.pem, which everybody is given, and ca.key, which stays here."""
+    """Make a private authority. Everybody is given ca.pem; ca.key stays here."""
     from dragoman.certs import run_init
 
     run_init(directory, name, lifetime)
@@ -44,7 +44,7 @@ def issue(
     directory: Dir = _DIR,
     lifetime: Annotated[str, typer.Option("--for", help="How long it is valid")] = _CERTIFICATE,
 ) -> None:
-    """Make a certificate and its key: ROLE-NAME.pem and ROLE-NAME.key."""
+    """Make a certificate and its key. They are ROLE-NAME.pem and ROLE-NAME.key."""
     from dragoman.certs import run_issue
 
     run_issue(directory, role, name, hosts=host or [], lifetime=lifetime)
@@ -58,7 +58,7 @@ def renew(
     directory: Dir = _DIR,
     lifetime: Annotated[str | None, typer.Option("--for", help="How long it is valid  [default: as before]")] = None,
 ) -> None:
-    """Replace certificates by new ones of the same holder, with new keys; services take them up as they run."""
+    """Replace certificates by new ones. Same holders, new keys; services take them up as they run."""
     from dragoman.certs import run_renew
 
     run_renew(directory, certificates or [], lifetime)
@@ -75,7 +75,7 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whose certificates they are, until when, and whether others take them. Exit code 1 if one would be refused."""
+    """Say whose they are, and until when. And whether others take them: exit code 1 if one would be refused."""
     from dragoman.certs import run_show
 
     if not run_show(directory, certificates or [], ca, as_json=as_json):
