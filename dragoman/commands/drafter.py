@@ -20,10 +20,13 @@ from dragoman.options import (
     Verbose,
     Verifier,
 )
+from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
 from speculation.errors import InputError
+from transport.security import Security
 
 
+@secured
 def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
     verifier: Verifier = None,
@@ -39,11 +42,14 @@ def drafter(
     trust_remote_code: TrustRemoteCode = False,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
+    *,
+    security: Security,
 ) -> None:
     """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
     from dragoman.loading import load_drafter
     from dragoman.serve import serve_drafter, set_up_logging
     from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
+    from transport.channels import check_dialling
 
     set_up_logging(verbose)
     if verifier is not None and coordinator is not None:
@@ -51,6 +57,7 @@ def drafter(
     field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
     port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
     dialled = Address.parse(address, field=field, default_port=port)
+    check_dialling(dialled, security, who=field)
     settings = settings_from(
         DrafterSettings,
         model=model,
@@ -67,5 +74,6 @@ def drafter(
         fleet=coordinator is not None,
         name=name,
         max_sessions=settings.max_sessions,
+        security=security,
         ready_json=ready_json,
     )

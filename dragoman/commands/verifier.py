@@ -18,17 +18,19 @@ from dragoman.options import (
     TrustRemoteCode,
     Verbose,
 )
+from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
+from transport.security import Security
 from verifier_service.settings import PlanSettings, VerifierSettings
 
 if TYPE_CHECKING:
     from verifier_service.engine import Engine
 
 
+@secured
 def verifier(
     model: Annotated[str, typer.Option(help=MODEL_HELP)],
     listen: Annotated[str, typer.Option(help="Address to serve at; port 0 takes a free one")] = LOCAL_VERIFIER,
-    allow_plaintext: Annotated[bool, typer.Option(help="Serve other machines although nothing is encrypted")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -69,11 +71,14 @@ def verifier(
     ] = None,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
+    *,
+    security: Security,
 ) -> None:
     """Serve a target model; clients and drafters dial in."""
     from dragoman.loading import load_model
     from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
     from speculation.protocol.messages import SpeculationPlan
+    from transport.channels import check_dialling
     from transport.durations import parse_duration
     from transport.sizes import parse_size
     from verifier_service.engine_choice import engine_of
@@ -81,8 +86,10 @@ def verifier(
 
     set_up_logging(verbose)
     check_target_dtype(dtype)
-    address = listen_address(listen, allow_plaintext=allow_plaintext)
+    address = listen_address(listen, security)
     membership = fleet_membership(coordinator, name, address, advertise)
+    if membership is not None:
+        check_dialling(membership.coordinator, security, who="coordinator")
     if kv_memory is not None:
         parse_size("kv-memory", kv_memory)  # what is wrong with it is said in its own words
     plan = SpeculationPlan(
@@ -117,4 +124,12 @@ def verifier(
         loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
         return engine_of(loaded, settings)
 
-    serve_verifier(load, address, settings, membership=membership, metrics_port=metrics_port, ready_json=ready_json)
+    serve_verifier(
+        load,
+        address,
+        settings,
+        membership=membership,
+        metrics_port=metrics_port,
+        security=security,
+        ready_json=ready_json,
+    )
