@@ -42,7 +42,7 @@ OURS = (CORE, "benchmarks", "tests", *SERVICES)
 
 _DRAFTER = "test_drafter_session test_sessions test_awaited_drafts test_bad_channel"
 _TARGET = "test_target_session test_sessions test_replay test_draft_sources test_awaited_drafts test_bad_channel"
-_POOL = "test_draft_order test_draft_pool test_candidates test_draft_sources"
+_POOL = "test_draft_order test_draft_runs test_draft_pool test_candidates test_draft_sources"
 _WIRE = "test_values transport/test_wire_input transport/test_recorded_exchange"
 #: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
 TESTS = {

@@ -32,9 +32,13 @@ from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.sessions.drafter_session import DraftToken
 from speculation.text.byte_vocab import ByteVocab
 from transport.address import Address
+from transport.security import Security
 from verifier_service.engine import OneByOne, WholePrompt
 from verifier_service.server import GRACE
 from verifier_service.settings import PlanSettings, VerifierSettings
+
+#: Loopback, or network namespaces of one machine.
+NO_REAL_HOST = Security(allow_plaintext=True)
 
 
 def number_of(prompt: Prompt, texts: list[RecordedText]) -> int:
@@ -268,7 +272,7 @@ def verifier(
     )
     settings = VerifierSettings(model=target, adaptive=adaptive, lookup=lookup, grace=GRACE, plan=plan)
     address = Address.parse(listen, field="listen", allow_port_zero=True)
-    serve_verifier(lambda: engine, address, settings, ready_json=True)
+    serve_verifier(lambda: engine, address, settings, security=NO_REAL_HOST, ready_json=True)
 
 
 @app.command()
@@ -284,7 +288,7 @@ def drafter(
         replaying = WrongDrafter(token=token, row=row)
     else:
         replaying = ReplayDrafter(load(recording), token=token, row=row)
-    serve_drafter(replaying, Address.parse(verifier, field="verifier"), ready_json=True)
+    serve_drafter(replaying, Address.parse(verifier, field="verifier"), security=NO_REAL_HOST, ready_json=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from dragoman.demo import title
 from dragoman.processes import child
 from speculation.protocol.messages import Prompt
 from transport.address import Address
+from transport.security import Security
 
 #: In place of a drafter: none.
 ABSENT = "absent"
@@ -69,7 +70,7 @@ class Setup:
         if self.replay is not None or wrong:
             options = [f"--token={self.token}", *([] if wrong else [f"--recording={self.replay}"])]
             return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
-        options = [f"--model={self.drafter}", f"--verifier={address}", "--threads=1"]
+        options = [f"--model={self.drafter}", f"--verifier={address}", "--allow-plaintext", "--threads=1"]
         return ["drafter", *options], ("dragoman", "--ready-json")
 
 
@@ -100,7 +101,8 @@ async def arm_of(setup: Setup, arm: str) -> AsyncIterator[Arm]:
             inside = edge.within if edge else ()
             drafter = child("drafter", arguments, module=module, cpus=setup.cores[1:], within=inside)
             await (await stack.enter_async_context(drafter)).ready()
-        yield Arm(await stack.enter_async_context(Client(address)), proxy)
+        client = Client(address, security=Security(allow_plaintext=True))  # in a namespace of this machine
+        yield Arm(await stack.enter_async_context(client), proxy)
 
 
 def figures(completion: Completion) -> dict[str, Any]:

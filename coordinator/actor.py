@@ -14,12 +14,14 @@ from coordinator.server import CoordinatorServer
 from speculation.errors import DragomanError
 from transport.address import Address
 from transport.hosting import SelfStarting
+from transport.security import Security
 
 
 class CoordinatorActor(SelfStarting):
     """A coordinator that starts itself and comes back after a failure.
 
-    ``host``: asked for this machine's address, at which it listens, whatever ``config`` says.
+    ``host``: asked for this machine's address, at which it listens, whatever ``config`` says. ``security`` None: as its
+    environment says.
     """
 
     def __init__(
@@ -29,15 +31,17 @@ class CoordinatorActor(SelfStarting):
         port: int,
         *,
         host: Callable[[], str],
+        security: Security | None = None,
         placed: Mapping[str, object] | None = None,
     ) -> None:
         self._config = config
         self._port = port
+        self._security = security
         self._server: CoordinatorServer | None = None
         super().__init__(name, host, placed=placed)
 
     async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
-        self._server = server = CoordinatorServer(self._config)
+        self._server = server = CoordinatorServer(self._config, security=self._security)
         bound = await server.start(Address(host, self._port))
         try:
             serving(bound)

@@ -20,7 +20,10 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, ProtocolError, SessionError
 from transport import codec
 from transport.address import Address
+from transport.identity import Role
 from transport.limits import PROTOCOL_VERSION
+from transport.roles import caller, check_member
+from transport.security import Security
 from transport.servers import ServiceServer
 from transport.signals import until_signal
 from transport.status import status_of
@@ -116,7 +119,10 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
         self, requests: AsyncIterator[pb.JoinRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.JoinResponse]:
         try:
-            member = self.fleet.join(await _registration(requests), self._clock())
+            registration = await _registration(requests)
+            kind = Role.VERIFIER if registration.HasField("verifier") else Role.DRAFTER
+            check_member(caller(), kind)
+            member = self.fleet.join(registration, self._clock())
         except DragomanError as error:
             log.warning("refused a member: %s", error)
             await context.abort(*status_of(error))
@@ -189,11 +195,12 @@ async def _registration(requests: AsyncIterator[pb.JoinRequest]) -> pb.Registrat
 
 
 class CoordinatorServer:
-    """A gRPC server with the coordinator and the health service behind it."""
+    """A gRPC server with the coordinator and the health service behind it. ``security`` None: as the environment
+    says."""
 
-    def __init__(self, config: CoordinatorConfig) -> None:
+    def __init__(self, config: CoordinatorConfig, *, security: Security | None = None) -> None:
         self.servicer = CoordinatorServicer(config)
-        self._server = ServiceServer(SERVICE)
+        self._server = ServiceServer(SERVICE, security)
         self.steering: asyncio.Task[None] | None = None
         pb_grpc.add_CoordinatorServiceServicer_to_server(self.servicer, self._server.grpc)
 
@@ -202,7 +209,7 @@ class CoordinatorServer:
         return self.servicer.fleet
 
     async def start(self, listen: Address) -> Address:
-        """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
+        """Bind and serve; returns the address with the port that was bound. Raises what ``bind`` raises."""
         bound = await self._server.start(listen)
         self.steering = asyncio.create_task(self.servicer.steer())
         return bound
@@ -218,10 +225,14 @@ class CoordinatorServer:
 
 
 async def serve_until_signal(
-    config: CoordinatorConfig, listen: Address, *, on_ready: Callable[[Address], None]
+    config: CoordinatorConfig,
+    listen: Address,
+    *,
+    security: Security | None = None,
+    on_ready: Callable[[Address], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address."""
-    server = CoordinatorServer(config)
+    server = CoordinatorServer(config, security=security)
     bound = await server.start(listen)
     assert server.steering is not None
     on_ready(bound)

@@ -16,12 +16,13 @@ from drafter_service.settings import DrafterSettings
 from transport.address import Address
 from transport.hosting import SelfStarting
 from transport.joining import AddressSource
+from transport.security import Security
 
 
 class DrafterActor(SelfStarting):
     """A drafter that starts itself and comes back after a failure.
 
-    ``host``: asked for this machine's address, for people to see.
+    ``host``: asked for this machine's address, for people to see. ``security`` None: as its environment says.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class DrafterActor(SelfStarting):
         *,
         host: Callable[[], str],
         coordinator: AddressSource,
+        security: Security | None = None,
         placed: Mapping[str, object] | None = None,
     ) -> None:
         self.settings = settings
         self._coordinator = coordinator
+        self._security = security
         self._loaded: tuple[Drafter, float] | None = None
         self._member: DrafterMember | None = None
         super().__init__(name, host, placed=placed)
@@ -50,6 +53,7 @@ class DrafterActor(SelfStarting):
             name=self.name,
             max_sessions=self.settings.max_sessions,
             seconds_per_token=seconds_per_token,
+            security=self._security,
             on_joined=lambda joined: serving(None),
         )
         try:
@@ -68,6 +72,8 @@ class DrafterActor(SelfStarting):
             dtype=settings.dtype,
             threads=settings.threads,
             trust_remote_code=settings.trust_remote_code,
+            engine=settings.engine,
+            max_sessions=settings.max_sessions,
         )
         return drafter, drafter.measure()
 

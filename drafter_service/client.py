@@ -18,11 +18,19 @@ from drafter_service.hello import hello_of
 from drafter_service.verifier_link import VerifierLink
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError, WrongServiceError
+from speculation.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DragomanError,
+    InputError,
+    VersionMismatchError,
+    WrongServiceError,
+)
 from transport import codec
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
+from transport.security import Security
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -31,10 +39,12 @@ log = logging.getLogger(__name__)
 VERIFIER_SILENCE_SECONDS = 3.0
 #: In which a call that broke tells why, in seconds.
 _LAST_WORDS_SECONDS = 0.5
+#: Times the longest pause between two attempts, after one that was refused.
+_REFUSED_PAUSE = 10
 
 
 class DrafterClient:
-    """Serves one verifier with one drafter until cancelled."""
+    """Serves one verifier with one drafter until cancelled. ``security`` None: as the environment says."""
 
     def __init__(
         self,
@@ -47,6 +57,7 @@ class DrafterClient:
         instance: str = "",
         thread: ThreadPoolExecutor | None = None,
         backoff: Backoff | None = None,
+        security: Security | None = None,
         on_connected: Callable[[pb.Welcome], None] = lambda welcome: None,
     ) -> None:
         self.attached = False
@@ -54,10 +65,12 @@ class DrafterClient:
         self._drafter = drafter
         self._verifier = verifier
         self._backoff = backoff or Backoff()
+        self._security = security or Security.from_environment()
         self._on_connected = on_connected
         self._hello = hello_of(drafter, name, max_sessions, seconds_per_token, instance)
         self._failures = 0
         self._pause = 0.0
+        self._refused = False  # since it was last attached
         self._link: VerifierLink | None = None
         # One thread: a drafter is used from one thread at a time, over all connections.
         self._own_thread = thread is None
@@ -77,7 +90,7 @@ class DrafterClient:
         """Dial, assist, dial again. Returns only by cancellation.
 
         Raises VersionMismatchError or InputError if the verifier refuses this drafter, WrongServiceError if something
-        else listens there: dialling again cannot help.
+        else listens there, AccessError if TLS or a certificate keeps the two apart: dialling again cannot help.
         """
         try:
             while True:
@@ -88,10 +101,11 @@ class DrafterClient:
                 except (VersionMismatchError, InputError):
                     raise
                 except DragomanError as error:
-                    if isinstance(error, WrongServiceError) and not self._was_attached:
-                        raise  # a mistaken address; later, a port that another program has for a while
-                    # Said once per outage, not once per attempt.
-                    log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; dialling again", error)
+                    if isinstance(error, (WrongServiceError, AccessError)) and not self._was_attached:
+                        # A mistaken address or file; later, a port that another program has for a while, or a
+                        # certificate that is about to be renewed.
+                        raise
+                    self._complain(error)
                 await asyncio.sleep(max(self._pause, self._backoff.delay(self._failures)))
                 self._failures += 1
                 self._pause = 0.0
@@ -99,8 +113,17 @@ class DrafterClient:
             if self._own_thread:
                 self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _complain(self, error: DragomanError) -> None:
+        """Said once per outage, not once per attempt; and once more that this side is refused, which somebody has to
+        mend, and which a next attempt in a moment does not."""
+        refused = isinstance(error, AccessError)
+        news = self._failures == 0 or (refused and not self._refused)
+        log.log(logging.WARNING if news else logging.DEBUG, "%s; dialling again", error)
+        if refused:
+            self._refused, self._pause = True, _REFUSED_PAUSE * self._backoff.longest
+
     async def _assist_once(self) -> None:
-        async with open_channel(self._verifier) as channel:
+        async with open_channel(self._verifier, self._security) as channel:
             stub = pb_grpc.VerifierServiceStub(channel)
             outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))
@@ -125,7 +148,7 @@ class DrafterClient:
                     if task.done():
                         task.result()
             except grpc.RpcError as error:
-                raise await explain(error, channel, self._verifier, who="verifier") from error
+                raise await explain(error, channel, self._verifier, who="verifier", security=self._security) from error
             finally:
                 self.attached, self._link = False, None
                 for task in tasks:
@@ -149,7 +172,7 @@ class DrafterClient:
             match message.WhichOneof("message"):
                 case "welcome":
                     codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
-                    self._failures = 0
+                    self._failures, self._refused = 0, False
                     self.attached = self._was_attached = True
                     log.info("assisting %s at %s", message.welcome.model, self._verifier)
                     self._on_connected(message.welcome)

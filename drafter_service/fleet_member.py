@@ -10,18 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from drafter_service.client import DrafterClient
 from drafter_service.draft_source import Drafter, HasNotes
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import DragomanError, WrongServiceError
+from speculation.errors import AccessError, DragomanError, WrongServiceError
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.joining import AddressSource, CoordinatorLink
 from transport.limits import PROTOCOL_VERSION
+from transport.security import Security
 from transport.version import VERSION
 
 log = logging.getLogger(__name__)
 
 
 class DrafterMember:
-    """Use from one event loop. If the coordinator goes away, the drafter goes on assisting whom it assists."""
+    """Use from one event loop. If the coordinator goes away, the drafter goes on assisting whom it assists.
+
+    ``security``: of the connections to the coordinator and to verifiers; None: as the environment says.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class DrafterMember:
         max_sessions: int = 4,
         seconds_per_token: float = 0.0,
         backoff: Backoff | None = None,
+        security: Security | None = None,
         on_joined: Callable[[pb.Joined], None] = lambda joined: None,
     ) -> None:
         self._drafter = drafter
@@ -41,6 +46,7 @@ class DrafterMember:
         self._max_sessions = max_sessions
         self._seconds_per_token = seconds_per_token
         self._backoff = backoff
+        self._security = security or Security.from_environment()
         self._clients: dict[str, tuple[DrafterClient, asyncio.Task[None]]] = {}
         # All streams draft in one thread: a drafter is used from one thread at a time.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
@@ -63,6 +69,7 @@ class DrafterMember:
             on_order=self.carry_out,
             on_joined=on_joined,
             backoff=backoff,
+            security=self._security,
         )
 
     async def run(self) -> None:
@@ -107,6 +114,7 @@ class DrafterMember:
                 max_sessions=self._max_sessions,
                 seconds_per_token=self._seconds_per_token,
                 backoff=self._backoff,
+                security=self._security,
                 thread=self._thread,
             )
             self._clients[address] = (client, asyncio.create_task(self._assist(client, address)))
@@ -117,10 +125,11 @@ class DrafterMember:
             while True:
                 try:
                     await client.run()
-                except WrongServiceError as error:
-                    # A lone drafter was given a wrong address; here it may be a port that changes hands.
+                except (WrongServiceError, AccessError) as error:
+                    # A lone drafter was given a wrong address or file; here a port may change hands, a certificate be
+                    # renewed.
                     log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s; dialling again", error)
                 await asyncio.sleep(pause.delay(failures))
                 failures += 1
         except DragomanError as error:  # it stays listed, so that the same order does not make it dial again
-            log.error("the verifier at %s refuses this drafter: %s", address, error)
+            log.error("not assisting the verifier at %s: %s", address, error)

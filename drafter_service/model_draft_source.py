@@ -13,13 +13,14 @@ from itertools import accumulate, takewhile
 
 import torch
 
+from drafter_service.draft_model import DraftCache, DraftModel
 from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.draft_source import Path
-from language_models.causal_lm import CausalLM
 from speculation.errors import SessionError
 from speculation.protocol.messages import SessionOffer
 from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
+from speculation.sampling.row_draws import rank_rows
 from speculation.sampling.sampler import TokenSampler
 from speculation.sessions.drafter_session import DraftToken
 from speculation.text.retokenize import retokenize
@@ -32,9 +33,11 @@ LOOK_BACK_TOKENS = 4
 class ModelDraftSource:
     """Drafts text with a language model. ``noise``: of the model's vocabulary."""
 
-    def __init__(self, model: CausalLM, noise: RaceNoise, offer: SessionOffer) -> None:
+    def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer) -> None:
         self._model = model
+        self._noise = noise
         self._vocab = model.tokenizer.vocab
+        self._padding = torch.tensor(self._vocab.padding_ids, dtype=torch.int64, device=noise.device)
         self._prompt = draft_prompt_ids(self._model.tokenizer, offer.prompt)
         if not self._prompt or len(self._prompt) >= self._model.context_length:
             raise SessionError(
@@ -46,7 +49,7 @@ class ModelDraftSource:
         stream = "race" if offer.rule is Rule.RACE else "drafter"
         self._sampler = TokenSampler(sampling, self._vocab, noise, prompt_ids=self._prompt, stream=stream)
         self._ids: list[int] = []
-        self._cache = self._model.new_cache()
+        self._cache: DraftCache = self._model.new_cache()
         #: Expanded places of the tree, with their rows in the cache, counted from ``_base`` on.
         self._rows: dict[Path, int] = {}
         self.move((), 0, offer.committed)
@@ -126,12 +129,23 @@ class ModelDraftSource:
     @torch.inference_mode()
     def expand(self, paths: Sequence[Path], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
         depth = max(len(path) for path in paths)
-        if len(self._prompt) + len(self._ids) + depth >= self._model.context_length:
+        at = len(self._prompt) + len(self._ids) + depth
+        if at >= self._model.context_length or depth > self._model.tree_depth:
             return [[DraftToken(b"", stops=True)] for _ in paths]
         if depth > 0:
             assert self._base == len(self._prompt) + len(self._ids), "the text before the tree is in the cache"
-        rows = [self._logits_at_root()] if depth == 0 else self._logits_in_tree(paths)
-        return [self._choices(path, row, zero_width, choices) for path, row in zip(paths, rows, strict=True)]
+        rows = self._logits_at_root()[None] if depth == 0 else self._logits_in_tree(paths)
+        return self._choices_after(paths, rows, zero_width, choices)
+
+    def _choices_after(
+        self, paths: Sequence[Path], logits: torch.Tensor, zero_width: int, count: int
+    ) -> list[list[DraftToken]]:
+        """After each path, by its row of ``logits`` [paths, V]."""
+        if not self._model.draws_all_rows:
+            return [self._choices(path, row, zero_width, count) for path, row in zip(paths, logits, strict=True)]
+        wanted = self._sampler.rows_after(paths, zero_width=zero_width)
+        ranked = rank_rows(logits, wanted, self._noise, self._padding, count)
+        return [[self._draft_token(token, p) for token, p in row] for row in ranked]
 
     def _choices(self, path: Path, logits: torch.Tensor, zero_width: int, count: int) -> list[DraftToken]:
         for token in path:
@@ -155,6 +169,7 @@ class ModelDraftSource:
 
     def close(self) -> None:
         self._rows.clear()
+        self._cache.close()
         self._cache = self._model.new_cache()
 
     def _append(self, token: int) -> None:
@@ -170,6 +185,7 @@ class ModelDraftSource:
     def _roll_back_to(self, length: int) -> None:
         surplus = self._cache.length - length
         if surplus > self._cache.max_rollback:
+            self._cache.close()
             self._cache = self._model.new_cache()
         elif surplus > 0:
             self._cache.rollback(surplus)

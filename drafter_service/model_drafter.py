@@ -6,13 +6,13 @@ import logging
 import time
 from pathlib import Path
 
+from drafter_service.draft_model import DraftModel
 from drafter_service.draft_prompts import template_notes
 from drafter_service.draft_source import DraftSource
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.proposing_source import ProposingSource
 from drafter_service.string_proposing_source import StringProposingSource
 from drafter_service.target_vocabularies import TargetVocabularies
-from language_models.causal_lm import CausalLM
 from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.errors import InputError
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
@@ -28,7 +28,7 @@ class ModelDrafter:
     Raises UnsupportedModelError for a model that could draft for nobody.
     """
 
-    def __init__(self, model: CausalLM, *, vocabularies: Path | None = None) -> None:
+    def __init__(self, model: DraftModel, *, vocabularies: Path | None = None) -> None:
         check_tokenizer(model.tokenizer, Role.DRAFTER, model.name)
         #: For people: what it does otherwise than its model would have it.
         self.notes = tuple(template_notes(model.tokenizer))

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from drafter_service.draft_model import DraftModel
 from drafter_service.draft_source import Path
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.target_vocabularies import TargetView
-from language_models.causal_lm import CausalLM
 from speculation.errors import SessionError
 from speculation.protocol.messages import SessionOffer
 from speculation.protocol.proposal import Proposal, propose
@@ -32,7 +32,7 @@ class ProposingSource(ModelDraftSource):
     #: How many of the likeliest tokens are drawn from, where the plan leaves it to the rule.
     TOP_K = 256
 
-    def __init__(self, model: CausalLM, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
+    def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._offer = offer
         self._view = view
         self._top_k = offer.plan.top_k or self.TOP_K
@@ -44,6 +44,11 @@ class ProposingSource(ModelDraftSource):
         """Raises SessionError if this drafter cannot draft for this target."""
         if not self._view.alignment.common:
             raise SessionError("the drafter has no token in common with the target", remedy="use the rule race")
+
+    def _choices_after(
+        self, paths: Sequence[Path], logits: Tensor, zero_width: int, count: int
+    ) -> list[list[DraftToken]]:
+        return [self._choices(path, row, zero_width, count) for path, row in zip(paths, logits, strict=True)]
 
     def _choices(self, path: Path, logits: Tensor, zero_width: int, count: int) -> list[DraftToken]:
         """What is drawn after ``path``, and the likeliest others.

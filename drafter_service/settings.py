@@ -19,4 +19,7 @@ class DrafterSettings(Settings):
     dtype: DrafterDtype = "auto"
     threads: Threads = None
     trust_remote_code: bool = Field(default=False, description="Run the Python code that the model brings")
+    engine: Literal["auto", "paged", "transformers"] = Field(
+        default="auto", description="paged: a GPU in 16 bits, one CUDA graph a step; auto: paged where it works"
+    )
     max_sessions: int = Field(default=4, ge=1, le=100_000, description="Texts to draft for at once, at most")

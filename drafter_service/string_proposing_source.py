@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from drafter_service.draft_model import DraftModel
 from drafter_service.draft_source import Path
 from drafter_service.model_draft_source import LOOK_BACK_TOKENS
 from drafter_service.proposing_source import ProposingSource
 from drafter_service.target_vocabularies import TargetView
-from language_models.causal_lm import CausalLM
 from speculation.protocol.messages import SessionOffer
 from speculation.sampling.race import RaceNoise
 from speculation.sessions.drafter_session import DraftToken
@@ -31,7 +31,7 @@ class StringProposingSource(ProposingSource):
     #: At each of DEPTH levels.
     TOP_K = 16
 
-    def __init__(self, model: CausalLM, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
+    def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._drafted: list[tuple[int, ...]] = []
         #: The tokens that the cache began with when it was last longer; the enumeration's own come after them.
         self._run: list[int] = []

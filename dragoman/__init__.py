@@ -3,6 +3,7 @@
 What a program needs is here; the command line is ``dragoman.cli``.
 """
 
+import dragoman.grpc_log  # noqa: F401, before anything that imports grpc
 from dragoman.client import Client
 from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
@@ -11,6 +12,7 @@ from dragoman.sync import SyncClient, SyncCompletionStream, SyncDragoman, SyncFl
 from dragoman.text_client import CompletionStream
 from dragoman.transcript import TextOptions
 from speculation.errors import (
+    AccessError,
     ConnectionFailedError,
     DivergedError,
     DragomanError,
@@ -35,8 +37,10 @@ from speculation.protocol.status import DrafterStatus, VerifierStatus
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
+from transport.security import Security
 
 __all__ = [
+    "AccessError",
     "ChatMessage",
     "Chunk",
     "Client",
@@ -61,6 +65,7 @@ __all__ = [
     "ProtocolError",
     "Rule",
     "SamplingParams",
+    "Security",
     "SessionError",
     "SourceKind",
     "SourceStats",

@@ -13,10 +13,12 @@ from typing import Annotated
 
 import typer
 
+from dragoman.commands.certs import certs_app
 from dragoman.commands.chat import chat
 from dragoman.commands.demo import demo
 from dragoman.commands.drafter import drafter
 from dragoman.commands.generate import generate
+from dragoman.commands.tokens import tokens_app
 from dragoman.commands.verifier import verifier
 from dragoman.doctor_cli import doctor
 from dragoman.fleet_cli import add_fleet_commands
@@ -36,6 +38,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(certs_app, name="certs")
+app.add_typer(tokens_app, name="tokens")
 app.command("plan")(plan)
 app.command("doctor")(doctor)
 

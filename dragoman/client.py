@@ -23,9 +23,10 @@ from speculation.protocol.generation import GenerationEvent, GenerationRequest
 from speculation.protocol.status import VerifierStatus
 from transport import codec
 from transport.address import Address
-from transport.channels import open_channel
+from transport.channels import Connection
 from transport.generation_codec import event_from_wire, request_to_wire, status_from_wire
 from transport.limits import PROTOCOL_VERSION
+from transport.security import Security
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -42,21 +43,28 @@ class Client(TextClient):
     While the verifier still loads its model, every method waits for it, for up to ``patience`` seconds. ``resume``: so
     long, without any new text, a completion waits as well where the connection broke or the verifier stopped, and is
     written on from where it was by whoever answers at the same address; DivergedError if that one writes another text.
+    ``security``: TLS, or plaintext to another machine; None: as the environment says.
 
-    Every method raises ConnectionFailedError if nobody answers, InputError for a bad request, SessionError if the
-    verifier gives up in mid-text.
+    Every method raises ConnectionFailedError if nobody answers, AccessError if TLS or a certificate is in the way,
+    InputError for a bad request, SessionError if the verifier gives up in mid-text.
     """
 
-    def __init__(self, verifier: str | Address, *, resume: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        verifier: str | Address,
+        *,
+        resume: bool = False,
+        patience: float = PATIENCE,
+        security: Security | None = None,
+    ) -> None:
         self._resume = resume
         self._patience = patience
         self.address = Address.parse(verifier, field="verifier") if isinstance(verifier, str) else verifier
-        self._channel = open_channel(self.address)
-        self._stub = pb_grpc.VerifierServiceStub(self._channel)
+        self._connection = Connection(self.address, security, who="verifier")
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._channel.close()
+        await self._connection.close()
 
     async def describe(self, *, timeout: float = 5.0) -> VerifierStatus:
         """The verifier's model, its drafters and its load."""
@@ -64,15 +72,22 @@ class Client(TextClient):
         retries = Retries(attempts=ANSWERS, patience=self._patience)
         while True:
             try:
-                response: pb.DescribeResponse = await self._stub.Describe(request, timeout=timeout)
+                response = await self._describe(request, timeout)
                 break
-            except grpc.RpcError as error:
-                explained = await explain(error, self._channel, self.address, who="verifier")
-                if not isinstance(explained, LoadingError):
-                    raise explained from error
-                await self._wait(explained, retries, 0)
+            except LoadingError as error:
+                await self._wait(error, retries, 0)
         codec.check_version(response.protocol_version, who=f"the verifier at {self.address}")
         return status_from_wire(response)
+
+    async def _describe(self, request: pb.DescribeRequest, timeout: float) -> pb.DescribeResponse:
+        async with self._connection.channel() as channel:
+            try:
+                return await pb_grpc.VerifierServiceStub(channel).Describe(request, timeout=timeout)
+            except grpc.RpcError as error:
+                raise await self._explain(error, channel) from error
+
+    async def _explain(self, error: grpc.RpcError, channel: grpc.aio.Channel) -> DragomanError:
+        return await explain(error, channel, self.address, who="verifier", security=self._connection.security)
 
     async def _write(self, transcript: Transcript) -> Completion:
         retries = Retries(attempts=ANSWERS, patience=self._patience)
@@ -104,12 +119,13 @@ class Client(TextClient):
         raise SessionError(f"the verifier at {self.address} ended the stream before the text was finished")
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        call = self._stub.Generate(request_to_wire(request))
-        try:
-            async for response in call:
-                if (event := event_from_wire(response)) is not None:
-                    yield event
-        except grpc.RpcError as error:
-            raise await explain(error, self._channel, self.address, who="verifier") from error
-        finally:
-            call.cancel()  # does nothing to one that has ended
+        async with self._connection.channel() as channel:
+            call = pb_grpc.VerifierServiceStub(channel).Generate(request_to_wire(request))
+            try:
+                async for response in call:
+                    if (event := event_from_wire(response)) is not None:
+                        yield event
+            except grpc.RpcError as error:
+                raise await self._explain(error, channel) from error
+            finally:
+                call.cancel()  # does nothing to one that has ended

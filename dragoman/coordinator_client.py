@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
 
 import grpc
@@ -11,8 +11,9 @@ from dragoman.transcript import Writer
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from transport.address import COORDINATOR_PORT, Address
-from transport.channels import open_channel
+from transport.channels import Connection
 from transport.limits import PROTOCOL_VERSION
+from transport.security import Security
 from transport.status import explain
 
 #: Seconds that a coordinator may take to answer a person, and a client that could go on without it.
@@ -21,17 +22,16 @@ _T = TypeVar("_T")
 
 
 class CoordinatorClient:
-    """Use as an async context manager.
+    """Use as an async context manager. ``security`` None: as the environment says.
 
     Every method raises ConnectionFailedError if nobody answers, ProtocolError if it is no coordinator.
     """
 
-    def __init__(self, coordinator: str | Address) -> None:
+    def __init__(self, coordinator: str | Address, *, security: Security | None = None) -> None:
         if isinstance(coordinator, str):
             coordinator = Address.parse(coordinator, field="coordinator", default_port=COORDINATOR_PORT)
         self.address = coordinator
-        self._channel = open_channel(self.address)
-        self._stub = pb_grpc.CoordinatorServiceStub(self._channel)
+        self._connection = Connection(coordinator, security, who="coordinator")
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,13 +40,12 @@ class CoordinatorClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._connection.close()
 
     async def status(self) -> pb.StatusResponse:
         """The fleet as it stands."""
-        return await self._answer(
-            self._stub.Status(pb.StatusRequest(protocol_version=PROTOCOL_VERSION), timeout=TIMEOUT)
-        )
+        request = pb.StatusRequest(protocol_version=PROTOCOL_VERSION)
+        return await self._answer(lambda stub: stub.Status(request, timeout=TIMEOUT))
 
     async def route(
         self, prefix: int, *, model: str = "", exclude: frozenset[str] = frozenset(), writer: Writer | None = None
@@ -65,16 +64,18 @@ class CoordinatorClient:
             vocab_hash=writer.vocab_hash if writer else "",
             dtype=writer.dtype if writer else "",
         )
-        response: pb.RouteResponse = await self._answer(self._stub.Route(request, timeout=ROUTE_TIMEOUT))
+        response: pb.RouteResponse = await self._answer(lambda stub: stub.Route(request, timeout=ROUTE_TIMEOUT))
         return list(response.candidates)
 
     async def drain(self, verifier: str, *, hand_over: bool = False, undo: bool = False) -> pb.DrainResponse:
         """Give a verifier (its instance, name or address) no new sessions; or again some. Raises InputError."""
         request = pb.DrainRequest(protocol_version=PROTOCOL_VERSION, verifier=verifier, hand_over=hand_over, undo=undo)
-        return await self._answer(self._stub.Drain(request, timeout=TIMEOUT))
+        return await self._answer(lambda stub: stub.Drain(request, timeout=TIMEOUT))
 
-    async def _answer(self, call: Awaitable[_T]) -> _T:
-        try:
-            return await call
-        except grpc.RpcError as error:
-            raise await explain(error, self._channel, self.address, who="coordinator") from error
+    async def _answer(self, call: Callable[[pb_grpc.CoordinatorServiceStub], Awaitable[_T]]) -> _T:
+        async with self._connection.channel() as channel:
+            try:
+                return await call(pb_grpc.CoordinatorServiceStub(channel))
+            except grpc.RpcError as error:
+                security = self._connection.security
+                raise await explain(error, channel, self.address, who="coordinator", security=security) from error

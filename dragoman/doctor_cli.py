@@ -1,4 +1,4 @@
-"""`dragoman doctor`: will a target and a drafter work together?"""
+"""`dragoman doctor`: will a target and a drafter work together, and does one get through to a service?"""
 
 from __future__ import annotations
 
@@ -7,15 +7,37 @@ from typing import Annotated
 import typer
 
 from dragoman.options import MODEL_HELP
+from dragoman.security_options import secured
+from speculation.errors import InputError
+from transport.security import Security
 
 
+@secured
 def doctor(
-    target: Annotated[str, typer.Option(help=MODEL_HELP)],
-    drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
+    target: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    drafter: Annotated[str | None, typer.Option(help=f"{MODEL_HELP}, or lookup")] = None,
+    connect: Annotated[
+        str | None, typer.Option(help="Instead: go step by step to the service at this address", metavar="ADDRESS")
+    ] = None,
+    *,
+    security: Security,
 ) -> None:
-    """Will this target and this drafter work together? Exit code 3 if not."""
+    """Will this target and this drafter work together? Exit code 3 if not. Or, with --connect: what is in the way?"""
     from rich.console import Console
 
+    if connect is not None:
+        from dragoman.connection_check import run_connect
+        from transport.address import Address
+
+        if target is not None or drafter is not None:
+            remedy = "ask one question at a time: --connect, or --target and --drafter"
+            raise InputError("connect", connect, "comes with a target or a drafter", remedy=remedy)
+        run_connect(Address.parse(connect, field="connect"), security, Console())
+        return
+    if target is None or drafter is None:
+        missing = "target" if target is None else "drafter"
+        remedy = "give --target and --drafter, or --connect; see `dragoman doctor --help`"
+        raise InputError(missing, None, "is missing", remedy=remedy)
     from dragoman.doctor import PairVerdict, diagnose, show
 
     found = diagnose(target, drafter)

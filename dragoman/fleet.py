@@ -16,19 +16,20 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 from speculation.plural import count_of
 from transport import codec
+from transport.security import Security
 
 #: Between two looks at a verifier that drains, in seconds.
 _WAIT_SECONDS = 0.2
 
 
-async def fetch_status(coordinator: str) -> pb.StatusResponse:
-    """Raises what ``CoordinatorClient.status`` raises."""
-    async with CoordinatorClient(coordinator) as client:
+async def fetch_status(coordinator: str, security: Security | None = None) -> pb.StatusResponse:
+    """``security`` None: as the environment says. Raises what ``CoordinatorClient.status`` raises."""
+    async with CoordinatorClient(coordinator, security=security) as client:
         return await client.status()
 
 
-def run_status(coordinator: str, *, as_json: bool) -> None:
-    status = asyncio.run(fetch_status(coordinator))
+def run_status(coordinator: str, *, as_json: bool, security: Security) -> None:
+    status = asyncio.run(fetch_status(coordinator, security))
     if as_json:
         print(json.dumps(status_as_dict(status)))
     else:
@@ -36,24 +37,24 @@ def run_status(coordinator: str, *, as_json: bool) -> None:
         console.print(fleet_view(status, width=console.width))
 
 
-def run_top(coordinator: str, *, once: bool, seconds: float) -> None:
+def run_top(coordinator: str, *, once: bool, seconds: float, security: Security) -> None:
     """Draw until Ctrl-C, whatever becomes of the coordinator. ``once``: raises what ``fetch_status`` raises."""
     console = Console()
     if once:
-        console.print(fleet_view(asyncio.run(fetch_status(coordinator)), width=console.width))
+        console.print(fleet_view(asyncio.run(fetch_status(coordinator, security)), width=console.width))
         return
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(watch(coordinator, console, seconds))
+        asyncio.run(watch(coordinator, console, seconds, security))
 
 
-def run_drain(verifier: str, coordinator: str, *, hand_over: bool, undo: bool, wait: bool) -> None:
+def run_drain(verifier: str, coordinator: str, *, hand_over: bool, undo: bool, wait: bool, security: Security) -> None:
     """Order it; with ``wait``, until the verifier has no sessions any more or is gone. Raises InputError."""
     if undo and wait:
         raise InputError("wait", True, "comes with --undo", remedy="a verifier in service is never empty for good")
     console = Console()
 
     async def order() -> None:
-        async with CoordinatorClient(coordinator) as client:
+        async with CoordinatorClient(coordinator, security=security) as client:
             answer = await client.drain(verifier, hand_over=hand_over, undo=undo)
             state = "drains" if answer.draining else "takes sessions again"
             console.print(
@@ -71,7 +72,7 @@ async def _still_runs(client: CoordinatorClient, instance: str) -> bool:
     return any(member.sessions or not member.verifier.draining for member in members)
 
 
-async def watch(coordinator: str, console: Console, seconds: float) -> None:
+async def watch(coordinator: str, console: Console, seconds: float, security: Security | None = None) -> None:
     """Draw the fleet every so many seconds, until cancelled."""
     loop = asyncio.get_running_loop()
     status: pb.StatusResponse | None = None
@@ -79,7 +80,7 @@ async def watch(coordinator: str, console: Console, seconds: float) -> None:
     # Elsewhere than on a terminal each state is printed below the one before.
     live = Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else None
     with live or contextlib.nullcontext():
-        async with CoordinatorClient(coordinator) as client:
+        async with CoordinatorClient(coordinator, security=security) as client:
             while True:
                 problem: DragomanError | None = None
                 try:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dragoman.security_options import secured
 from transport.address import COORDINATOR_PORT
+from transport.security import Security
 
 LOCAL_COORDINATOR = f"127.0.0.1:{COORDINATOR_PORT}"
 FleetOf = Annotated[
@@ -27,7 +29,6 @@ def coordinator(
         str | None,
         typer.Option(help=f"Address to serve at; port 0 takes a free one  [default: {LOCAL_COORDINATOR}]"),
     ] = None,
-    allow_plaintext: Annotated[bool, typer.Option(help="Serve other machines although nothing is encrypted")] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings; coordinator/coordinator.yaml explains them")
     ] = None,
@@ -37,6 +38,8 @@ def coordinator(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log what goes well too: who joins and leaves, and why")
     ] = False,
+    *,
+    security: Security,
 ) -> None:
     """Steer a fleet: which drafters draft for which sessions, and how far; verifiers and drafters dial in."""
     from coordinator.config import CoordinatorConfig, read_config
@@ -44,29 +47,33 @@ def coordinator(
 
     set_up_logging(verbose)
     settings = CoordinatorConfig() if config is None else read_config(config)
-    address = listen_address(listen or settings.listen, allow_plaintext=allow_plaintext, default_port=COORDINATOR_PORT)
-    serve_coordinator(settings, address, ready_json=ready_json)
+    address = listen_address(listen or settings.listen, security, default_port=COORDINATOR_PORT)
+    serve_coordinator(settings, address, security=security, ready_json=ready_json)
 
 
 def status(
     coordinator: Coordinator = LOCAL_COORDINATOR,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output")] = False,
+    *,
+    security: Security,
 ) -> None:
     """The fleet as it stands: verifiers, drafters, sessions."""
     from dragoman.fleet import run_status
 
-    run_status(coordinator, as_json=as_json)
+    run_status(coordinator, as_json=as_json, security=security)
 
 
 def top(
     coordinator: Coordinator = LOCAL_COORDINATOR,
     once: Annotated[bool, typer.Option("--once", help="Draw once and leave")] = False,
     seconds: Annotated[float, typer.Option(help="Between two drawings", min=0.1)] = 1.0,
+    *,
+    security: Security,
 ) -> None:
     """Watch the fleet: who drafts for whom, how fast, how often it is right. Ctrl-C leaves."""
     from dragoman.fleet import run_top
 
-    run_top(coordinator, once=once, seconds=seconds)
+    run_top(coordinator, once=once, seconds=seconds, security=security)
 
 
 def drain(
@@ -77,13 +84,15 @@ def drain(
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back into service")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has no sessions any more")] = False,
+    *,
+    security: Security,
 ) -> None:
     """Take a verifier out of service: no new sessions; those that run finish, or are handed over."""
     from dragoman.fleet import run_drain
 
-    run_drain(verifier, coordinator, hand_over=hand_over, undo=undo, wait=wait)
+    run_drain(verifier, coordinator, hand_over=hand_over, undo=undo, wait=wait, security=security)
 
 
 def add_fleet_commands(app: typer.Typer) -> None:
     for command in (coordinator, status, top, drain):
-        app.command()(command)
+        app.command()(secured(command))

@@ -24,6 +24,7 @@ from speculation.protocol.messages import Prompt
 from speculation.protocol.prefix import prefix_digest
 from speculation.protocol.status import VerifierStatus
 from transport.address import Address
+from transport.security import Security
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class FleetClient(TextClient):
     A text outlives its verifier: when that dies, drains or is full, the client asks the coordinator again, without the
     one that failed, and resumes with the bytes that it has, at a verifier of the same model, vocabulary and dtype. When
     the coordinator does not answer, it goes to the verifiers that it last heard of. ``attempts``: requests that may
-    fail in a row. ``patience``: seconds that may pass from the first failure on. New text restores both.
+    fail in a row. ``patience``: seconds that may pass from the first failure on. New text restores both. ``security``:
+    of the connections to the coordinator and to verifiers; None: as the environment says.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class FleetClient(TextClient):
         model: str = "",
         attempts: int = ATTEMPTS,
         patience: float = PATIENCE,
+        security: Security | None = None,
     ) -> None:
-        self._coordinator = CoordinatorClient(coordinator)
+        self._security = security or Security.from_environment()
+        self._coordinator = CoordinatorClient(coordinator, security=self._security)
         self._model = model
         self._attempts = attempts
         self._patience = patience
@@ -146,5 +150,5 @@ class FleetClient(TextClient):
 
     def _client(self, address: str) -> Client:
         if address not in self._clients:
-            self._clients[address] = Client(address)
+            self._clients[address] = Client(address, security=self._security)
         return self._clients[address]

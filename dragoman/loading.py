@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from drafter_service import loading
 from drafter_service.draft_source import Drafter
+from drafter_service.settings import DrafterSettings
 from dragoman.terminal import err, progress_bar
 from language_models.causal_lm import CausalLM
 from language_models.embedded import EMBEDDED
@@ -32,17 +33,18 @@ def load_model(
         )
 
 
-def load_drafter(
-    model: str, *, device: str, dtype: str, threads: int | None, trust_remote_code: bool = False
-) -> Drafter:
+def load_drafter(settings: DrafterSettings) -> Drafter:
     """A model, or ``lookup``. Raises InputError, ModelError."""
+    model = settings.model
     show_licence(model)
     with progress_bar() as progress:
         return loading.load_drafter(
             model,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            trust_remote_code=trust_remote_code,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            trust_remote_code=settings.trust_remote_code,
+            engine=settings.engine,
+            max_sessions=settings.max_sessions,
             progress=progress,
         )

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dragoman.security_options import secured
+from transport.security import Security
+
 fleet_app = typer.Typer(no_args_is_help=True, help="A fleet on a Ray cluster: up, status, scale, drain, down.")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The fleet file; deploy/fleet.yaml explains it")]
@@ -42,17 +45,20 @@ def up(
 
 
 @fleet_app.command()
+@secured
 def status(
     address: ClusterAddress = "auto",
     as_json: AsJson = False,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Say what is not as this fleet file has it  [default: none]")
     ] = None,
+    *,
+    security: Security,
 ) -> None:
     """Every actor, and the fleet as the coordinator sees it."""
     from dragoman.ray_fleet.commands import run_status
 
-    run_status(address, as_json=as_json, config=config)
+    run_status(address, as_json=as_json, security=security, config=config)
 
 
 @fleet_app.command()

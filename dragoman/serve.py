@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drafter_service.draft_source import Drafter
@@ -18,7 +19,10 @@ from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import ConnectionFailedError, InputError
 from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
+from transport.pem_files import pem_files
+from transport.security import Security
 from transport.signals import until_signal
+from transport.tokens import read_tokens
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
@@ -33,16 +37,15 @@ def set_up_logging(verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def listen_address(listen: str, *, allow_plaintext: bool, default_port: int = DEFAULT_PORT) -> Address:
-    """Raises InputError for an address that others can reach, unless that is asked for."""
+def listen_address(listen: str, security: Security, *, default_port: int = DEFAULT_PORT) -> Address:
+    """Raises InputError for an address that others can reach in plaintext, unless that is asked for, and for files of
+    TLS that cannot be used."""
     address = Address.parse(listen, field="listen", allow_port_zero=True, default_port=default_port)
-    if not address.loopback and not allow_plaintext:
-        raise InputError(
-            "listen",
-            listen,
-            "can be reached by other machines, and the connection is not encrypted",
-            remedy="listen on 127.0.0.1, or add --allow-plaintext if the network is trusted",
-        )
+    security.check_listening(address)
+    if security.serves_tls:
+        pem_files(security)
+    if security.tokens is not None:
+        read_tokens(Path(security.tokens))
     return address
 
 
@@ -100,6 +103,7 @@ def serve_verifier(
     *,
     membership: Membership | None = None,
     metrics_port: int | None = None,
+    security: Security | None = None,
     ready_json: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then let texts end by themselves for ``settings.grace``, then hand them over.
@@ -107,14 +111,15 @@ def serve_verifier(
     The ports are taken before ``load`` is called, which takes minutes for a large model; until it returns, whoever
     dials is told to try again.
 
-    Raises ConnectionFailedError if a port is taken, and what ``load`` raises.
+    ``security`` None: as the environment says. Raises ConnectionFailedError if a port is taken, and what ``load``
+    raises.
     """
     from verifier_service.fleet_member import VerifierMember
     from verifier_service.server import VerifierServer, serve_until_signal
     from verifier_service.verifier import Verifier
 
     async def bind() -> tuple[VerifierServer, Address]:
-        server = VerifierServer()
+        server = VerifierServer(security=security)
         return server, await server.start(address)
 
     async def serve(verifier: Verifier) -> None:
@@ -135,6 +140,7 @@ def serve_verifier(
                 instance=new_instance(),
                 name=name,
                 advertised=membership.advertise or str(bound),
+                security=security,
             )
             joining.append(asyncio.get_running_loop().create_task(member.run()))
 
@@ -215,6 +221,7 @@ def serve_drafter(
     fleet: bool = False,
     name: str | None = None,
     max_sessions: int = 4,
+    security: Security | None = None,
     ready_json: bool = False,
 ) -> None:
     """Draft until SIGINT or SIGTERM; dials again whenever the link ends.
@@ -241,6 +248,7 @@ def serve_drafter(
         "instance": instance,
         "max_sessions": max_sessions,
         "seconds_per_token": seconds_per_token,
+        "security": security,
     }
     client: DrafterClient | DrafterMember
     if fleet:
@@ -250,11 +258,13 @@ def serve_drafter(
     asyncio.run(until_signal(client.run()))
 
 
-def serve_coordinator(config: CoordinatorConfig, address: Address, *, ready_json: bool = False) -> None:
+def serve_coordinator(
+    config: CoordinatorConfig, address: Address, *, security: Security | None = None, ready_json: bool = False
+) -> None:
     """Steer the fleet until SIGINT or SIGTERM."""
     from coordinator.server import serve_until_signal
 
     def on_ready(bound: Address) -> None:
         _say_ready(f"coordinator ready at {bound}", ready_json, address=str(bound))
 
-    asyncio.run(serve_until_signal(config, address, on_ready=on_ready))
+    asyncio.run(serve_until_signal(config, address, security=security, on_ready=on_ready))

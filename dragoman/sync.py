@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from drafter_service.draft_source import Drafter
     from transport.address import Address
+    from transport.security import Security
     from verifier_service.engine import Engine
 
 _T = TypeVar("_T")
@@ -161,15 +162,29 @@ class SyncTextClient:
 class SyncClient(SyncTextClient):
     """``Client`` without an event loop: a connection to one verifier."""
 
-    def __init__(self, verifier: str | Address, *, resume: bool = False, patience: float = PATIENCE) -> None:
-        super().__init__(lambda: Client(verifier, resume=resume, patience=patience))
+    def __init__(
+        self,
+        verifier: str | Address,
+        *,
+        resume: bool = False,
+        patience: float = PATIENCE,
+        security: Security | None = None,
+    ) -> None:
+        super().__init__(lambda: Client(verifier, resume=resume, patience=patience, security=security))
 
 
 class SyncFleetClient(SyncTextClient):
     """``FleetClient`` without an event loop: completions from a whole fleet."""
 
-    def __init__(self, coordinator: str | Address, *, model: str = "", patience: float = PATIENCE) -> None:
-        super().__init__(lambda: FleetClient(coordinator, model=model, patience=patience))
+    def __init__(
+        self,
+        coordinator: str | Address,
+        *,
+        model: str = "",
+        patience: float = PATIENCE,
+        security: Security | None = None,
+    ) -> None:
+        super().__init__(lambda: FleetClient(coordinator, model=model, patience=patience, security=security))
 
 
 class SyncDragoman(SyncTextClient):

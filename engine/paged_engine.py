@@ -18,10 +18,10 @@ from engine.kv_memory import KVMemory
 from engine.kv_pages import PagePool
 from engine.model_runner import OutputProjection, StepShape, compile_layers
 from engine.paged_attention import NAME, AttentionProbe, paged_attention
-from engine.step_tables import PAGE, ROOT, SequenceRows
+from engine.paged_slot import PagedSlot
+from engine.step_tables import PAGE
 from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
-from speculation.drafts.candidates import CandidateTree
 from speculation.errors import LimitExceededError, UnsupportedModelError
 from speculation.verification.step import Step
 
@@ -34,89 +34,6 @@ LEAST_ROWS = 16
 PREFILL_ROWS = 512
 #: Of the memory that is free once the weights are loaded.
 KV_SHARE = 0.85
-
-
-class PagedSlot:
-    """One session's pages and the length of what they hold."""
-
-    def __init__(self, engine: PagedEngine, prompt_ids: Sequence[int], positions: int = 0) -> None:
-        self._engine = engine
-        self._slot = engine.take_slot()
-        self._pages: list[int] = []
-        self._length = 0
-        self._prompt = tuple(prompt_ids[:-1])
-        try:
-            self._reach(positions)
-        except BaseException:
-            self.close()
-            raise
-
-    def prefill(self) -> bool:
-        """Run the next chunk of the prompt, whether more of it is left. Raises LimitExceededError without KV memory."""
-        left = len(self._prompt) - self._length
-        if left > 0:
-            shape = self._engine.prefill_shape if left >= PREFILL_ROWS else self._engine.step_shape
-            chunk = self._prompt[self._length : self._length + shape.tables.rows]
-            self._reach(self._length + len(chunk))
-            shape.run(self._chains(chunk))
-            self._length += len(chunk)
-        return self._length < len(self._prompt)
-
-    def step(self, last: int, candidates: CandidateTree) -> Tensor:
-        """Run ``last`` after what the pages hold, and each candidate after its ancestors: logits [1 + n, V] float32."""
-        return self._engine.step([(self, Step(last, candidates))])[0].clone()
-
-    def rows(self, step: Step) -> SequenceRows:
-        """Of a step, with room for their keys. Raises LimitExceededError if KV memory has none."""
-        tokens = (step.last, *step.candidates.tokens)
-        self._reach(self._length + len(tokens))
-        parents = (ROOT, *(parent + 1 for parent in step.candidates.parents))
-        return SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Of what the last step added, keep these rows in this order."""
-        moved = [(row, at) for at, row in enumerate(rows) if row != at]
-        if moved:
-            sources, targets = zip(*moved, strict=True)
-            self._engine.memory.move([self._place(r) for r in sources], [self._place(at) for at in targets])
-        self._length += len(rows)
-
-    def close(self) -> None:
-        """Free the pages. Idempotent."""
-        if self._slot >= 0:
-            self._engine.pool.free(self._pages)
-            self._engine.return_slot(self._slot)
-        self._pages, self._slot = [], -1
-
-    @property
-    def kv_cache_bytes(self) -> int:
-        """Of the pages that it holds."""
-        return len(self._pages) * self._engine.page_bytes
-
-    def _place(self, row: int) -> int:
-        position = self._length + row
-        return self._pages[position // PAGE] * PAGE + position % PAGE
-
-    def _reach(self, positions: int) -> None:
-        missing = -(-positions // PAGE) - len(self._pages)
-        if missing > 0:
-            self._pages += self._engine.pool.allocate(missing)
-            self._engine.memory.set_pages(self._slot, self._pages)
-
-    def _chains(self, tokens: Sequence[int]) -> list[SequenceRows]:
-        """A chunk as one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
-        height = self._engine.step_shape.tables.height
-        return [
-            SequenceRows(
-                slot=self._slot,
-                base=self._length + at,
-                tokens=part,
-                parents=range(ROOT, len(part) - 1),
-                pages=self._pages,
-            )
-            for at in range(0, len(tokens), height)
-            for part in [tokens[at : at + height]]
-        ]
 
 
 class Loaded(Protocol):
@@ -138,11 +55,20 @@ class PagedEngine:
     """A model, taken over: its own forward passes must not be used any more.
 
     ``kv_bytes``: memory for keys and values; None: what ``max_sessions`` whole contexts take, as far as it is free.
+    ``prefix_caching``: prompts that begin alike share what was computed for the beginning.
     Raises UnsupportedModelError for a model whose attention is not asked for by name, or has no kernel here; it is left
     as it was then. Raises ModelError if the engine computes anything else than the model did.
     """
 
-    def __init__(self, model: Loaded, *, kv_bytes: int | None = None, rows: int = ROWS, max_sessions: int = 64) -> None:
+    def __init__(
+        self,
+        model: Loaded,
+        *,
+        kv_bytes: int | None = None,
+        rows: int = ROWS,
+        max_sessions: int = 64,
+        prefix_caching: bool = True,
+    ) -> None:
         if rows < LEAST_ROWS:
             raise ValueError(f"{rows} rows a step are too few; {LEAST_ROWS} at least")
         module = model.module
@@ -152,7 +78,6 @@ class PagedEngine:
         self.name = model.name
         self.tokenizer = model.tokenizer
         self.vocab_size = model.vocab_size
-        #: Of a model whose context is longer than KV memory, what that holds.
         self.context_length = model.context_length
         self.dtype_name = model.dtype_name
         self.device_name = str(model.device)
@@ -163,14 +88,10 @@ class PagedEngine:
         #: All of them, as every step has all of its rows.
         self.free_draft_tokens = rows - 1
         dtype = next(module.parameters()).dtype
-        pages_per_slot = -(-(model.context_length + rows) // PAGE)
         self.page_bytes = KVMemory.page_bytes(shapes, dtype)
-        if kv_bytes is None:
-            kv_bytes = min(_free_bytes(model.device), max_sessions * pages_per_slot * self.page_bytes)
-        pages = 1 + kv_bytes // self.page_bytes
-        self.context_length = max(min(model.context_length, (pages - 1) * PAGE - rows), 1)
-        if self.context_length < model.context_length:
-            log.warning("%s serves contexts of %d tokens: KV memory holds no more", self.name, self.context_length)
+        pages_per_slot = -(-(model.context_length + rows) // PAGE)
+        pages = self._pages(kv_bytes, most=max_sessions * pages_per_slot, device=model.device)
+        self._fit_context(pages)
         slots = max_sessions + 1  # one more, for a session that has ended but is not closed yet
         self.pool = PagePool(pages)
         self.memory = KVMemory(
@@ -184,19 +105,37 @@ class PagedEngine:
         self.step_shape = StepShape(module, self.memory, rows=rows, slots=slots)
         self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, slots=slots, all_logits=False)
         self._slots = list(range(slots - 1, -1, -1))
+        self.shares_prefixes = False  # in the check each text is to be computed
         check_engine(self, expected)
+        self.shares_prefixes = prefix_caching
+        #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
+        self.shared_positions = 0
+
+    def _pages(self, kv_bytes: int | None, *, most: int, device: torch.device) -> int:
+        """In all, the scratch page included. Without a budget: ``most`` of them, as far as there is memory."""
+        if kv_bytes is None:
+            kv_bytes = min(_free_bytes(device), most * self.page_bytes)
+        return 1 + kv_bytes // self.page_bytes
+
+    def _fit_context(self, pages: int) -> None:
+        """A context that is longer than KV memory is cut to what that holds."""
+        held = max((pages - 1) * PAGE - self.rows_per_step, 1)
+        if held < self.context_length:
+            self.context_length = held
+            log.warning("%s serves contexts of %d tokens: KV memory holds no more", self.name, held)
 
     def has_room(self, positions: int) -> bool:
         """Whether a session that may grow to so many tokens could begin now."""
         pages = -(-(positions + self.rows_per_step) // PAGE)
         return bool(self._slots) and pages <= self.pool.free_pages
 
-    def begin(self, prompt_ids: Sequence[int], positions: int) -> PagedSlot:
+    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> PagedSlot:
         """A slot with the pages for so many tokens, whose prompt is still to be prefilled, but for its last token.
 
+        ``written``: what was kept after the prompt before, in steps; all but its last token is run again, in steps.
         Raises LimitExceededError if KV memory has no room for it.
         """
-        return PagedSlot(self, prompt_ids, positions + self.rows_per_step)
+        return PagedSlot(self, prompt_ids, positions + self.rows_per_step, written=written)
 
     def open(self, prompt_ids: Sequence[int]) -> PagedSlot:
         """A slot, prefilled, that takes pages as it grows. Raises LimitExceededError if there are none."""

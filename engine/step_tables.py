@@ -34,7 +34,9 @@ class SequenceRows:
     """New tokens of one sequence. ``slot``: its line of the page table. ``base``: committed positions before them.
 
     ``parents[i]``: which of the tokens stands before token i, or ROOT; parents come first. New token i is written at
-    position ``base + i``'s place, whatever its depth, so ``pages`` reach to ``base + len(tokens)`` positions.
+    position ``base + held + i``'s place, whatever its depth, so ``pages`` reach that far.
+    ``held``: rows of a tree that earlier steps wrote after ``base``. ``above[i]``: which of these, in order, stand
+    between the committed positions and token i, whose parent is ROOT; none if it is left out.
     """
 
     slot: int
@@ -42,10 +44,16 @@ class SequenceRows:
     tokens: Sequence[int]
     parents: Sequence[int]
     pages: Sequence[int]
+    held: int = 0
+    above: Sequence[Sequence[int]] = ()
 
     def place(self, position: int) -> int:
         """Where the key of a position lies in KV memory."""
         return self.pages[position // PAGE] * PAGE + position % PAGE
+
+    def held_places(self, index: int) -> list[int]:
+        """Of the rows above a token, before any of this step."""
+        return [self.place(self.base + row) for row in self.above[index]] if self.above else []
 
 
 class StepTables:
@@ -107,8 +115,8 @@ class StepTables:
             first = len(ancestors)
             chains: list[list[int]] = []
             for index, (token, parent) in enumerate(zip(sequence.tokens, sequence.parents, strict=True)):
-                place = sequence.place(sequence.base + index)
-                chain = [*(chains[parent] if parent != ROOT else ()), place]
+                place = sequence.place(sequence.base + sequence.held + index)
+                chain = [*(chains[parent] if parent != ROOT else sequence.held_places(index)), place]
                 if len(chain) > MAX_DEPTH:
                     raise ValueError(f"a path of {len(chain)} new tokens is longer than {MAX_DEPTH}")
                 chains.append(chain)

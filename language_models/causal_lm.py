@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from language_models.attention import ROW_INVARIANT
 from language_models.causal_self_test import SelfTest
 from language_models.footprint import check_fits
-from language_models.kv_cache import KVCache, layer_windows
+from language_models.kv_cache import LAYER_TYPES, KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
 from language_models.positions import context_length, context_remark, first_position, fix_frequencies
 from language_models.pretrained import load_pretrained
@@ -49,6 +49,9 @@ PREFILL_CHUNK = 512
 
 class CausalLM:
     """A causal language model, loaded and tested. Never changed after loading; sessions differ in their caches only."""
+
+    #: Trees may be as deep as the context.
+    tree_depth = 1 << 30
 
     def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, name: str, dtype_name: str) -> None:
         self.name = name
@@ -146,6 +149,11 @@ class CausalLM:
         return ready
 
     @property
+    def draws_all_rows(self) -> bool:
+        """Whether draws are best made for several rows at once: on a GPU every single one is a wait."""
+        return self.device.type == "cuda"
+
+    @property
     def module(self) -> PreTrainedModel:
         """The transformers model itself, for an engine that runs it in a way of its own."""
         return self._model
@@ -191,28 +199,21 @@ class CausalLM:
 
     @torch.inference_mode()
     def forward_together(self, texts: Sequence[TextRows]) -> list[Tensor]:
-        """Run rows of several texts in one pass: logits [rows, V] of each, as if it were alone.
+        """Run rows of several texts in one pass: logits [rows, V] of each, as alone, if ``self_test.unshared`` is "".
 
-        For models whose ``self_test.unshared`` is "". Whatever is raised, the caches are as they were. Raises
-        InputError if a text does not fit the context.
+        Whatever is raised, the caches are as they were. Raises InputError if a text does not fit the context.
         """
         shared = SharedPass(texts, least_rows=self.least_rows, dtype=self.weights_dtype)
         self._check_context(shared.last_position + 1)
-        masks = (
-            {"full_attention": shared.mask, "sliding_attention": shared.mask} if self._several_masks else shared.mask
-        )
+        mask = dict.fromkeys(LAYER_TYPES, shared.mask) if self._several_masks else shared.mask
         with shared.undone_if_it_fails():
-            logits = self._call(shared.tokens, shared.positions, shared, attention_mask=masks)
+            logits = self._call(shared.tokens, shared.positions, shared, attention_mask=mask)
         return shared.divide(logits)
 
     def _check_context(self, tokens: int) -> None:
         if tokens > self.context_length:
-            raise InputError(
-                "tokens",
-                f"{tokens} tokens",
-                f"exceed the context of {self.name}, {self.context_length} tokens",
-                remedy="shorten the prompt",
-            )
+            problem = f"exceed the context of {self.name}, {self.context_length} tokens"
+            raise InputError("tokens", f"{tokens} tokens", problem, remedy="shorten the prompt")
 
     def _run(self, tokens: Sequence[int], cache: KVCache, *, logits_to_keep: int) -> Tensor:
         self._check_context(cache.length + len(tokens))

@@ -19,6 +19,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from speculation.errors import UnsupportedModelError
 
+#: Kinds of layers that can be rolled back.
+LAYER_TYPES = ("full_attention", "sliding_attention")
 #: Tokens before its window that a sliding layer keeps for rollbacks.
 SLACK = 1024
 _FIRST_CAPACITY = 256
@@ -209,6 +211,9 @@ class KVCache:
         for layer in self._storing:
             layer.rollback(layer.get_seq_length() - length)
 
+    def close(self) -> None:
+        """Nothing else is held than this object."""
+
     @torch.inference_mode()
     def stand_at(self, length: int, held: int, *, loud: range = range(0)) -> None:
         """As if ``length`` tokens had gone in, of which only the last ``held`` are kept: for the self-test.
@@ -260,7 +265,7 @@ def layer_windows(config: PretrainedConfig) -> list[int | None]:
     if types is None:
         types = ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
     for kind in types:
-        if kind not in ("full_attention", "sliding_attention"):
+        if kind not in LAYER_TYPES:
             raise UnsupportedModelError(
                 f"{config.model_type} has {kind} layers, which the KV cache cannot roll back",
                 remedy="use a model whose layers are all full or sliding-window attention",

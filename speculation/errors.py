@@ -14,9 +14,10 @@
     |  |- VersionMismatchError        exit 5   it speaks another protocol version
     |  |- WrongServiceError           exit 5   what listens there is something else
     |  '- LimitExceededError          exit 5   it sent more than the limits allow
-    '- SessionError                   exit 6   the session ended without its text
-       |- DrainingError               exit 6   the verifier takes no sessions any more: resume elsewhere
-       '- DivergedError               exit 6   a resumed text is not the one that was begun
+    |- SessionError                   exit 6   the session ended without its text
+    |  |- DrainingError               exit 6   the verifier takes no sessions any more: resume elsewhere
+    |  '- DivergedError               exit 6   a resumed text is not the one that was begun
+    '- AccessError                    exit 7   TLS, a certificate or its role keeps the two sides apart
 
 ``exit_code`` is what the command line returns; the gRPC status that each kind travels as stands in
 ``transport/status.py``, so that both ends agree.
@@ -174,3 +175,10 @@ class DrainingError(SessionError):
 
 class DivergedError(SessionError):
     """The bytes that a client received do not begin the text that this target writes: it cannot be resumed here."""
+
+
+class AccessError(DragomanError):
+    """The two sides do not come together: one speaks TLS and the other not, a certificate is not trusted, has expired
+    or names another host, or its role may not do what was asked."""
+
+    exit_code = 7

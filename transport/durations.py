@@ -1,4 +1,4 @@
-"""Durations as people write them: 40ms, 1.5s, 200us, 5m."""
+"""Durations as people write them: 40ms, 1.5s, 200us, 5m, 7d."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 
 from speculation.errors import InputError
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_FORM = re.compile(r"\s*([0-9.eE+-]+)\s*(us|ms|s|m|h)\s*")
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_FORM = re.compile(r"\s*([0-9.eE+-]+)\s*(us|ms|s|m|h|d)\s*")
 
 
 def parse_duration(field: str, text: str) -> float:

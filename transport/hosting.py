@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from speculation.errors import DragomanError, InputError, ModelError, VersionMismatchError
+from speculation.errors import AccessError, DragomanError, InputError, ModelError, VersionMismatchError
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.version import VERSION
@@ -26,7 +26,7 @@ from transport.version import VERSION
 log = logging.getLogger(__name__)
 
 #: Of these no later attempt is better.
-_FINAL = (InputError, ModelError, VersionMismatchError)
+_FINAL = (AccessError, InputError, ModelError, VersionMismatchError)
 
 
 class SelfStarting(ABC):

@@ -15,11 +15,19 @@ import grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import ConnectionFailedError, DragomanError, InputError, VersionMismatchError, WrongServiceError
+from speculation.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DragomanError,
+    InputError,
+    VersionMismatchError,
+    WrongServiceError,
+)
 from transport import codec
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
+from transport.security import Security
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -42,6 +50,7 @@ class CoordinatorLink:
     ``registration`` is sent first on every connection. ``report`` makes the message that is due, a VerifierReport or
     a DrafterReport; ``on_order`` is given placement, plan and attach orders. Both are called in the event loop, must
     not wait, and may raise DragomanError, which is logged. ``on_joined`` is called once per connection.
+    ``security`` None: as the environment says.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class CoordinatorLink:
         *,
         on_joined: Callable[[pb.Joined], None] = lambda joined: None,
         backoff: Backoff | None = None,
+        security: Security | None = None,
         silence_seconds: float = COORDINATOR_SILENCE_SECONDS,
     ) -> None:
         self.joined = False
@@ -66,11 +76,13 @@ class CoordinatorLink:
         self._on_order = on_order
         self._on_joined = on_joined
         self._backoff = backoff or Backoff(longest=2.0)
+        self._security = security or Security.from_environment()
         self._silence_seconds = silence_seconds
         self._report_seconds = SHORTEST_REPORT
         self._may_report = asyncio.Event()
         self._leaving = asyncio.Event()
         self._failures = 0
+        self._refused = False  # since it last joined
         self._complaint = ""
 
     async def run(self) -> None:
@@ -82,12 +94,15 @@ class CoordinatorLink:
             try:
                 await self._join_once()
                 log.info("the coordinator at %s ended the stream; joining again", self._coordinator)
-            except WrongServiceError as error:
+            except (WrongServiceError, AccessError) as error:
                 if not self._was_joined:
                     log.error("%s; going on without a coordinator", error)
                     self.refusal = error
                     return
-                log.log(logging.WARNING if self._failures == 0 else logging.DEBUG, "%s; trying again", error)
+                # What was said of this outage may have been that the coordinator stopped.
+                news = self._failures == 0 or not self._refused
+                log.log(logging.WARNING if news else logging.DEBUG, "%s; trying again", error)
+                self._refused = True
             except (VersionMismatchError, InputError) as error:
                 log.error("the coordinator at %s refuses: %s; going on without it", self._coordinator, error)
                 self.refusal = None if self._was_joined else error
@@ -104,7 +119,7 @@ class CoordinatorLink:
         if not isinstance(self._address_source, Address):
             self._coordinator = await self._address_source()
         assert self._coordinator is not None
-        async with open_channel(self._coordinator) as channel:
+        async with open_channel(self._coordinator, self._security, who="coordinator") as channel:
             call: grpc.aio.StreamStreamCall = pb_grpc.CoordinatorServiceStub(channel).Join()
             reader = asyncio.create_task(self._read(call))
             writer = asyncio.create_task(self._write(call))
@@ -122,7 +137,9 @@ class CoordinatorLink:
                     await asyncio.wait((reader, writer), timeout=LEAVE_SECONDS)
                 raise
             except grpc.RpcError as error:
-                raise await explain(error, channel, self._coordinator, who="coordinator") from error
+                raise await explain(
+                    error, channel, self._coordinator, who="coordinator", security=self._security
+                ) from error
             finally:
                 self.joined = False
                 reader.cancel()
@@ -155,7 +172,7 @@ class CoordinatorLink:
         self._report_seconds = min(max(asked, SHORTEST_REPORT), LONGEST_REPORT)
         if not self.joined:
             self.joined = self._was_joined = True
-            self._failures = 0
+            self._failures, self._refused = 0, False
             self._may_report.set()
             log.info("joined the coordinator at %s", self._coordinator)
             self._on_joined(joined)

@@ -14,15 +14,50 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from speculation.errors import ConnectionFailedError
 from transport.address import Address
 from transport.grpc_options import server_options
+from transport.pem_files import Pem, pem_files
+from transport.roles import RoleCheck
+from transport.security import Security
+from transport.tokens import TokenFile
 
 
-def bind(server: grpc.aio.Server, listen: Address, *, option: str = "--listen") -> Address:
-    """Bind the server; returns the address with the port that it got. Raises ConnectionFailedError, which says why."""
+def bind(server: grpc.aio.Server, listen: Address, security: Security, *, option: str = "--listen") -> Address:
+    """Bind the server; returns the address with the port that it got. Raises ConnectionFailedError, which says why, and
+    InputError for files that cannot be used, or a port for other machines in plaintext unless that is allowed."""
+    security.check_listening(listen)
+    credentials = _credentials(security) if security.serves_tls else None
     check_bindable(listen, option=option)
     try:
-        return Address(listen.host, server.add_insecure_port(str(listen)))
+        if credentials is None:
+            return Address(listen.host, server.add_insecure_port(str(listen)))
+        return Address(listen.host, server.add_secure_port(str(listen), credentials))
     except RuntimeError as error:  # someone else was quicker
         raise _refused(listen, option, OSError(errno.EADDRINUSE, "")) from error
+
+
+def _credentials(security: Security) -> grpc.ServerCredentials:
+    """Which look at the files again at every handshake. Raises InputError."""
+    files = pem_files(security)
+    served = files.newest()
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        # Called in a thread of gRPC's; None keeps what is served.
+        nonlocal served
+        newest = files.newest()
+        if newest is served:
+            return None
+        served = newest
+        return _configuration(newest)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(served),
+        fetch,  # type: ignore[arg-type]  # None is what its documentation asks for
+        require_client_authentication=security.asks_for_certificates,
+    )
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    assert pem.key is not None and pem.certificate is not None
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], root_certificates=pem.authority)
 
 
 def check_bindable(listen: Address, *, option: str = "--listen") -> None:
@@ -63,18 +98,23 @@ def _refused(listen: Address, option: str, error: OSError) -> ConnectionFailedEr
 class ServiceServer:
     """A gRPC server with one service of ours and the health service. Add the servicer to ``grpc``, then start.
 
-    ``service``: its full name.
+    ``service``: its full name. ``security`` None: as the environment says; that it asks for certificates or tokens
+    means that peers have roles, which ``transport/roles.py`` checks. Raises InputError.
     """
 
-    def __init__(self, service: str) -> None:
-        self.grpc = grpc.aio.server(options=server_options())
+    def __init__(self, service: str, security: Security | None = None) -> None:
+        self._security = security or Security.from_environment()
+        tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
+        knows_peers = tokens is not None or self._security.asks_for_certificates
+        interceptors = [RoleCheck(tokens)] if knows_peers else []
+        self.grpc = grpc.aio.server(options=server_options(), interceptors=interceptors)
         self._service = service
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
     async def start(self, listen: Address, *, serving: bool = True) -> Address:
-        """Bind and answer; returns the address with the port that was bound. Raises ConnectionFailedError."""
-        bound = bind(self.grpc, listen)
+        """Bind and answer; returns the address with the port that was bound. Raises what ``bind`` raises."""
+        bound = bind(self.grpc, listen, self._security)
         await self.tell_health(serving=serving)
         await self.grpc.start()
         return bound

@@ -7,6 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import (
+    AccessError,
     ConnectionFailedError,
     DivergedError,
     DragomanError,
@@ -23,9 +24,12 @@ from speculation.errors import (
 )
 from transport.address import Address
 from transport.channels import PROXY_VARIABLE, proxy_variable
+from transport.security import Security
+from transport.tls_errors import explain_tls
 
 _CODES: tuple[tuple[type[DragomanError], grpc.StatusCode], ...] = (
     (InputError, grpc.StatusCode.INVALID_ARGUMENT),
+    (AccessError, grpc.StatusCode.PERMISSION_DENIED),
     (VersionMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (LimitExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ProtocolError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -72,6 +76,8 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
             )
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InputError.relayed(details)
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
+            return AccessError(f"the {who} at {address} refused: {details}")
         case grpc.StatusCode.FAILED_PRECONDITION:
             return VersionMismatchError(details)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -88,9 +94,15 @@ def error_of(error: grpc.RpcError, address: object, *, who: str = "verifier") ->
             return SessionError(f"the {who} at {address} gave up: {details}")
 
 
-async def explain(error: grpc.RpcError, channel: grpc.aio.Channel, address: Address, *, who: str) -> DragomanError:
-    """As ``error_of``; and where something else than a ``who`` listens, it is asked what it is."""
+async def explain(
+    error: grpc.RpcError, channel: grpc.aio.Channel, address: Address, *, who: str, security: Security | None = None
+) -> DragomanError:
+    """As ``error_of``; and where something else than a ``who`` listens, it is asked what it is, and where TLS is in the
+    way, how. ``security``: what the channel was opened with."""
     explained = error_of(error, address, who=who)
+    if isinstance(explained, ConnectionFailedError) and not isinstance(explained, LoadingError):
+        security = security or Security.from_environment()
+        return await explain_tls(explained.message, address, security, who=who) or explained
     if isinstance(explained, WrongServiceError):
         for other, (service, option) in _SERVICES.items():
             if other != who and await _serves(channel, pb.DESCRIPTOR.services_by_name[service].full_name):

@@ -14,6 +14,7 @@ from typing import Any
 from transport.address import Address
 from transport.hosting import SelfStarting
 from transport.joining import AddressSource
+from transport.security import Security
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.metrics import Instruments, NoInstruments
@@ -26,7 +27,8 @@ class VerifierActor(SelfStarting):
     """A verifier that starts itself and comes back after a failure.
 
     ``port`` 0: a free one. ``host``: asked for this machine's address, at which it listens and is reached.
-    ``instruments``: asked once for where figures go, given the actor's name.
+    ``instruments``: asked once for where figures go, given the actor's name. ``security`` None: as its
+    environment says.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class VerifierActor(SelfStarting):
         host: Callable[[], str],
         coordinator: AddressSource,
         instruments: Callable[[str], Instruments] = lambda name: NoInstruments(),
+        security: Security | None = None,
         placed: Mapping[str, object] | None = None,
     ) -> None:
         self.settings = settings
+        self._security = security
         self._port = port
         self._instruments = instruments(name)
         self._coordinator = coordinator
@@ -60,7 +64,7 @@ class VerifierActor(SelfStarting):
             max_sessions=settings.max_sessions,
             instruments=self._instruments,
         )
-        self._server = server = VerifierServer(verifier)
+        self._server = server = VerifierServer(verifier, security=self._security)
         bound = await server.start(Address(host, self._port))
         try:
             member = VerifierMember(
@@ -69,6 +73,7 @@ class VerifierActor(SelfStarting):
                 instance=secrets.token_hex(8),
                 name=self.name,
                 advertised=str(bound),
+                security=self._security,
                 on_joined=lambda joined: serving(bound),  # before that, the fleet does not know of it
             )
             await member.run()

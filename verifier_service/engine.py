@@ -31,6 +31,10 @@ class Slot(Protocol):
         """
         ...
 
+    def hold(self, rows: int) -> None:
+        """Have memory for the rows of the next step. Raises LimitExceededError if there is none."""
+        ...
+
     def keep(self, rows: Sequence[int]) -> None:
         """Of what the last step added to the cache, keep these rows in this order."""
         ...
@@ -100,10 +104,11 @@ class Engine(Protocol):
         """Whether a session that may grow to so many tokens, its prompt included, could begin now."""
         ...
 
-    def begin(self, prompt_ids: Sequence[int], positions: int) -> Slot:
+    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> Slot:
         """A slot whose prompt is still to be prefilled, all of it but its last token, which the first step takes.
 
-        ``positions``: how far it may grow; it has the memory for that from now on.
+        ``positions``: how far it may grow with the memory that it has from now on. ``written``: tokens after the
+        prompt that were kept in a slot before; then all but the last of these are prefilled too, to the same bits.
         """
         ...
 
@@ -130,8 +135,9 @@ class OneByOne:
         """Its KV caches grow as they have to."""
         return True
 
-    def begin(self, prompt_ids: Sequence[int], positions: int) -> Any:
-        """Prefilled at once."""
+    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> Any:
+        """Prefilled at once. Nobody ever gives memory up here, so nothing was written before."""
+        assert not written
         return self.open(prompt_ids)
 
     def step(self, batch: Sequence[tuple[Slot, Step]]) -> list[Tensor]:
@@ -145,3 +151,6 @@ class WholePrompt:
     def prefill(self) -> bool:
         """Nothing is left."""
         return False
+
+    def hold(self, rows: int) -> None:
+        """Its KV cache grows as it has to."""

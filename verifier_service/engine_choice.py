@@ -28,11 +28,22 @@ class EngineKind(StrEnum):
 def engine_of(model: CausalLM, settings: VerifierSettings) -> Engine:
     """The engine that the settings ask for. Raises what ``engine_for`` raises."""
     kv_bytes = None if settings.kv_memory is None else parse_size("kv-memory", settings.kv_memory)
-    return engine_for(model, EngineKind(settings.engine), kv_bytes=kv_bytes, max_sessions=settings.max_sessions)
+    return engine_for(
+        model,
+        EngineKind(settings.engine),
+        kv_bytes=kv_bytes,
+        max_sessions=settings.max_sessions,
+        prefix_caching=settings.prefix_caching,
+    )
 
 
 def engine_for(
-    model: CausalLM, kind: EngineKind = EngineKind.AUTO, *, kv_bytes: int | None = None, max_sessions: int = 64
+    model: CausalLM,
+    kind: EngineKind = EngineKind.AUTO,
+    *,
+    kv_bytes: int | None = None,
+    max_sessions: int = 64,
+    prefix_caching: bool = True,
 ) -> Engine:
     """``kv_bytes``: memory for the paged engine's KV cache; None: what ``max_sessions`` could need, if it is free.
 
@@ -49,7 +60,7 @@ def engine_for(
     else:
         check_tokenizer(model.tokenizer, Role.TARGET, model.name)
         try:
-            return PagedEngine(model, kv_bytes=kv_bytes, max_sessions=max_sessions)
+            return PagedEngine(model, kv_bytes=kv_bytes, max_sessions=max_sessions, prefix_caching=prefix_caching)
         except (UnsupportedModelError, ImportError) as error:
             reason = str(error)
             log.warning("%s runs in the slower engine of transformers: %s", model.name, reason)

@@ -14,6 +14,7 @@ from transport import codec
 from transport.generation_codec import source_stats_to_wire
 from transport.joining import AddressSource, CoordinatorLink
 from transport.limits import PROTOCOL_VERSION
+from transport.security import Security
 from transport.version import VERSION
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.open_session import OpenSession
@@ -21,7 +22,8 @@ from verifier_service.verifier import Verifier
 
 
 class VerifierMember:
-    """``advertised``: where drafters and clients reach the verifier. ``on_joined``: once per connection."""
+    """``advertised``: where drafters and clients reach the verifier. ``on_joined``: once per connection. ``security``:
+    of the connection to the coordinator; None: as the environment says."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class VerifierMember:
         instance: str,
         name: str,
         advertised: str,
+        security: Security | None = None,
         on_joined: Callable[[pb.Joined], None] = lambda joined: None,
     ) -> None:
         self._verifier = verifier
@@ -53,6 +56,7 @@ class VerifierMember:
             report=self.report,
             on_order=self.carry_out,
             on_joined=self._take_in,
+            security=security,
         )
         self._on_joined = on_joined
 

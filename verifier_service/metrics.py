@@ -106,6 +106,7 @@ class VerifierMetrics:
             "Draft tokens accepted, by who guessed them; those of a replay are in no other figure.",
             ("source", "drafter"),
         )
+        self.preemptions = count("num_preemptions_total", "Texts that gave their KV memory up to older ones.")
         self.prompt_tokens = count("prompt_tokens_total", "Tokens of prompts.")
         self.generation_tokens = count("generation_tokens_total", "Tokens committed.")
         self.stale_drafts = count("stale_drafts_total", "Spans that came for text that went on differently.")

@@ -156,14 +156,23 @@ class OpenSession:
         """Whether the engine has memory for it."""
         return self._run.begun
 
+    def positions_ahead(self, tokens: int) -> int:
+        """See ``TargetSession.positions_ahead``."""
+        return self.session.positions_ahead(tokens)
+
     @property
     def slot(self) -> Slot:
         """Its place in the engine."""
         return self._run.slot
 
-    def prefill(self) -> bool:
-        """Run the next chunk of the prompt; whether more of it is left before the first step."""
-        return self._run.prefill()
+    def prefill(self, growth: int) -> bool:
+        """Run the next chunk of the prompt; whether more of it is left before a step. See ``SessionRun.prefill``."""
+        return self._run.prefill(growth)
+
+    def preempt(self) -> None:
+        """Give the memory up; before the next step prompt and text are run again."""
+        self.log.info("waits: its KV memory went to an older text")
+        self._run.close()
 
     def begin_step(self, share: int | None) -> Step:
         """Take in what drafters sent; the best candidates, for the target to run. ``share``: of a step's rows that

@@ -14,6 +14,7 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, LoadingError, ProtocolError
 from transport.address import Address
 from transport.generation_codec import event_to_wire, request_from_wire, status_to_wire
+from transport.security import Security
 from transport.servers import ServiceServer
 from transport.signals import stop_signal
 from transport.status import LOADING, status_of
@@ -103,12 +104,13 @@ class VerifierServer:
     """A gRPC server with the verifier and the health service behind it.
 
     Without a verifier it holds its port while the model is loaded: it refuses all calls as UNAVAILABLE, which clients
-    and drafters take for a reason to try again, and tells health checks that it does not serve.
+    and drafters take for a reason to try again, and tells health checks that it does not serve. ``security`` None: as
+    the environment says.
     """
 
-    def __init__(self, verifier: Verifier | None = None) -> None:
+    def __init__(self, verifier: Verifier | None = None, *, security: Security | None = None) -> None:
         self._servicer = VerifierServicer(verifier)
-        self._server = ServiceServer(SERVICE)
+        self._server = ServiceServer(SERVICE, security)
         pb_grpc.add_VerifierServiceServicer_to_server(self._servicer, self._server.grpc)
 
     @property
@@ -118,7 +120,7 @@ class VerifierServer:
         return self._servicer.verifier
 
     async def start(self, listen: Address) -> Address:
-        """Bind and serve; returns the address with the port that was bound. Raises ConnectionFailedError."""
+        """Bind and serve; returns the address with the port that was bound. Raises what ``bind`` raises."""
         return await self._server.start(listen, serving=self._servicer.verifier is not None)
 
     async def open(self, verifier: Verifier) -> None:

@@ -53,10 +53,15 @@ class SessionRun:
         return self._slot
 
     @torch.inference_mode()
-    def prefill(self) -> bool:
-        """Run the next chunk of the prompt; whether more of it is left before the first step."""
+    def prefill(self, growth: int) -> bool:
+        """Run the next chunk of the prompt, or of the text before the last token; whether more is left before a step.
+
+        ``growth``: tokens that there is memory for from the first chunk on.
+        """
         if self._slot is None:
-            self._slot = self._engine.begin(self._session.request.prompt_ids, self._session.most_positions)
+            session = self._session
+            positions = session.positions_ahead(growth)
+            self._slot = self._engine.begin(session.request.prompt_ids, positions, written=session.token_ids)
         return self._slot.prefill()
 
     def begin_step(self, share: int | None) -> Step:
@@ -90,7 +95,7 @@ class SessionRun:
         return StepResult(instructions=tuple(left), forward_began=self._began, forward_ended=ended)
 
     def close(self) -> None:
-        """Free the KV cache. May be called before the prefill, and twice."""
+        """Free the KV cache. May be called before the prefill, and twice; after another prefill it goes on."""
         if self._slot is not None:
             self._slot.close()
             self._slot = None

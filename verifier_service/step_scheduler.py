@@ -23,41 +23,55 @@ from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, draw_rows
 from speculation.verification.step import Step
 from verifier_service.engine import Engine
+from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession, StepReport
 
 _T = TypeVar("_T")
-Outcome = StepReport | BaseException
+#: None: the session gave up its memory instead.
+Outcome = StepReport | BaseException | None
 
 
 class StepScheduler:
     """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
 
-    A session begins when the engine has memory for all that it may grow to, so none that runs is ever short of it; the
-    others wait in order. A prompt is run chunk by chunk, and between two chunks is a step if anybody waits for one: so
-    a step is held up by a chunk at most, however many long prompts there are, and a prompt by a step for each chunk.
+    Who has KV memory is the business of ``memory_queue.py``; the others wait in order. A prompt is run chunk by chunk,
+    and between two chunks is a step if anybody waits for one: so a step is held up by a chunk at most, however many
+    long prompts there are, and a prompt by a step for each chunk.
     """
 
-    def __init__(self, engine: Engine, drawing: Drawing | None = None) -> None:
+    def __init__(
+        self, engine: Engine, drawing: Drawing | None = None, *, on_preempted: Callable[[], None] = lambda: None
+    ) -> None:
         self._engine = engine
         self._drawing = drawing
+        self._on_preempted = on_preempted
+        self._memory = MemoryQueue(engine)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._steps: deque[_Asked[StepReport]] = deque()
+        self._steps: deque[_Asked[StepReport | None]] = deque()
         self._chunks: deque[_Asked[bool]] = deque()
         self._chunk_ran = False  # since the last step
         self._running = False
 
     async def step(self, opened: OpenSession) -> StepReport:
-        """The session's next step. Raises what it fails with."""
-        return await self._ask(self._steps, opened)
+        """The session's next step, for which it may have to wait for memory again. Raises what it fails with."""
+        while True:
+            if not opened.begun:
+                await self.prefill(opened)
+            report = await self._ask(self._steps, opened)
+            if report is not None:
+                return report
+            self._on_preempted()
 
     async def prefill(self, opened: OpenSession) -> None:
-        """All of its prompt. Raises what it fails with."""
+        """All of its prompt, and its text if it gave its memory up. Raises what it fails with."""
+        self._memory.enter(opened)
         while await self._ask(self._chunks, opened):
             pass
 
     async def close(self, opened: OpenSession) -> None:
         """Free its memory, after the step that runs; who waits for memory may begin."""
         await asyncio.get_running_loop().run_in_executor(self._thread, opened.close)
+        self._memory.leave(opened)
         self._begin_soon()
 
     def shutdown(self) -> None:
@@ -84,22 +98,17 @@ class StepScheduler:
             most = (self._engine.rows_per_step or 2) // 2  # each has a draft token at least, if it has any
             batch = [steps.popleft() for _ in range(min(most, len(steps)))]
             sessions = [asked.opened for asked in batch]
-            self._start(batch, lambda: run_step(self._engine, sessions, self._drawing))
+            self._start(batch, lambda: run_step(self._engine, sessions, self._memory, self._drawing))
         elif prompt is not None:
             self._chunk_ran = True
             chunks.remove(prompt)
-            self._start([prompt], lambda: [run_chunk(prompt.opened)])
+            self._start([prompt], lambda: [run_chunk(prompt.opened, self._memory)])
         else:
             self._running = False
 
     def _next_prompt(self) -> _Asked[bool] | None:
-        """The first that has memory, or can have it now; who waits for memory is not overtaken by who needs less."""
-        for asked in self._chunks:
-            if asked.opened.begun:
-                return asked
-        if self._chunks and self._engine.has_room(self._chunks[0].opened.session.most_positions):
-            return self._chunks[0]
-        return None
+        found = self._memory.next_prompt(asked.opened for asked in self._chunks)
+        return next((asked for asked in self._chunks if asked.opened is found), None)
 
     def _start(self, batch: Sequence[_Asked[_T]], work: Callable[[], Sequence[_T | BaseException]]) -> None:
         try:
@@ -141,16 +150,18 @@ def _still_wanted(waiting: deque[_Asked[_T]]) -> deque[_Asked[_T]]:
     return waiting
 
 
-def run_chunk(opened: OpenSession) -> bool | BaseException:
+def run_chunk(opened: OpenSession, memory: MemoryQueue) -> bool | BaseException:
     """The next chunk of the session's prompt, in the engine's thread: whether more of it is left, or what failed."""
     try:
-        return opened.prefill()
+        return opened.prefill(memory.growth)
     except Exception as error:
         return error
 
 
 @torch.inference_mode()
-def run_step(engine: Engine, sessions: Sequence[OpenSession], drawing: Drawing | None = None) -> list[Outcome]:
+def run_step(
+    engine: Engine, sessions: Sequence[OpenSession], memory: MemoryQueue, drawing: Drawing | None = None
+) -> list[Outcome]:
     """One step of all these sessions, in the engine's thread. What each brought, or failed with.
 
     ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
@@ -161,15 +172,32 @@ def run_step(engine: Engine, sessions: Sequence[OpenSession], drawing: Drawing |
     share = rows // len(sessions) - 1 if rows is not None else None
     for number, opened in enumerate(sessions):
         try:
-            steps[number] = opened.begin_step(share)
+            if opened.begun:
+                steps[number] = opened.begin_step(share)
         except Exception as error:
             outcomes[number] = error
     shared = share_rows(steps, rows)
     for number, step in shared.items():
         if step is not steps[number]:
             sessions[number].narrow(step)
+    outcomes |= _make_room(memory, sessions, shared)
     outcomes |= _forward(engine, sessions, shared, drawing)
-    return [outcomes[number] for number in range(len(sessions))]
+    return [outcomes.get(number) for number in range(len(sessions))]
+
+
+def _make_room(memory: MemoryQueue, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, Outcome]:
+    """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
+    errors: dict[int, Outcome] = {}
+    for number, step in tuple(steps.items()):
+        if sessions[number].begun:  # and not preempted for one of those before it
+            try:
+                memory.make_room(sessions[number], 1 + len(step.candidates))
+            except Exception as error:
+                errors[number] = error
+    for number in tuple(steps):
+        if number in errors or not sessions[number].begun:
+            del steps[number]
+    return errors
 
 
 def _forward(

@@ -89,7 +89,9 @@ class Verifier:
         self.metrics = VerifierMetrics(instruments or NoInstruments())
         self.roster = Roster(engine=engine, limits=self.limits, sessions=self._sessions, metrics=self.metrics)
         self._rules = RuleChoice()
-        self._steps = StepScheduler(engine, Drawing.of(engine, self._noise))
+        self._steps = StepScheduler(
+            engine, Drawing.of(engine, self._noise), on_preempted=lambda: self.metrics.preemptions(1)
+        )
 
     def _new_pacing(self, rule: Rule) -> Pacing:
         """Whether drafting pays is learned where it may not: under rules whose drafts are met by chance when late."""

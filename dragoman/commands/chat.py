@@ -19,8 +19,11 @@ from dragoman.options import (
     TopP,
     Verifier,
 )
+from dragoman.security_options import secured
+from transport.security import Security
 
 
+@secured
 def chat(
     verifier: Verifier = None,
     coordinator: FleetOf = None,
@@ -38,6 +41,8 @@ def chat(
     no_history: Annotated[
         bool, typer.Option("--no-history", help="Keep what is typed out of chat_history, in the cache folder")
     ] = False,
+    *,
+    security: Security,
 ) -> None:
     """Talk with the target. Ctrl-C ends an answer, Ctrl-D leaves, /help lists the commands."""
     from dragoman.chat import run_chat
@@ -45,7 +50,7 @@ def chat(
     from speculation.sampling.params import Rule, SamplingParams
 
     run_chat(
-        Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for),
+        Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for, security=security),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         system=system,
         max_tokens=max_tokens,

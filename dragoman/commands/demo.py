@@ -31,7 +31,13 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run target and drafter here, answer the same prompts with and without the drafter, and compare."""
+    import os
+
     from dragoman.demo import DemoConfig, run_demo
+    from transport.security import VARIABLES
+
+    for name in VARIABLES:  # its processes are on loopback, whatever this machine's certificates are for
+        os.environ.pop(name, None)
 
     config = DemoConfig(
         target=target,

@@ -13,16 +13,20 @@ from dragoman.options import (
     Coordinator,
     Device,
     Dtype,
+    EngineName,
     ReadyJson,
     Threads,
     TrustRemoteCode,
     Verbose,
     Verifier,
 )
+from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
 from speculation.errors import InputError
+from transport.security import Security
 
 
+@secured
 def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],
     verifier: Verifier = None,
@@ -31,17 +35,21 @@ def drafter(
     max_sessions: Annotated[int, option_of(DrafterSettings, "max_sessions", bounds=True)] = default_of(
         DrafterSettings, "max_sessions"
     ),
+    engine: Annotated[EngineName, option_of(DrafterSettings, "engine")] = EngineName.AUTO,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
     trust_remote_code: TrustRemoteCode = False,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
+    *,
+    security: Security,
 ) -> None:
     """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
     from dragoman.loading import load_drafter
     from dragoman.serve import serve_drafter, set_up_logging
     from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
+    from transport.channels import check_dialling
 
     set_up_logging(verbose)
     if verifier is not None and coordinator is not None:
@@ -49,6 +57,7 @@ def drafter(
     field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
     port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
     dialled = Address.parse(address, field=field, default_port=port)
+    check_dialling(dialled, security, who=field)
     settings = settings_from(
         DrafterSettings,
         model=model,
@@ -57,13 +66,14 @@ def drafter(
         threads=threads,
         trust_remote_code=trust_remote_code,
         max_sessions=max_sessions,
+        engine=engine.value,
     )
-    loaded = load_drafter(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
     serve_drafter(
-        loaded,
+        load_drafter(settings),
         dialled,
         fleet=coordinator is not None,
         name=name,
         max_sessions=settings.max_sessions,
+        security=security,
         ready_json=ready_json,
     )

@@ -21,8 +21,11 @@ from dragoman.options import (
     TopP,
     Verifier,
 )
+from dragoman.security_options import secured
+from transport.security import Security
 
 
+@secured
 def generate(
     prompt: Annotated[str | None, typer.Option(help="Text to continue")] = None,
     prompt_file: Annotated[
@@ -54,6 +57,8 @@ def generate(
     ] = None,
     no_draft: NoDraft = False,
     as_json: AsJson = False,
+    *,
+    security: Security,
 ) -> None:
     """Let the target write; drafted text and its own appear in two colours."""
     from dragoman.dialling import Destination
@@ -61,7 +66,7 @@ def generate(
     from speculation.sampling.params import Rule, SamplingParams
 
     run_generate(
-        Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for),
+        Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for, security=security),
         read_prompt(prompt, prompt_file, messages),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,

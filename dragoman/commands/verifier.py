@@ -18,17 +18,19 @@ from dragoman.options import (
     TrustRemoteCode,
     Verbose,
 )
+from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
+from transport.security import Security
 from verifier_service.settings import PlanSettings, VerifierSettings
 
 if TYPE_CHECKING:
     from verifier_service.engine import Engine
 
 
+@secured
 def verifier(
     model: Annotated[str, typer.Option(help=MODEL_HELP)],
     listen: Annotated[str, typer.Option(help="Address to serve at; port 0 takes a free one")] = LOCAL_VERIFIER,
-    allow_plaintext: Annotated[bool, typer.Option(help="Serve other machines although nothing is encrypted")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -52,6 +54,7 @@ def verifier(
     ),
     engine: Annotated[EngineName, option_of(VerifierSettings, "engine")] = EngineName.AUTO,
     kv_memory: Annotated[str | None, option_of(VerifierSettings, "kv_memory")] = None,
+    prefix_caching: Annotated[bool, option_of(VerifierSettings, "prefix_caching")] = True,
     adaptive: Annotated[bool, option_of(VerifierSettings, "adaptive")] = True,
     lookup: Annotated[bool, option_of(VerifierSettings, "lookup")] = True,
     max_sessions: Annotated[int, option_of(VerifierSettings, "max_sessions", bounds=True)] = default_of(
@@ -68,11 +71,14 @@ def verifier(
     ] = None,
     ready_json: ReadyJson = False,
     verbose: Verbose = False,
+    *,
+    security: Security,
 ) -> None:
     """Serve a target model; clients and drafters dial in."""
     from dragoman.loading import load_model
     from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
     from speculation.protocol.messages import SpeculationPlan
+    from transport.channels import check_dialling
     from transport.durations import parse_duration
     from transport.sizes import parse_size
     from verifier_service.engine_choice import engine_of
@@ -80,8 +86,10 @@ def verifier(
 
     set_up_logging(verbose)
     check_target_dtype(dtype)
-    address = listen_address(listen, allow_plaintext=allow_plaintext)
+    address = listen_address(listen, security)
     membership = fleet_membership(coordinator, name, address, advertise)
+    if membership is not None:
+        check_dialling(membership.coordinator, security, who="coordinator")
     if kv_memory is not None:
         parse_size("kv-memory", kv_memory)  # what is wrong with it is said in its own words
     plan = SpeculationPlan(
@@ -104,6 +112,7 @@ def verifier(
         trust_remote_code=trust_remote_code,
         engine=engine.value,
         kv_memory=kv_memory,
+        prefix_caching=prefix_caching,
         adaptive=adaptive,
         lookup=lookup,
         max_sessions=max_sessions,
@@ -115,4 +124,12 @@ def verifier(
         loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
         return engine_of(loaded, settings)
 
-    serve_verifier(load, address, settings, membership=membership, metrics_port=metrics_port, ready_json=ready_json)
+    serve_verifier(
+        load,
+        address,
+        settings,
+        membership=membership,
+        metrics_port=metrics_port,
+        security=security,
+        ready_json=ready_json,
+    )

@@ -27,6 +27,7 @@ from dragoman.ray_fleet.stopping import stoppable
 from dragoman.terminal import err
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 from transport.address import Address
+from transport.security import Security
 
 #: Seconds for further nodes of a Ray that was started here, after its head.
 OWN_NODES_SECONDS = 60.0
@@ -49,12 +50,15 @@ def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: b
     else:
         console = Console()
         console.print(actor_table(standings))
-        console.print(how_to_get_text(standings), highlight=False, soft_wrap=True)
+        console.print(how_to_get_text(standings, fleet.security), highlight=False, soft_wrap=True)
 
 
 @stoppable()
-def run_status(address: str, *, as_json: bool, config: Path | None = None) -> None:
-    """The actors by Ray's word, and the fleet by the coordinator's; with a file, what is not as the file has it."""
+def run_status(address: str, *, as_json: bool, security: Security, config: Path | None = None) -> None:
+    """The actors by Ray's word, and the fleet by the coordinator's; with a file, what is not as the file has it.
+
+    ``security``: towards the coordinator; in plaintext, if it has no TLS: the network of a Ray cluster is trusted.
+    """
     file = read_fleet(config) if config is not None else None
     with _launcher(_existing(address)) as launcher:
         standings = launcher.status()
@@ -63,7 +67,7 @@ def run_status(address: str, *, as_json: bool, config: Path | None = None) -> No
     coordinator = next((one.facts.get("address") for one in standings if one.kind == "coordinator"), None)
     if coordinator:
         try:
-            fleet = asyncio.run(fetch_status(coordinator))
+            fleet = asyncio.run(fetch_status(coordinator, security.model_copy(update={"allow_plaintext": True})))
         except DragomanError as error:
             problem = str(error)
     if as_json:
@@ -175,11 +179,16 @@ def actor_table(standings: Sequence[Standing]) -> Table:
     return table
 
 
-def how_to_get_text(standings: Sequence[Standing]) -> str:
+def how_to_get_text(standings: Sequence[Standing], security: Security) -> str:
     coordinator = next(one.facts["address"] for one in standings if one.kind == "coordinator")
+    reached = f"--coordinator {coordinator}"
+    if security.serves_tls:
+        reached += " --tls-ca CA --tls-cert CERT --tls-key KEY"
+    elif not Address.parse(coordinator, field="coordinator").loopback:
+        reached += " --allow-plaintext"
     return (
         f"\ncoordinator at {coordinator}\n"
-        f"  text:      dragoman generate --coordinator {coordinator} --prompt '...'\n"
-        f"  watch:     dragoman top --coordinator {coordinator}\n"
-        f"  one more drafter: dragoman drafter --model smollm2-135m --coordinator {coordinator}"
+        f"  text:      dragoman generate {reached} --prompt '...'\n"
+        f"  watch:     dragoman top {reached}\n"
+        f"  one more drafter: dragoman drafter --model smollm2-135m {reached}"
     )

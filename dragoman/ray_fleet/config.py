@@ -13,6 +13,8 @@ from coordinator.config import CoordinatorConfig
 from drafter_service.settings import DrafterSettings
 from dragoman.ray_fleet.labels import Labels
 from transport.address import COORDINATOR_PORT
+from transport.identity import Role
+from transport.security import FILES, Security
 from transport.settings import Device, Mistake, Port, Settings, read_settings
 from verifier_service.settings import VerifierSettings
 
@@ -107,12 +109,44 @@ class CoordinatorSettings(Settings):
         return NodeNeeds("coordinator", self.labels, {"CPU": self.num_cpus, **on_head})
 
 
+class FleetSecurity(Security):
+    """Of all actors. Who reaches a Ray cluster may run any code there, so its network has to be trusted anyway, and
+    plaintext is allowed unless the file says otherwise. ``{role}`` in a name stands for coordinator, verifier or
+    drafter: every role has a certificate of its own, at the same place on every node."""
+
+    allow_plaintext: bool = True
+
+    def of_role(self, role: Role) -> Security:
+        """For an actor."""
+        paths = {name: getattr(self, name) for name in FILES}
+        written = {name: path.replace("{role}", role) for name, path in paths.items() if path is not None}
+        return Security(allow_plaintext=self.allow_plaintext, **written)
+
+    def mistake(self) -> Mistake | None:
+        """All actors but drafters serve, and all but the coordinator dial, so they need all of TLS or nothing of it."""
+        given = [name for name in FILES if getattr(self, name) is not None]
+        missing = [name for name in FILES if name not in given]
+        if given and missing:
+            return Mistake(
+                ("security", given[0]),
+                getattr(self, given[0]),
+                f"comes without {' and '.join(missing)}",
+                remedy="give all three, or none",
+            )
+        if missing and not self.allow_plaintext:
+            problem = "leaves the actors no way to reach each other: there is no tls_cert"
+            remedy = "give tls_cert, tls_key and tls_ca, or true"
+            return Mistake(("security", "allow_plaintext"), value=False, problem=problem, remedy=remedy)
+        return None
+
+
 class FleetFile(Settings):
     """``wait_seconds``: for nodes that are to come; ``start_seconds``: until everything serves."""
 
     coordinator: CoordinatorSettings = CoordinatorSettings()
     targets: list[Target] = Field(min_length=1)
     drafters: list[DrafterGroup] = Field(default=[])
+    security: FleetSecurity = FleetSecurity()
     wait_seconds: Wait = 60
     start_seconds: Wait = 600
 
@@ -125,6 +159,9 @@ class FleetFile(Settings):
         return [self.coordinator.place, *(group.place for group in self.groups if group.replicas)]
 
     def mistakes(self) -> Iterator[Mistake]:
+        insecure = self.security.mistake()
+        if insecure is not None:
+            yield insecure
         if "listen" in self.coordinator.settings.model_fields_set:
             yield Mistake(
                 ("coordinator", "settings", "listen"),

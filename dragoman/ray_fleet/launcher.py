@@ -85,15 +85,14 @@ class Launcher:
         before = {replica.actor_name for replica in running(self._ray)}
         new = [] if handle_of(self._ray, COORDINATOR) else [COORDINATOR]
         try:
-            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet.coordinator, host=self._host))]
+            common: dict[str, Any] = {"host": self._host, "security": fleet.security}
+            started = [(COORDINATOR, "coordinator", start_coordinator(self._ray, fleet.coordinator, **common))]
             for group in fleet.groups:
                 for number in range(group.replicas):
                     replica = Replica(kind_of(group), group.name, number)
                     if replica.actor_name not in before:
                         new.append(replica.actor_name)
-                    started.append(
-                        (replica.name, replica.kind, start_replica(self._ray, group, number, host=self._host))
-                    )
+                    started.append((replica.name, replica.kind, start_replica(self._ray, group, number, **common)))
             return [self._await(name, kind, handle, until) for name, kind, handle in started]
         except BaseException:
             self._remove_failed(new)

@@ -12,9 +12,10 @@ from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from drafter_service.actor import DrafterActor
 from dragoman.ray_fleet.cluster import NAMESPACE
-from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, Group, NodeNeeds, Target
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetSecurity, Group, NodeNeeds, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address
 from dragoman.ray_fleet.metrics import RayInstruments
+from transport.identity import Role
 from verifier_service.actor import VerifierActor
 
 
@@ -57,15 +58,31 @@ def handle_of(ray: ModuleType, actor_name: str) -> Any | None:
         return None
 
 
-def start_coordinator(ray: ModuleType, wanted: CoordinatorSettings, *, host: Callable[[], str]) -> Any:
+def start_coordinator(
+    ray: ModuleType, wanted: CoordinatorSettings, *, host: Callable[[], str], security: FleetSecurity
+) -> Any:
     """The coordinator's actor, started if it is not there."""
     options = _options(COORDINATOR, wanted.place)
     config = CoordinatorConfig.model_validate(wanted.settings.model_dump())
     made = ray.remote(CoordinatorActor).options(**options)
-    return made.remote(COORDINATOR, config, wanted.port, host=host, placed=wanted.place.settings)
+    return made.remote(
+        COORDINATOR,
+        config,
+        wanted.port,
+        host=host,
+        security=security.of_role(Role.COORDINATOR),
+        placed=wanted.place.settings,
+    )
 
 
-def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int, *, host: Callable[[], str]) -> Any:
+def start_replica(
+    ray: ModuleType,
+    group: Target | DrafterGroup,
+    number: int,
+    *,
+    host: Callable[[], str],
+    security: FleetSecurity,
+) -> Any:
     """The actor of a group's replica, started if it is not there. ``host``: called in it for where it listens."""
     replica = Replica(kind_of(group), group.name, number)
     # Spread: a lost machine shall not take all replicas along, and fractions of a CPU not crowd on one of several.
@@ -73,6 +90,7 @@ def start_replica(ray: ModuleType, group: Target | DrafterGroup, number: int, *,
     common = {
         "host": host,
         "coordinator": functools.partial(coordinator_address, NAMESPACE),
+        "security": security.of_role(Role.DRAFTER if isinstance(group, DrafterGroup) else Role.VERIFIER),
         "placed": group.place.settings,
     }
     if isinstance(group, DrafterGroup):

@@ -13,9 +13,9 @@ from speculation.source import Source
 #: So much of a draft tells whether it agrees: about one token. And branches that are looked at for it.
 GUESS_BYTES, GUESSES = 4, 8
 
-#: A branch to be followed: its chance, negative; its number; its last node; its bytes, with their chances and sources;
-#: and the chance of all of them by each source.
-_Turn = tuple[float, int, DraftNode, bytes, tuple[float, ...], tuple[Source, ...], Mapping[Source, float]]
+#: A branch to be followed: its chance, negative; its number; its last node, None if only a part of that is in it; its
+#: bytes, with their chances and sources; and the chance of all of them by each source.
+_Turn = tuple[float, int, DraftNode | None, bytes, tuple[float, ...], tuple[Source, ...], Mapping[Source, float]]
 
 
 def branches(root: DraftNode, *, limit: int, trust: Mapping[Source, float]) -> Iterator[DraftPath]:
@@ -28,26 +28,38 @@ def branches(root: DraftNode, *, limit: int, trust: Mapping[Source, float]) -> I
     turns: list[_Turn] = [(-1.0, next(order), root, b"", (), (), trust)]
     while turns:
         turn, _, node, text, chances, sources, weights = heapq.heappop(turns)
-        path, so_far, authors, chance = bytearray(text), list(chances), list(sources), -turn
-        while len(path) < limit and not _is_drawn(node, root):
-            best, child = node.best_child(trust)
-            for byte, other in ((byte, other) for byte, other in node.children.items() if other is not child):
+        path, so_far, authors, chance = text, list(chances), list(sources), -turn
+        while node is not None and len(path) < limit and not _is_drawn(node, root):
+            child = node.best_child(trust)
+            for other in (other for other in node.children.values() if other is not child):
                 turned, likely, author = other.weigh(weights, chance, trust)
                 if likely > 0:
-                    steps = (bytes((*path, byte)), (*so_far, likely), (*authors, author), turned)
-                    heapq.heappush(turns, (-likely, next(order), other, *steps))
+                    run, end = _as_far_as(limit - len(path), other)
+                    steps = (path + run, (*so_far, *[likely] * len(run)), (*authors, *[author] * len(run)), turned)
+                    heapq.heappush(turns, (-likely, next(order), end, *steps))
             if child is None:
                 break
             weights, chance, author = child.weigh(weights, chance, trust)
-            path.append(best)
-            so_far.append(chance)
-            authors.append(author)
-            node = child
-        drawn = _is_drawn(node, root)
-        ends = node.ends if node.ends and not drawn and node.best_child(trust)[1] is None else {}
-        ends_by = first_of(ends, trust)[1] if ends else None
-        found = bytes(path), bool(ends), tuple(so_far), -turn, tuple(authors), ends_by
-        yield DraftPath(*found, drawn_at=node if drawn else None)
+            run, node = _as_far_as(limit - len(path), child)
+            path += run
+            so_far += [chance] * len(run)
+            authors += [author] * len(run)
+        drawn = node if node is not None and _is_drawn(node, root) else None
+        ends = node.ends if node is not None and drawn is None and node.best_child(trust) is None else {}
+        yield DraftPath(
+            text=path,
+            ends=bool(ends),
+            chances=tuple(so_far),
+            turning_chance=-turn,
+            sources=tuple(authors),
+            ends_by=first_of(ends, trust)[1] if ends else None,
+            drawn_at=drawn,
+        )
+
+
+def _as_far_as(limit: int, run: DraftNode) -> tuple[bytes, DraftNode | None]:
+    """The bytes of a run that there is room for, and the run if that is all of them."""
+    return (run.text, run) if len(run.text) <= limit else (run.text[:limit], None)
 
 
 def _is_drawn(node: DraftNode, root: DraftNode) -> bool:
@@ -63,10 +75,10 @@ def guesses(root: DraftNode, source: Source) -> dict[bytes, float]:
     level = [(root, b"", 1.0)]
     while level:
         node, text, chance = level.pop()
-        told = [(byte, child) for byte, child in node.children.items() if source in child.voices]
+        told = [child for child in node.children.values() if source in child.voices]
         if text and (not told or len(text) == GUESS_BYTES):
             found[text] = chance
         else:
-            level += [(child, bytes((*text, byte)), chance * child.voices[source].share) for byte, child in told]
+            level += [(run, (text + run.text)[:GUESS_BYTES], chance * run.voices[source].share) for run in told]
     likeliest = heapq.nlargest(GUESSES, found.items(), key=lambda guess: guess[1])
     return {text: chance for text, chance in likeliest if chance > 0}

@@ -1,4 +1,4 @@
-"""The pool of spans after the committed text: a trie of bytes rooted at the committed end.
+"""The pool of spans after the committed text: a trie of bytes rooted at the committed end, a node for each run of them.
 
 Spans of one drafter, of several, alternatives, and what the target looks up all land in the one trie; shared
 beginnings are stored once, with the word of each source that guesses them. The branches have an order: drafters before
@@ -7,17 +7,17 @@ other sources, a drafter's first choice before its alternatives, earlier spans b
 Under a rejection rule a node also holds the draft token that was drawn there, with its distribution: the first that
 came, and only until the place is decided (see ``verification/rejection.py``). Its bytes are in the trie like any text.
 
-Invariants: every node's digest is that of committed text + its path; ``size`` counts the nodes below the root
-and never exceeds ``capacity``; after ``advance`` only text that follows the new committed end is left.
+Invariants: a node's digest, if it has one, is that of committed text + its path; ``size`` counts the bytes below the
+root and never exceeds ``capacity``; after ``advance`` only text that follows the new committed end is left.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from speculation.drafts.draft_branches import branches, guesses
-from speculation.drafts.draft_node import NO_TRUST, DraftNode
+from speculation.drafts.draft_node import NO_TRUST, DraftNode, agreement
 from speculation.drafts.draft_path import DraftPath
 from speculation.protocol.messages import Span
 from speculation.source import Source, SourceKind
@@ -48,14 +48,12 @@ class DraftPool:
 
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
-        self._pairs = 0
         self.size = 0
+        self._pairs = 0
         self._zero_width = 0
         self._arrivals = 0
         self._committed = DigestedText()
-        self._root = DraftNode(self._committed.digest)
-        self._index: dict[tuple[int, int], DraftNode] = {}
-        self._reindex()
+        self._root = DraftNode(digest=self._committed.digest)
 
     @property
     def committed(self) -> DigestedText:
@@ -80,13 +78,22 @@ class DraftPool:
             node = self._root
             offset = committed_end
         else:
-            found = self._index.get((span.base_offset, span.base_digest))
+            found = self._place(span.base_offset, span.base_digest)
             if found is None:
                 return SpanFate.STALE
             node, offset = found, span.base_offset
         self._arrivals += 1
         rank = (span.alternative, self._arrivals)
         return self._insert_drawn(node, offset, text, span, pieces, rank)
+
+    def add_words(self, words: Iterable[tuple[bytes, float]], source: Source) -> None:
+        """Words that follow the committed end one after the other, each with its confidence, as so many spans."""
+        place: DraftNode | None = self._root
+        for word, confidence in words:
+            if place is None:  # the pool is full
+                break
+            self._arrivals += 1
+            place = self._insert(place, word, confidence, source, (0, self._arrivals), [])
 
     def _insert_drawn(
         self, node: DraftNode, offset: int, text: bytes, span: Span, pieces: Sequence[bytes], rank: tuple[int, int]
@@ -97,7 +104,7 @@ class DraftPool:
         for proposal, piece in zip(span.proposals, pieces, strict=True):
             lead, text = text[: max(0, start - offset)], text[max(0, start - offset) :]
             if start >= offset:
-                found = self._insert(node, offset, lead, 1.0, span.source, rank, fates)
+                found = self._insert(node, lead, 1.0, span.source, rank, fates)
                 if found is None:
                     break
                 node, offset = found, start
@@ -108,7 +115,7 @@ class DraftPool:
             start += len(piece)
         else:
             share = 1.0 if span.proposals else span.confidence
-            self._insert(node, offset, text, share, span.source, rank, fates, ends=span.ends)
+            self._insert(node, text, share, span.source, rank, fates, ends=span.ends)
         return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
 
     def _place_is_open(self, node: DraftNode, span: Span, start: int) -> bool:
@@ -122,7 +129,6 @@ class DraftPool:
     def _insert(
         self,
         node: DraftNode,
-        offset: int,
         text: bytes,
         share: float,
         source: Source,
@@ -135,20 +141,25 @@ class DraftPool:
 
         ``share``: the chance of all its bytes; what those that the source sent before have of it is not the new ones'.
         """
-        for byte in text:
-            child = node.children.get(byte)
-            offset += 1
+        at = 0
+        while at < len(text):
+            child = node.children.get(text[at])
             if child is None:
-                if self.size >= self.capacity:
+                new = text[at : at + self.capacity - self.size]
+                if new:
+                    node = node.grow(new, source, rank, min(share, 1.0))
+                    self.size += len(new)
+                    fates.append(SpanFate.USED)
+                at += len(new)
+                if at < len(text):
                     fates.append(SpanFate.FULL)
                     return None
-                child = DraftNode(extend_digest(node.digest, bytes((byte,))))
-                node.children[byte] = child
-                self._index[offset, child.digest] = child
-                self.size += 1
-                fates.append(SpanFate.USED)
-            share = child.hear(source, rank, min(share, 1.0))
-            node = child
+            else:
+                agreed = agreement(child.text, text, at)
+                if agreed < len(child.text):
+                    child = node.split(text[at], agreed)
+                share = child.hear(source, rank, min(share, 1.0))
+                node, at = child, at + agreed
         if ends:
             if not node.ends:
                 fates.append(SpanFate.USED)
@@ -164,10 +175,7 @@ class DraftPool:
         """Where the text goes on after the token drawn at a place; None if none was, or one without text."""
         if place.proposal is None or not place.proposal[1]:
             return None
-        node: DraftNode | None = place
-        for byte in place.proposal[1]:
-            node = node.children.get(byte) if node is not None else None
-        return node
+        return place.follow(place.proposal[1])
 
     def has_drawn(self, count: int) -> bool:
         """Whether so many tokens were drawn; fewer will do if what follows them was sent as text, or is the end."""
@@ -206,34 +214,51 @@ class DraftPool:
 
         ``zero_width``: tokens committed at its end that added no bytes.
         """
-        node: DraftNode | None = self._root
-        for byte in text:
-            node = node.children.get(byte) if node is not None else None
+        node = self._root.follow(text)
         self._committed.append(text)
-        self._root = node if node is not None else DraftNode(self._committed.digest)
+        self._root = node if node is not None else DraftNode(digest=self._committed.digest)
         if not text:  # a token without bytes: the target went on, so the guess that the text ends here was wrong
             self._root.ends = {}
         if zero_width:  # the place of what was drawn here is decided
             self._root.proposal = None
         self._zero_width = zero_width
-        self._reindex()
+        self._count()
 
     def clear(self) -> None:
         """Drop every draft."""
-        self._root = DraftNode(self._committed.digest)
-        self._reindex()
+        self._root = DraftNode(digest=self._committed.digest)
+        self._count()
 
-    def _reindex(self) -> None:
-        self._index = {}
-        level, offset = [self._root], len(self._committed)
-        while level:
-            for node in level:
-                self._index[offset, node.digest] = node
-            level = [child for node in level for child in node.children.values()]
-            offset += 1
-        self.size = len(self._index) - 1
-        drawn = (node.proposal for node in self._index.values())
-        self._pairs = sum(len(proposal[0].ids) for proposal in drawn if proposal is not None)
+    def _place(self, offset: int, digest: int) -> DraftNode | None:
+        """The place that a span continues from, beyond the committed end."""
+        left = [(self._root, self._committed.digest, len(self._committed))]
+        while left:
+            node, of_node, at = left.pop()
+            if at == offset:
+                if of_node == digest:
+                    return node
+                continue
+            for byte, run in node.children.items():
+                end = at + len(run.text)
+                if end > offset:
+                    if extend_digest(of_node, run.text[: offset - at]) == digest:
+                        return node.split(byte, offset - at)
+                    continue
+                if run.digest is None:
+                    run.digest = extend_digest(of_node, run.text)
+                left.append((run, run.digest, end))
+        return None
+
+    def _count(self) -> None:
+        """What is held below the root."""
+        self._root.text, self.size, self._pairs = b"", 0, 0
+        left = [self._root]
+        while left:
+            node = left.pop()
+            self.size += len(node.text)
+            if node.proposal is not None:
+                self._pairs += len(node.proposal[0].ids)
+            left += node.children.values()
 
 
 def _was_sent(node: DraftNode) -> bool:

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from speculation.drafts.reliability import Reliability
-from speculation.protocol.messages import Span
-from speculation.source import LOOKUP
-from speculation.text.digest import DigestedText, extend_digest
+from speculation.text.digest import DigestedText
 
 #: Shorter matches say too little.
 MIN_MATCH: Final = 4
@@ -64,21 +62,19 @@ class OwnLookup:
         self._prompt_length = len(prompt)
         self.reliability = Reliability()
 
-    def spans(self, committed: DigestedText) -> Iterator[Span]:
+    def words(self, committed: DigestedText) -> Iterator[tuple[bytes, float]]:
         """How ``committed``, which only grows, may go on: word by word, each with its confidence."""
         self._text += committed.since(len(self._text) - self._prompt_length)
         at, length = longest_suffix_match(self._text)
         if not length:
             return
-        base, digest, trust = len(committed), committed.digest, self.reliability.factor
         for number in range(_WORDS):
             word = word_at(self._text, at)
             if not word:
                 return
             confidence = match_confidence(length)
             if number == 0:
-                self.reliability.guess(base, [(word, confidence)])
-                confidence = min(1.0, confidence * trust)
-            yield Span(base, digest, word, confidence=confidence, source=LOOKUP)
-            base, digest = base + len(word), extend_digest(digest, word)
+                self.reliability.guess(len(committed), [(word, confidence)])
+                confidence = min(1.0, confidence * self.reliability.factor)
+            yield word, confidence
             at, length = at + len(word), length + len(word)

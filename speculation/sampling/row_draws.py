@@ -1,14 +1,16 @@
 """The draws of all rows of a step at once, on the device: one transfer brings integers, not logits.
 
-For sessions with plain settings: greedy, or a temperature. A row's place in the text is known before the pass, for it
-follows from the tokens on its way, so every row can be drawn whether or not the row before it agrees. The numbers are
-the ones that ``TokenSampler.draw`` gives, to the last bit: the same operations on the same values, row by row.
+A row's place in the text, and what was generated before it, are known before the pass, for they follow from the tokens
+on its way; so every row can be drawn whether or not the row before it agrees. The numbers are the ones that
+``TokenSampler.draw`` gives, to the last bit: the same operations on the same values, row by row, and no sum over a row
+that could come out otherwise in other company.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.warpers import temper
+from speculation.sampling.warpers import penalise_rows, warp_rows
 
 #: Rows that are drawn together: noise of a large vocabulary takes some megabytes a row.
 AT_ONCE = 64
@@ -32,40 +34,91 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowsToDraw:
-    """Of one session: its settings and noise stream, and (offset, zero_width) of every row."""
+    """Of one session: its settings but for the seed, seed and noise stream, and (offset, zero_width) of every row.
 
-    params: SamplingParams
+    Where it matters, ``counts``: how often each token was generated before the step; ``paths``: the tokens of the step
+    before each row; ``prompt_ids``: int64 ids that the prompt holds, without repeats.
+    """
+
+    settings: SamplingParams
+    seed: int
     stream: str
     places: tuple[tuple[int, int], ...]
-
-
-def is_plain(params: SamplingParams) -> bool:
-    """Whether a draw needs nothing but logits, temperature and place."""
-    neutral = SamplingParams(temperature=params.temperature, seed=params.seed)
-    return params == neutral
+    counts: Mapping[int, int]
+    paths: tuple[tuple[int, ...], ...] = ()
+    prompt_ids: Tensor | None = None
 
 
 def draw_rows(
     logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor
 ) -> list[list[Draw]]:
     """``logits``: [rows, V] float32 of each session. ``padding``: ids that are never drawn, on the noise's device."""
-    scores = torch.cat([rows.float() for rows in logits]).to(noise.device)
-    if padding.numel():
-        scores = scores.index_fill(1, padding, -torch.inf)
+    scores = _penalised(logits, wanted, noise, padding)
     tops, best = scores.max(-1)
-    sampled: dict[float, list[tuple[int, int, int, int, str]]] = defaultdict(list)
-    row = 0
-    for rows in wanted:
-        for offset, zero_width in rows.places:
-            if not rows.params.greedy:
-                sampled[rows.params.temperature].append((row, rows.params.seed, offset, zero_width, rows.stream))
-            row += 1
-    for temperature, places in sampled.items():
-        for start in range(0, len(places), AT_ONCE):
-            part = places[start : start + AT_ONCE]
-            at = torch.tensor([place[0] for place in part], device=scores.device)
-            log_p = temper(scores[at], tops[at, None], temperature).log_softmax(-1)
-            best[at] = (log_p + noise.gumbel_rows([place[1:] for place in part])).argmax(-1)
+    for at, race in _races(scores, tops, wanted, noise):
+        best[at] = race.argmax(-1)
     tokens, highest = torch.stack((best.double(), tops.double())).tolist()
     drawn = iter([Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)])
     return [[next(drawn) for _ in rows.places] for rows in wanted]
+
+
+def rank_rows(
+    logits: Tensor, wanted: RowsToDraw, noise: RaceNoise, padding: Tensor, count: int
+) -> list[list[tuple[int, float]]]:
+    """Of each row of one session what is drawn, then those that would be drawn without it; at most ``count`` possible
+    tokens, with their probabilities before all settings."""
+    scores = _penalised([logits], [wanted], noise, padding)
+    tops, _ = scores.max(-1)
+    ranked = scores.double()
+    for at, race in _races(scores, tops, [wanted], noise):
+        ranked[at] = race
+    values, ids = ranked.topk(min(count, ranked.shape[-1]))
+    shares = logits.to(noise.device).float().softmax(-1).gather(-1, ids)
+    rows = torch.stack((ids.double(), values, shares.double()), -1).tolist()
+    return [[(int(token), share) for token, value, share in row if value > -math.inf] for row in rows]
+
+
+def _penalised(logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor) -> Tensor:
+    """Of all rows, before temperature: [rows, V] float32."""
+    scores = torch.cat([rows.float() for rows in logits]).to(noise.device)
+    if padding.numel():
+        scores = scores.index_fill(1, padding, -torch.inf)
+    first = 0
+    for rows in wanted:
+        last = first + len(rows.places)
+        _penalise(scores[first:last], rows)
+        first = last
+    return scores
+
+
+def _races(
+    scores: Tensor, tops: Tensor, wanted: Sequence[RowsToDraw], noise: RaceNoise
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, their race [rows, V] float64) of all that are not greedy, those of equal settings together."""
+    alike: dict[SamplingParams, list[tuple[int, tuple[int, int, int, str]]]] = defaultdict(list)
+    first = 0
+    for rows in wanted:
+        last = first + len(rows.places)
+        if not rows.settings.greedy:
+            places = [(rows.seed, *place, rows.stream) for place in rows.places]
+            alike[rows.settings] += zip(range(first, last), places, strict=True)
+        first = last
+    for settings, placed in alike.items():
+        for start in range(0, len(placed), AT_ONCE):
+            part = placed[start : start + AT_ONCE]
+            at = torch.tensor([row for row, _ in part], device=scores.device)
+            yield at, warp_rows(scores[at], tops[at, None], settings) + noise.gumbel_rows([place for _, place in part])
+
+
+def _penalise(scores: Tensor, rows: RowsToDraw) -> None:
+    """One session's scores [n, V], in place."""
+    settings, counts = rows.settings, None
+    if rows.paths:
+        counts = torch.zeros_like(scores)
+        seen = torch.tensor(list(rows.counts), dtype=torch.int64, device=scores.device)
+        counts[:, seen] = torch.tensor(list(rows.counts.values()), dtype=torch.float32, device=scores.device)
+        steps = [(row, token) for row, path in enumerate(rows.paths) for token in path]
+        at, ids = torch.tensor(steps, dtype=torch.int64, device=scores.device).view(-1, 2).unbind(1)
+        counts.index_put_((at, ids), torch.ones(len(steps), device=scores.device), accumulate=True)
+    if settings.logit_bias or counts is not None:
+        scores.copy_(penalise_rows(scores, settings, prompt_ids=rows.prompt_ids, counts=counts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from speculation.errors import ModelError
 from speculation.sampling.noise import RACE_STREAM, next_place, place_uniform
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.warpers import check_top, penalise, warp
+from speculation.sampling.row_draws import RowsToDraw
+from speculation.sampling.warpers import check_top, counts_matter, penalise, warp, warp_rows
 from speculation.text.byte_vocab import ByteVocab
 
 
@@ -37,6 +39,8 @@ class TokenSampler:
         self.params = params
         self.vocab = vocab
         self.stream = stream
+        self._settings = replace(params, seed=0)
+        self._counts_matter = counts_matter(params)
         self._noise = noise
         self._device = noise.device
         self._prompt_ids: Tensor | None = None
@@ -51,6 +55,28 @@ class TokenSampler:
     def tokens(self) -> tuple[int, ...]:
         """Generated so far."""
         return tuple(self._tokens)
+
+    def rows_after(self, paths: Sequence[tuple[int, ...]], *, zero_width: int | None = None) -> RowsToDraw:
+        """All that the draws behind these paths need beside logits. ``zero_width``: see ``draw``; for an empty path."""
+        known: dict[tuple[int, ...], tuple[int, int]] = {(): self._places[-1]}
+        for path in paths:  # those that begin others mostly come first
+            for length in range(1, len(path) + 1):
+                if path[:length] not in known:
+                    known[path[:length]] = next_place(*known[path[: length - 1]], self.vocab.bytes_of(path[length - 1]))
+        places = [known[path] for path in paths]
+        if zero_width is not None:
+            places = [
+                (offset, count if path else zero_width) for (offset, count), path in zip(places, paths, strict=True)
+            ]
+        return RowsToDraw(
+            settings=self._settings,
+            seed=self.params.seed,
+            stream=self.stream,
+            places=tuple(places),
+            counts=self._counts,
+            paths=tuple(paths) if self._counts_matter else (),
+            prompt_ids=self._prompt_ids,
+        )
 
     @property
     def offset(self) -> int:
@@ -99,18 +125,21 @@ class TokenSampler:
 
     def _scores(self, logits: Tensor, zero_width: int | None) -> Tensor:
         """[V]; the highest is drawn. Greedy: penalised logits; else the race: log p(v) + G_v over the support of p."""
+        scores = penalise(
+            self._without_padding(logits), self.params, prompt_ids=self._prompt_ids, generated=self._counts
+        )
         if self.params.greedy:
-            logits = self._without_padding(logits)
-            return penalise(logits, self.params, prompt_ids=self._prompt_ids, generated=self._counts)
-        log_p = self.log_probs(logits)
+            return scores
+        # The logarithm of p but for a constant, which changes no race.
+        scores = warp_rows(scores[None], check_top(scores, int(scores.argmax())), self.params)[0]
         zero_width = self.zero_width if zero_width is None else zero_width
-        possible = log_p.isfinite()
+        possible = scores.isfinite()
         support = None if possible.all() else possible.nonzero().squeeze(-1)
         noise = self._noise.gumbel(self.params.seed, self.offset, zero_width, stream=self.stream, ids=support)
         if support is None:
-            return log_p + noise
-        scores = torch.full(log_p.shape, -torch.inf, dtype=noise.dtype, device=noise.device)
-        return scores.index_put_((support,), log_p[support] + noise)
+            return scores + noise
+        race = torch.full(scores.shape, -torch.inf, dtype=noise.dtype, device=noise.device)
+        return race.index_put_((support,), scores[support] + noise)
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The distribution that ``draw`` draws from: log-probabilities [V], float32."""

@@ -39,20 +39,30 @@ def warp(
     Raises ModelError if the logits are not usable, InputError for a bias on an id that does not exist.
     """
     scores = penalise(logits, params, prompt_ids=prompt_ids, generated=generated)
-    top = check_top(scores, int(scores.argmax()))
+    best = int(scores.argmax())
+    top = check_top(scores, best)
     if params.greedy:
         one_hot = torch.full_like(scores, -math.inf)
-        one_hot[scores.argmax()] = 0.0
+        one_hot[best] = 0.0
         return one_hot
-    scores = temper(scores, top, params.temperature)
-    if 0 < params.top_k < scores.numel():
+    return warp_rows(scores[None], top, params)[0].log_softmax(-1)
+
+
+def warp_rows(scores: Tensor, tops: float | Tensor, params: SamplingParams) -> Tensor:
+    """Temperature and cuts: of penalised scores [n, V] what the logarithm of a probability is but for a constant.
+
+    ``tops``: the highest of each row, [n, 1], or of the only one. A row is not summed but in float64, so that its
+    numbers do not depend on its place among others. The highest is 0; what cannot be drawn is -inf.
+    """
+    scores = temper(scores, tops, params.temperature)
+    if 0 < params.top_k < scores.shape[-1]:
         scores = _keep_top_k(scores, params.top_k)
     if params.top_p < 1:
         scores = _keep_top_p(scores, params.top_p, known_size=params.top_k)
     if params.min_p > 0:
         # The likeliest token's score is 0 here, so probabilities relative to it are exp(score).
         scores = scores.masked_fill(scores < math.log(params.min_p), -math.inf)
-    return scores.log_softmax(-1)
+    return scores
 
 
 def penalise(
@@ -63,29 +73,43 @@ def penalise(
     generated: Mapping[int, int] | None = None,
 ) -> Tensor:
     """The steps before temperature: float32 scores [V]; the logits themselves if there is nothing to do."""
-    scores = logits.float()
-    counts = generated or {}
-    changes = bool(params.logit_bias) or params.repetition_penalty != 1
-    if not changes and not (counts and (params.presence_penalty or params.frequency_penalty)):
-        return scores
-    scores = scores.clone()
-    device = scores.device
+    counts = None
+    if generated and counts_matter(params):
+        counts = torch.zeros(logits.shape, device=logits.device)
+        ids = torch.tensor(list(generated), device=logits.device)
+        counts[ids] = torch.tensor(list(generated.values()), device=logits.device, dtype=torch.float32)
+    scores = logits.float()[None]
+    return penalise_rows(scores, params, prompt_ids=prompt_ids, counts=None if counts is None else counts[None])[0]
+
+
+def counts_matter(params: SamplingParams) -> bool:
+    """Whether scores depend on what was generated."""
+    return params.repetition_penalty != 1 or bool(params.presence_penalty or params.frequency_penalty)
+
+
+def penalise_rows(
+    scores: Tensor, params: SamplingParams, *, prompt_ids: Tensor | None = None, counts: Tensor | None = None
+) -> Tensor:
+    """The same of scores [n, V] float32. ``counts``: [n, V] float32, how often each token was generated; None: never.
+
+    Raises InputError for a bias on an id that does not exist.
+    """
     if params.logit_bias:
         highest = max(params.logit_bias)
-        if highest >= scores.numel():
-            raise InputError("logit_bias", highest, f"is no token id; the vocabulary has {scores.numel()}")
-        biased = torch.tensor(list(params.logit_bias), device=device)
+        if highest >= scores.shape[-1]:
+            raise InputError("logit_bias", highest, f"is no token id; the vocabulary has {scores.shape[-1]}")
+        biased = torch.tensor(list(params.logit_bias), device=scores.device)
         values = [max(-_HUGE, min(_HUGE, bias)) for bias in params.logit_bias.values()]
-        scores[biased] += torch.tensor(values, device=device, dtype=torch.float32)
-    seen = torch.tensor(list(counts), device=device, dtype=torch.int64)
-    if params.repetition_penalty != 1:
+        scores = scores.clone()
+        scores[:, biased] += torch.tensor(values, device=scores.device, dtype=torch.float32)
+    if params.repetition_penalty != 1 and (counts is not None or prompt_ids is not None):
         factor = max(1 / _HUGE_FACTOR, min(_HUGE_FACTOR, params.repetition_penalty))
-        repeated = seen if prompt_ids is None else torch.cat((prompt_ids, seen)).unique()
-        old = scores[repeated]
-        scores[repeated] = torch.where(old > 0, old / factor, old * factor)
-    if counts and (params.presence_penalty or params.frequency_penalty):
-        times = torch.tensor(list(counts.values()), device=device, dtype=torch.float32)
-        scores[seen] -= params.frequency_penalty * times + params.presence_penalty
+        repeated = torch.zeros_like(scores, dtype=torch.bool) if counts is None else counts > 0
+        if prompt_ids is not None:
+            repeated[:, prompt_ids] = True
+        scores = torch.where(repeated, torch.where(scores > 0, scores / factor, scores * factor), scores)
+    if counts is not None and (params.presence_penalty or params.frequency_penalty):
+        scores = scores - (params.frequency_penalty * counts + params.presence_penalty * (counts > 0))
     return scores
 
 
@@ -116,25 +140,26 @@ def temper(scores: Tensor, top: float | Tensor, temperature: float) -> Tensor:
     return (relative.double() / temperature).float()  # float32 would make 0 / 0 or inf / inf of it
 
 
-def _keep(scores: Tensor, threshold: Tensor, size: int) -> Tensor:
-    """The ``size`` highest scores, of which ``threshold`` is the lowest; equals at the cut by lowest id."""
-    above = scores > threshold
-    equal = (scores == threshold).nonzero().squeeze(-1)
-    above[equal[: size - int(above.sum())]] = True
-    return scores.masked_fill(~above, -math.inf)
+def _keep(scores: Tensor, threshold: Tensor, size: int | Tensor) -> Tensor:
+    """Of each row the ``size`` highest scores, of which ``threshold`` [n, 1] is the lowest; equals by lowest id."""
+    above, equal = scores > threshold, scores == threshold
+    room = size - above.sum(-1, keepdim=True)
+    return scores.masked_fill(~(above | (equal & (equal.cumsum(-1) <= room))), -math.inf)
 
 
 def _keep_top_k(scores: Tensor, k: int) -> Tensor:
-    return _keep(scores, scores.topk(k).values[-1], k)
+    return _keep(scores, scores.topk(k).values[:, -1:], k)
 
 
 def _keep_top_p(scores: Tensor, p: float, *, known_size: int) -> Tensor:
     """The smallest set of likeliest tokens with mass >= p. ``known_size``: at most so many are left (0: unknown)."""
-    log_mass = scores.logsumexp(-1).double()
-    for size in (*((known_size,) if known_size else GUESSES), scores.numel()):
-        values = scores.topk(min(size, scores.numel())).values
-        mass = (values.double() - log_mass).exp().cumsum(-1)
-        kept = int((mass < p).sum()) + 1  # those before the mass is reached, and the one that reaches it
-        if kept <= values.numel():
-            return _keep(scores, values[kept - 1], kept)
-    return scores  # p is so near 1 that rounding hides the rest
+    total = scores.double().logsumexp(-1, keepdim=True)
+    for size in (*((known_size,) if known_size else GUESSES), scores.shape[-1]):
+        values = scores.topk(min(size, scores.shape[-1])).values
+        mass = (values.double() - total).exp().cumsum(-1)
+        kept = (mass < p).sum(-1, keepdim=True) + 1  # those before the mass is reached, and the one that reaches it
+        if bool((kept <= values.shape[-1]).all()):
+            return _keep(scores, values.gather(-1, kept - 1), kept)
+    # Of a row where p is so near 1 that rounding hides the rest, all is kept.
+    kept = kept.clamp_(max=scores.shape[-1])
+    return _keep(scores, values.gather(-1, kept - 1), kept)

@@ -30,7 +30,7 @@ from speculation.protocol.proposal import Proposal
 from speculation.protocol.session_request import SessionRequest
 from speculation.sessions.instructions import Emit, Finish, Instruction, Keep, SendVerdict
 from speculation.sessions.statistics import SessionStats
-from speculation.source import PREDICTION, REPLAY
+from speculation.source import LOOKUP, PREDICTION, REPLAY
 from speculation.text.byte_vocab import ByteVocab
 from speculation.text.retokenize import retokenize
 from speculation.text.text_stream import TextRun, TextStream
@@ -102,10 +102,9 @@ class TargetSession:
         """Bytes generated so far."""
         return len(self._pool.committed)
 
-    @property
-    def most_positions(self) -> int:
-        """Tokens that the prompt and the text can have together."""
-        return len(self.request.prompt_ids) + self._max_tokens
+    def positions_ahead(self, tokens: int) -> int:
+        """Tokens of prompt and text together when the text has grown by so many more, or has ended before."""
+        return len(self.request.prompt_ids) + min(len(self.token_ids) + tokens, self._max_tokens)
 
     @property
     def replaying(self) -> bool:
@@ -242,8 +241,7 @@ class TargetSession:
         threshold = self.plan.verify_threshold
         width = self._width(at_least=LOOKUP_WIDTH if self._lookup is not None else 0)
         if self._lookup is not None:
-            for span in self._lookup.spans(self._pool.committed):
-                self._pool.add_span(span)
+            self._pool.add_words(self._lookup.words(self._pool.committed), LOOKUP)
         self._predict(width)
         trust = self._reliabilities.factors()
         tail = self._tail()

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from speculation.protocol.session_request import SessionRequest
-from speculation.sampling.noise import next_place
 from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.row_draws import Draw, RowsToDraw, is_plain
+from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sampling.sampler import TokenSampler
 from speculation.text.byte_vocab import ByteVocab
 from speculation.verification.rules import accept, accept_draws, target_stream
@@ -26,7 +25,6 @@ class DraftVerifier:
     def __init__(self, rule: Rule, sampler: TokenSampler) -> None:
         self._rule = rule
         self._sampler = sampler
-        self._draws_rows = not rule.proposes and is_plain(sampler.params)
 
     @classmethod
     def of(cls, request: SessionRequest, vocab: ByteVocab, noise: RaceNoise) -> DraftVerifier:
@@ -36,14 +34,14 @@ class DraftVerifier:
         return cls(request.rule, sampler)
 
     def rows_to_draw(self, step: Step) -> RowsToDraw | None:
-        """What has to be known to draw all rows of the step at once; None if it takes more than logits and place."""
-        sampler, candidates = self._sampler, step.candidates
-        if not self._draws_rows:
+        """What has to be known to draw all rows of the step at once; None under a rule that needs p itself."""
+        if self._rule.proposes:
             return None
-        places = [(sampler.offset, sampler.zero_width)]
-        for token, parent in zip(candidates.tokens, candidates.parents, strict=True):
-            places.append(next_place(*places[parent + 1], sampler.vocab.bytes_of(token)))
-        return RowsToDraw(params=sampler.params, stream=sampler.stream, places=tuple(places))
+        tree = step.candidates
+        paths: list[tuple[int, ...]] = [()]
+        for token, parent in zip(tree.tokens, tree.parents, strict=True):
+            paths.append((*paths[parent + 1], token))
+        return self._sampler.rows_after(paths)
 
     def verify_draws(self, step: Step, draws: Sequence[Draw]) -> Acceptance:
         """From the draws of all rows. Raises ModelError if the logits of one that counts were not usable."""

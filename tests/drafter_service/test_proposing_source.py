@@ -218,6 +218,7 @@ def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
 
 
 def test_the_model_is_not_changed(drafter: ModelDrafter, target: CausalLM):
+    assert isinstance(drafter.model, CausalLM)
     before = {name: value.clone() for name, value in drafter.model.module.state_dict().items()}
     size = drafter.vocab_size
     for rule in RULES:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from coordinator.config import CoordinatorConfig
 from deploy.fleet import fleet_arguments
+from dragoman.cli import app
+from dragoman.ray_fleet.calls import Outcome
+from dragoman.ray_fleet.commands import how_to_get_text
 from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target, read_fleet
 from dragoman.ray_fleet.labels import fulfils, label_sets
+from dragoman.ray_fleet.standing import Standing
 from speculation.errors import InputError
 from speculation.planning.plan import START
+from transport.identity import Role
+from transport.security import Security
 
 EXAMPLE = Path(__file__).parent.parent.parent / "deploy" / "fleet.yaml"
 TARGET = "targets:\n  - name: a\n    model: m\n"
+
+
+def parse(arguments: list[str]) -> None:
+    """As the command line would, and run nothing. Raises typer's usage errors."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("dragoman", list(arguments))
+    _, command, rest = command.resolve_command(context, list(arguments))
+    command.make_context("dragoman", rest, parent=context)
 
 
 def read(tmp_path: Path, text: str) -> FleetFile:
@@ -93,6 +110,9 @@ def test_what_the_actors_are_told():
             ["lines 4, 4", "targets.0.labels.role='cloud'", "more than once"],
         ),
         (TARGET + "    num_cpu: 2\n", ["line 4", "targets.0.num_cpu=2", "did you mean num_cpus?"]),
+        (TARGET + "security:\n  tls_ca: a\n", ["line 5", "security.tls_ca='a'", "without tls_cert and tls_key"]),
+        (TARGET + "security:\n  allow_plaintext: false\n", ["line 5", "allow_plaintext=False", "no tls_cert"]),
+        (TARGET + "security:\n  tls_crt: a\n", ["line 5", "security.tls_crt='a'", "did you mean tls_cert?"]),
     ],
 )
 def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, words: list[str]):
@@ -100,6 +120,31 @@ def test_mistakes_name_line_field_value_and_remedy(tmp_path: Path, text: str, wo
         read(tmp_path, text)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "fleet.yaml" in str(caught.value) and caught.value.remedy
+
+
+def test_actors_have_certificates_of_their_roles(tmp_path: Path):
+    assert read(tmp_path, TARGET).security.of_role(Role.VERIFIER) == Security(allow_plaintext=True)
+    files = "security: {tls_cert: '/etc/{role}.pem', tls_key: '/etc/{role}.key', tls_ca: /etc/ca.pem}"
+    security = read(tmp_path, f"{TARGET}{files}\n").security
+    for role in (Role.COORDINATOR, Role.VERIFIER, Role.DRAFTER):
+        told = security.of_role(role)
+        assert (told.tls_cert, told.tls_key) == (f"/etc/{role}.pem", f"/etc/{role}.key")
+        assert told.tls_ca == "/etc/ca.pem" and told.asks_for_certificates and told.dials_tls
+
+
+def test_what_up_says_of_getting_text_works_as_printed():
+    """From another machine too, where plaintext has to be asked for."""
+    facts = {"kind": "coordinator", "outcome": Outcome.ANSWERED}
+    for address, security, words in (
+        ("127.0.0.1:50060", Security(allow_plaintext=True), "--coordinator 127.0.0.1:50060 --prompt"),
+        ("192.0.2.2:50060", Security(allow_plaintext=True), "--coordinator 192.0.2.2:50060 --allow-plaintext --prompt"),
+        ("192.0.2.2:50060", Security(tls_cert="c", tls_key="k", tls_ca="a"), "--tls-ca CA --tls-cert CERT"),
+    ):
+        said = how_to_get_text([Standing("coordinator", facts={"address": address}, **facts)], security)
+        assert words in said
+        for line in said.splitlines():
+            if "dragoman " in line:
+                parse(shlex.split(line.partition("dragoman ")[2]))
 
 
 def test_a_local_ray_has_a_node_for_labels_that_exclude_each_other():

@@ -69,7 +69,7 @@ def test_bad_input_names_the_field(option: str, field: str):
 
 
 @pytest.mark.parametrize(
-    "text, seconds", [("40ms", 0.04), (" 1.5 s", 1.5), ("200us", 0.0002), ("0ms", 0.0), ("5m", 300.0)]
+    "text, seconds", [("7d", 604800.0), ("40ms", 0.04), (" 1.5 s", 1.5), ("200us", 0.0002), ("0ms", 0.0), ("5m", 300.0)]
 )
 def test_durations(text: str, seconds: float):
     assert parse_duration("x", text) == pytest.approx(seconds)

@@ -41,12 +41,21 @@ def name_of(value: Any) -> str | None:
 
 
 def needed(command: Any, but: Any = None) -> list[str]:
-    """Values for all that the command cannot do without."""
-    words = []
+    """Values for all that the command cannot do without. ``but``: not for this one; if it is an argument, nor for those
+    behind it, which would take its place."""
+    words, arguments_end = [], False
     for param in command.params:
-        if param.required and param is not but:
-            words += ["x"] if param.param_type_name == "argument" else [f"{written(param)}=0.5"]
+        is_argument = param.param_type_name == "argument"
+        arguments_end |= is_argument and param is but
+        if param.required and param is not but and not (is_argument and arguments_end):
+            words += [word_for(param)] if is_argument else [f"{written(param)}=0.5"]
     return words
+
+
+def word_for(param: Any) -> str:
+    """One that an argument takes."""
+    choices = getattr(getattr(param, "type_descriptor", None), "choices", None)
+    return str(getattr(choices[0], "value", choices[0])) if choices else "x"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from dragoman.client import Client
 from engine.paged_engine import PagedEngine
+from engine.paged_model import PagedModel
 from engine.reference_attention import reference_attention
 from engine.step_tables import PAGE, ROOT, SequenceRows, StepTables
 from language_models.causal_lm import CausalLM
@@ -73,8 +74,9 @@ def engine(request) -> PagedEngine:
     return made
 
 
-def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine):
+def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine, monkeypatch: pytest.MonkeyPatch):
     """A chain, its tokens one by one, a tree that was kept and compacted, other places of pages, neighbours' rows."""
+    monkeypatch.setattr(engine, "shares_prefixes", False)
     chance = random.Random(5)
     prompt = [chance.randrange(5, 300) for _ in range(150)]
     draft = [chance.randrange(5, 300) for _ in range(12)]
@@ -109,6 +111,57 @@ def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine):
     for open_slot in (slot, *others):
         open_slot.close()
     assert engine.pool.free_pages == whole
+
+
+@pytest.mark.parametrize("length", [40, 150, 511, 700, 1100])
+def test_what_another_prompt_left_has_the_bits_of_what_is_run_anew(
+    engine: PagedEngine, monkeypatch: pytest.MonkeyPatch, length: int
+):
+    """Of steps and of prefill passes, also where sharing ends within one."""
+    chance = random.Random(length)
+    prompt = [chance.randrange(5, 300) for _ in range(min(length, engine.context_length - 20))]
+    draft = CandidateTree.chain([chance.randrange(5, 300) for _ in range(9)])
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "shares_prefixes", False)
+        slot = engine.open(prompt)
+        alone = slot.step(prompt[-1], draft)
+        slot.close()
+    whole = engine.pool.free_pages
+    other = engine.open([*prompt[: len(prompt) * 2 // 3], *(7 for _ in range(len(prompt) // 3))])
+    for shared in (len(prompt) // 2 // PAGE * PAGE, (len(prompt) - 1) // PAGE * PAGE):  # of the other one; all
+        before = engine.shared_positions
+        slot = engine.open(prompt)
+        assert torch.equal(slot.step(prompt[-1], draft), alone)
+        assert engine.shared_positions - before >= min(shared, len(prompt) // 3)
+        slot.close()
+    other.close()
+    assert engine.pool.free_pages == whole
+
+
+@pytest.mark.parametrize("name", ["tiny_llama", "tiny_gemma"])
+def test_a_drafters_tree_has_the_bits_of_its_chains(request, name: str):
+    """Branches that earlier steps wrote stand above those of a step; kept ones go on as the text."""
+    model = PagedModel(
+        CausalLM.load(str(request.getfixturevalue(name)), device="cuda", dtype="bfloat16"), max_sessions=4
+    )
+    chance = random.Random(3)
+    prompt, chain, other = ([chance.randrange(5, 300) for _ in range(size)] for size in (75, 9, 9))
+    cache = model.new_cache()
+    model.prefill(prompt, cache)
+    expected = torch.cat([model.forward([token], cache) for token in chain])
+    cache.rollback(len(chain))
+    rows = []
+    for depth in range(5):  # two branches grow side by side; rows 2i and 2i + 1 are of depth i
+        visible = torch.zeros(2, 2 * depth + 2, dtype=torch.bool)
+        visible[0, 0::2] = visible[1, 1::2] = True
+        depths = torch.arange(2 * depth + 2) // 2
+        tokens = [chain[depth], other[depth]]
+        rows.append(model.forward_tree(tokens, cache, base=len(prompt), visible=visible, depths=depths)[0])
+    assert torch.equal(torch.stack(rows), expected[:5])
+    cache.keep_rows(len(prompt), [0, 2, 4, 6, 8])
+    assert torch.equal(torch.cat([model.forward([token], cache) for token in chain[5:]]), expected[5:])
+    cache.close()
+    assert model.engine.pool.free_pages == model.engine.pool.pages - 1
 
 
 async def test_texts_are_the_same_with_any_drafts_and_any_company(engine: PagedEngine):

@@ -18,7 +18,7 @@ from tests.support.service_drivers import serving
 from tests.support.text_engine import TextEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 #: What stands before a command in a block: a prompt, or a prompt with the machine's name.
 _PROMPT = re.compile(r"^(?:[\w-]*\$\s+)?(?=dragoman )")

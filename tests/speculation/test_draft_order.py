@@ -11,23 +11,14 @@ from speculation.protocol.messages import Span
 from speculation.protocol.proposal import Proposal
 from speculation.source import DRAFTER, LOOKUP, PREDICTION, Source, SourceKind
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
-
-ANN, BOB = Source(SourceKind.DRAFTER), Source(SourceKind.DRAFTER)
-
-
-def after(before: bytes, text: bytes, source: Source = ANN, **kwargs) -> Span:
-    return Span(len(before), extend_digest(EMPTY_DIGEST, before), text, source=source, **kwargs)
+from tests.support.draft_pools import ANN, BOB, after, paths, pool
 
 
-def pool(*spans: Span) -> DraftPool:
-    made = DraftPool()
-    for span in spans:
-        made.add_span(span)
-    return made
-
-
-def paths(drafts: DraftPool, limit: int = 99, **kwargs) -> list[DraftPath]:
-    return list(drafts.branches(limit=limit, **kwargs))
+def place(drafts: DraftPool, text: bytes) -> DraftNode:
+    """The place in the pool behind ``text``."""
+    found = drafts.root.follow(text)
+    assert found is not None
+    return found
 
 
 def texts(drafts: DraftPool, limit: int = 99, **kwargs) -> list[bytes]:
@@ -49,7 +40,7 @@ def test_who_comes_first_at_a_place():
 
 
 def test_a_source_keeps_the_best_of_its_ranks_and_shares():
-    node = DraftNode(0)
+    node = DraftNode()
     assert node.hear(ANN, (1, 5), 0.5) == 1.0
     assert node.hear(ANN, (2, 6), 0.25) == 0.5, "the half of it is left to what follows"
     assert node.hear(ANN, (0, 7), 0.75) == 1.0
@@ -136,7 +127,7 @@ def test_the_end_is_none_of_a_branch_that_stops_for_a_limit_or_a_drawn_token():
     drafts = DraftPool()
     drafts.add_span(*span_of(b"", b"ab", b""))
     drafts.add_span(after(b"ab", b"", BOB, ends=True))
-    assert drafts.root.children[ord("a")].children[ord("b")].ends and not paths(drafts)[0].ends
+    assert place(drafts, b"ab").ends and not paths(drafts)[0].ends
 
 
 def test_an_end_may_be_guessed_at_once():
@@ -282,7 +273,7 @@ def test_drawn_tokens_that_do_not_fit_are_left_out():
     drafts = DraftPool(capacity=2)
     assert drafts.add_span(*span_of(b"", b"ab", b"cd", b"e")) is SpanFate.FULL
     assert drafts.size == 2 and drafts.root.proposal is not None
-    assert drafts.root.children[ord("a")].children[ord("b")].proposal is not None
+    assert place(drafts, b"ab").proposal is not None
 
 
 def test_spans_ahead_are_found_by_place_and_text_after_every_change():

@@ -6,16 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speculation.drafts.draft_pool import DraftPool
 from speculation.drafts.lookup import OwnLookup, longest_suffix_match, match_confidence, word_at
 from speculation.drafts.reliability import Reliability
-from speculation.protocol.messages import SpeculationPlan
+from speculation.protocol.messages import Span, SpeculationPlan
+from speculation.source import LOOKUP
 from speculation.text.digest import DigestedText
 from tests.support.session_drivers import SAMPLINGS, Target, plain_text, request
 from tests.support.text_models import TARGET_VOCAB
 
 
 def looked_up(prompt: bytes, text: bytes) -> bytes:
-    return b"".join(span.text for span in OwnLookup(prompt).spans(DigestedText(text)))
+    return b"".join(word for word, _ in OwnLookup(prompt).words(DigestedText(text)))
 
 
 def test_goes_on_as_the_text_did_before():
@@ -25,14 +27,20 @@ def test_goes_on_as_the_text_did_before():
     assert looked_up(b"nothing here", b" repeats") == b""
 
 
-@given(st.binary(max_size=60), st.binary(max_size=60))
-def test_spans_stand_one_behind_the_other_at_the_committed_end(prompt: bytes, text: bytes):
-    committed = DigestedText(text)
+@given(st.binary(max_size=60), st.binary(max_size=60), st.integers(1, 99))
+def test_words_stand_one_behind_the_other_at_the_committed_end(prompt: bytes, text: bytes, capacity: int):
+    pool, spans = DraftPool(capacity=capacity), DraftPool(capacity=capacity)
+    for made in (pool, spans):
+        made.advance(text)
+    words = list(OwnLookup(prompt).words(pool.committed))
+    pool.add_words(words, LOOKUP)
     at = DigestedText(text)
-    for span in OwnLookup(prompt).spans(committed):
-        assert (span.base_offset, span.base_digest) == (len(at), at.digest)
-        assert span.text and 0 < span.confidence <= 1
-        at.append(span.text)
+    for word, confidence in words:
+        assert word and 0 < confidence <= 1
+        spans.add_span(Span(len(at), at.digest, word, confidence=confidence, source=LOOKUP))
+        at.append(word)
+    assert list(pool.branches(limit=999)) == list(spans.branches(limit=999)), "as if each were a span"
+    assert pool.size == spans.size == min(capacity, sum(len(word) for word, _ in words))
 
 
 def test_longer_matches_are_worth_more():
@@ -54,11 +62,11 @@ def test_matches_have_four_to_a_hundred_and_twenty_eight_bytes():
 
 def test_words_follow_one_another_each_surer_than_the_one_before():
     lookup = OwnLookup(b"abcd one two, three")
-    spans = list(lookup.spans(DigestedText(b" abcd")))
-    assert [span.text for span in spans] == [b" one", b" two", b",", b" three", b" abcd"]
-    assert [span.confidence for span in spans] == [n / (n + 10) for n in (4, 8, 12, 13, 19)]
+    words = list(lookup.words(DigestedText(b" abcd")))
+    assert [word for word, _ in words] == [b" one", b" two", b",", b" three", b" abcd"]
+    assert [confidence for _, confidence in words] == [n / (n + 10) for n in (4, 8, 12, 13, 19)]
     assert word_at(b"x", 1) == b"" and word_at(b"  \n  x", 0) == b"  \n  x"
-    many = list(OwnLookup(b"abcd" + b" w" * 30).spans(DigestedText(b"abcd")))
+    many = list(OwnLookup(b"abcd" + b" w" * 30).words(DigestedText(b"abcd")))
     assert len(many) == 12, "no more than so many words"
 
 
@@ -69,7 +77,7 @@ def test_the_first_word_is_worth_what_lookups_were_worth():
         lookup.reliability.settle(0, b"y")
     trust = lookup.reliability.factor
     assert trust < 0.6
-    confidences = [span.confidence for span in lookup.spans(DigestedText(b" abcd"))]
+    confidences = [confidence for _, confidence in lookup.words(DigestedText(b" abcd"))]
     assert confidences == pytest.approx([4 / 14 * trust, 8 / 18])
 
 

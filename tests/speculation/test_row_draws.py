@@ -12,21 +12,32 @@ from speculation.errors import ModelError
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.row_draws import draw_rows, is_plain
+from speculation.sampling.row_draws import draw_rows
 from speculation.sampling.sampler import TokenSampler
+from speculation.sampling.warpers import warp_rows
 from speculation.verification.draft_verifier import DraftVerifier
 from speculation.verification.rules import target_stream
 from speculation.verification.step import Step
 from tests.support.text_models import TARGET_VOCAB
 
+PROMPT = (0, 3, 7)
 NOISE = RaceNoise(TARGET_VOCAB)
 PADDING = torch.tensor(TARGET_VOCAB.padding_ids, dtype=torch.int64)
-PLAIN = [
+SETTINGS = [
     SamplingParams(),
     SamplingParams(temperature=1.0, seed=1),
     SamplingParams(temperature=0.7, seed=2**64 - 1),
     SamplingParams(temperature=1e-9, seed=3),
     SamplingParams(temperature=1e9, seed=4),
+    SamplingParams(temperature=1.3, seed=5, top_k=5),
+    SamplingParams(temperature=0.9, seed=6, top_p=0.8),
+    SamplingParams(temperature=1.0, seed=7, top_k=40, top_p=0.95, min_p=0.01),
+    SamplingParams(temperature=2.0, seed=8, min_p=0.1),
+    SamplingParams(temperature=1.0, seed=9, repetition_penalty=1.3),
+    SamplingParams(temperature=1.0, seed=9, top_k=9, presence_penalty=0.5, frequency_penalty=1.7),
+    SamplingParams(frequency_penalty=2.0, repetition_penalty=0.5),
+    SamplingParams(temperature=0.6, seed=11, logit_bias={1: 5.0, 2: -100.0, 7: 1.5}, repetition_penalty=2.0, top_p=0.9),
+    SamplingParams(logit_bias={3: 4.0}),
 ]
 
 
@@ -36,7 +47,7 @@ def random_tree(rng: random.Random, size: int) -> CandidateTree:
 
 
 def verifier_of(params: SamplingParams, rule: Rule) -> DraftVerifier:
-    return DraftVerifier.of(SessionRequest((0,), params, 100, 4096, rule=rule), TARGET_VOCAB, NOISE)
+    return DraftVerifier.of(SessionRequest(PROMPT, params, 100, 4096, rule=rule), TARGET_VOCAB, NOISE)
 
 
 def logits_of(rng: random.Random, rows: int) -> torch.Tensor:
@@ -48,20 +59,20 @@ def logits_of(rng: random.Random, rows: int) -> torch.Tensor:
 def test_every_row_of_many_sessions_is_the_samplers_draw():
     rng = random.Random(5)
     for _ in range(20):
-        asked = [(rng.choice(PLAIN), rng.choice([Rule.RACE, Rule.EXACT])) for _ in range(rng.randrange(1, 9))]
+        asked = [(rng.choice(SETTINGS), rng.choice([Rule.RACE, Rule.EXACT])) for _ in range(rng.randrange(1, 9))]
         steps = [Step(0, random_tree(rng, rng.randrange(0, 12)), max_tokens=99) for _ in asked]
         wanted = [verifier_of(*each).rows_to_draw(step) for each, step in zip(asked, steps, strict=True)]
         logits = [logits_of(rng, 1 + len(step.candidates)) for step in steps]
         drawn = draw_rows(logits, [rows for rows in wanted if rows is not None], NOISE, PADDING)
         for (params, rule), step, rows, draws in zip(asked, steps, logits, drawn, strict=True):
             for node in range(-1, len(step.candidates)):
-                sampler = TokenSampler(params, TARGET_VOCAB, NOISE, stream=target_stream(rule))
+                sampler = TokenSampler(params, TARGET_VOCAB, NOISE, prompt_ids=PROMPT, stream=target_stream(rule))
                 for number in step.candidates.path(node):
                     sampler.advance(step.candidates.tokens[number])
                 assert draws[node + 1].token == sampler.draw(rows[node + 1])
 
 
-@pytest.mark.parametrize("params", PLAIN, ids=lambda params: f"temperature {params.temperature:g}")
+@pytest.mark.parametrize("params", SETTINGS, ids=repr)
 @pytest.mark.parametrize("rule", [Rule.RACE, Rule.EXACT])
 def test_a_text_from_draws_is_the_text_from_logits(params: SamplingParams, rule: Rule):
     """Step by step, with drafts that agree now and then, both verifiers going on from what they committed."""
@@ -102,20 +113,17 @@ def test_logits_that_are_no_numbers_are_found_where_they_count():
         again.verify_draws(step, draws)
 
 
-@pytest.mark.parametrize(
-    "params, rule",
-    [
-        (SamplingParams(temperature=1.0, top_k=5), Rule.RACE),
-        (SamplingParams(temperature=1.0, top_p=0.9), Rule.RACE),
-        (SamplingParams(min_p=0.1), Rule.RACE),
-        (SamplingParams(repetition_penalty=1.1), Rule.RACE),
-        (SamplingParams(presence_penalty=0.1), Rule.RACE),
-        (SamplingParams(frequency_penalty=0.1), Rule.RACE),
-        (SamplingParams(logit_bias={1: 1.0}), Rule.RACE),
-        (SamplingParams(), Rule.REJECTION),
-        (SamplingParams(), Rule.STRING_REJECTION),
-    ],
-)
-def test_what_takes_more_than_logits_and_place_is_drawn_row_by_row(params: SamplingParams, rule: Rule):
-    assert is_plain(params) == rule.proposes
-    assert verifier_of(params, rule).rows_to_draw(Step(0, CandidateTree())) is None
+@pytest.mark.parametrize("rule", [Rule.REJECTION, Rule.STRING_REJECTION])
+def test_a_rule_that_needs_probabilities_draws_row_by_row(rule: Rule):
+    assert verifier_of(SamplingParams(), rule).rows_to_draw(Step(0, CandidateTree())) is None
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=repr)
+def test_a_row_is_drawn_alike_in_any_company(params: SamplingParams):
+    """The scores themselves, before noise: equal bits alone and among sixty others, first and last."""
+    rows = torch.randn(61, 1021, generator=torch.Generator().manual_seed(2))
+    for row in (0, 17, 60):
+        tops = rows.amax(-1, keepdim=True)
+        if not params.greedy:
+            alone = warp_rows(rows[row : row + 1], tops[row : row + 1], params)
+            assert torch.equal(warp_rows(rows, tops, params)[row], alone[0])

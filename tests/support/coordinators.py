@@ -16,6 +16,7 @@ from tests.support.fleet_members import FakeDrafter, FakeVerifier, verifier
 from tests.support.service_drivers import LOOPBACK, QUICK
 from transport.address import Address
 from transport.joining import CoordinatorLink
+from transport.security import Security
 from verifier_service.fleet_member import VerifierMember
 
 #: Reports and plans come fast, and a member may be silent for two seconds: tests share their processor with others.
@@ -24,10 +25,10 @@ CONFIG = CoordinatorConfig(report_seconds=0.05, plan_seconds=0.05, missed_report
 
 @contextlib.asynccontextmanager
 async def coordinating(
-    listen: Address = LOOPBACK, *, config: CoordinatorConfig = CONFIG
+    listen: Address = LOOPBACK, *, config: CoordinatorConfig = CONFIG, security: Security | None = None
 ) -> AsyncIterator[tuple[CoordinatorServer, Address]]:
     """A coordinator that serves, and the address that it was bound to; stopped when the block is left."""
-    server = CoordinatorServer(config)
+    server = CoordinatorServer(config, security=security)
     bound = await server.start(listen)
     try:
         yield server, bound

@@ -14,7 +14,7 @@ ARROWS: dict[str, set[str]] = {
     "language_models": {"speculation"},
     "engine": {"language_models", "speculation"},
     "verifier_service": {"engine", "language_models", "protos", "speculation", "transport"},
-    "drafter_service": {"language_models", "protos", "speculation", "transport"},
+    "drafter_service": {"engine", "language_models", "protos", "speculation", "transport"},
     "coordinator": {"protos", "speculation", "transport"},
     "dragoman": {
         "coordinator",

@@ -20,6 +20,7 @@ from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
 from transport.limits import PROTOCOL_VERSION
+from transport.security import Security
 from verifier_service.engine import Engine
 from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
@@ -33,11 +34,11 @@ SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
 
 @contextlib.asynccontextmanager
 async def serving(
-    engine: Engine, *, listen: Address = LOOPBACK, **options: Any
+    engine: Engine, *, listen: Address = LOOPBACK, security: Security | None = None, **options: Any
 ) -> AsyncIterator[tuple[Verifier, Address]]:
     """A verifier on the engine that serves at an address; ``options``: of the verifier."""
     verifier = Verifier(engine, **options)
-    server = VerifierServer(verifier)
+    server = VerifierServer(verifier, security=security)
     bound = await server.start(listen)
     try:
         yield verifier, bound
@@ -59,9 +60,9 @@ async def drafting(address: Address, drafter: Drafter | None = None, **options: 
 
 
 @contextlib.asynccontextmanager
-async def stub_to(address: Address) -> AsyncIterator[pb_grpc.VerifierServiceStub]:
+async def stub_to(address: Address, security: Security | None = None) -> AsyncIterator[pb_grpc.VerifierServiceStub]:
     """The wire by hand."""
-    async with open_channel(address) as channel:
+    async with open_channel(address, security) as channel:
         yield pb_grpc.VerifierServiceStub(channel)
 
 
@@ -80,11 +81,15 @@ def request(
 
 
 async def text_of(
-    address: Address, req: pb.GenerateRequest, on_chunk: Callable[[bytes], Awaitable[object]] | None = None
+    address: Address,
+    req: pb.GenerateRequest,
+    on_chunk: Callable[[bytes], Awaitable[object]] | None = None,
+    *,
+    security: Security | None = None,
 ) -> tuple[bytes, pb.GenerateFinished]:
     """The text and its end. ``on_chunk`` is awaited with the text so far, and so holds the rest of it back."""
     text, finished = b"", None
-    async with stub_to(address) as stub:
+    async with stub_to(address, security) as stub:
         async for response in stub.Generate(req):
             if response.HasField("chunk"):
                 text += b"".join(run.text for run in response.chunk.runs)

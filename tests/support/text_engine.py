@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from speculation.drafts.candidates import ROOT, CandidateTree
-from speculation.errors import SessionError
+from speculation.errors import LimitExceededError, SessionError
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.verification.step import Step
 from tests.support.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
@@ -41,6 +41,7 @@ class TextSlot(WholePrompt):
     def __init__(self, engine: TextEngine, prompt_ids: Sequence[int]) -> None:
         self._engine = engine
         self._ids = list(prompt_ids[:-1])
+        self._last_of_prompt = prompt_ids[-1]
         self._prompt_length = len(prompt_ids)
         engine.open_slots += 1
         self._open = True
@@ -59,6 +60,19 @@ class TextSlot(WholePrompt):
     def keep(self, rows: Sequence[int]) -> None:
         """These rows of the step are text now."""
         self._ids += self._rows[rows[-1]]
+
+    def go_on(self, written: Sequence[int]) -> None:
+        """As if so many tokens after the prompt had been kept, but the last."""
+        if written:
+            self._ids += [self._last_of_prompt, *written[:-1]]
+
+    def hold(self, rows: int) -> None:
+        """Room for so many more ids than it has."""
+        missing = len(self._ids) + rows - self._engine.held.get(self, 0)
+        if missing > 0 and self in self._engine.held:
+            if not self._engine.has_room(missing):
+                raise LimitExceededError("the KV cache has no room", remedy="wait")
+            self._engine.held[self] += missing
 
     def close(self) -> None:
         """Frees what it holds; twice is once."""
@@ -106,10 +120,11 @@ class TextEngine(OneByOne):
         """Beside what others hold."""
         return self.room is None or sum(self.held.values()) + positions <= self.room
 
-    def begin(self, prompt_ids: Sequence[int], positions: int) -> TextSlot:
+    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> TextSlot:
         """A slot that holds so many positions."""
         assert self.has_room(positions)
         slot = self.open(prompt_ids)
+        slot.go_on(written)
         self.held[slot] = positions
         return slot
 

@@ -17,7 +17,9 @@ from tests.support.service_drivers import drafters, drafting, eventually, servin
 from tests.support.text_engine import TextEngine
 from transport.address import Address
 from transport.channels import proxy_variable
+from transport.security import Security
 
+PLAINTEXT = Security(allow_plaintext=True)
 VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 
@@ -69,7 +71,7 @@ async def test_loopback_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyPat
 
 async def test_another_name_goes_through_the_proxy_unless_it_is_excepted(monkeypatch: pytest.MonkeyPatch):
     async with proxying(monkeypatch) as proxy:
-        async with Client("gpu-box.example:50061") as client:
+        async with Client("gpu-box.example:50061", security=PLAINTEXT) as client:
             with pytest.raises(ConnectionFailedError) as caught:
                 await client.describe()
         assert proxy.asked and all(line == "CONNECT gpu-box.example:50061 HTTP/1.1\r\n" for line in proxy.asked)
@@ -79,7 +81,7 @@ async def test_another_name_goes_through_the_proxy_unless_it_is_excepted(monkeyp
         for variable, value in (("no_proxy", "gpu-box.example"), ("DRAGOMAN_PROXY", "off")):
             with monkeypatch.context() as patch:
                 patch.setenv(variable, value)
-                async with Client("gpu-box.example:50061") as client:
+                async with Client("gpu-box.example:50061", security=PLAINTEXT) as client:
                     with pytest.raises(ConnectionFailedError):
                         await client.describe()
         assert proxy.asked == []

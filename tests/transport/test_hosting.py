@@ -19,6 +19,7 @@ from drafter_service.settings import DrafterSettings
 from dragoman.client import Client
 from dragoman.fleet_client import FleetClient
 from speculation.errors import (
+    AccessError,
     ConnectionFailedError,
     DragomanError,
     InputError,
@@ -27,12 +28,14 @@ from speculation.errors import (
     VersionMismatchError,
 )
 from speculation.protocol.messages import Prompt
+from tests.support.certificates import TestAuthority
 from tests.support.coordinators import CONFIG, coordinating, joining, target
 from tests.support.ports import free_port
 from tests.support.service_drivers import LOOPBACK, described, eventually
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.hosting import SelfStarting
+from transport.identity import Role
 from verifier_service.actor import VerifierActor
 from verifier_service.settings import VerifierSettings
 
@@ -158,6 +161,35 @@ async def test_the_three_actors_make_a_fleet(tiny_qwen2: Path, tiny_llama: Path)
                     await described(direct, sessions=0, kv_cache_bytes=0)
                 assert await verifier.drain(0.0) == 0 and (await verifier.describe())["draining"]
             assert (await coordinator.describe())["drafters"] == 0
+
+
+async def test_the_three_actors_make_a_fleet_in_mutual_tls(tiny_qwen2: Path, tmp_path: Path):
+    """Each with the certificate of its role, as the fleet file names them."""
+    ours = TestAuthority(tmp_path / "ours")
+    coordinator = CoordinatorActor(
+        "coordinator", CoordinatorConfig(), free_port(), host=here, security=ours.mutual(Role.COORDINATOR)
+    )
+
+    async def where() -> Address:
+        return Address.parse(await coordinator.address(), field="coordinator")
+
+    async with running(coordinator):
+        settings = VerifierSettings(model=str(tiny_qwen2), dtype="float32", threads=1)
+        verifier = VerifierActor("q/0", settings, host=here, coordinator=where, security=ours.mutual(Role.VERIFIER))
+        drafter = DrafterActor(
+            "l/0", DrafterSettings(model="lookup"), host=here, coordinator=where, security=ours.mutual(Role.DRAFTER)
+        )
+        stray = DrafterActor("s/0", DrafterSettings(model="lookup"), host=here, coordinator=where)
+        async with running(verifier), running(drafter), running(stray):
+            address = (await verifier.ready())["address"]
+            await drafter.ready()
+            with pytest.raises(AccessError, match="speaks TLS, and was dialled in plaintext"):
+                await stray.ready()
+            async with FleetClient(await coordinator.address(), security=ours.mutual(Role.CLIENT)) as client:
+                text = await client.complete(Prompt(text="The heron"), max_tokens=8, ignore_end=True)
+            assert text.completion_tokens == 8
+            async with Client(address, security=ours.mutual(Role.CLIENT)) as direct:
+                await described(direct, drafters=1)
 
 
 @pytest.mark.parametrize("kind", ["verifier", "drafter"])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from drafter_service import client as drafter_client
 from speculation.sampling.params import SamplingParams
+from tests.support.certificates import TestAuthority
 from tests.support.service_drivers import baseline, drafters, drafting, request, serving, text_of
 from tests.support.text_engine import TextEngine
 from transport.address import Address
+from transport.identity import Role
 from verifier_service.verifier import Verifier
 
 SAMPLING = SamplingParams(temperature=0.8, seed=9)
@@ -25,12 +29,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def apart(engine: TextEngine, conditions: LinkConditions) -> AsyncIterator[tuple[Verifier, Address, FaultProxy]]:
-    """A verifier, and a drafter behind the proxy."""
+async def apart(
+    engine: TextEngine, conditions: LinkConditions, authority: TestAuthority | None = None
+) -> AsyncIterator[tuple[Verifier, Address, FaultProxy]]:
+    """A verifier, and a drafter behind the proxy; with an authority, in mutual TLS through it."""
+    serves, drafts = (authority.mutual(role) if authority else None for role in (Role.VERIFIER, Role.DRAFTER))
     async with (
-        serving(engine) as (verifier, address),
+        serving(engine, security=serves) as (verifier, address),
         FaultProxy(address.host, address.port, conditions) as proxy,
-        drafting(Address.parse(proxy.address, field="proxy")),
+        drafting(Address.parse(proxy.address, field="proxy"), security=drafts),
     ):
         await drafters(verifier, 1)
         yield verifier, address, proxy
@@ -58,11 +65,17 @@ async def test_distance_changes_no_byte(conditions: LinkConditions):
         assert proxy.bytes_up > 0 and proxy.bytes_down > 0
 
 
-@pytest.mark.parametrize("fault", ["cut", "half_open_up", "half_open_down", "reset", "refuse"])
-async def test_an_outage_in_mid_text(fault: str):
+FAULTS = ["cut", "half_open_up", "half_open_down", "reset", "refuse"]
+
+
+@pytest.mark.parametrize("fault, in_tls", [*((fault, False) for fault in FAULTS), *((fault, True) for fault in FAULTS)])
+async def test_an_outage_in_mid_text(fault: str, in_tls: bool, tmp_path: Path):
     engine = TextEngine(step_seconds=0.02)
-    async with apart(engine, LinkConditions(0.005)) as (verifier, address, proxy):
-        expected, _ = await text_of(address, request(SAMPLING, max_tokens=150, ignore_end=True, no_draft=True))
+    authority = TestAuthority(tmp_path / "ours") if in_tls else None
+    client = authority.mutual(Role.CLIENT) if authority else None
+    written = functools.partial(text_of, security=client)
+    async with apart(engine, LinkConditions(0.005), authority) as (verifier, address, proxy):
+        expected, _ = await written(address, request(SAMPLING, max_tokens=150, ignore_end=True, no_draft=True))
         steps = 0
 
         async def watch(text: bytes) -> None:
@@ -85,14 +98,14 @@ async def test_an_outage_in_mid_text(fault: str):
                 proxy.restore()
                 proxy.refuse(False)
 
-        text, finished = await text_of(address, request(SAMPLING, max_tokens=150, ignore_end=True), watch)
+        text, finished = await written(address, request(SAMPLING, max_tokens=150, ignore_end=True), watch)
         assert text == expected
         assert finished.completion_tokens == 150
         # The link is back: drafts come again, for this text or the next.
         async with asyncio.timeout(20):
             while True:
-                again, finished = await text_of(address, request(SAMPLING))
+                again, finished = await written(address, request(SAMPLING))
                 if finished.speculation.accepted_tokens > 0:
                     break
-        assert again == (await text_of(address, request(SAMPLING, no_draft=True)))[0]
+        assert again == (await written(address, request(SAMPLING, no_draft=True)))[0]
         await baseline(verifier, engine)

@@ -26,6 +26,7 @@ from tests.support.text_engine import TextEngine
 from verifier_service.metrics import PREFIX, PrometheusInstruments, VerifierMetrics
 
 COUNTERS = {
+    "num_preemptions",
     "spec_decode_num_drafts",
     "spec_decode_num_draft_tokens",
     "spec_decode_num_accepted_tokens",

@@ -1,0 +1,162 @@
+"""The folder of an authority: ``ca.pem`` and ``ca.key``, and of each certificate ROLE-NAME.pem and ROLE-NAME.key.
+
+Keys are for their owner alone (mode 0600). Nothing is overwritten but by a renewal, which replaces whole files, so that
+a service that reads them in that moment finds the old ones or the new ones.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from dragoman.certificates.authority import CLOCK_SKEW, Authority, Issued, key_pem, pem_of
+from speculation.errors import InputError
+from transport.identity import Identity
+
+_CA_CERTIFICATE: Final = "ca.pem"
+_CA_KEY: Final = "ca.key"
+_PUBLIC, _PRIVATE = 0o644, 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The two files of a certificate."""
+
+    certificate: Path
+    key: Path
+
+
+class Folder:
+    """``path``: made when something is to be written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def authority_files(self) -> Written:
+        return Written(self.path / _CA_CERTIFICATE, self.path / _CA_KEY)
+
+    def files_of(self, identity: Identity) -> Written:
+        """Where the certificate of this identity is, or would be."""
+        name = f"{identity.role}-{identity.name}"
+        return Written(self.path / f"{name}.pem", self.path / f"{name}.key")
+
+    def certificates(self) -> list[Path]:
+        """All in the folder, the authority's first."""
+        return sorted(self.path.glob("*.pem"), key=lambda path: (path.name != _CA_CERTIFICATE, path.name))
+
+    def create_authority(self, name: str, lifetime: datetime.timedelta) -> Authority:
+        """Raises InputError if there is one."""
+        files = self.authority_files
+        self._refuse_to_overwrite(files, "holds an authority already", "give another --dir, or issue from this one")
+        made = Authority.create(name, lifetime)
+        self._write(files, Issued(pem_of(made.certificate), key_pem(made.key)), replace=False)
+        return made
+
+    def authority(self) -> Authority:
+        """Raises InputError if it is not there or cannot be used."""
+        files = self.authority_files
+        remedy = "`dragoman certs init` makes one, or give its folder with --dir"
+        if not files.certificate.exists():
+            raise InputError("dir", str(self.path), f"holds no authority: there is no {_CA_CERTIFICATE}", remedy=remedy)
+        try:
+            key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
+        except OSError as error:
+            remedy = "certificates are issued where the authority's key is, and nowhere else"
+            raise InputError("dir", str(files.key), f"cannot be read: {error.strerror}", remedy=remedy) from error
+        except (ValueError, TypeError) as error:
+            raise InputError("dir", str(files.key), "holds no key without a password", remedy=remedy) from error
+        certificate = read_certificate(files.certificate)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise InputError("dir", str(files.key), f"is not the key of {_CA_CERTIFICATE}", remedy=remedy)
+        return Authority(certificate, key)
+
+    def issue(self, identity: Identity, hosts: Sequence[str], lifetime: datetime.timedelta) -> Written:
+        """A new certificate. Raises InputError if that identity has one here."""
+        files = self.files_of(identity)
+        remedy = "`dragoman certs renew` replaces it; for another holder take another name"
+        self._refuse_to_overwrite(files, "is there already", remedy)
+        self._write(files, self.authority().issue(identity, hosts, lifetime), replace=False)
+        return files
+
+    def renew(self, certificate: Path, lifetime: datetime.timedelta | None) -> Written:
+        """The same identity and hosts with a new key, for as long as before or for ``lifetime``. Raises InputError."""
+        old = read_certificate(certificate)
+        identity = identity_of(old)
+        if identity is None:
+            remedy = "give the ROLE-NAME.pem of one that was issued; an authority is not renewed but made anew"
+            raise InputError("certificate", str(certificate), "names no role, so it is none of ours", remedy=remedy)
+        lifetime = lifetime or old.not_valid_after_utc - old.not_valid_before_utc - CLOCK_SKEW
+        files = Written(certificate, certificate.with_suffix(".key"))
+        self._write(files, self.authority().issue(identity, hosts_of(old), lifetime), replace=True)
+        return files
+
+    def _refuse_to_overwrite(self, files: Written, problem: str, remedy: str) -> None:
+        for path in (files.certificate, files.key):
+            if path.exists():
+                raise InputError("file", str(path), problem, remedy=remedy)
+
+    def _write(self, files: Written, issued: Issued, *, replace: bool) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The key first: a certificate without its key is of no use to anybody.
+            for path, data, mode in (
+                (files.key, issued.key, _PRIVATE),
+                (files.certificate, issued.certificate, _PUBLIC),
+            ):
+                _write_whole(path, data, mode, replace=replace)
+        except FileExistsError as error:
+            raise InputError("file", str(error.filename), "is there already", remedy="take another name") from error
+        except OSError as error:
+            problem = f"cannot be written to: {error.strerror}"
+            raise InputError("dir", str(files.key.parent), problem, remedy="give another --dir") from error
+
+
+def _write_whole(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
+    """Raises FileExistsError, OSError."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if replace else path
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+    if replace:
+        new.replace(path)
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """The first in the file. Raises InputError."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            "certificate", str(path), f"cannot be read: {error.strerror}", remedy="check the path"
+        ) from error
+    except ValueError as error:
+        remedy = "give a file that `dragoman certs` made, ending in .pem"
+        raise InputError("certificate", str(path), "holds no certificate in PEM", remedy=remedy) from error
+
+
+def identity_of(certificate: x509.Certificate) -> Identity | None:
+    """As a server would take it; None: it names none of ours, or several."""
+    found = [Identity.parse(uri) for uri in _names(certificate, x509.UniformResourceIdentifier)]
+    return found[0] if len(found) == 1 else None
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    """At which a server with it may be dialled."""
+    return [*_names(certificate, x509.DNSName), *map(str, _names(certificate, x509.IPAddress))]
+
+
+def _names(certificate: x509.Certificate, kind: type) -> list:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return extension.value.get_values_for_type(kind)

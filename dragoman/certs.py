@@ -1,0 +1,176 @@
+"""`dragoman certs`: what its commands do, and what they say."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dragoman.certificates.folder import Folder, Written, read_certificate
+from dragoman.certificates.inspection import Shown, Verdict, inspect
+from speculation.errors import InputError
+from speculation.plural import count_of
+from transport.durations import parse_duration
+from transport.identity import Identity, Role
+
+#: Every server's: a tunnel ends there.
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+_STYLES = {Verdict.VALID: "green", Verdict.ENDS_SOON: "yellow"}
+#: Columns that a table needs.
+_TABLE_WIDTH: Final = 72
+_LONGEST: Final = datetime.timedelta(days=36_500)
+
+
+def run_init(directory: Path, name: str, lifetime: str) -> None:
+    """Raises InputError."""
+    if not name.strip() or len(name) > 64:
+        raise InputError("name", name, "is no name for an authority", remedy="64 characters at most")
+    folder = Folder(directory)
+    made = folder.create_authority(name, _lifetime(lifetime))
+    files = folder.authority_files
+    _say(f"{files.certificate}, valid until {_day(made.certificate.not_valid_after_utc)}: give it to every machine")
+    _say(f"{files.key}: stays here; who has it can be anybody")
+
+
+def run_issue(directory: Path, role: Role, name: str, *, hosts: Sequence[str], lifetime: str) -> None:
+    """Raises InputError."""
+    identity = Identity(role, name)
+    if hosts and not role.serves:
+        raise InputError("host", hosts[0], f"is of no use to a {role}, which nobody dials", remedy="leave it out")
+    named = [_host(host) for host in hosts] or [socket.gethostname()]
+    given = list(dict.fromkeys([*named, *LOOPBACK])) if role.serves else []
+    files = Folder(directory).issue(identity, given, _lifetime(lifetime))
+    _say_issued(files, identity)
+    if given:
+        _say(f"for {', '.join(given)}")
+
+
+def run_renew(directory: Path, certificates: Sequence[Path], lifetime: str | None) -> None:
+    """Raises InputError."""
+    folder = Folder(directory)
+    authority = folder.authority_files.certificate
+    chosen = list(certificates) or [path for path in folder.certificates() if path != authority]
+    if not chosen:
+        raise InputError(
+            "dir", str(directory), "holds no certificate to renew", remedy="`dragoman certs issue` makes one"
+        )
+    wanted = None if lifetime is None else _lifetime(lifetime)
+    for path in chosen:
+        files = folder.renew(path, wanted)
+        shown = inspect(files.certificate, read_certificate(authority))
+        assert shown.identity is not None
+        _say_issued(files, shown.identity)
+
+
+def _say_issued(files: Written, identity: Identity) -> None:
+    ends = read_certificate(files.certificate).not_valid_after_utc
+    _say(f"{files.certificate} and {files.key.name}: {identity}, valid until {_day(ends)}")
+
+
+def _say(words: str) -> None:
+    Console().print(Text(words), soft_wrap=True)
+
+
+def run_show(directory: Path, certificates: Sequence[Path], ca: Path | None, *, as_json: bool) -> bool:
+    """Whether all of them would be taken. Raises InputError."""
+    folder = Folder(directory)
+    chosen = list(certificates) or folder.certificates()
+    if not chosen:
+        remedy = "`dragoman certs init` makes an authority; or name files"
+        raise InputError("dir", str(directory), "holds no certificates", remedy=remedy)
+    trusted = ca or folder.authority_files.certificate
+    if ca is None and not trusted.exists():  # beside the files that were named, as on a machine that was given them
+        trusted = chosen[0].with_name(trusted.name)
+    authority = read_certificate(trusted) if ca is not None or trusted.exists() else None
+    found = [inspect(path, authority) for path in chosen]
+    if as_json:
+        print(json.dumps([shown.to_json() for shown in found]))
+    else:
+        console, notes = Console(), Console(stderr=True)
+        console.print(certificate_table(found) if console.width >= _TABLE_WIDTH else certificate_lines(found))
+        if authority is None:
+            notes.print(f"there is no {trusted} to check them with: give it with --ca", highlight=False, soft_wrap=True)
+        soon = [shown for shown in found if shown.verdict in (Verdict.ENDS_SOON, Verdict.EXPIRED)]
+        if soon:
+            words = (
+                f"renew {count_of(len(soon), 'certificate')} with `dragoman certs renew`, where the authority's key is"
+            )
+            notes.print(words, highlight=False, soft_wrap=True)
+    return all(shown.verdict.usable for shown in found)
+
+
+def certificate_table(found: Sequence[Shown]) -> Table:
+    """One line each; only the hosts are folded."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("role", "name", "until (UTC)", "left", "state"):
+        table.add_column(heading, no_wrap=heading != "name", overflow="fold")
+    table.add_column("hosts", overflow="fold", ratio=1)
+    for shown in found:
+        table.add_row(
+            shown.role,
+            _name(shown),
+            f"{shown.ends:%Y-%m-%d %H:%M}",
+            _left(shown.left),
+            _state(shown),
+            " ".join(shown.hosts),
+        )
+    return table
+
+
+def certificate_lines(found: Sequence[Shown]) -> Text:
+    """Likewise, one below the other, for a narrow terminal."""
+    lines = []
+    for shown in found:
+        head = Text(f"{shown.role} {_name(shown)}: ").append(_state(shown))
+        left = f" ({_left(shown.left)} left)" if shown.left.total_seconds() > 0 else ""
+        lines += [head, Text(f"  until {_day(shown.ends)}{left}")]
+        lines += [Text(f"  {host}") for host in shown.hosts]
+    return Text("\n").join(lines)
+
+
+def _name(shown: Shown) -> str:
+    return shown.identity.name if shown.identity else shown.file.name
+
+
+def _state(shown: Shown) -> Text:
+    return Text(shown.verdict.value, style=_STYLES.get(shown.verdict, "bold red"))
+
+
+def _left(left: datetime.timedelta) -> str:
+    seconds = left.total_seconds()
+    if seconds <= 0:
+        return "-"
+    return f"{seconds / 86_400:.0f} d" if seconds >= 2 * 86_400 else f"{seconds / 3600:.1f} h"
+
+
+def _day(ends: datetime.datetime) -> str:
+    return f"{ends:%Y-%m-%d %H:%M} UTC"
+
+
+def _lifetime(written: str) -> datetime.timedelta:
+    seconds = parse_duration("for", written)
+    if not 1 <= seconds <= _LONGEST.total_seconds():
+        raise InputError("for", written, "is no life for a certificate", remedy="1s at least, 36500d at most: 7d, 12h")
+    return datetime.timedelta(seconds=seconds)
+
+
+def _host(host: str) -> str:
+    """A name or an IP address. Raises InputError."""
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        if _HOST.fullmatch(host) and len(host) <= 253:
+            return host.lower()
+    remedy = "give a name or an IP address, without a port: gpu-box.example, 192.0.2.7"
+    raise InputError("host", host, "is no host", remedy=remedy)

@@ -1,0 +1,196 @@
+"""A session's place in the paged engine: its pages, and how long what they hold is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from engine.model_runner import StepShape
+from engine.prefix_names import prefix_names
+from engine.step_tables import PAGE, ROOT, SequenceRows
+from speculation.drafts.candidates import CandidateTree
+from speculation.errors import LimitExceededError
+from speculation.verification.step import Step
+
+if TYPE_CHECKING:
+    from engine.paged_engine import PagedEngine
+
+
+class PagedSlot:
+    """Begins without anything prefilled, with pages for ``positions``. Raises LimitExceededError if there are none.
+
+    ``written``: the text that was written after the prompt in another slot, by steps.
+    """
+
+    def __init__(
+        self, engine: PagedEngine, prompt_ids: Sequence[int], positions: int = 0, *, written: Sequence[int] = ()
+    ) -> None:
+        self._engine = engine
+        self._slot = engine.take_slot()
+        self._pages: list[int] = []
+        self._length = 0
+        self._prompt = len(prompt_ids) - 1  # positions of it that prefill runs
+        self._tokens = (*prompt_ids, *written)[:-1]  # all that it runs
+        self._names = self._page_names() if engine.shares_prefixes else []
+        try:
+            self._share()
+            self._reach(positions)
+        except BaseException:
+            self.close()
+            raise
+
+    def prefill(self) -> bool:
+        """Run the next chunk, whether more is left. Raises LimitExceededError without KV memory.
+
+        Which rows a token is run with follows from its place and the prompt's length, wherever a chunk begins: a text
+        that was written in steps is run in passes of a step's rows again.
+        """
+        self._share()
+        if self._length < len(self._tokens):
+            shape = self._shape_at(self._length)
+            chunk = self._tokens[self._length : (self._length // shape.tables.rows + 1) * shape.tables.rows]
+            self._reach(self._length + len(chunk))
+            shape.run(self._chains(chunk))
+            before, self._length = self._length, self._length + len(chunk)
+            for page in range(before // PAGE, min(self._length // PAGE, len(self._names))):
+                self._engine.pool.name(self._pages[page], self._names[page])
+        return self._length < len(self._tokens)
+
+    def step(self, last: int, candidates: CandidateTree) -> Tensor:
+        """Run ``last`` after what the pages hold, and each candidate after its ancestors: logits [1 + n, V] float32."""
+        return self._engine.step([(self, Step(last, candidates))])[0].clone()
+
+    def rows(self, step: Step) -> SequenceRows:
+        """Of a step, with room for their keys. Raises LimitExceededError if KV memory has none."""
+        tokens = (step.last, *step.candidates.tokens)
+        self.hold(len(tokens))
+        parents = (ROOT, *(parent + 1 for parent in step.candidates.parents))
+        return SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)
+
+    @property
+    def length(self) -> int:
+        """Positions that it holds."""
+        return self._length
+
+    def append(self, tokens: Sequence[int]) -> int:
+        """Run the first of these tokens for their keys and values only; how many."""
+        engine = self._engine
+        many = len(tokens) > engine.step_shape.tables.rows
+        shape = engine.prefill_shape if many else engine.step_shape
+        chunk = tokens[: shape.tables.rows]
+        self.hold(len(chunk))
+        shape.run(self._chains(chunk))
+        self._length += len(chunk)
+        return len(chunk)
+
+    def extend(self, tokens: Sequence[int]) -> Tensor:
+        """Run a step's rows or fewer after what it holds: logits [n, V] float32, which stand until the next pass."""
+        self.hold(len(tokens))
+        rows = SequenceRows(
+            slot=self._slot,
+            base=self._length,
+            tokens=tokens,
+            parents=range(ROOT, len(tokens) - 1),
+            pages=self._pages,
+        )
+        logits = self._engine.step_shape.run([rows])
+        self._length += len(tokens)
+        return logits[: len(tokens)]
+
+    def branch(self, base: int, tokens: Sequence[int], above: Sequence[Sequence[int]]) -> Tensor:
+        """The same of a tree's tokens, each after those rows beyond ``base`` that stand ``above`` it, in order."""
+        self.hold(len(tokens))
+        rows = SequenceRows(
+            slot=self._slot,
+            base=base,
+            tokens=tokens,
+            parents=[ROOT] * len(tokens),
+            pages=self._pages,
+            held=self._length - base,
+            above=above,
+        )
+        logits = self._engine.step_shape.run([rows])
+        self._length += len(tokens)
+        return logits[: len(tokens)]
+
+    def hold(self, rows: int) -> None:
+        """Have pages for the rows of the next step. Raises LimitExceededError if KV memory has no room."""
+        self._reach(self._length + rows)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of what the last step added, keep these rows in this order."""
+        self.compact(self._length, rows)
+
+    def compact(self, base: int, rows: Sequence[int]) -> None:
+        """After the first ``base`` positions keep these rows, counted from there, in this order, and no others."""
+        moved = [(row, at) for at, row in enumerate(rows) if row != at]
+        if moved:
+            sources, targets = zip(*moved, strict=True)
+            self._engine.memory.move(
+                [self._place(base + row) for row in sources], [self._place(base + at) for at in targets]
+            )
+        self._length = base + len(rows)
+
+    def close(self) -> None:
+        """Free the pages. Idempotent."""
+        if self._slot >= 0:
+            self._engine.pool.free(self._pages)
+            self._engine.return_slot(self._slot)
+        self._pages, self._slot = [], -1
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Of the pages that it holds, alone or with others."""
+        return len(self._pages) * self._engine.page_bytes
+
+    def _place(self, position: int) -> int:
+        return self._pages[position // PAGE] * PAGE + position % PAGE
+
+    def _reach(self, positions: int) -> None:
+        missing = -(-positions // PAGE) - len(self._pages)
+        if len(self._pages) + missing > self._engine.memory.page_table.shape[1]:
+            raise LimitExceededError(f"a session of {positions} positions is longer than the engine was made for")
+        if missing > 0:
+            self._pages += self._engine.pool.allocate(missing)
+            self._engine.memory.set_pages(self._slot, self._pages)
+
+    def _share(self) -> None:
+        """Go on as far as others have run the same prompt: with their pages instead of own ones."""
+        page, pool = self._length // PAGE, self._engine.pool
+        if self._length % PAGE:
+            return
+        while page < len(self._names) and (shared := pool.share(self._names[page])) is not None:
+            pool.free(self._pages[page : page + 1])
+            self._pages[page : page + 1] = [shared]
+            page += 1
+        if page * PAGE > self._length:
+            self._engine.memory.set_pages(self._slot, self._pages)
+            self._engine.shared_positions += page * PAGE - self._length
+            self._length = page * PAGE
+
+    def _shape_at(self, position: int) -> StepShape:
+        """Chunks of a prefill pass as far as whole ones reach, then those of a step."""
+        engine = self._engine
+        whole = self._prompt // engine.prefill_shape.tables.rows * engine.prefill_shape.tables.rows
+        return engine.prefill_shape if position < whole else engine.step_shape
+
+    def _page_names(self) -> list[bytes]:
+        rows = [self._shape_at(position).tables.rows for position in range(0, len(self._tokens), PAGE)]
+        return prefix_names(self._tokens, rows)
+
+    def _chains(self, tokens: Sequence[int]) -> list[SequenceRows]:
+        """A chunk as one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
+        height = self._engine.step_shape.tables.height
+        return [
+            SequenceRows(
+                slot=self._slot,
+                base=self._length + at,
+                tokens=part,
+                parents=range(ROOT, len(part) - 1),
+                pages=self._pages,
+            )
+            for at in range(0, len(tokens), height)
+            for part in [tokens[at : at + height]]
+        ]

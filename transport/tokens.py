@@ -1,0 +1,154 @@
+"""Bearer tokens, for those to whom a certificate is too much: a server keeps their digests, a client has the token.
+
+A line of the server's file is a name, a role and a digest. A token is 32 random bytes, so that a plain SHA-256 tells
+nothing about it. The file is looked at again at every call: who is taken out of it is out at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from speculation.errors import AccessError, InputError
+from transport.identity import Identity, Role
+
+log = logging.getLogger(__name__)
+
+#: Where a client's token may be, beside a file.
+TOKEN_VARIABLE: Final = "DRAGOMAN_TOKEN"
+_PREFIX: Final = "dragoman-"
+_BEARER: Final = "Bearer "
+_LONGEST: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Whose it is, and its digest in hex."""
+
+    holder: Identity
+    digest: str
+
+    @property
+    def line(self) -> str:
+        """As the file has it."""
+        return f"{self.holder.name} {self.holder.role} sha256:{self.digest}"
+
+
+def new_token(holder: Identity) -> tuple[str, Token]:
+    """(the secret, which is kept nowhere here, and what a server keeps of it)."""
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    return secret, Token(holder, _digest(secret))
+
+
+def read_tokens(path: Path) -> list[Token]:
+    """Raises InputError, which names the line."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise InputError("tokens", str(path), problem, remedy="`dragoman tokens add` makes it") from error
+    except UnicodeDecodeError as error:
+        raise InputError("tokens", str(path), "is not UTF-8", remedy="`dragoman tokens add` writes it") from error
+    found: list[Token] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or line.startswith("#"):
+            continue
+        try:
+            name, role, digest = words
+            kind, _, digits = digest.partition(":")
+            if kind != "sha256" or len(bytes.fromhex(digits)) != hashlib.sha256().digest_size:
+                raise ValueError(digest)
+            found.append(Token(Identity(Role(role), name), digits))
+        except (ValueError, InputError) as error:
+            # Without the line itself: it may be a secret that was put there by mistake.
+            problem = f"line {number} is no name, role and digest"
+            raise InputError("tokens", str(path), problem, remedy="`dragoman tokens add` writes such lines") from error
+    return found
+
+
+def find_holder(secret: str, tokens: Iterable[Token]) -> Identity | None:
+    """Whose token it is. All are compared, each in a time that tells nothing."""
+    digest, holder = _digest(secret), None
+    for token in tokens:
+        if hmac.compare_digest(token.digest, digest):
+            holder = token.holder
+    return holder
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class TokenFile:
+    """The server's file, for any thread. Raises InputError if it cannot be read to begin with."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._lock = threading.Lock()
+        self._state = self._look()
+        self._tokens = read_tokens(self._path)
+
+    def holder(self, authorization: str | None) -> Identity:
+        """Of a call with this header. Raises AccessError for none, and for a token that is not in the file."""
+        remedy = "give the token of `dragoman tokens add` with --token-file, or in DRAGOMAN_TOKEN"
+        if authorization is None:
+            raise AccessError("a token is needed", remedy=remedy)
+        secret = authorization.removeprefix(_BEARER)
+        found = find_holder(secret, self._newest()) if len(secret) <= _LONGEST else None
+        if found is None:
+            raise AccessError("the token is not known here, or no longer", remedy=remedy)
+        return found
+
+    def _newest(self) -> list[Token]:
+        with self._lock:
+            state = self._look()
+            if state != self._state:
+                self._state = state
+                try:
+                    self._tokens = read_tokens(self._path)
+                except InputError as error:
+                    # Who was to be taken out must not stay in because of a slip.
+                    log.error("nobody is let in until it is mended: %s", error)
+                    self._tokens = []
+            return self._tokens
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def own_token(path: str | None) -> str | None:
+    """This side's, from a file or the environment; None: it has none. Raises InputError."""
+    if path is None:
+        found = os.environ.get(TOKEN_VARIABLE, "").strip()
+        return _checked(found, TOKEN_VARIABLE, None) if found else None
+    try:
+        return _checked(Path(path).read_text("utf-8").strip(), "token-file", path)
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise InputError("token-file", path, problem, remedy="check the path, and who may read it") from error
+    except UnicodeDecodeError as error:
+        raise InputError("token-file", path, "holds no token", remedy="`dragoman tokens add` makes one") from error
+
+
+def _checked(secret: str, field: str, path: str | None) -> str:
+    if not (secret.isascii() and secret.isprintable() and 0 < len(secret) <= _LONGEST and " " not in secret):
+        raise InputError(field, path, "holds no token", remedy="`dragoman tokens add` makes one")
+    return secret
+
+
+def authorization_of(secret: str) -> str:
+    """The header of a call."""
+    return _BEARER + secret
