@@ -53,9 +53,9 @@ async def test_no_node_with_the_label_is_an_error_or_waited_for(cluster: RayClus
     assert "edge has no place" in words and "no node carries the label role=edge" in words
     assert "role=accelerator; 8 CPU, 0 GPU" in words and "ray start" in words
     assert cluster.launcher.status() == []
-    coming = asyncio.create_task(asyncio.to_thread(cluster.launcher.up, cluster.fleet(), wait_seconds=30))
+    coming = asyncio.create_task(asyncio.to_thread(cluster.launcher.up, cluster.fleet(), wait_seconds=120))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not any("waiting for a node for edge" in line for line in cluster.lines):
                 await asyncio.sleep(0.05)
         cluster.add(EDGE)
@@ -130,10 +130,10 @@ async def test_a_cluster_that_grows_is_waited_for_once_actors_ask_it_to(
     late = cluster.fleet().drafters[0].model_dump() | {"labels": {"role": "small"}, "num_cpus": 2}
     fleet = cluster.fleet(drafters=[late])
     cluster.lines.clear()
-    coming = asyncio.create_task(asyncio.to_thread(cluster.launcher.up, fleet, wait_seconds=60))
+    coming = asyncio.create_task(asyncio.to_thread(cluster.launcher.up, fleet, wait_seconds=240))
     large = None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not any("edge/0 is not there yet: its actor was not started yet" in line for line in cluster.lines):
                 await asyncio.sleep(0.05)
         assert any("waiting for the cluster to add a node" in line for line in cluster.lines)

@@ -65,7 +65,7 @@ async def test_rays_own_metrics_and_logs_tell_of_the_sessions(cluster: RayCluste
         }
         last: dict[str, float] = {}
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while last != expected:
                     found = dict(pattern.findall(await asyncio.to_thread(cluster.metrics)))
                     last = {name: float(found.get(name, 0)) for name in expected}

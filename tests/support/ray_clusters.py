@@ -112,7 +112,7 @@ class RayCluster:
             "coordinator": {"port": free_port()},
             "targets": targets if isinstance(targets, list) else [target | {"labels": {"role": ACCELERATOR}}],
             "drafters": drafters if isinstance(drafters, list) else [drafter],
-            "start_seconds": 90,
+            "start_seconds": 400,
         }
         return FleetFile.model_validate(values)
 
@@ -151,7 +151,7 @@ def cluster_of(roles: Sequence[str], models: dict[str, Path], home: Path) -> Ite
 async def fleet_on(cluster: RayCluster, fleet: FleetFile) -> AsyncIterator[dict[str, Standing]]:
     """The fleet up, and its actors by name; down again afterwards."""
     try:
-        standings = await asyncio.to_thread(cluster.launcher.up, fleet, wait_seconds=10)
+        standings = await asyncio.to_thread(cluster.launcher.up, fleet, wait_seconds=60)
         yield {standing.name: standing for standing in standings}
     finally:
         await asyncio.to_thread(cluster.launcher.down)
@@ -199,7 +199,7 @@ async def at_rest(address: str, *, drafters: int) -> None:
         await described(client, sessions=0, kv_cache_bytes=0, drafters=drafters)
 
 
-async def standing(cluster: RayCluster, condition: Any, seconds: float = 40.0) -> dict[str, Standing]:
+async def standing(cluster: RayCluster, condition: Any, seconds: float = 240.0) -> dict[str, Standing]:
     """Until the actors stand so."""
     until = time.monotonic() + seconds
     while True:

@@ -216,7 +216,7 @@ async def test_a_port_that_is_taken_is_tried_again():
         made = CoordinatorActor("coordinator", CoordinatorConfig(), address.port, host=here)
         async with running(made):
             told = {"problem": ""}
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not told["problem"]:
                     await asyncio.sleep(0.02)
                     told = await made.describe()
