@@ -63,18 +63,9 @@ class DrafterActor(SelfStarting):
 
     def _load(self) -> tuple[Drafter, float]:
         # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
-        from drafter_service.loading import load_drafter
+        from drafter_service.loading import drafter_of
 
-        settings = self.settings
-        drafter = load_drafter(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            trust_remote_code=settings.trust_remote_code,
-            engine=settings.engine,
-            max_sessions=settings.max_sessions,
-        )
+        drafter = drafter_of(self.settings)
         return drafter, drafter.measure()
 
     def _facts(self) -> dict[str, Any]:

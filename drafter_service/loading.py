@@ -10,6 +10,7 @@ from drafter_service.draft_model import DraftModel
 from drafter_service.draft_source import Drafter
 from drafter_service.lookup_drafter import LookupDrafter
 from drafter_service.model_drafter import ModelDrafter
+from drafter_service.settings import DrafterSettings
 from language_models.causal_lm import CausalLM
 from language_models.weights import Progress, home
 from speculation.errors import InputError, UnsupportedModelError
@@ -45,6 +46,20 @@ def load_drafter(
         model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code, progress=progress
     )
     return ModelDrafter(_in_engine(loaded, engine, max_sessions), vocabularies=home() / "vocabularies")
+
+
+def drafter_of(settings: DrafterSettings, *, progress: Progress | None = None) -> Drafter:
+    """The one that the settings ask for. Raises as ``load_drafter``."""
+    return load_drafter(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        trust_remote_code=settings.trust_remote_code,
+        engine=settings.engine,
+        max_sessions=settings.max_sessions,
+        progress=progress,
+    )
 
 
 def _in_engine(model: CausalLM, engine: str, max_sessions: int) -> DraftModel:

@@ -35,16 +35,6 @@ def load_model(
 
 def load_drafter(settings: DrafterSettings) -> Drafter:
     """A model, or ``lookup``. Raises InputError, ModelError."""
-    model = settings.model
-    show_licence(model)
+    show_licence(settings.model)
     with progress_bar() as progress:
-        return loading.load_drafter(
-            model,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            trust_remote_code=settings.trust_remote_code,
-            engine=settings.engine,
-            max_sessions=settings.max_sessions,
-            progress=progress,
-        )
+        return loading.drafter_of(settings, progress=progress)
