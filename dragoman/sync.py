@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from dragoman.client import PATIENCE, Client
 from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
-from dragoman.in_process import Dragoman
+from dragoman.in_process import TAKING_TURNS, Dragoman
 from dragoman.text_client import CompletionStream, TextClient
 from dragoman.transcript import TextOptions
 from speculation.protocol.generation import Chunk
-from speculation.protocol.messages import Prompt
+from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.protocol.status import VerifierStatus
 
 if TYPE_CHECKING:
@@ -195,8 +195,9 @@ class SyncDragoman(SyncTextClient):
         target: str | Engine,
         drafters: Sequence[str | Drafter] = (),
         *,
+        plan: SpeculationPlan = TAKING_TURNS,
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
     ) -> None:
-        super().__init__(lambda: Dragoman(target, drafters, device=device, dtype=dtype, threads=threads))
+        super().__init__(lambda: Dragoman(target, drafters, plan=plan, device=device, dtype=dtype, threads=threads))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,6 +90,7 @@ class StepTables:
         device = page_table.device
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
         self._host = torch.zeros(sum(widths.values()), dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._written = self._host.numpy()  # the same memory: many small writes are quicker so
         self._device = torch.zeros_like(self._host, device=device)
         self._at: dict[str, slice] = {}
         start = 0
@@ -110,52 +112,69 @@ class StepTables:
         column: dict[str, list[int]] = {name: [] for name in ("tokens", "write", "position", "slot", "base")}
         ancestors: list[list[int]] = []
         tiles: list[tuple[int, int, int]] = []
-        items: list[tuple[int, int]] = []
+        items: list[int] = []
         for sequence in sequences:
             first = len(ancestors)
-            chains: list[list[int]] = []
-            for index, (token, parent) in enumerate(zip(sequence.tokens, sequence.parents, strict=True)):
-                place = sequence.place(sequence.base + sequence.held + index)
-                chain = [*(chains[parent] if parent != ROOT else sequence.held_places(index)), place]
-                if len(chain) > MAX_DEPTH:
-                    raise ValueError(f"a path of {len(chain)} new tokens is longer than {MAX_DEPTH}")
-                chains.append(chain)
-                column["tokens"].append(token)
-                column["write"].append(place)
-                column["position"].append(sequence.base + len(chain) - 1)
-                column["slot"].append(sequence.slot)
-                column["base"].append(sequence.base)
+            chains = self._rows_of(sequence, column)
             ancestors += chains
             last = len(ancestors)
             for at in range(first, last, self.height):
                 whole_blocks = sequence.base // BLOCK
-                items += [(len(tiles), split) for split in range(-(-whole_blocks * BLOCK // SPLIT))]
+                for split in range(-(-whole_blocks * BLOCK // SPLIT)):
+                    items += (len(tiles), split)
                 tiles.append((sequence.slot, at, min(self.height, last - at)))
         for row, (base, position) in enumerate(zip(column["base"], column["position"], strict=True)):
-            items += [(-2 - row, tail) for tail in range(position // BLOCK - base // BLOCK + 1)]
-        missing = self.rows - len(ancestors)
-        if missing < 0 or len(tiles) > self.tiles:
+            for tail in range(position // BLOCK - base // BLOCK + 1):
+                items += (-2 - row, tail)
+        if len(ancestors) > self.rows or len(tiles) > self.tiles:
             raise ValueError(f"{len(ancestors)} rows in {len(tiles)} tiles do not fit a step of {self.rows} rows")
-        self._put("tokens", column["tokens"] + [0] * missing)
-        self._put("write", column["write"] + [SCRATCH * PAGE] * missing)
-        self._put("row_position", column["position"] + [0] * missing)
-        self._put("row_slot", column["slot"] + [-1] * missing)
-        self._put("row_base", column["base"] + [0] * missing)
-        padded = [*tiles, *[(-1, 0, 0)] * (self.tiles - len(tiles))]
-        for number, name in enumerate(("tile_slot", "tile_row", "tile_rows")):
-            self._put(name, [tile[number] for tile in padded])
-        self._put("ancestors", [p for chain in ancestors for p in (*chain, *[0] * (MAX_DEPTH - len(chain)))])
-        self.work = max(LEAST_WORK, power_of_two(len(items)))
+        self._put("tokens", column["tokens"])
+        self._put("write", column["write"], rest=SCRATCH * PAGE)
+        self._put("row_position", column["position"])
+        self._put("row_slot", column["slot"], rest=-1)
+        self._put("row_base", column["base"])
+        for number, (name, rest) in enumerate((("tile_slot", -1), ("tile_row", 0), ("tile_rows", 0))):
+            self._put(name, [tile[number] for tile in tiles], rest=rest)
+        self._put_ancestors(ancestors)
+        self.work = max(LEAST_WORK, power_of_two(len(items) // 2))
         self.splits = power_of_two(max((position // SPLIT + 1 for position in column["position"]), default=1))
-        self._put("items", [number for item in (*items, *[(-1, 0)] * (self.work - len(items))) for number in item])
+        self._put("items", items, rest=0)
         used = self._at["items"].start + 2 * self.work
+        self._written[self._at["items"].start + len(items) : used : 2] = -1
         self._device[:used].copy_(self._host[:used], non_blocking=True)
         if self._copied is not None:
             self._copied.record()
 
-    def _put(self, name: str, values: list[int]) -> None:
-        start = self._at[name].start
-        self._host[start : start + len(values)] = torch.tensor(values, dtype=torch.int64)
+    @staticmethod
+    def _rows_of(sequence: SequenceRows, column: dict[str, list[int]]) -> list[list[int]]:
+        """Append a sequence's rows to the columns; returns the places of each row's ancestors, and its own."""
+        chains: list[list[int]] = []
+        for index, (token, parent) in enumerate(zip(sequence.tokens, sequence.parents, strict=True)):
+            place = sequence.place(sequence.base + sequence.held + index)
+            chain = [*(chains[parent] if parent != ROOT else sequence.held_places(index)), place]
+            if len(chain) > MAX_DEPTH:
+                raise ValueError(f"a path of {len(chain)} new tokens is longer than {MAX_DEPTH}")
+            chains.append(chain)
+            column["tokens"].append(token)
+            column["write"].append(place)
+            column["position"].append(sequence.base + len(chain) - 1)
+            column["slot"].append(sequence.slot)
+            column["base"].append(sequence.base)
+        return chains
+
+    def _put(self, name: str, values: list[int], *, rest: int = 0) -> None:
+        """``rest``: for what is left over of the table."""
+        at = self._at[name]
+        self._written[at.start : at.start + len(values)] = values
+        self._written[at.start + len(values) : at.stop] = rest
+
+    def _put_ancestors(self, chains: list[list[int]]) -> None:
+        table = self._written[self._at["ancestors"]].reshape(self.rows, MAX_DEPTH)
+        table[:] = 0
+        deepest = max(map(len, chains), default=0)
+        if deepest:
+            padded = [place for chain in chains for place in (*chain, *[0] * (deepest - len(chain)))]
+            table[: len(chains), :deepest] = np.array(padded, dtype=np.int64).reshape(-1, deepest)
 
 
 def power_of_two(number: int) -> int:

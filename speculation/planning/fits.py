@@ -12,7 +12,6 @@ from statistics import median
 from typing import Final
 
 from speculation.errors import InputError
-from speculation.planning.cost_model import PairCosts
 
 #: Seconds that a step, a draft token or a round trip may take and still be believed.
 LONGEST_SECONDS: Final = 3600.0
@@ -155,52 +154,3 @@ class AcceptanceByPosition:
 
 def _posterior(agreed: float, seen: float, prior: float) -> float:
     return (agreed + 2 * prior) / (seen + 2)
-
-
-class PairTelemetry:
-    """All of it for one drafter and one target. ``rejected``: observations that could not be true, and were ignored.
-
-    ``positions``: acceptance rates told apart. ``overhead``: what the observed times of steps leave out, in seconds.
-    """
-
-    def __init__(self, *, prior_acceptance: float = 0.6, positions: int = 4, overhead: float = 0.0) -> None:
-        self.verify = LinearFit()
-        self.draft_token, self.round_trip = Smoothed(), Smoothed()
-        self.acceptance = AcceptanceByPosition(prior_acceptance)
-        self.rejected = 0
-        self._positions, self._overhead = positions, overhead
-
-    def observe_step(self, draft_tokens: int, accepted: int, seconds: float) -> None:
-        """A verify step with so many draft tokens took ``seconds``, which must be above 0."""
-        if 0 <= accepted <= draft_tokens and 0 < seconds < math.inf:
-            self.verify.observe_point(draft_tokens, seconds)
-            self.acceptance.observe_step(draft_tokens, accepted)
-        else:
-            self.rejected += 1
-
-    def observe_round_trip(self, seconds: float) -> None:
-        """A message and its answer took ``seconds``, not negative."""
-        self._observe(self.round_trip, seconds)
-
-    def observe_draft_token(self, seconds: float) -> None:
-        """The drafter took ``seconds`` for a token, not negative."""
-        self._observe(self.draft_token, seconds)
-
-    def _observe(self, average: Smoothed, seconds: float) -> None:
-        if 0 <= seconds < math.inf:
-            average.observe_value(seconds)
-        else:
-            self.rejected += 1
-
-    def costs(self) -> PairCosts | None:
-        """What is known so far; None until a step and a drafter's token were seen. An unknown round trip counts 0."""
-        if not self.verify.seen or self.draft_token.mean is None:
-            return None
-        return PairCosts(
-            step=self.verify.intercept,
-            step_per_token=self.verify.slope,
-            draft_token=self.draft_token.mean,
-            round_trip=self.round_trip.mean or 0.0,
-            acceptance=self.acceptance.rates(self._positions),
-            overhead=self._overhead,
-        )

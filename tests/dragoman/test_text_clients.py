@@ -23,7 +23,7 @@ from dragoman import (
     SyncDragoman,
     SyncFleetClient,
 )
-from speculation.protocol.messages import Prompt
+from speculation.protocol.messages import Prompt, SpeculationPlan
 from tests.support.service_drivers import WARM, baseline, drafting, eventually, serving
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.tiny_models import load_tiny
@@ -193,7 +193,9 @@ def test_three_lines_to_text(tiny_qwen2: Path, tiny_llama: Path):
     """With real models, by their folders; the bytes are those of the target alone."""
     with SyncDragoman(target=str(tiny_qwen2), drafters=[str(tiny_llama), "lookup"], dtype="float32") as model:
         drafted = model.complete("The heron", max_tokens=16, sampling=SamplingParams(temperature=1.0, seed=5))
-    with SyncDragoman(target=str(tiny_qwen2), dtype="float32") as alone:
+    plan = SpeculationPlan(width=0)
+    with SyncDragoman(target=str(tiny_qwen2), drafters=["lookup"], plan=plan, dtype="float32") as alone:
+        assert alone.complete("The heron", max_tokens=16).stats.draft_tokens == 0
         assert alone.complete("The heron", max_tokens=16, sampling=SamplingParams(temperature=1.0, seed=5)).data == (
             drafted.data
         )

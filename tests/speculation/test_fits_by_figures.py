@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from speculation.planning.fits import AcceptanceByPosition, LinearFit, PairTelemetry, Smoothed
+from speculation.planning.fits import AcceptanceByPosition, LinearFit, Smoothed
+from tests.support.learned_pairs import LearnedPair
 
 POINTS: list[tuple[float, float]] = [(0, 0.40), (4, 0.46), (8, 0.47), (2, 0.40), (16, 0.60), (1, 0.43)]
 
@@ -112,19 +113,11 @@ def test_priors_take_the_ends_of_their_range():
 
 
 def test_a_pair_is_told_as_it_was_seen():
-    telemetry = PairTelemetry()
-    telemetry.observe_step(0, 0, 0.5)
-    assert telemetry.costs() is None
-    telemetry.observe_draft_token(0.0)
-    costs = telemetry.costs()
+    pair = LearnedPair()
+    pair.observe_step(0, 0, 0.5)
+    assert pair.costs() is None
+    pair.draft_token.observe_value(0.0)
+    costs = pair.costs()
     assert costs is not None
     assert (costs.step, costs.draft_token, costs.round_trip, costs.overhead) == (0.5, 0.0, 0.0, 0.0)
     assert costs.acceptance == (0.6,) * 4
-    telemetry.observe_step(1, 1, 0.5)
-    telemetry.observe_round_trip(0.0)
-    assert telemetry.rejected == 0
-    other = PairTelemetry(prior_acceptance=0.5, positions=2, overhead=0.25)
-    other.observe_step(0, 0, 0.5)
-    other.observe_draft_token(0.1)
-    costs = other.costs()
-    assert costs is not None and (costs.acceptance, costs.overhead) == ((0.5, 0.5), 0.25)
