@@ -20,7 +20,9 @@ from language_models.quiet import quiet
 from language_models.weights import ModelFiles, Progress
 from speculation.errors import DragomanError, ModelError, WeightsError
 
-_SINGLE, _INDICES = "model.safetensors", ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+#: Python's own format of objects: reading one may run whatever its author liked.
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 #: What Git leaves in the place of a large file that it did not download.
 _POINTER = b"version https://git-lfs"
 _AGAIN = "download it again"
@@ -38,8 +40,8 @@ def load_pretrained(
     """The model of ``files`` in ``dtype`` on ``device``. ``attention``: transformers' name of the implementation,
     None for the best one that the model has.
 
-    Raises WeightsError if tensors are missing or of other shapes than the configuration says, UnsupportedModelError
-    if it needs code of its own that is not trusted, ModelError.
+    Raises WeightsError if tensors are missing or of other shapes than the configuration says, or if there are only
+    pickled ones; UnsupportedModelError if it needs code of its own that is not trusted, ModelError.
     """
     if files.local:
         check_files(files.name, Path(files.source))
@@ -53,6 +55,7 @@ def load_pretrained(
                 attn_implementation=attention,
                 local_files_only=files.local,
                 trust_remote_code=files.trust_remote_code,
+                use_safetensors=True,
                 ignore_mismatched_sizes=True,  # to name them
                 output_loading_info=True,
             )
@@ -63,19 +66,26 @@ def load_pretrained(
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{files.name} does not fit the memory of {device}", remedy="use a smaller dtype") from error
     except Exception as error:  # the readers of config, weights and quantisers raise what they like
-        if refused := custom_code_error(files, error):
-            raise refused from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "conversion of the weights" in reason:  # of experts into one tensor, say; which ones stands in a note
-            raise WeightsError(
-                f"{files.name}: some of its tensors cannot be put together: there are too few, or of other shapes than "
-                "its configuration says",
-                remedy=_AGAIN,
-            ) from error
-        raise ModelError(f"{files.name} cannot be loaded: {reason}") from error
+        raise _in_our_words(files, error) from error
     if progress:
         progress("loading weights", 1, 1)
     return model
+
+
+def _in_our_words(files: ModelFiles, error: Exception) -> DragomanError:
+    """What a reader of config, weights or quantisers raised."""
+    if refused := custom_code_error(files, error):
+        return refused
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if _SINGLE in reason and not files.local:  # which it looked for, and what it might read instead is refused
+        return _no_safetensors(files.name)
+    if "conversion of the weights" in reason:  # of experts into one tensor, say; which ones stands in a note
+        return WeightsError(
+            f"{files.name}: some of its tensors cannot be put together: there are too few, or of other shapes than its "
+            "configuration says",
+            remedy=_AGAIN,
+        )
+    return ModelError(f"{files.name} cannot be loaded: {reason}")
 
 
 def check_complete(name: str, model: PreTrainedModel, loaded: Mapping[str, Any], *, remedy: str = _AGAIN) -> None:
@@ -103,9 +113,8 @@ def check_files(name: str, folder: Path) -> None:
 
     Raises WeightsError naming the first file that is not.
     """
-    weights = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
-    index = next((folder / index for index in _INDICES if (folder / index).is_file()), None)
-    if index is not None and not (folder / _SINGLE).is_file():
+    weights, index = sorted(folder.glob("*.safetensors")), folder / _INDEX
+    if index.is_file() and not (folder / _SINGLE).is_file():
         shards = _shards(index)
         if missing := [shard for shard in shards if not (folder / shard).is_file()]:
             raise WeightsError(
@@ -114,17 +123,26 @@ def check_files(name: str, folder: Path) -> None:
                 remedy=f"download what {index} names",
             )
     elif not weights:
+        pickled = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+        if pickled:
+            raise _no_safetensors(name, f" ({_first(pickled)})")
         raise WeightsError(f"{name}: there are no weights (*.safetensors) in {folder}", remedy=_AGAIN)
     for file in weights:
         with file.open("rb") as opened:
             if opened.read(len(_POINTER)) == _POINTER:
                 raise WeightsError(f"{file} is a pointer of Git LFS, not the file", remedy="run `git lfs pull` there")
-        if file.suffix == ".safetensors":
-            try:
-                with safe_open(file, framework="pt"):
-                    pass  # reads the header, and compares it with the size of the file
-            except (SafetensorError, OSError) as error:
-                raise WeightsError(f"{file} is cut short or damaged: {error}", remedy=_AGAIN) from error
+        try:
+            with safe_open(file, framework="pt"):
+                pass  # reads the header, and compares it with the size of the file
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{file} is cut short or damaged: {error}", remedy=_AGAIN) from error
+
+
+def _no_safetensors(name: str, found: str = "") -> WeightsError:
+    return WeightsError(
+        f"{name} has no weights in safetensors; pickled ones{found} are not read, as they may run code",
+        remedy="take a version with *.safetensors, or convert it: save_pretrained() of transformers writes them",
+    )
 
 
 def _shards(index: Path) -> list[str]:

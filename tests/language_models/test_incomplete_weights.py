@@ -189,3 +189,32 @@ def test_the_suffix_may_be_in_capitals(tiny_qwen2: Path, tmp_path: Path, dragoma
     parts = tiny_gguf(tiny_qwen2, tmp_path / "cut" / "tiny.gguf", parts=2)
     parts = [part.rename(part.with_suffix(".GGUF")) for part in parts]
     assert weights.resolve(str(parts[1])).name == "tiny"
+
+
+class Booby:
+    """Runs when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("beside", ["nothing", "an index", "safetensors"])
+def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path, beside: str):
+    """They may run code. Beside safetensors they do no harm."""
+    mark = tmp_path / "ran"
+    torch.save({"model.norm.weight": Booby(mark)}, folder / "pytorch_model.bin")
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert mark.exists(), "it would"
+    mark.unlink()
+    if beside == "safetensors":
+        load_tiny(folder)
+    else:
+        (folder / "model.safetensors").unlink()
+        if beside == "an index":
+            (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model.bin"}}))
+        with pytest.raises(WeightsError, match=r"pickled ones \(pytorch_model\.bin\) are not read.*safetensors"):
+            load_tiny(folder)
+    assert not mark.exists()
