@@ -20,6 +20,8 @@ from speculation.planning.patience import Patience
 from speculation.planning.trial import Trial
 from speculation.protocol.generation import Chunk, FinishReason, SpeculationStats
 from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span, Verdict
+from speculation.sampling.noise import drafter_seed
+from speculation.sampling.params import Rule
 from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sessions.instructions import Emit, Finish, SendVerdict
 from speculation.sessions.target_session import TargetSession
@@ -239,10 +241,13 @@ class OpenSession:
     def _offer(self) -> SessionOffer:
         session, request = self.session, self.session.request
         self._offers += 1
+        sampling = request.sampling
+        if request.rule is not Rule.RACE:  # where both draw with the same noise
+            sampling = dataclasses.replace(sampling, seed=drafter_seed(sampling.seed))
         return SessionOffer(
             session=self.name,
             prompt=self._prompt,
-            sampling=request.sampling,
+            sampling=sampling,
             rule=request.rule,
             committed=session.committed,
             zero_width=session.zero_width,

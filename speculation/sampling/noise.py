@@ -72,6 +72,16 @@ def position_key(seed: int, offset: int, zero_width: int, stream: str) -> tuple[
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
+def drafter_seed(seed: int) -> int:
+    """The seed of a drafter's own draws, from which the target's cannot be told.
+
+    For rules under which drafter and target draw independently: who knew the target's seed would know what it accepts.
+    As secret as the client's seed: small ones can be tried one by one.
+    """
+    digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8, person=b"dragoman draft").digest()
+    return int.from_bytes(digest, "little")
+
+
 def next_place(offset: int, zero_width: int, token_bytes: bytes) -> tuple[int, int]:
     """The place behind a token: its offset, and how many tokens stand there that add no bytes."""
     return offset + len(token_bytes), 0 if token_bytes else zero_width + 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from speculation.sampling.noise import position_key, reference_bits, reference_gumbel, token_keys
+from speculation.sampling.noise import drafter_seed, position_key, reference_bits, reference_gumbel, token_keys
 from speculation.sampling.race import RaceNoise
 from speculation.text.byte_vocab import ByteVocab
 from tests.support.distributions import ALPHA, detectable_tv, g_test, independence_test
@@ -218,6 +218,12 @@ def test_low_and_high_bits_are_uniform():
     for shift in (0, 24, 48):
         nibbles = (bits >> shift) & 15
         assert g_test(torch.bincount(nibbles, minlength=16).tolist(), [1 / 16] * 16) > ALPHA
+
+
+def test_a_drafters_own_seed_is_one_way_and_known_to_every_version():
+    found = [drafter_seed(seed) for seed in (0, 1, 2**64 - 1)]
+    assert found == [7739929054836538609, 15599474469552113070, 4141009961839707606]
+    assert len({drafter_seed(seed) for seed in range(2000)} | set(range(2000))) == 4000
 
 
 # ---- coupling -----------------------------------------------------------------------------------------------------

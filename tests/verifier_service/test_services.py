@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 
 import grpc
@@ -18,8 +19,19 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import ConnectionFailedError
 from speculation.protocol.messages import SessionOffer, SpeculationPlan
+from speculation.sampling.noise import drafter_seed
 from speculation.sampling.params import Rule, SamplingParams
-from tests.support.service_drivers import SLOW, baseline, drafters, drafting, request, serving, stub_to, text_of
+from tests.support.service_drivers import (
+    SLOW,
+    WARM,
+    baseline,
+    drafters,
+    drafting,
+    request,
+    serving,
+    stub_to,
+    text_of,
+)
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.text_models import TextModelSource
 from transport.channels import open_channel
@@ -163,6 +175,23 @@ async def test_the_enumeration_of_psi_says_nothing_about_the_drafters_speed():
         assert finished.speculation.spans > 3 and drafter.seconds_per_token == 0.001
         _, finished = await text_of(address, request(SamplingParams()))
         assert finished.speculation.spans > 1 and drafter.seconds_per_token > 0.002
+
+
+@pytest.mark.parametrize("rule", Rule.concrete())
+async def test_drafters_get_the_clients_seed_only_where_both_draw_with_the_same_noise(rule: Rule):
+    """Or they would know what a rule that rejects accepts."""
+    seeds = []
+
+    class Recording(TextDrafter):
+        def open(self, offer: SessionOffer) -> TextModelSource:
+            seeds.append(offer.sampling.seed)
+            return super().open(offer)
+
+    async with serving(TextEngine(step_seconds=0.01)) as (verifier, address), drafting(address, Recording()):
+        await drafters(verifier, 1)
+        for _ in range(2):
+            await text_of(address, request(dataclasses.replace(WARM, seed=7), rule=rule))
+    assert set(seeds) == {7 if rule is Rule.RACE else drafter_seed(7)}
 
 
 async def test_an_engine_that_fails_fails_one_session_only(monkeypatch: pytest.MonkeyPatch):
