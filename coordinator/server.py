@@ -20,6 +20,7 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, ProtocolError, SessionError
 from transport import codec
 from transport.address import Address
+from transport.audit import audit
 from transport.identity import Role
 from transport.limits import PROTOCOL_VERSION
 from transport.roles import caller, check_member
@@ -108,10 +109,13 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             await context.abort(*status_of(error))
 
     async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.DrainResponse:
+        asked = {"by": caller(), "verifier": request.verifier, "undo": request.undo or None}
         try:
             response = self.fleet.drains.decide(request)
         except DragomanError as error:
+            audit("refused", **asked, call="Drain", reason=str(error))
             await context.abort(*status_of(error))
+        audit("drain", **asked, hand_over=request.hand_over or None)
         self._wake.set()
         return response
 
@@ -125,8 +129,10 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             member = self.fleet.join(registration, self._clock())
         except DragomanError as error:
             log.warning("refused a member: %s", error)
+            audit("refused", by=caller(), call="Join", peer=context.peer(), reason=str(error))
             await context.abort(*status_of(error))
             return
+        audit("joined", by=caller(), kind=str(kind), name=registration.name, peer=context.peer())
         outbox = self._outboxes[member] = OrderOutbox()
         outbox.send(self._joined)
         self._wake.set()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.options import AuditLog, LogAs, LogFormat
 from dragoman.security_options import secured
 from transport.address import COORDINATOR_PORT
 from transport.security import Security
@@ -35,6 +36,8 @@ def coordinator(
     ready_json: Annotated[
         bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent")
     ] = False,
+    log_format: LogAs = LogFormat.TEXT,
+    audit_log: AuditLog = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log what goes well too: who joins and leaves, and why")
     ] = False,
@@ -43,9 +46,10 @@ def coordinator(
 ) -> None:
     """Steer a fleet: which drafters draft for which sessions, and how far; verifiers and drafters dial in."""
     from coordinator.config import CoordinatorConfig, read_config
-    from dragoman.serve import listen_address, serve_coordinator, set_up_logging
+    from dragoman.log_setup import set_up_logging
+    from dragoman.serve import listen_address, serve_coordinator
 
-    set_up_logging(verbose)
+    set_up_logging(verbose, log_format=log_format, audit_log=audit_log)
     settings = CoordinatorConfig() if config is None else read_config(config)
     address = listen_address(listen or settings.listen, security, default_port=COORDINATOR_PORT)
     serve_coordinator(settings, address, security=security, ready_json=ready_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,13 @@ class EngineName(StrEnum):
     TRANSFORMERS = "transformers"
 
 
+class LogFormat(StrEnum):
+    """``json``: an object a line."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 LOCAL_VERIFIER = "127.0.0.1:50061"
 MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
@@ -37,6 +45,13 @@ TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is o
 MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest; 0 is off")]
 Seed = Annotated[int, typer.Option(help="Same seed, same text, with any drafter or none (rules race, exact)")]
 RuleOption = Annotated[RuleName, typer.Option("--rule", help="How drafts are verified")]
+LogAs = Annotated[LogFormat, typer.Option("--log-format", help="json: an object a line, with session and identity")]
+AuditLog = Annotated[
+    Path | None,
+    typer.Option(
+        help="File for who came and what was refused: JSON lines without prompts, in files of 10 MB, ten at most"
+    ),
+]
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]

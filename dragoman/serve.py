@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import secrets
 import socket
 import threading
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
     from verifier_service.engine import Engine  # brings torch along, which a coordinator does without
     from verifier_service.metrics import Instruments
     from verifier_service.settings import VerifierSettings
-
-
-def set_up_logging(verbose: bool) -> None:
-    """Warnings, or with ``verbose`` what happens, on standard error."""
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def listen_address(listen: str, security: Security, *, default_port: int = DEFAULT_PORT) -> Address:

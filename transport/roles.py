@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 
 from speculation.errors import AccessError
+from transport.audit import audit
 from transport.identity import Identity, Role, peer_identity
 from transport.tokens import TokenFile
 
@@ -104,7 +105,8 @@ class RoleCheck(grpc.aio.ServerInterceptor):
 
     async def _admit(self, method: str, context: grpc.aio.ServicerContext) -> None:
         """Ends the call of a peer that may not make it."""
-        code = grpc.StatusCode.PERMISSION_DENIED
+        code, name = grpc.StatusCode.PERMISSION_DENIED, method.rpartition("/")[2]
+        peer = None
         try:
             if self._tokens is None:
                 peer = peer_identity(context)
@@ -115,7 +117,8 @@ class RoleCheck(grpc.aio.ServerInterceptor):
                 code = grpc.StatusCode.PERMISSION_DENIED
             check_call(method, peer)
         except AccessError as error:
-            log.warning("refused a call of %s from %s: %s", method.rpartition("/")[2], context.peer(), error.message)
+            log.warning("refused a call of %s from %s: %s", name, context.peer(), error.message)
+            audit("refused", by=peer, call=name, peer=context.peer(), reason=error.message)
             await context.abort(code, str(error))
             return
         _CALLER.set(peer)

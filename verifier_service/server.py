@@ -12,8 +12,11 @@ import grpc
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import DragomanError, LoadingError, ProtocolError
+from speculation.protocol.generation import Started
 from transport.address import Address
+from transport.audit import audit
 from transport.generation_codec import event_to_wire, request_from_wire, status_to_wire
+from transport.roles import caller
 from transport.security import Security
 from transport.servers import ServiceServer
 from transport.signals import stop_signal
@@ -52,13 +55,19 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
+        session = None
         try:
             verifier = self._loaded()
             wanted = request_from_wire(request, verifier.limits)
             async with contextlib.aclosing(verifier.generate(wanted)) as events:
                 async for event in events:
+                    if isinstance(event, Started):
+                        session = event.session
+                        audit("session", by=caller(), session=session, prompt_tokens=event.prompt_tokens)
                     yield event_to_wire(event)
         except DragomanError as error:
+            # Not its words, which may quote the request.
+            audit("refused", by=caller(), call="Generate", session=session, reason=type(error).__name__)
             await context.abort(*status_of(error))
 
     async def Assist(
@@ -71,11 +80,14 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
                 raise ProtocolError("a drafter's first message must be a hello")
             link = roster.attach(first.hello)
         except DragomanError as error:
+            audit("refused", by=caller(), call="Assist", peer=context.peer(), reason=str(error))
             log.log(
                 logging.DEBUG if isinstance(error, LoadingError) else logging.WARNING, "refused a drafter: %s", error
             )
             await context.abort(*status_of(error))
             return
+        who = {"by": caller(), "drafter": link.hello.name, "instance": link.hello.instance or None}
+        audit("drafter attached", **who, model=link.hello.model, peer=context.peer())
         reader = asyncio.create_task(_read(roster, link, requests))
         measuring = asyncio.create_task(roster.keep_measuring(link))
         try:
@@ -90,6 +102,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             reader.cancel()
             measuring.cancel()
             roster.detach(link)
+            audit("drafter left", **who, rejected_messages=link.rejected_messages)
 
 
 async def _read(roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:

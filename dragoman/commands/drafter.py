@@ -14,6 +14,8 @@ from dragoman.options import (
     Device,
     Dtype,
     EngineName,
+    LogAs,
+    LogFormat,
     ReadyJson,
     Threads,
     TrustRemoteCode,
@@ -23,6 +25,7 @@ from dragoman.options import (
 from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
 from speculation.errors import InputError
+from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 from transport.security import Security
 
 
@@ -41,23 +44,18 @@ def drafter(
     threads: Threads = 0,
     trust_remote_code: TrustRemoteCode = False,
     ready_json: ReadyJson = False,
+    log_format: LogAs = LogFormat.TEXT,
     verbose: Verbose = False,
     *,
     security: Security,
 ) -> None:
     """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
     from dragoman.loading import load_drafter
-    from dragoman.serve import serve_drafter, set_up_logging
-    from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
-    from transport.channels import check_dialling
+    from dragoman.log_setup import set_up_logging
+    from dragoman.serve import serve_drafter
 
-    set_up_logging(verbose)
-    if verifier is not None and coordinator is not None:
-        raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
-    field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
-    port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
-    dialled = Address.parse(address, field=field, default_port=port)
-    check_dialling(dialled, security, who=field)
+    set_up_logging(verbose, log_format=log_format)
+    dialled = _dialled(verifier, coordinator, security)
     settings = settings_from(
         DrafterSettings,
         model=model,
@@ -77,3 +75,16 @@ def drafter(
         security=security,
         ready_json=ready_json,
     )
+
+
+def _dialled(verifier: str | None, coordinator: str | None, security: Security) -> Address:
+    """Raises InputError for two addresses, or one that may not be dialled so."""
+    from transport.channels import check_dialling
+
+    if verifier is not None and coordinator is not None:
+        raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
+    field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
+    port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
+    dialled = Address.parse(address, field=field, default_port=port)
+    check_dialling(dialled, security, who=field)
+    return dialled

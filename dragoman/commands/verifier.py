@@ -9,10 +9,13 @@ import typer
 from dragoman.options import (
     LOCAL_VERIFIER,
     MODEL_HELP,
+    AuditLog,
     Coordinator,
     Device,
     Dtype,
     EngineName,
+    LogAs,
+    LogFormat,
     ReadyJson,
     Threads,
     TrustRemoteCode,
@@ -70,13 +73,16 @@ def verifier(
         int | None, typer.Option(help="Serve Prometheus metrics at this port of the --listen host", min=1, max=65535)
     ] = None,
     ready_json: ReadyJson = False,
+    log_format: LogAs = LogFormat.TEXT,
+    audit_log: AuditLog = None,
     verbose: Verbose = False,
     *,
     security: Security,
 ) -> None:
     """Serve a target model; clients and drafters dial in."""
     from dragoman.loading import load_model
-    from dragoman.serve import fleet_membership, listen_address, serve_verifier, set_up_logging
+    from dragoman.log_setup import set_up_logging
+    from dragoman.serve import fleet_membership, listen_address, serve_verifier
     from speculation.protocol.messages import SpeculationPlan
     from transport.channels import check_dialling
     from transport.durations import parse_duration
@@ -84,7 +90,7 @@ def verifier(
     from verifier_service.engine_choice import engine_of
     from verifier_service.transformers_engine import check_target_dtype
 
-    set_up_logging(verbose)
+    set_up_logging(verbose, log_format=log_format, audit_log=audit_log)
     check_target_dtype(dtype)
     address = listen_address(listen, security)
     membership = fleet_membership(coordinator, name, address, advertise)
