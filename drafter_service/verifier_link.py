@@ -130,7 +130,7 @@ class VerifierLink:
                 if self._desk.get(session.name) is session:
                     self._desk.close(session.name)
                     self._decline(session.name, error)
-                await loop.run_in_executor(self._thread, session.close)
+                self._thread.submit(session.close)  # even if this task is cancelled now
                 continue
             if self._desk.get(session.name) is session:
                 self._send(session.name, session.take(draft))

@@ -33,6 +33,10 @@ TAKING_TURNS: Final = SpeculationPlan(
 )
 
 
+#: Texts written at once, and drafted for.
+SESSIONS: Final = 64
+
+
 class Dragoman(TextClient):
     """Models are loaded on entering the context.
 
@@ -65,7 +69,7 @@ class Dragoman(TextClient):
 
         async with contextlib.AsyncExitStack() as stack:
             engine = await asyncio.to_thread(self._engine)
-            self._verifier = Verifier(engine, plan=self._plan, adaptive=False)
+            self._verifier = Verifier(engine, plan=self._plan, adaptive=False, max_sessions=SESSIONS)
             stack.callback(self._verifier.shutdown)
             for drafter in self._drafters:
                 await stack.enter_async_context(
@@ -110,7 +114,7 @@ class Dragoman(TextClient):
             return drafter
         from drafter_service.loading import load_drafter
 
-        return load_drafter(drafter, device=self._device, threads=self._threads)
+        return load_drafter(drafter, device=self._device, threads=self._threads, max_sessions=SESSIONS)
 
 
 @contextlib.asynccontextmanager

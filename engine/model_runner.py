@@ -89,7 +89,8 @@ class StepShape:
                 self._forward()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory.graph_pool):
+        # Another thread of this process, a drafter's say, may go on with its own work meanwhile.
+        with torch.cuda.graph(graph, pool=self._memory.graph_pool, capture_error_mode="thread_local"):
             logits = self._forward()
         return graph, logits
 

@@ -70,6 +70,14 @@ class PemFiles:
         return self._security.tls_cert, self._security.tls_key, self._security.tls_ca
 
     def _read(self, *, refuse_expired: bool = True) -> Pem:
+        """Raises InputError for files that cannot be used, or that change while they are read."""
+        before = self._look()
+        pem = self._read_once(refuse_expired=refuse_expired)
+        if self._look() != before:  # what was checked may not be what was read
+            raise InputError("tls-cert", str(self._paths[0]), "is being replaced", remedy="try again")
+        return pem
+
+    def _read_once(self, *, refuse_expired: bool) -> Pem:
         cert, key, authority = self._paths
         pem = Pem(_bytes_of("tls-cert", cert), _bytes_of("tls-key", key), _bytes_of("tls-ca", authority))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

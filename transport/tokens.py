@@ -67,7 +67,7 @@ def read_tokens(path: Path) -> list[Token]:
             kind, _, digits = digest.partition(":")
             if kind != "sha256" or len(bytes.fromhex(digits)) != hashlib.sha256().digest_size:
                 raise ValueError(digest)
-            found.append(Token(Identity(Role(role), name), digits))
+            found.append(Token(Identity(Role(role), name), digits.lower()))
         except (ValueError, InputError) as error:
             # Without the line itself: it may be a secret that was put there by mistake.
             problem = f"line {number} is no name, role and digest"

@@ -174,6 +174,7 @@ class OpenSession:
     def preempt(self) -> None:
         """Give the memory up; before the next step prompt and text are run again."""
         self.log.info("waits: its KV memory went to an older text")
+        self.figures.interrupted()
         self._run.close()
 
     def begin_step(self, share: int | None) -> Step:

@@ -35,6 +35,10 @@ class SessionFigures:
         if len(self._plans) < self.PLAN_CHANGES:
             self._plans.append(PlanChange(committed_tokens, time.monotonic() - self._opened_at, plan))
 
+    def interrupted(self) -> None:
+        """The session waits for something else than a step: what comes until the next one is no step's time."""
+        self._forward_ended = self._step_ended = None
+
     def replayed(self, result: StepResult) -> None:
         """A step of a replay ended; of it nothing counts."""
         self._forward_ended = result.forward_ended

@@ -103,4 +103,5 @@ class SessionRun:
     @property
     def kv_cache_bytes(self) -> int:
         """That the session holds."""
-        return self._slot.kv_cache_bytes if self._slot is not None else 0
+        slot = self._slot  # which the engine's thread may close meanwhile
+        return slot.kv_cache_bytes if slot is not None else 0

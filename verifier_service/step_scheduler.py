@@ -121,8 +121,10 @@ class StepScheduler:
     def _end(self, batch: Sequence[_Asked[_T]], ended: asyncio.Future[Sequence[_T | BaseException]] | None) -> None:
         """``ended``: None, or cancelled, if the thread was shut down."""
         self._running = False
-        stopped = SessionError("the verifier has stopped")
-        outcomes = ended.result() if ended is not None and not ended.cancelled() else [stopped] * len(batch)
+        outcomes: Sequence[_T | BaseException] = [SessionError("the verifier has stopped")] * len(batch)
+        if ended is not None and not ended.cancelled():
+            failed = ended.exception()  # nobody waits for the thread's work itself
+            outcomes = ended.result() if failed is None else [failed] * len(batch)
         for asked, outcome in zip(batch, outcomes, strict=True):
             if not asked.done.done():
                 if isinstance(outcome, BaseException):
@@ -208,15 +210,15 @@ def _forward(
         return outcomes
     try:
         all_logits = engine.step([(sessions[number].slot, step) for number, step in steps.items()])
+        found: dict[int, Tensor | list[Draw]] = dict(zip(steps, all_logits, strict=True))
+        if drawing is not None:
+            found |= _draw(drawing, sessions, found)
     except Exception as error:
         if len(steps) == 1:
             return {number: error for number in steps}
         for number, step in steps.items():  # whose fault it is, a step for each tells; the others lose nothing but time
             outcomes |= _forward(engine, sessions, {number: step}, drawing)
         return outcomes
-    found: dict[int, Tensor | list[Draw]] = dict(zip(steps, all_logits, strict=True))
-    if drawing is not None:
-        found |= _draw(drawing, sessions, found)
     for number, rows in found.items():
         try:
             outcomes[number] = sessions[number].end_step(rows)

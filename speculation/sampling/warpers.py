@@ -51,8 +51,9 @@ def warp(
 def warp_rows(scores: Tensor, tops: float | Tensor, params: SamplingParams) -> Tensor:
     """Temperature and cuts: of penalised scores [n, V] what the logarithm of a probability is but for a constant.
 
-    ``tops``: the highest of each row, [n, 1], or of the only one. A row is not summed but in float64, so that its
-    numbers do not depend on its place among others. The highest is 0; what cannot be drawn is -inf.
+    ``tops``: the highest of each row, [n, 1], or of the only one. The highest is 0; what cannot be drawn is -inf. A row
+    is summed in float64 only: its place among others can change a cut of top-p where the mass is ``top_p`` to the last
+    places, and nothing else.
     """
     scores = temper(scores, tops, params.temperature)
     if 0 < params.top_k < scores.shape[-1]:

@@ -12,11 +12,14 @@ import pytest
 from dragoman import Client, Dragoman, Rule, SamplingParams
 from engine.paged_engine import PagedEngine
 from speculation.errors import LimitExceededError
+from speculation.protocol.messages import SpeculationPlan
 from tests.support.service_drivers import baseline, drafters, drafting, serving
 from tests.support.text_engine import TextEngine
 from tests.support.tiny_models import load_tiny
 from verifier_service import memory_queue
 from verifier_service.memory_queue import MemoryQueue
+from verifier_service.session_figures import SessionFigures
+from verifier_service.session_run import StepResult
 
 PROMPTS = ("a story: ", "once ", "x", "the end of a long day, ")
 ASKED: list[dict[str, Any]] = [
@@ -120,6 +123,17 @@ def test_who_waits_for_memory_is_not_overtaken(monkeypatch: pytest.MonkeyPatch):
     queue._engine.free = False
     assert queue.next_prompt([third, first]) is None
     assert queue.next_prompt([third, second, first]) is second
+
+
+def test_what_a_session_waits_for_memory_is_no_steps_time():
+    """Or one long wait would teach all sessions of a rule that drafting does not pay."""
+    figures = SessionFigures(SpeculationPlan())
+    step = StepResult(instructions=(), forward_began=1.0, forward_ended=2.0)
+    assert figures.stepped(step, 3, held=0.0) is None
+    assert figures.stepped(step, 3, held=0.0) is not None and figures.decode_tokens == 3
+    figures.interrupted()
+    assert figures.stepped(step, 3, held=0.0) is None and figures.decode_tokens == 3
+    assert figures.stepped(step, 3, held=0.0) is not None and figures.decode_tokens == 6
 
 
 @pytest.mark.parametrize("assisted", [False, True])

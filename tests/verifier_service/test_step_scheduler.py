@@ -18,6 +18,7 @@ from speculation.errors import DragomanError
 from speculation.verification.step import Step
 from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine, TextSlot
+from verifier_service import step_scheduler
 from verifier_service.step_scheduler import share_rows
 
 PROMPTS = ("a story: ", "once ", "x", "the end of a long day, ")
@@ -113,6 +114,34 @@ async def test_what_fails_in_a_step_fails_its_own_session_only(whole: bool):
             await client.complete("spoil me", max_tokens=30)
         assert whole or ("usable maximum" in str(caught.value) and not isinstance(caught.value, ModelError))
         assert [(await completion).data for completion in good] == expected
+        await baseline(verifier, engine)
+
+
+@pytest.mark.parametrize("where", ["draw_rows", "share_rows"])
+@pytest.mark.parametrize("failures", [1, 10_000])
+async def test_what_fails_beside_the_pass_hangs_nobody(monkeypatch: pytest.MonkeyPatch, where: str, failures: int):
+    """Drawing, on a device without memory, is repeated session by session; whatever else fails is told to all."""
+    expected = [await alone(**asked) for asked in ASKED]
+    engine, left = TextEngine(rows=64, step_seconds=0.002), [RuntimeError("out of memory")] * failures
+    right = getattr(step_scheduler, where)
+
+    def failing(*args: Any) -> Any:
+        if left and (failures > 1 or len(args[0]) > 1):
+            raise left.pop()
+        return right(*args)
+
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        monkeypatch.setattr(step_scheduler, where, failing)
+        work = [client.complete(**asked) for asked in ASKED]
+        async with asyncio.timeout(120):
+            done = await asyncio.gather(*work, return_exceptions=True)
+        texts = [completion.data for completion in done if not isinstance(completion, BaseException)]
+        assert failures == 1 or texts == []
+        if failures == 1 and where == "draw_rows":
+            assert texts == expected and not left
+        assert all(isinstance(each, DragomanError) for each in done if isinstance(each, BaseException))
+        monkeypatch.setattr(step_scheduler, where, right)
+        assert (await client.complete(**ASKED[0])).data == expected[0]
         await baseline(verifier, engine)
 
 
