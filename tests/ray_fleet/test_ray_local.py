@@ -52,7 +52,13 @@ def struck(number: signal.Signals, arguments: list[str], when: str, around: dict
     command = [sys.executable, "-m", "dragoman", *arguments]
     said = []
     with subprocess.Popen(
-        command, env=os.environ | around, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        env=os.environ | around,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has SIGINT ignored, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
