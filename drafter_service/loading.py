@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from drafter_service.draft_model import DraftModel
@@ -11,11 +9,9 @@ from drafter_service.draft_source import Drafter
 from drafter_service.lookup_drafter import LookupDrafter
 from drafter_service.model_drafter import ModelDrafter
 from drafter_service.settings import DrafterSettings
+from engine.paged_choice import in_paged_engine
 from language_models.causal_lm import CausalLM
 from language_models.weights import Progress, home
-from speculation.errors import InputError, UnsupportedModelError
-
-log = logging.getLogger(__name__)
 
 LOOKUP_MODEL = "lookup"
 
@@ -64,18 +60,10 @@ def drafter_of(settings: DrafterSettings, *, progress: Progress | None = None) -
 
 def _in_engine(model: CausalLM, engine: str, max_sessions: int) -> DraftModel:
     """Raises InputError where the paged engine is asked for and cannot be had."""
-    if engine == "transformers":
-        return model
-    if model.device.type != "cuda" or model.dtype_name not in ("bfloat16", "float16"):
-        reason = f"it needs a GPU and 16-bit weights, and this is {model.dtype_name} on the {model.device.type}"
-    else:
+
+    def paged() -> DraftModel:
         from engine.paged_model import PagedModel  # with it comes triton
 
-        try:
-            return PagedModel(model, max_sessions=max_sessions)
-        except (UnsupportedModelError, ImportError) as error:
-            reason = str(error)
-            log.warning("%s runs in the slower engine of transformers: %s", model.name, reason)
-    if engine == "paged":
-        raise InputError("engine", engine, f"cannot run {model.name}: {reason}", remedy="--engine auto")
-    return model
+        return PagedModel(model, max_sessions=max_sessions)
+
+    return in_paged_engine(model, engine, paged) or model

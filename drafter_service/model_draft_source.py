@@ -33,6 +33,9 @@ LOOK_BACK_TOKENS = 4
 class ModelDraftSource:
     """Drafts text with a language model. ``noise``: of the model's vocabulary."""
 
+    #: Whether what follows a branch is a ranking of its row of logits, which can be made for all branches at once.
+    RANKS_ROWS = True
+
     def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer) -> None:
         self._model = model
         self._noise = noise
@@ -141,7 +144,7 @@ class ModelDraftSource:
         self, paths: Sequence[Path], logits: torch.Tensor, zero_width: int, count: int
     ) -> list[list[DraftToken]]:
         """After each path, by its row of ``logits`` [paths, V]."""
-        if not self._model.draws_all_rows:
+        if not (self.RANKS_ROWS and self._model.draws_all_rows):
             return [self._choices(path, row, zero_width, count) for path, row in zip(paths, logits, strict=True)]
         wanted = self._sampler.rows_after(paths, zero_width=zero_width)
         ranked = rank_rows(logits, wanted, self._noise, self._padding, count)

@@ -31,6 +31,7 @@ class ProposingSource(ModelDraftSource):
 
     #: How many of the likeliest tokens are drawn from, where the plan leaves it to the rule.
     TOP_K = 256
+    RANKS_ROWS = False
 
     def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._offer = offer
@@ -44,11 +45,6 @@ class ProposingSource(ModelDraftSource):
         """Raises SessionError if this drafter cannot draft for this target."""
         if not self._view.alignment.common:
             raise SessionError("the drafter has no token in common with the target", remedy="use the rule race")
-
-    def _choices_after(
-        self, paths: Sequence[Path], logits: Tensor, zero_width: int, count: int
-    ) -> list[list[DraftToken]]:
-        return [self._choices(path, row, zero_width, count) for path, row in zip(paths, logits, strict=True)]
 
     def _choices(self, path: Path, logits: Tensor, zero_width: int, count: int) -> list[DraftToken]:
         """What is drawn after ``path``, and the likeliest others.

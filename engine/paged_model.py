@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.paged_engine import Loaded, PagedEngine
 from engine.paged_slot import PagedSlot
 from engine.step_tables import MAX_DEPTH
-from speculation.errors import InputError
+from language_models.context_check import check_context
 
 #: Rows of a step: as many branches as a drafter expands at once.
 DRAFT_ROWS = 16
@@ -122,10 +122,4 @@ class PagedModel:
         return torch.cat(rows)
 
     def _check(self, tokens: int, cache: PagedCache) -> None:
-        if cache.length + tokens > self.context_length:
-            raise InputError(
-                "tokens",
-                f"{cache.length + tokens} tokens",
-                f"exceed the context of {self.name}, {self.context_length} tokens",
-                remedy="shorten the prompt",
-            )
+        check_context(self.name, self.context_length, cache.length + tokens)

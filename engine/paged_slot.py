@@ -51,9 +51,8 @@ class PagedSlot:
         if self._length < len(self._tokens):
             shape = self._shape_at(self._length)
             chunk = self._tokens[self._length : (self._length // shape.tables.rows + 1) * shape.tables.rows]
-            self._reach(self._length + len(chunk))
-            shape.run(self._chains(chunk))
-            before, self._length = self._length, self._length + len(chunk)
+            before = self._length
+            self._run_chunk(shape, chunk)
             for page in range(before // PAGE, min(self._length // PAGE, len(self._names))):
                 self._engine.pool.name(self._pages[page], self._names[page])
         return self._length < len(self._tokens)
@@ -66,8 +65,7 @@ class PagedSlot:
         """Of a step, with room for their keys. Raises LimitExceededError if KV memory has none."""
         tokens = (step.last, *step.candidates.tokens)
         self.hold(len(tokens))
-        parents = (ROOT, *(parent + 1 for parent in step.candidates.parents))
-        return SequenceRows(slot=self._slot, base=self._length, tokens=tokens, parents=parents, pages=self._pages)
+        return self._sequence(self._length, tokens, (ROOT, *(parent + 1 for parent in step.candidates.parents)))
 
     @property
     def length(self) -> int:
@@ -80,40 +78,19 @@ class PagedSlot:
         many = len(tokens) > engine.step_shape.tables.rows
         shape = engine.prefill_shape if many else engine.step_shape
         chunk = tokens[: shape.tables.rows]
-        self.hold(len(chunk))
-        shape.run(self._chains(chunk))
-        self._length += len(chunk)
+        self._run_chunk(shape, chunk)
         return len(chunk)
 
     def extend(self, tokens: Sequence[int]) -> Tensor:
         """Run a step's rows or fewer after what it holds: logits [n, V] float32, which stand until the next pass."""
         self.hold(len(tokens))
-        rows = SequenceRows(
-            slot=self._slot,
-            base=self._length,
-            tokens=tokens,
-            parents=range(ROOT, len(tokens) - 1),
-            pages=self._pages,
-        )
-        logits = self._engine.step_shape.run([rows])
-        self._length += len(tokens)
-        return logits[: len(tokens)]
+        return self._run_rows(self._sequence(self._length, tokens, range(ROOT, len(tokens) - 1)))
 
     def branch(self, base: int, tokens: Sequence[int], above: Sequence[Sequence[int]]) -> Tensor:
         """The same of a tree's tokens, each after those rows beyond ``base`` that stand ``above`` it, in order."""
         self.hold(len(tokens))
-        rows = SequenceRows(
-            slot=self._slot,
-            base=base,
-            tokens=tokens,
-            parents=[ROOT] * len(tokens),
-            pages=self._pages,
-            held=self._length - base,
-            above=above,
-        )
-        logits = self._engine.step_shape.run([rows])
-        self._length += len(tokens)
-        return logits[: len(tokens)]
+        held = self._length - base
+        return self._run_rows(self._sequence(base, tokens, [ROOT] * len(tokens), held=held, above=above))
 
     def hold(self, rows: int) -> None:
         """Have pages for the rows of the next step. Raises LimitExceededError if KV memory has no room."""
@@ -180,17 +157,29 @@ class PagedSlot:
         rows = [self._shape_at(position).tables.rows for position in range(0, len(self._tokens), PAGE)]
         return prefix_names(self._tokens, rows)
 
-    def _chains(self, tokens: Sequence[int]) -> list[SequenceRows]:
-        """A chunk as one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
+    def _run_chunk(self, shape: StepShape, tokens: Sequence[int]) -> None:
+        """As one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
+        self.hold(len(tokens))
         height = self._engine.step_shape.tables.height
-        return [
-            SequenceRows(
-                slot=self._slot,
-                base=self._length + at,
-                tokens=part,
-                parents=range(ROOT, len(part) - 1),
-                pages=self._pages,
-            )
-            for at in range(0, len(tokens), height)
-            for part in [tokens[at : at + height]]
-        ]
+        parts = [(at, tokens[at : at + height]) for at in range(0, len(tokens), height)]
+        shape.run([self._sequence(self._length + at, part, range(ROOT, len(part) - 1)) for at, part in parts])
+        self._length += len(tokens)
+
+    def _run_rows(self, rows: SequenceRows) -> Tensor:
+        """A step for this slot alone, which holds its rows from then on."""
+        logits = self._engine.step_shape.run([rows])
+        self._length += len(rows.tokens)
+        return logits[: len(rows.tokens)]
+
+    def _sequence(
+        self,
+        base: int,
+        tokens: Sequence[int],
+        parents: Sequence[int],
+        *,
+        held: int = 0,
+        above: Sequence[Sequence[int]] = (),
+    ) -> SequenceRows:
+        return SequenceRows(
+            slot=self._slot, base=base, tokens=tokens, parents=parents, pages=self._pages, held=held, above=above
+        )

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from language_models.attention import ROW_INVARIANT
 from language_models.causal_self_test import SelfTest
+from language_models.context_check import check_context
 from language_models.footprint import check_fits
 from language_models.kv_cache import LAYER_TYPES, KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
@@ -211,9 +212,7 @@ class CausalLM:
         return shared.divide(logits)
 
     def _check_context(self, tokens: int) -> None:
-        if tokens > self.context_length:
-            problem = f"exceed the context of {self.name}, {self.context_length} tokens"
-            raise InputError("tokens", f"{tokens} tokens", problem, remedy="shorten the prompt")
+        check_context(self.name, self.context_length, tokens)
 
     def _run(self, tokens: Sequence[int], cache: KVCache, *, logits_to_keep: int) -> Tensor:
         self._check_context(cache.length + len(tokens))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 
+from engine.paged_choice import in_paged_engine, why_not_paged
 from engine.paged_engine import PagedEngine
 from language_models.causal_lm import CausalLM
 from language_models.tokenizer_check import Role, check_tokenizer
-from speculation.errors import InputError, UnsupportedModelError
 from transport.sizes import parse_size
 from verifier_service.engine import Engine
 from verifier_service.settings import VerifierSettings
 from verifier_service.transformers_engine import TransformersEngine
-
-log = logging.getLogger(__name__)
 
 
 class EngineKind(StrEnum):
@@ -50,20 +47,11 @@ def engine_for(
     Raises InputError where the paged engine is asked for and cannot be had; ModelError where it computes anything else
     than transformers does.
     """
-    if kind is EngineKind.TRANSFORMERS:
-        return TransformersEngine(model)
-    reason = ""
-    if model.device.type != "cuda":
-        reason = f"it needs a GPU, and the model is on the {model.device.type}"
-    elif model.dtype_name not in ("bfloat16", "float16"):
-        reason = f"it needs 16-bit weights, and these are {model.dtype_name}"
-    else:
+    if kind is not EngineKind.TRANSFORMERS and not why_not_paged(model):
         check_tokenizer(model.tokenizer, Role.TARGET, model.name)
-        try:
-            return PagedEngine(model, kv_bytes=kv_bytes, max_sessions=max_sessions, prefix_caching=prefix_caching)
-        except (UnsupportedModelError, ImportError) as error:
-            reason = str(error)
-            log.warning("%s runs in the slower engine of transformers: %s", model.name, reason)
-    if kind is EngineKind.PAGED:
-        raise InputError("engine", str(kind), f"cannot run {model.name}: {reason}", remedy="--engine auto")
-    return TransformersEngine(model)
+    paged = in_paged_engine(
+        model,
+        kind,
+        lambda: PagedEngine(model, kv_bytes=kv_bytes, max_sessions=max_sessions, prefix_caching=prefix_caching),
+    )
+    return TransformersEngine(model) if paged is None else paged

@@ -102,7 +102,7 @@ class TransformersEngine(OneByOne):
         self.context_length = model.context_length
         self.dtype_name = model.dtype_name
         self.device_name = str(model.device)
-        self.draws_all_rows = model.device.type == "cuda"
+        self.draws_all_rows = model.draws_all_rows
         self.parameter_bytes = model.parameter_bytes
         self.free_draft_tokens = model.least_rows - 1
         most = SpeculationPlan.MAX_TOKENS

@@ -2,8 +2,8 @@
 
 A row's place in the text, and what was generated before it, are known before the pass, for they follow from the tokens
 on its way; so every row can be drawn whether or not the row before it agrees. The numbers are the ones that
-``TokenSampler.draw`` gives, to the last bit: the same operations on the same values, row by row, and no sum over a row
-that could come out otherwise in other company.
+``TokenSampler.draw`` gives: the same operations on the same values, row by row, and no sum over a row but that of a cut
+by top-p, in float64.
 """
 
 from __future__ import annotations

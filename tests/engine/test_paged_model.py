@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from drafter_service.loading import load_drafter
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.model_drafter import ModelDrafter
 from engine.paged_model import PagedModel
@@ -160,3 +161,10 @@ def test_a_draft_rests_where_a_tree_can_grow_no_deeper(tiny_llama: Path):
     assert len(path) == MAX_DEPTH + 1
     source.move(path[:MAX_DEPTH], 4, None)
     assert not source.expand([()], zero_width=0, choices=1)[0][0].stops
+
+
+def test_a_drafter_on_a_cpu_keeps_the_engine_of_transformers(tiny_llama: Path):
+    drafter = load_drafter(str(tiny_llama), device="cpu", dtype="float32")
+    assert isinstance(drafter, ModelDrafter) and isinstance(drafter.model, CausalLM)
+    with pytest.raises(InputError, match="engine='paged': cannot run .*needs a GPU"):
+        load_drafter(str(tiny_llama), device="cpu", dtype="float32", engine="paged")

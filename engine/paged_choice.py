@@ -1,0 +1,51 @@
+"""Whether a loaded model, target or drafter, runs in the paged engine: on a GPU, in 16 bits, with a kernel for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+
+from speculation.errors import InputError, UnsupportedModelError
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class Placed(Protocol):
+    """What the choice depends on."""
+
+    name: str
+    device: torch.device
+    dtype_name: str
+
+
+def why_not_paged(model: Placed) -> str:
+    """What device or weights lack for it; empty if it may be tried."""
+    if model.device.type != "cuda":
+        return f"it needs a GPU, and the model is on the {model.device.type}"
+    if model.dtype_name not in ("bfloat16", "float16"):
+        return f"it needs 16-bit weights, and these are {model.dtype_name}"
+    return ""
+
+
+def in_paged_engine(model: Placed, kind: str, make: Callable[[], _T]) -> _T | None:
+    """What ``make`` makes of the model; None: it is to run in transformers. ``kind``: auto, paged or transformers.
+
+    Raises InputError where the paged engine is asked for and cannot be had.
+    """
+    if kind == "transformers":
+        return None
+    reason = why_not_paged(model)
+    if not reason:
+        try:
+            return make()
+        except (UnsupportedModelError, ImportError) as error:
+            reason = str(error)
+            log.warning("%s runs in the slower engine of transformers: %s", model.name, reason)
+    if kind == "paged":
+        raise InputError("engine", str(kind), f"cannot run {model.name}: {reason}", remedy="--engine auto")
+    return None
