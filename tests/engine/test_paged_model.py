@@ -166,5 +166,5 @@ def test_a_draft_rests_where_a_tree_can_grow_no_deeper(tiny_llama: Path):
 def test_a_drafter_on_a_cpu_keeps_the_engine_of_transformers(tiny_llama: Path):
     drafter = load_drafter(str(tiny_llama), device="cpu", dtype="float32")
     assert isinstance(drafter, ModelDrafter) and isinstance(drafter.model, CausalLM)
-    with pytest.raises(InputError, match="engine='paged': cannot run .*needs a GPU"):
+    with pytest.raises(InputError, match=r"engine='paged': cannot run .*needs a GPU"):
         load_drafter(str(tiny_llama), device="cpu", dtype="float32", engine="paged")
