@@ -22,8 +22,9 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
+from engine.attention_items import ROOT
 from engine.paged_engine import ROWS, PagedEngine
-from engine.step_tables import ROOT, SequenceRows
+from engine.step_tables import SequenceRows
 
 LLAMA = {
     "135M": (576, 1536, 30, 9, 3, 49_152, 64),

@@ -31,6 +31,8 @@ class KVMemory:
         if len(groups) != 1:
             raise UnsupportedModelError(f"layers with {len(groups)} kinds of grouped attention have no paged kernel")
         self.group = groups.pop()
+        #: Of the layer that has most.
+        self.kv_heads = max(kv_heads for _, kv_heads, _ in shapes.values())
         self.modules = list(shapes)
         #: Graphs run one at a time, so they may use the same memory for what does not outlive them.
         self.graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None

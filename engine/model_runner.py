@@ -21,6 +21,9 @@ from speculation.errors import UnsupportedModelError
 
 log = logging.getLogger(__name__)
 
+#: Compiled forms of one layer's code in a process.
+RECOMPILE_LIMIT = 64
+
 
 class OutputProjection(nn.Module):
     """Logits in float32 from weights of 16 bits: rounded to 16 bits, many would tie."""
@@ -42,12 +45,14 @@ class StepShape:
     """Steps of ``rows`` rows. ``all_logits``: of every row, or (a prefill) of none that matters."""
 
     def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, slots: int, all_logits: bool = True) -> None:
-        self.tables = StepTables(rows=rows, slots=slots, page_table=memory.page_table, group=memory.group)
+        self.tables = StepTables(
+            rows=rows, slots=slots, page_table=memory.page_table, group=memory.group, kv_heads=memory.kv_heads
+        )
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
         self._memory = memory
         self._keep: dict[str, int] = {} if all_logits else {"logits_to_keep": 1}
-        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._graphs: dict[tuple[int, int, int, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def close(self) -> None:
         self._graphs.clear()
@@ -59,9 +64,8 @@ class StepShape:
         self.tables.load(sequences)
         if self.tables.page_table.device.type != "cuda":
             return self._forward()
-        kind = self.tables.splits, self.tables.work
-        if kind not in self._graphs:
-            self._graphs[kind] = self._capture()
+        if self._kind not in self._graphs:
+            self._graphs[self._kind] = self._capture()
         graph, logits = self.graph
         graph.replay()
         return logits
@@ -69,7 +73,12 @@ class StepShape:
     @property
     def graph(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """That of the last run, with where its logits come out."""
-        return self._graphs[self.tables.splits, self.tables.work]
+        return self._graphs[self._kind]
+
+    @property
+    def _kind(self) -> tuple[int, int, int, bool]:
+        """Of the step that was laid out: what a graph depends on."""
+        return self.tables.splits, self.tables.work, self.tables.queries, self.tables.grouped
 
     def _forward(self) -> Tensor:
         tables = self.tables
@@ -100,6 +109,9 @@ def compile_layers(model: nn.Module, attending: Sequence[nn.Module]) -> None:
 
     Layers differ in their weights only, so one compiled layer serves all.
     """
+    # A layer's code is compiled once for each number of rows and kind of layer, by all engines of the process, a
+    # drafter's too; at the limit of 8 a step would fail.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     for block in model.modules():
         if isinstance(block, nn.ModuleList) and len(block) == len(attending):
             owners = [sum(module in attending for module in layer.modules()) for layer in block]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from engine.attention_items import ROOT
 from engine.model_runner import StepShape
 from engine.prefix_names import prefix_names
-from engine.step_tables import PAGE, ROOT, SequenceRows
+from engine.step_tables import PAGE, SequenceRows
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import LimitExceededError
 from speculation.verification.step import Step

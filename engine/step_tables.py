@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.attention_items import BLOCK, COLUMNS, NO_ITEM, ROOT, SPLIT, TAIL_BLOCKS, ItemList
 from engine.kv_pages import SCRATCH
 
 #: Positions in a page.
 PAGE = 16
-#: Positions whose keys are summed by themselves, and whose sums are merged before they meet others (tree_attention.py).
-BLOCK, SPLIT = 64, 128
-#: Queries that are multiplied with keys together, of one KV head: rows times query heads of that head.
-QUERIES = 64
+#: Queries that are multiplied with keys together, of one KV head: rows times query heads of that head. As many as all
+#: sequences of a step need. Both by the same instruction (with 64 it would be another one), so to the same bits.
+NARROW, WIDE = 16, 32
 #: New tokens on one path of a tree, so that they lie in two blocks at most.
 MAX_DEPTH = BLOCK
-TAIL_BLOCKS = 2
 #: Items that a step looks at, at least.
 LEAST_WORK = 64
-#: Parent of a token that follows the committed positions.
-ROOT = -1
+#: Programs of the kernel, a split each, that fill the device: from here on each does a group of splits.
+GROUPED_FROM = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +59,34 @@ class SequenceRows:
 class StepTables:
     """Tables for steps of ``rows`` rows over ``slots`` sequences of up to ``pages_per_slot`` pages each.
 
-    ``group``: query heads of a KV head. What the attention kernel has to do is a list of ``items``: (tile, split) for
-    blocks that are committed as a whole, (-2 - row, block beside them) for the others, (-1, 0) for nothing.
+    ``group``: query heads of a KV head, of which there are ``kv_heads``. What the attention kernel has to do are
+    ``items``, see ``attention_items.py``.
     """
 
-    def __init__(self, *, rows: int, slots: int, page_table: Tensor, group: int) -> None:
+    def __init__(self, *, rows: int, slots: int, page_table: Tensor, group: int, kv_heads: int = 1) -> None:
         self.rows = rows
-        self.height = QUERIES // group  # rows of a tile
-        if self.height == 0:
-            raise ValueError(f"{group} query heads share a KV head; at most {QUERIES} can")
-        self.tiles = -(-rows // self.height) + min(slots, rows)
+        self._group = group
+        self._most_queries = max(WIDE, power_of_two(group))
+        #: Rows of a tile at most.
+        self.height = self._most_queries // group
+        self.queries = self._most_queries
         self.page_table = page_table
+        self._grouped_from = -(-GROUPED_FROM // kv_heads)
         #: Splits that the step's positions reach into, and entries of ``items`` to look at: powers of two.
         self.splits, self.work = 1, LEAST_WORK
-        most_splits = -(-page_table.shape[1] * PAGE // SPLIT)
+        #: Whether whole groups of splits are one item each.
+        self.grouped = False
+        most_items = rows * (-(-page_table.shape[1] * PAGE // SPLIT) + TAIL_BLOCKS)
         widths = {
             "tokens": rows,
             "write": rows,
             "row_position": rows,
             "row_slot": rows,
             "row_base": rows,
-            "tile_slot": self.tiles,
-            "tile_row": self.tiles,
-            "tile_rows": self.tiles,
+            "by_path": rows,
             "ancestors": rows * MAX_DEPTH,
             # Last, as only what is used of it travels.
-            "items": 2 * power_of_two(max(LEAST_WORK, self.tiles * most_splits + rows * TAIL_BLOCKS)),
+            "items": COLUMNS * power_of_two(max(LEAST_WORK, most_items)),
         }
         device = page_table.device
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
@@ -99,10 +100,9 @@ class StepTables:
             start += width
         view = {name: self._device[at] for name, at in self._at.items()}
         self.tokens, self.write, self.row_position = view["tokens"], view["write"], view["row_position"]
-        self.row_slot, self.row_base = view["row_slot"], view["row_base"]
-        self.tile_slot, self.tile_row, self.tile_rows = view["tile_slot"], view["tile_row"], view["tile_rows"]
+        self.row_slot, self.row_base, self.by_path = view["row_slot"], view["row_base"], view["by_path"]
         self.ancestors = view["ancestors"].view(rows, MAX_DEPTH)
-        self.items = view["items"].view(-1, 2)
+        self.items = view["items"].view(-1, COLUMNS)
         self.load([])
 
     def load(self, sequences: Sequence[SequenceRows]) -> None:
@@ -111,36 +111,25 @@ class StepTables:
             self._copied.synchronize()  # or the copy of the step before would read what is written now
         column: dict[str, list[int]] = {name: [] for name in ("tokens", "write", "position", "slot", "base")}
         ancestors: list[list[int]] = []
-        tiles: list[tuple[int, int, int]] = []
-        items: list[int] = []
+        widest = max((len(sequence.tokens) for sequence in sequences), default=1)
+        self.queries = NARROW if widest * self._group <= NARROW else self._most_queries
+        work = ItemList(height=self.queries // self._group, grouped_from=self._grouped_from)
         for sequence in sequences:
             first = len(ancestors)
-            chains = self._rows_of(sequence, column)
-            ancestors += chains
-            last = len(ancestors)
-            for at in range(first, last, self.height):
-                whole_blocks = sequence.base // BLOCK
-                for split in range(-(-whole_blocks * BLOCK // SPLIT)):
-                    items += (len(tiles), split)
-                tiles.append((sequence.slot, at, min(self.height, last - at)))
-        for row, (base, position) in enumerate(zip(column["base"], column["position"], strict=True)):
-            for tail in range(position // BLOCK - base // BLOCK + 1):
-                items += (-2 - row, tail)
-        if len(ancestors) > self.rows or len(tiles) > self.tiles:
-            raise ValueError(f"{len(ancestors)} rows in {len(tiles)} tiles do not fit a step of {self.rows} rows")
+            ancestors += self._rows_of(sequence, column)
+            positions = column["position"][first:]
+            work.add(slot=sequence.slot, base=sequence.base, parents=sequence.parents, positions=positions)
+        if len(ancestors) > self.rows:
+            raise ValueError(f"{len(ancestors)} rows do not fit a step of {self.rows} rows")
         self._put("tokens", column["tokens"])
         self._put("write", column["write"], rest=SCRATCH * PAGE)
         self._put("row_position", column["position"])
         self._put("row_slot", column["slot"], rest=-1)
         self._put("row_base", column["base"])
-        for number, (name, rest) in enumerate((("tile_slot", -1), ("tile_row", 0), ("tile_rows", 0))):
-            self._put(name, [tile[number] for tile in tiles], rest=rest)
+        self._put("by_path", work.by_path)
         self._put_ancestors(ancestors)
-        self.work = max(LEAST_WORK, power_of_two(len(items) // 2))
         self.splits = power_of_two(max((position // SPLIT + 1 for position in column["position"]), default=1))
-        self._put("items", items, rest=0)
-        used = self._at["items"].start + 2 * self.work
-        self._written[self._at["items"].start + len(items) : used : 2] = -1
+        used = self._put_items(work)
         self._device[:used].copy_(self._host[:used], non_blocking=True)
         if self._copied is not None:
             self._copied.record()
@@ -167,6 +156,17 @@ class StepTables:
         at = self._at[name]
         self._written[at.start : at.start + len(values)] = values
         self._written[at.start + len(values) : at.stop] = rest
+
+    def _put_items(self, work: ItemList) -> int:
+        """Returns how much of the memory is used."""
+        items, self.grouped = work.build()
+        self.work = max(LEAST_WORK, power_of_two(len(items)))
+        start = self._at["items"].start
+        used = start + COLUMNS * self.work
+        table = self._written[start:used].reshape(self.work, COLUMNS)
+        table[: len(items)] = items
+        table[len(items) :] = NO_ITEM
+        return used
 
     def _put_ancestors(self, chains: list[list[int]]) -> None:
         table = self._written[self._at["ancestors"]].reshape(self.rows, MAX_DEPTH)

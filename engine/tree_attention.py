@@ -6,13 +6,13 @@ depth order), so every row has one key at each position from 0 to its own.
 
 Keys are summed in blocks of ``BLOCK`` absolute positions. A block's partial result (maximum, sum of exponentials,
 weighted values) starts afresh, and partial results are merged from left to right: blocks within a split of
-``SPLIT`` positions, then splits. So a row's result is one expression of its keys, wherever the committed text ends,
-whatever tree it stands in and whatever rows run beside it. (FlashAttention's online softmax, arXiv 2205.14135, with
+``SPLIT`` positions, splits within a group of ``GROUP``, then groups. So a row's result is one expression of its keys,
+wherever the committed text ends, whatever tree it stands in, whatever rows run beside it, and whether one program
+computed a whole group or each of its splits had its own. (FlashAttention's online softmax, arXiv 2205.14135, with
 FlashDecoding's split along the keys; both would group the sums by the step.)
 
-Work is divided into tiles: rows of one session whose queries are multiplied with that session's keys together, so that
-committed keys are read once for all of them. The blocks from the one that holds the first uncommitted position on
-differ between rows and are computed row by row.
+What is to be computed is a list of items, see ``attention_items.py``: committed keys are read once for a tile of rows
+of their session, the others once for all rows on one path of the tree.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.step_tables import BLOCK, MAX_DEPTH, PAGE, QUERIES, SPLIT, TAIL_BLOCKS, StepTables
+from engine.attention_items import BLOCK, COLUMNS, GROUP, GROUP_ITEM, NO_ITEM, SPLIT, TAIL_BLOCKS, TAIL_ITEM
+from engine.merged_attention import combine_partials, merge_two
+from engine.step_tables import MAX_DEPTH, NARROW, PAGE, StepTables
 
-#: Of the kernel that multiplies; measured on an H200.
-WARPS, STAGES = 4, 2
-#: Splits that are read at once.
-CHUNK = 8
+#: Of the kernel that multiplies, for narrow tiles and wide ones; measured on an H200.
+WARPS, STAGES = (2, 4), (3, 2)
 
 
 @triton.jit
@@ -45,22 +45,35 @@ def _block(q, keys, values, places, valid, head_offset, token_stride, scale, sof
     scores = tl.where(valid, scores * 1.4426950408889634, float("-inf"))
     top = tl.max(scores, 1)
     base = tl.where(top == float("-inf"), 0.0, top)
-    weights = tl.exp2(scores - base[:, None])
-    total = tl.sum(weights, 1)
-    out = tl.dot(weights.to(v.dtype), v)
+    weights = tl.exp2(scores - base[:, None]).to(v.dtype)
+    # By a product as well: a sum over lanes would be grouped by how many threads share a row.
+    total = tl.max(tl.dot(weights, tl.full([places.shape[0], 16], 1.0, v.dtype)), 1)
+    out = tl.dot(weights, v)
     return top, total, out
 
 
 @triton.jit
-def _merge(top_a, total_a, out_a, top_b, total_b, out_b):
-    """Two partial results, the earlier positions' first; an empty one has the maximum -inf."""
-    top = tl.maximum(top_a, top_b)
-    base = tl.where(top == float("-inf"), 0.0, top)
-    weight_a = tl.exp2(top_a - base)
-    weight_b = tl.exp2(top_b - base)
-    total = total_a * weight_a + total_b * weight_b
-    out = out_a * weight_a[:, None] + out_b * weight_b[:, None]
-    return top, total, out
+def _committed(
+    q,
+    keys,
+    values,
+    pages,
+    at,
+    committed,
+    position,
+    window,
+    kv_head,
+    scale,
+    softcap,
+    PAGE: tl.constexpr,
+    KH: tl.constexpr,
+    D: tl.constexpr,
+):
+    """The block of these positions, if it is committed as a whole, else an empty one."""
+    there = at < committed
+    page = tl.load(pages + at // PAGE, mask=there, other=0)
+    valid = there[None, :] & (position[:, None] - at[None, :] < window)
+    return _block(q, keys, values, page * PAGE + at % PAGE, valid, kv_head * D, KH * D, scale, softcap, D)
 
 
 @triton.jit
@@ -69,15 +82,11 @@ def _partials(
     keys,  # [places, KH, D]
     values,
     page_table,  # [slots, pages]
-    items,  # [W, 2]
-    tile_slot,  # [T]
-    tile_row,
-    tile_rows,
-    row_slot,  # [R]
-    row_base,
+    items,  # [W, COLUMNS]
+    by_path,  # [R]
     row_position,
     ancestors,  # [R, DEPTH]: places of the positions from the base on
-    split_top,  # [R, H, S]
+    split_top,  # [R, H, S]; a group's stands where its first split's would
     split_total,
     split_out,  # [R, H, S, D]
     tail_top,  # [R, H, TAILS]
@@ -96,138 +105,82 @@ def _partials(
     PAGE: tl.constexpr,
     BLOCK: tl.constexpr,
     SPLIT: tl.constexpr,
+    GROUP: tl.constexpr,
     M: tl.constexpr,
     DEPTH: tl.constexpr,
     TAILS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    NO_ITEM: tl.constexpr,
+    GROUP_ITEM: tl.constexpr,
+    TAIL_ITEM: tl.constexpr,
 ):
-    """One item for one KV head: a split of a tile's committed blocks, or one block of one row."""
+    """One item for one KV head."""
     group: tl.constexpr = H // KH
-    height: tl.constexpr = M // group
-    item = tl.program_id(0)
     kv_head = tl.program_id(1)
-    what = tl.load(items + 2 * item).to(tl.int32)
-    part = tl.load(items + 2 * item + 1).to(tl.int32)
-    if what == -1:
+    item = items + tl.program_id(0) * COLUMNS
+    kind = tl.load(item).to(tl.int32)
+    if kind == NO_ITEM:
         return
+    part = tl.load(item + 1).to(tl.int32)
+    start = tl.load(item + 2).to(tl.int32)
+    count = tl.load(item + 3).to(tl.int32)
+    slot = tl.load(item + 4).to(tl.int32)
+    base = tl.load(item + 5).to(tl.int32)
     lanes = tl.arange(0, M)
     within = tl.arange(0, BLOCK)
     dims = tl.arange(0, D)
-    if what >= 0:
-        slot = tl.load(tile_slot + what).to(tl.int32)
-        first = tl.load(tile_row + what).to(tl.int32)
-        count = tl.load(tile_rows + what).to(tl.int32)
-        used = (lanes // group < count) & (lanes < height * group)
-        row = tl.where(used, first + lanes // group, first)
-        head = kv_head * group + lanes % group
-        base = tl.load(row_base + first).to(tl.int32)
-        position = tl.load(row_position + row).to(tl.int32)
-        queries = tl.load(q + row[:, None] * q_row_stride + head[:, None] * q_head_stride + dims[None, :])
+    used = (lanes // group < count) & (lanes < (M // group) * group)
+    row = tl.load(by_path + start + tl.where(used, lanes // group, 0)).to(tl.int32)
+    head = kv_head * group + lanes % group
+    position = tl.load(row_position + row).to(tl.int32)
+    queries = tl.load(q + row[:, None] * q_row_stride + head[:, None] * q_head_stride + dims[None, :])
+    pages = page_table + slot * pages_per_slot
+    if kind == TAIL_ITEM:
+        first = tl.load(by_path + start).to(tl.int32)  # the deepest row: the others' keys are among its own
+        at_t = (base // BLOCK + part) * BLOCK + within
+        new = (at_t >= base) & (at_t <= tl.load(row_position + first).to(tl.int32))
+        page_t = tl.load(pages + at_t // PAGE, mask=at_t < base, other=0)
+        ancestor = tl.load(ancestors + first * DEPTH + (at_t - base), mask=new, other=0)
+        places_t = tl.where(at_t < base, page_t * PAGE + at_t % PAGE, ancestor)
+        behind_t = position[:, None] - at_t[None, :]
+        top_t, total_t, out_t = _block(
+            queries,
+            keys,
+            values,
+            places_t,
+            (behind_t >= 0) & (behind_t < window),
+            kv_head * D,
+            KH * D,
+            scale,
+            softcap,
+            D,
+        )
+        to_t = (row * H + head) * TAILS + part
+        tl.store(tail_top + to_t, top_t, mask=used)
+        tl.store(tail_total + to_t, total_t, mask=used)
+        tl.store(tail_out + to_t[:, None].to(tl.int64) * D + dims[None, :], out_t, mask=used[:, None])
+    else:
+        committed = (base // BLOCK) * BLOCK
+        splits = tl.where(kind == GROUP_ITEM, GROUP // SPLIT, 1)
+        from_split = part * splits
         top = tl.full([M], float("-inf"), tl.float32)
         total = tl.zeros([M], tl.float32)
         out = tl.zeros([M, D], tl.float32)
-        for number in tl.static_range(SPLIT // BLOCK):
-            block = part * (SPLIT // BLOCK) + number
-            if block < base // BLOCK:
-                at = block * BLOCK + within
-                page = tl.load(page_table + slot * pages_per_slot + at // PAGE)
-                places = page * PAGE + at % PAGE
-                valid = (position[:, None] - at[None, :]) < window
-                top_b, total_b, out_b = _block(
-                    queries, keys, values, places, valid, kv_head * D, KH * D, scale, softcap, D
-                )
-                top, total, out = _merge(top, total, out, top_b, total_b, out_b)
-        to = (row * H + head) * S + part
+        for number in tl.range(0, splits):
+            at = (from_split + number) * SPLIT + within
+            top_s, total_s, out_s = _committed(
+                queries, keys, values, pages, at, committed, position, window, kv_head, scale, softcap, PAGE, KH, D
+            )
+            at += BLOCK
+            top_b, total_b, out_b = _committed(
+                queries, keys, values, pages, at, committed, position, window, kv_head, scale, softcap, PAGE, KH, D
+            )
+            top_s, total_s, out_s = merge_two(top_s, total_s, out_s, top_b, total_b, out_b)
+            top, total, out = merge_two(top, total, out, top_s, total_s, out_s)
+        to = (row * H + head) * S + from_split
         tl.store(split_top + to, top, mask=used)
         tl.store(split_total + to, total, mask=used)
         tl.store(split_out + to[:, None].to(tl.int64) * D + dims[None, :], out, mask=used[:, None])
-    else:
-        row_t = -2 - what
-        slot_t = tl.load(row_slot + row_t).to(tl.int32)
-        base_t = tl.load(row_base + row_t).to(tl.int32)
-        position_t = tl.load(row_position + row_t).to(tl.int32)
-        used_t = lanes < group
-        head_t = tl.where(used_t, kv_head * group + lanes, kv_head * group)
-        queries_t = tl.load(q + row_t * q_row_stride + head_t[:, None] * q_head_stride + dims[None, :])
-        at_t = (base_t // BLOCK + part) * BLOCK + within
-        new = (at_t >= base_t) & (at_t <= position_t)
-        page_t = tl.load(page_table + slot_t * pages_per_slot + at_t // PAGE, mask=at_t < base_t, other=0)
-        ancestor = tl.load(ancestors + row_t * DEPTH + (at_t - base_t), mask=new, other=0)
-        places_t = tl.where(at_t < base_t, page_t * PAGE + at_t % PAGE, ancestor)
-        valid_t = ((at_t <= position_t) & (position_t - at_t < window))[None, :] & (lanes[:, None] >= 0)
-        top_t, total_t, out_t = _block(
-            queries_t, keys, values, places_t, valid_t, kv_head * D, KH * D, scale, softcap, D
-        )
-        to_t = (row_t * H + head_t) * TAILS + part
-        tl.store(tail_top + to_t, top_t, mask=used_t)
-        tl.store(tail_total + to_t, total_t, mask=used_t)
-        tl.store(tail_out + to_t[:, None].to(tl.int64) * D + dims[None, :], out_t, mask=used_t[:, None])
-
-
-@triton.jit
-def _combine(
-    out,  # [R, H, D]
-    row_slot,
-    row_base,
-    row_position,
-    split_top,
-    split_total,
-    split_out,
-    tail_top,
-    tail_total,
-    tail_out,
-    H: tl.constexpr,
-    D: tl.constexpr,
-    S: tl.constexpr,
-    BLOCK: tl.constexpr,
-    SPLIT: tl.constexpr,
-    TAILS: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """One row and head: its splits from left to right, the uncommitted blocks within theirs."""
-    row = tl.program_id(0)
-    heads = tl.program_id(1) + tl.arange(0, 1)
-    dims = tl.arange(0, D)
-    slot = tl.load(row_slot + row).to(tl.int32)
-    to_out = (row * H + heads[:, None]) * D + dims[None, :]
-    if slot < 0:
-        tl.store(out + to_out, tl.zeros([1, D], out.dtype.element_ty))
-        return
-    base = tl.load(row_base + row).to(tl.int32)
-    position = tl.load(row_position + row).to(tl.int32)
-    full = base // BLOCK
-    per_split: tl.constexpr = SPLIT // BLOCK
-    partial_split = full // per_split  # the first that is not committed as a whole
-    first = (row * H + heads) * S
-    top = tl.full([1], float("-inf"), tl.float32)
-    total = tl.zeros([1], tl.float32)
-    result = tl.zeros([1, D], tl.float32)
-    # Several loads on their way at once; what lies beyond merges as nothing, which changes no bit.
-    for chunk in range(0, partial_split, CHUNK):
-        for number in tl.static_range(CHUNK):
-            split = chunk + number
-            there = split < partial_split
-            at = first + tl.where(there, split, 0)
-            top_s = tl.load(split_top + at, mask=there, other=float("-inf"))
-            total_s = tl.load(split_total + at, mask=there, other=0.0)
-            out_s = tl.load(split_out + at[:, None].to(tl.int64) * D + dims[None, :], mask=there, other=0.0)
-            top, total, result = _merge(top, total, result, top_s, total_s, out_s)
-    for later in tl.static_range(TAILS):
-        split = partial_split + later
-        there = split * per_split < full
-        at = first + tl.where(there, split, 0)
-        top_s = tl.load(split_top + at, mask=there, other=float("-inf"))
-        total_s = tl.load(split_total + at, mask=there, other=0.0)
-        out_s = tl.load(split_out + at[:, None].to(tl.int64) * D + dims[None, :], mask=there, other=0.0)
-        for tail in tl.static_range(TAILS):
-            block = full + tail
-            inside = (block // per_split == split) & (block * BLOCK <= position)
-            at_t = (row * H + heads) * TAILS + tail
-            top_b = tl.load(tail_top + at_t, mask=inside, other=float("-inf"))
-            total_b = tl.load(tail_total + at_t, mask=inside, other=0.0)
-            out_b = tl.load(tail_out + at_t[:, None].to(tl.int64) * D + dims[None, :], mask=inside, other=0.0)
-            top_s, total_s, out_s = _merge(top_s, total_s, out_s, top_b, total_b, out_b)
-        top, total, result = _merge(top, total, result, top_s, total_s, out_s)
-    tl.store(out + to_out, (result / total[:, None]).to(out.dtype.element_ty))
 
 
 def tree_attention(
@@ -239,7 +192,7 @@ def tree_attention(
     """
     rows, heads, dim = q.shape
     kv_heads = keys.shape[1]
-    splits = tables.splits
+    splits, wide = tables.splits, tables.queries > NARROW
     scratch = functools.partial(torch.empty, dtype=torch.float32, device=q.device)
     split_top, split_total = (scratch((rows, heads, splits)) for _ in range(2))
     split_out = scratch((rows, heads, splits, dim))
@@ -254,10 +207,8 @@ def tree_attention(
         values,
         tables.page_table,
         tables.items,
-        tables.tile_slot,
-        tables.tile_row,
-        tables.tile_rows,
-        *by_row,
+        tables.by_path,
+        tables.row_position,
         tables.ancestors,
         *partials,
         scale,
@@ -273,13 +224,18 @@ def tree_attention(
         PAGE=PAGE,
         BLOCK=BLOCK,
         SPLIT=SPLIT,
-        M=QUERIES,
+        GROUP=GROUP,
+        M=tables.queries,
         DEPTH=MAX_DEPTH,
         TAILS=TAIL_BLOCKS,
-        num_warps=WARPS,
-        num_stages=STAGES,
+        COLUMNS=COLUMNS,
+        NO_ITEM=NO_ITEM,
+        GROUP_ITEM=GROUP_ITEM,
+        TAIL_ITEM=TAIL_ITEM,
+        num_warps=WARPS[wide],
+        num_stages=STAGES[wide] if dim <= 128 else 1,  # larger heads fill shared memory at once
     )
-    _combine[(rows, heads)](
+    combine_partials[(rows, heads)](
         out,
         *by_row,
         *partials,
@@ -288,8 +244,9 @@ def tree_attention(
         S=splits,
         BLOCK=BLOCK,
         SPLIT=SPLIT,
+        GROUP=GROUP,
         TAILS=TAIL_BLOCKS,
-        CHUNK=CHUNK,
+        GROUPED=tables.grouped,
         num_warps=1,
     )
     return out

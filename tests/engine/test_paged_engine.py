@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from dragoman.client import Client
+from engine.attention_items import NO_ITEM, ROOT, SPLIT_ITEM, TAIL_ITEM
 from engine.engine_check import TOLERANCE
 from engine.kv_pages import PagePool
 from engine.paged_attention import AttentionProbe
 from engine.paged_engine import PagedEngine, PagedSlot
 from engine.reference_attention import reference_attention
-from engine.step_tables import PAGE, ROOT, SequenceRows, StepTables
+from engine.step_tables import PAGE, SequenceRows, StepTables
 from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import InputError, LimitExceededError, ModelError, UnsupportedModelError
@@ -215,7 +216,7 @@ def test_pool_gives_every_page_once():
 
 
 def test_tables_say_what_each_row_sees():
-    tables = StepTables(rows=8, slots=2, page_table=torch.zeros((2, 4), dtype=torch.int64), group=32)
+    tables = StepTables(rows=8, slots=2, page_table=torch.zeros((2, 4), dtype=torch.int64), group=32)  # query heads
     pages = [3, 1]
     tables.load([SequenceRows(1, 15, (7, 8, 9), (ROOT, 0, 0), pages)])
     assert tables.tokens.tolist() == [7, 8, 9, 0, 0, 0, 0, 0]
@@ -223,10 +224,9 @@ def test_tables_say_what_each_row_sees():
     assert tables.row_position.tolist()[:3] == [15, 16, 16]
     assert tables.row_slot.tolist() == [1, 1, 1, -1, -1, -1, -1, -1]
     assert tables.ancestors[2, :2].tolist() == [3 * PAGE + 15, PAGE + 1]
-    rows = [
-        (int(a), int(b), int(c)) for a, b, c in zip(tables.tile_slot, tables.tile_row, tables.tile_rows, strict=True)
-    ]
-    assert rows[:3] == [(1, 0, 2), (1, 2, 1), (-1, 0, 0)]  # 32 query heads of a KV head leave room for two rows
+    assert tables.by_path.tolist()[:3] == [2, 0, 1]
+    # 32 query heads of a KV head leave room for one row.
+    assert tables.items[:3, :6].tolist() == [[TAIL_ITEM, 0, row, 1, 1, 15] for row in range(3)]
 
 
 def test_tables_refuse_what_does_not_fit():
@@ -243,8 +243,12 @@ def test_work_is_of_few_sizes_and_reaches_every_block():
     tables = StepTables(rows=8, slots=2, page_table=torch.zeros((2, 64), dtype=torch.int64), group=4)
     pages = list(range(1, 65))
     tables.load([SequenceRows(0, 700, (1, 2), (ROOT, 0), pages), SequenceRows(1, 63, (1, 2), (ROOT, 0), pages)])
-    assert (tables.splits, tables.work) == (8, 64)
-    items = [(int(a), int(b)) for a, b in tables.items[: tables.work]]
-    # Tile 0: ten whole blocks before position 640 in five splits. The rows: block 10; block 0, and 0 and 1.
-    assert items[:10] == [*[(0, split) for split in range(5)], (-2, 0), (-3, 0), (-4, 0), (-5, 0), (-5, 1)]
-    assert set(items[10:]) == {(-1, 0)}
+    assert (tables.splits, tables.work, tables.grouped, tables.queries) == (8, 64, False, 16)
+    found = [tuple(item[:6]) for item in tables.items[: tables.work].tolist()]
+    # Ten whole blocks before position 640 in five splits. The rows are chains: block 10; blocks 0 and 1.
+    splits = [(SPLIT_ITEM, part, 0, 2, 0, 700) for part in range(5)]
+    tails = [(TAIL_ITEM, 0, 0, 2, 0, 700), (TAIL_ITEM, 0, 2, 2, 1, 63), (TAIL_ITEM, 1, 2, 2, 1, 63)]
+    assert found[:8] == splits + tails
+    assert {item[0] for item in found[8:]} == {NO_ITEM}
+    tables.load([SequenceRows(0, 700, (1,) * 5, (ROOT, 0, 0, 0, 0), pages)])
+    assert tables.queries == 32  # five rows of four heads do not fit 16

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dragoman.client import Client
+from engine.attention_items import ROOT
 from engine.paged_engine import PagedEngine
 from engine.paged_model import PagedModel
 from engine.reference_attention import reference_attention
-from engine.step_tables import PAGE, ROOT, SequenceRows, StepTables
+from engine.step_tables import PAGE, SequenceRows, StepTables
 from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import CandidateTree
 from speculation.protocol.messages import Prompt
@@ -64,6 +65,43 @@ def test_kernel_and_reference_agree(heads, kv_heads, size, window, softcap, dtyp
         expected = reference_attention(q.double(), keys.double(), values.double(), tables, **settings).float()
         assert float((found - expected).norm() / expected.norm()) < (4e-3 if dtype is torch.float16 else 2e-2)
         assert torch.equal(found[60:], torch.zeros_like(found[60:]))
+
+
+def test_the_order_of_work_changes_no_bit():
+    """Split by split or group by group, in narrow tiles or in wide ones, alone or beside others."""
+    from engine.tree_attention import tree_attention
+
+    heads, kv_heads, size = 8, 2, 128
+    chance, generator = random.Random(1), torch.Generator("cuda").manual_seed(2)
+    keys, values = (
+        torch.randn((1 + 200, PAGE, kv_heads, size), generator=generator, device="cuda", dtype=torch.bfloat16)
+        for _ in range(2)
+    )
+    keys, values = keys.view(-1, kv_heads, size), values.view(-1, kv_heads, size)
+    shuffled = list(range(1, 201))
+    chance.shuffle(shuffled)
+    held = [shuffled[:100], shuffled[100:]]
+    settings = {"scale": size**-0.5, "softcap": 0.0, "window": 1 << 30}
+    q = torch.randn((16, heads, size), generator=generator, device="cuda", dtype=torch.bfloat16)
+    for base in (0, 63, 64, 127, 200, 511, 512, 640, 1100, 1500):
+        tree = SequenceRows(0, base, [1] * 12, random_tree(chance, 12), held[0])
+        found = []
+        for many in (1, 10**6):  # KV heads, by which a step has many splits or few
+            tables = StepTables(rows=16, slots=2, page_table=torch.tensor(held, device="cuda"), group=4, kv_heads=many)
+            tables.load([tree])
+            assert tables.queries == 32
+            found.append(tree_attention(q, keys, values, tables, **settings)[:12])
+            tables.load([SequenceRows(1, 1300, [1] * 4, (ROOT, 0, 1, 2), held[1]), tree])
+            found.append(tree_attention(q.roll(4, 0), keys, values, tables, **settings)[4:])
+        for row in range(12):
+            path = [row]
+            while tree.parents[path[0]] != ROOT:
+                path.insert(0, tree.parents[path[0]])
+            depth = len(path) - 1  # the row's place alone, after its ancestors
+            tables.load([SequenceRows(0, base, [1], (ROOT,), held[0], held=row, above=(path[:-1],))])
+            assert tables.queries == 16 and int(tables.row_position[0]) == base + depth
+            alone = tree_attention(q[[row] * 16], keys, values, tables, **settings)[0]
+            assert all(torch.equal(each[row], alone) for each in found), (base, row)
 
 
 @pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2", "tiny_gemma"])
