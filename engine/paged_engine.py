@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 #: Rows of every step: on an H200 they cost 4 to 6 % more than eight.
 ROWS = 64
 LEAST_ROWS = 16
+#: Of smaller steps, where rows need not have the same bits in each.
+FEWER_ROWS = (16, 32)
 #: Rows of a prefill pass. A prompt is cut at multiples of it, so that equal prompts have equal bits.
 PREFILL_ROWS = 512
 #: Of the memory that is free once the weights are loaded.
@@ -56,6 +58,7 @@ class PagedEngine:
 
     ``kv_bytes``: memory for keys and values; None: what ``max_sessions`` whole contexts take, as far as it is free.
     ``prefix_caching``: prompts that begin alike share what was computed for the beginning.
+    ``exact``: every step has ``rows`` rows; else as few of ``FEWER_ROWS`` as suffice, on which a row's bits depend.
     Raises UnsupportedModelError for a model whose attention is not asked for by name, or has no kernel here; it is left
     as it was then. Raises ModelError if the engine computes anything else than the model did.
     """
@@ -68,6 +71,7 @@ class PagedEngine:
         rows: int = ROWS,
         max_sessions: int = 64,
         prefix_caching: bool = True,
+        exact: bool = True,
     ) -> None:
         if rows < LEAST_ROWS:
             raise ValueError(f"{rows} rows a step are too few; {LEAST_ROWS} at least")
@@ -85,7 +89,7 @@ class PagedEngine:
         self.rows_per_step = rows
         self.draws_all_rows = model.device.type == "cuda"
         self.max_draft_tokens = rows - 1
-        #: All of them, as every step has all of its rows.
+        #: All of them, as every step has all of its rows, or might as well.
         self.free_draft_tokens = rows - 1
         dtype = next(module.parameters()).dtype
         self.page_bytes = KVMemory.page_bytes(shapes, dtype)
@@ -97,19 +101,26 @@ class PagedEngine:
         self.memory = KVMemory(
             shapes, pages=pages, slots=slots, pages_per_slot=pages_per_slot, dtype=dtype, device=model.device
         )
-        module.set_output_embeddings(projection)
-        fuse_projections(module)
-        use_attention(module, NAME, paged_attention)
-        if model.device.type == "cuda":
-            compile_layers(module, self.memory.modules)
+        self._take_over(module, projection)
         self.step_shape = StepShape(module, self.memory, rows=rows, slots=slots)
+        self.step_shapes = [self.step_shape]
         self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, slots=slots, all_logits=False)
         self._slots = list(range(slots - 1, -1, -1))
         self.shares_prefixes = False  # in the check each text is to be computed
         check_engine(self, expected)
         self.shares_prefixes = prefix_caching
+        # The smallest first.
+        fewer = () if exact else (few for few in FEWER_ROWS if few < rows)
+        self.step_shapes = [*(StepShape(module, self.memory, rows=few, slots=slots) for few in fewer), self.step_shape]
         #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
         self.shared_positions = 0
+
+    def _take_over(self, module: Any, projection: OutputProjection) -> None:
+        module.set_output_embeddings(projection)
+        fuse_projections(module)
+        use_attention(module, NAME, paged_attention)
+        if self.memory.page_table.device.type == "cuda":
+            compile_layers(module, self.memory.modules)
 
     def _pages(self, kv_bytes: int | None, *, most: int, device: torch.device) -> int:
         """In all, the scratch page included. Without a budget: ``most`` of them, as far as there is memory."""
@@ -152,17 +163,18 @@ class PagedEngine:
         """The rows of several slots in one pass, ``rows_per_step`` at most; logits [1 + candidates, V] of each, which
         stand until the next pass.
 
-        A row's bits are the same whatever the other rows are. Raises LimitExceededError if KV memory has no room for
-        all of them; then nothing was run.
+        In an exact engine a row's bits are the same whatever the other rows are. Raises LimitExceededError if KV memory
+        has no room for all of them; then nothing was run.
         """
         sequences = [slot.rows(step) for slot, step in batch]
-        logits = self.step_shape.run(sequences)
-        return list(logits[: sum(map(_rows, batch))].split([_rows(each) for each in batch]))
+        rows = [_rows(each) for each in batch]
+        shape = next((shape for shape in self.step_shapes if sum(rows) <= shape.tables.rows), self.step_shape)
+        return list(shape.run(sequences)[: sum(rows)].split(rows))
 
     def close(self) -> None:
         """Let go of graphs and tables; nothing can be stepped any more."""
-        self.step_shape.close()
-        self.prefill_shape.close()
+        for shape in (*self.step_shapes, self.prefill_shape):
+            shape.close()
 
     def take_slot(self) -> int:
         """A line of the page table. Raises LimitExceededError if none is left."""

@@ -31,6 +31,7 @@ def engine_of(model: CausalLM, settings: VerifierSettings) -> Engine:
         kv_bytes=kv_bytes,
         max_sessions=settings.max_sessions,
         prefix_caching=settings.prefix_caching,
+        exact=settings.exact,
     )
 
 
@@ -41,6 +42,7 @@ def engine_for(
     kv_bytes: int | None = None,
     max_sessions: int = 64,
     prefix_caching: bool = True,
+    exact: bool = True,
 ) -> Engine:
     """``kv_bytes``: memory for the paged engine's KV cache; None: what ``max_sessions`` could need, if it is free.
 
@@ -52,6 +54,8 @@ def engine_for(
     paged = in_paged_engine(
         model,
         kind,
-        lambda: PagedEngine(model, kv_bytes=kv_bytes, max_sessions=max_sessions, prefix_caching=prefix_caching),
+        lambda: PagedEngine(
+            model, kv_bytes=kv_bytes, max_sessions=max_sessions, prefix_caching=prefix_caching, exact=exact
+        ),
     )
     return TransformersEngine(model) if paged is None else paged

@@ -94,6 +94,10 @@ class VerifierSettings(Settings):
     prefix_caching: bool = Field(
         default=True, description="In the paged engine prompts that begin alike share what was computed for it"
     )
+    exact: bool = Field(
+        default=True,
+        description="In the paged engine all steps have the same rows: texts depend on neither drafts nor company",
+    )
     adaptive: bool = Field(default=True, description="Adapt all of this to what is measured, or keep it")
     lookup: bool = Field(default=True, description="Beside the drafters, look up in prompt and text how it goes on")
     max_sessions: int = Field(default=64, ge=1, le=100_000, description="Texts written at once, at most")

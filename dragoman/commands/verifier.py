@@ -58,6 +58,7 @@ def verifier(
     engine: Annotated[EngineName, option_of(VerifierSettings, "engine")] = EngineName.AUTO,
     kv_memory: Annotated[str | None, option_of(VerifierSettings, "kv_memory")] = None,
     prefix_caching: Annotated[bool, option_of(VerifierSettings, "prefix_caching")] = True,
+    exact: Annotated[bool, option_of(VerifierSettings, "exact")] = True,
     adaptive: Annotated[bool, option_of(VerifierSettings, "adaptive")] = True,
     lookup: Annotated[bool, option_of(VerifierSettings, "lookup")] = True,
     max_sessions: Annotated[int, option_of(VerifierSettings, "max_sessions", bounds=True)] = default_of(
@@ -119,6 +120,7 @@ def verifier(
         engine=engine.value,
         kv_memory=kv_memory,
         prefix_caching=prefix_caching,
+        exact=exact,
         adaptive=adaptive,
         lookup=lookup,
         max_sessions=max_sessions,

@@ -15,7 +15,7 @@ from engine.attention_items import NO_ITEM, ROOT, SPLIT_ITEM, TAIL_ITEM
 from engine.engine_check import TOLERANCE
 from engine.kv_pages import PagePool
 from engine.paged_attention import AttentionProbe
-from engine.paged_engine import PagedEngine, PagedSlot
+from engine.paged_engine import ROWS, PagedEngine, PagedSlot
 from engine.reference_attention import reference_attention
 from engine.step_tables import PAGE, SequenceRows, StepTables
 from language_models.causal_lm import CausalLM
@@ -183,18 +183,34 @@ def test_a_model_that_attends_in_a_way_of_its_own_is_left_as_it_was(tiny_llama: 
     assert torch.equal(logits_of(model, PROMPT), before)
 
 
-async def test_texts_are_those_of_plain_transformers(tiny_llama: Path):
+@pytest.mark.parametrize("exact", [True, False])
+async def test_texts_are_those_of_plain_transformers(tiny_llama: Path, exact: bool):
     """Sessions at once, with a draft that is mostly right, one that is wrong, and none."""
     prompt = Prompt(text="The heron waits")
     async with serving(TransformersEngine(load_tiny(tiny_llama))) as (_, address), Client(str(address)) as client:
         plain = [await client.complete(prompt, max_tokens=50, sampling=s) for s in SAMPLINGS]
-    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES)
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES, exact=exact)
     whole = engine.pool.free_pages
     async with serving(engine) as (_, address), Client(str(address)) as client:
         for draft in ("", plain[0].text[:40], "nothing like it"):
             asked = [client.complete(prompt, max_tokens=50, sampling=s, prediction=draft) for s in SAMPLINGS]
             assert [done.data for done in await asyncio.gather(*asked)] == [done.data for done in plain]
     assert engine.pool.free_pages == whole
+
+
+def test_without_exactness_a_step_has_as_few_rows_as_it_needs(tiny_llama: Path):
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES, exact=False)
+    assert [shape.tables.rows for shape in engine.step_shapes] == [16, 32, ROWS]
+    slot = engine.open([5, 6, 7])
+    for candidates, rows in ((15, 16), (16, 32), (40, ROWS)):
+        for shape in engine.step_shapes:
+            shape.tables.load([])
+        slot.step(7, CandidateTree.chain([8] * candidates))
+        used = [shape.tables.rows for shape in engine.step_shapes if int(shape.tables.row_slot[0]) >= 0]
+        assert used == [rows]
+    slot.close()
+    exact = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES)
+    assert [shape.tables.rows for shape in exact.step_shapes] == [ROWS]
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", EngineKind.AUTO), ("bfloat16", EngineKind.TRANSFORMERS)])
