@@ -21,7 +21,16 @@ from dragoman.ray_fleet.probe import probe
 from speculation.errors import ConnectionFailedError, DragomanError, ModelTooLargeError, UnknownModelError
 from tests.support.coordinators import coordinating
 from tests.support.ports import free_port
-from tests.support.ray_clusters import ACCELERATOR, EDGE, RayCluster, at_rest, cluster_of, fleet_on, text_of
+from tests.support.ray_clusters import (
+    ACCELERATOR,
+    EDGE,
+    RayCluster,
+    at_rest,
+    cluster_of,
+    drafted_text_of,
+    fleet_on,
+    reference,
+)
 from transport.address import Address
 
 pytestmark = pytest.mark.ray
@@ -102,7 +111,7 @@ async def test_fractions_of_a_logical_gpu_are_shared(cluster: RayCluster):
 
         await at_rest(actors["heron/0"].facts["address"], drafters=1)
         async with FleetClient(actors["coordinator"].facts["address"]) as client:
-            assert (await text_of(client)).stats.spans > 0
+            assert (await drafted_text_of(client)).data == await reference(cluster.models)
         await at_rest(actors["heron/0"].facts["address"], drafters=1)
         # A second target has no room left, and nothing is waited for.
         more = r"target=2 asks for 1 more x 0.6 GPU.* can never fit"

@@ -172,6 +172,14 @@ async def text_of(client: Client | FleetClient, **kwargs: Any) -> Completion:
     return await client.complete(PROMPT, sampling=SAMPLING, max_tokens=TOKENS, ignore_end=True, **kwargs)
 
 
+async def drafted_text_of(client: Client | FleetClient, seconds: float = 240.0) -> Completion:
+    """The first of these texts in which a drafter took part: beside busy processes one may end before its first span."""
+    async with asyncio.timeout(seconds):
+        while not (completion := await text_of(client)).stats.spans:
+            pass
+    return completion
+
+
 async def struck_text(client: FleetClient, strike: Callable[[], None]) -> Completion:
     """The text, after some chunks of which ``strike`` is called."""
     chunks = 0
