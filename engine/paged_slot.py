@@ -107,7 +107,7 @@ class PagedSlot:
         if moved:
             sources, targets = zip(*moved, strict=True)
             self._engine.memory.move(
-                [self._place(base + row) for row in sources], [self._place(base + at) for at in targets]
+                [self.place(base + row) for row in sources], [self.place(base + at) for at in targets]
             )
         self._length = base + len(rows)
 
@@ -123,7 +123,8 @@ class PagedSlot:
         """Of the pages that it holds, alone or with others."""
         return len(self._pages) * self._engine.page_bytes
 
-    def _place(self, position: int) -> int:
+    def place(self, position: int) -> int:
+        """Of a position in KV memory."""
         return self._pages[position // PAGE] * PAGE + position % PAGE
 
     def _reach(self, positions: int) -> None:

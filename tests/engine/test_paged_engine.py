@@ -23,6 +23,7 @@ from speculation.drafts.candidates import CandidateTree
 from speculation.errors import InputError, LimitExceededError, ModelError, UnsupportedModelError
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
+from tests.support.paged_faults import check_that_nan_stays_in_its_session
 from tests.support.service_drivers import serving
 from tests.support.tiny_models import load_tiny
 from verifier_service.engine_choice import EngineKind, engine_for
@@ -196,6 +197,10 @@ async def test_texts_are_those_of_plain_transformers(tiny_llama: Path, exact: bo
             asked = [client.complete(prompt, max_tokens=50, sampling=s, prediction=draft) for s in SAMPLINGS]
             assert [done.data for done in await asyncio.gather(*asked)] == [done.data for done in plain]
     assert engine.pool.free_pages == whole
+
+
+def test_what_is_no_number_stays_in_its_session(folder: Path):
+    check_that_nan_stays_in_its_session(PagedEngine(load_tiny(folder), kv_bytes=KV_BYTES, prefix_caching=False))
 
 
 def test_without_exactness_a_step_has_as_few_rows_as_it_needs(tiny_llama: Path):

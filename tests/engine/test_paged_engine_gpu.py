@@ -19,6 +19,7 @@ from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import CandidateTree
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
+from tests.support.paged_faults import check_that_nan_stays_in_its_session
 from tests.support.service_drivers import serving
 from verifier_service.engine_choice import engine_for
 
@@ -151,6 +152,11 @@ def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine, monkeypatch: p
     for open_slot in (slot, *others):
         open_slot.close()
     assert engine.pool.free_pages == whole
+
+
+def test_what_is_no_number_stays_in_its_session(engine: PagedEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine, "shares_prefixes", False)
+    check_that_nan_stays_in_its_session(engine)
 
 
 @pytest.mark.parametrize("length", [40, 127, 150, 300, 490])

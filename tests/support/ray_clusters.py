@@ -173,7 +173,7 @@ async def text_of(client: Client | FleetClient, **kwargs: Any) -> Completion:
 
 
 async def drafted_text_of(client: Client | FleetClient, seconds: float = 240.0) -> Completion:
-    """The first of these texts in which a drafter took part: beside busy processes one may end before its first span."""
+    """The first of these texts in which a drafter took part: one may end before its first span."""
     async with asyncio.timeout(seconds):
         while not (completion := await text_of(client)).stats.spans:
             pass
