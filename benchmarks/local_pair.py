@@ -19,11 +19,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import of_answer, of_completion
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
-from benchmarks.transformers_arm import Answer, TransformersPair
+from benchmarks.transformers_arm import TransformersPair
 from dragoman.client import Client
-from dragoman.completion import Completion
 from dragoman.demo import TAKING_TURNS_OPTIONS, title
 from dragoman.processes import ChildProcess, child
 from speculation.protocol.messages import ChatMessage, Prompt
@@ -39,30 +39,6 @@ def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def of_completion(completion: Completion) -> dict[str, Any]:
-    stats = completion.stats
-    return {
-        "output_tokens": completion.completion_tokens,
-        "ttft_ms": completion.ttft * 1000,
-        "tpot_ms": None if completion.tpot is None else completion.tpot * 1000,
-        "e2el_ms": completion.e2el * 1000,
-        "output_throughput": completion.completion_tokens / completion.e2el,
-        "mean_acceptance_length": completion.tokens_per_step,
-        "acceptance_rate": completion.acceptance_rate,
-        "steps": stats.steps,
-        "overhead_p50_ms": stats.overhead_p50_seconds * 1000,
-        "bytes_per_token": (stats.bytes_up + stats.bytes_down) / completion.completion_tokens,
-    }
-
-
-def of_answer(answer: Answer) -> dict[str, Any]:
-    return {
-        "output_tokens": len(answer.token_ids),
-        "e2el_ms": answer.seconds * 1000,
-        "output_throughput": len(answer.token_ids) / answer.seconds,
-    }
 
 
 class Bench:
