@@ -28,6 +28,7 @@ from benchmarks.results import write_results
 from dragoman.completion import Completion
 from dragoman.processes import run_with_children
 from speculation.errors import InputError
+from speculation.plural import count_of
 from speculation.protocol.messages import Prompt
 
 REFERENCE = "alone"
@@ -39,7 +40,6 @@ FIRST, SECOND = (LOOKUP, DRAFTER, TOGETHER), (PREFIXES, WIDE, WIDE_TOGETHER, RES
 ARMS = FIRST + SECOND
 WIDE_PLAN = (
     "--no-adaptive",
-    "--width=48",
     "--lookahead=16",
     "--span-tokens=1",
     "--stop-threshold=0",
@@ -63,6 +63,7 @@ class Setup:
     concurrency: int
     max_tokens: int
     ignore_end: bool
+    width: int
 
 
 def compare(reference: Sequence[Completion], found: Sequence[Completion]) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Bench:
         async with serving(setup.target, setup.verifier, "--no-prefix-caching") as running:
             await running.verifier.during(self._first(running))
         if set(SECOND) & set(setup.arms):
-            async with serving(setup.target, setup.verifier, *WIDE_PLAN) as running:
+            async with serving(setup.target, setup.verifier, *WIDE_PLAN, f"--width={setup.width}") as running:
                 await running.verifier.during(self._second(running))
 
     async def _first(self, running: Serving) -> None:
@@ -155,8 +156,8 @@ class Bench:
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         self._console.print(
-            f"{row['arm']}, temperature {row['temperature']:g}: {len(row['flips'])} flips in {row['tokens']} tokens, "
-            f"{row['seconds']:.0f} s",
+            f"{row['arm']}, temperature {row['temperature']:g}: "
+            f"{count_of(len(row['flips']), 'flip')} in {row['tokens']} tokens, {row['seconds']:.0f} s",
             highlight=False,
         )
 
@@ -200,6 +201,7 @@ def main(
     arm: Annotated[
         list[str] | None, typer.Option(help=f"May be repeated; of {', '.join(ARMS)}  [default: all]")
     ] = None,
+    width: Annotated[int, typer.Option(help="Draft tokens of a wide tree; a CPU takes 31 at most in bfloat16")] = 31,
     device: str = "auto",
     dtype: str = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of the target; 0: all cores")] = 0,
@@ -221,6 +223,7 @@ def main(
         concurrency=concurrency,
         max_tokens=max_tokens,
         ignore_end=ignore_end,
+        width=width,
     )
     bench = Bench(setup, load_prompts(prompts, limit=limit, task=task), console)
     run_with_children(bench.run())

@@ -51,6 +51,7 @@ async def test_no_text_of_real_processes_flips(tiny_llama: Path, tiny_qwen2: Pat
         concurrency=3,
         max_tokens=24,
         ignore_end=False,
+        width=31,
     )
     prompts = [Prompt(text=text) for text in ("The heron waits", "def add(a, b):", "The cat")]
     shown = io.StringIO()
