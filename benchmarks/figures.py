@@ -34,6 +34,11 @@ def of_completion(completion: Completion) -> dict[str, Any]:
         "mean_acceptance_length": completion.tokens_per_step,
         "acceptance_rate": completion.acceptance_rate,
         "steps": stats.steps,
+        "spans": stats.spans,
+        "stale_spans": stats.stale_spans,
+        "sources": {
+            f"{one.source.value} {one.name}".strip(): [one.draft_tokens, one.accepted_tokens] for one in stats.sources
+        },
         "overhead_p50_ms": stats.overhead_p50_seconds * 1000,
         "bytes_per_token": (stats.bytes_up + stats.bytes_down) / max(1, completion.completion_tokens),
     }

@@ -13,12 +13,16 @@ from speculation.protocol.messages import ChatMessage, Prompt
 def load_prompts(path: Path | None, *, limit: int, task: str = "") -> list[Prompt]:
     """The first ``limit`` prompts of a file (of one ``task``, if its lines have that field), or the built-in ones.
 
-    Raises InputError naming the line.
+    Raises InputError naming the file, or its line.
     """
     if path is None:
         return list(PROMPTS[:limit])
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError("prompts", path, f"cannot be read: {error}", remedy="name a JSONL file") from None
     prompts = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             if task and entry.get("task") != task:

@@ -88,8 +88,10 @@ class Bench:
             asked = Asking(running.client, prompts, temperature=heat, max_tokens=max_tokens)
             return lambda number: asked.ask(number, draft=draft)
 
+        # A GPU captures a graph for each size of step when it first has one: as much as will run at once, as long.
         first = Load(4) if load.rate else load
-        await first.run(asking([WARM_UP] * first.concurrency, WARM_UP_TOKENS), first.concurrency)
+        warm_up = self._prompts[: max(4, first.concurrency)]
+        await first.run(asking(warm_up, self._setup.max_tokens), len(warm_up))
         served, seconds = await load.run(asking(self._prompts, self._setup.max_tokens), len(self._prompts))
         self._add(arm, load, served, seconds)
 
