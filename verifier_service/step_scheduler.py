@@ -2,33 +2,25 @@
 
 In the event loop sessions ask for a step; one thread runs the engine. A step takes whoever asks by the time it begins:
 those of the step before ask again as soon as they have passed on what it brought, so a session joins, is verified,
-commits and leaves at any step. Rows are shared out evenly, and what one does not need the others have. What fails in a
-step fails the session that it belongs to, and no other.
+commits and leaves at any step. ``shared_step.py`` has the step itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
-
-import torch
-from torch import Tensor
+from typing import Generic, TypeVar
 
 from speculation.errors import SessionError
-from speculation.sampling.race import RaceNoise
-from speculation.sampling.row_draws import Draw, draw_rows
-from speculation.verification.step import Step
 from verifier_service.engine import Engine
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession, StepReport
+from verifier_service.shared_step import Drawing, run_step
 
 _T = TypeVar("_T")
-#: None: the session gave up its memory instead.
-Outcome = StepReport | BaseException | None
 
 
 class StepScheduler:
@@ -158,114 +150,3 @@ def run_chunk(opened: OpenSession, memory: MemoryQueue) -> bool | BaseException:
         return opened.prefill(memory.growth)
     except Exception as error:
         return error
-
-
-@torch.inference_mode()
-def run_step(
-    engine: Engine, sessions: Sequence[OpenSession], memory: MemoryQueue, drawing: Drawing | None = None
-) -> list[Outcome]:
-    """One step of all these sessions, in the engine's thread. What each brought, or failed with.
-
-    ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
-    """
-    outcomes: dict[int, Outcome] = {}
-    steps: dict[int, Step] = {}
-    rows = engine.rows_per_step
-    share = rows // len(sessions) - 1 if rows is not None else None
-    for number, opened in enumerate(sessions):
-        try:
-            if opened.begun:
-                steps[number] = opened.begin_step(share)
-        except Exception as error:
-            outcomes[number] = error
-    shared = share_rows(steps, rows)
-    for number, step in shared.items():
-        if step is not steps[number]:
-            sessions[number].narrow(step)
-    outcomes |= _make_room(memory, sessions, shared)
-    outcomes |= _forward(engine, sessions, shared, drawing)
-    return [outcomes.get(number) for number in range(len(sessions))]
-
-
-def _make_room(memory: MemoryQueue, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, Outcome]:
-    """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
-    errors: dict[int, Outcome] = {}
-    for number, step in tuple(steps.items()):
-        if sessions[number].begun:  # and not preempted for one of those before it
-            try:
-                memory.make_room(sessions[number], 1 + len(step.candidates))
-            except Exception as error:
-                errors[number] = error
-    for number in tuple(steps):
-        if number in errors or not sessions[number].begun:
-            del steps[number]
-    return errors
-
-
-def _forward(
-    engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, Step], drawing: Drawing | None
-) -> dict[int, Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    if not steps:
-        return outcomes
-    try:
-        all_logits = engine.step([(sessions[number].slot, step) for number, step in steps.items()])
-        found: dict[int, Tensor | list[Draw]] = dict(zip(steps, all_logits, strict=True))
-        if drawing is not None:
-            found |= _draw(drawing, sessions, found)
-    except Exception as error:
-        if len(steps) == 1:
-            return {number: error for number in steps}
-        for number, step in steps.items():  # whose fault it is, a step for each tells; the others lose nothing but time
-            outcomes |= _forward(engine, sessions, {number: step}, drawing)
-        return outcomes
-    for number, rows in found.items():
-        try:
-            outcomes[number] = sessions[number].end_step(rows)
-        except Exception as error:
-            outcomes[number] = error
-    return outcomes
-
-
-class Drawing(NamedTuple):
-    """How the rows of a whole step are drawn on the device. ``padding``: ids that are never drawn."""
-
-    noise: RaceNoise
-    padding: Tensor
-
-    @classmethod
-    def of(cls, engine: Engine, noise: RaceNoise) -> Drawing | None:
-        """None for an engine whose rows are drawn one by one, as far as they are needed."""
-        if not engine.draws_all_rows:
-            return None
-        padding = torch.tensor(engine.tokenizer.vocab.padding_ids, dtype=torch.int64, device=noise.device)
-        return cls(noise, padding)
-
-
-def _draw(
-    drawing: Drawing, sessions: Sequence[OpenSession], found: Mapping[int, Tensor | list[Draw]]
-) -> dict[int, list[Draw]]:
-    """Of those sessions for which it is possible."""
-    wanted = {number: rows for number in found if (rows := sessions[number].rows_to_draw()) is not None}
-    if not wanted:
-        return {}
-    logits = [each for number in wanted if isinstance(each := found[number], Tensor)]
-    return dict(zip(wanted, draw_rows(logits, list(wanted.values()), *drawing), strict=True))
-
-
-def share_rows(steps: dict[int, Step], rows: int | None) -> dict[int, Step]:
-    """The steps, narrowed to ``rows`` rows in all: nobody has fewer than others but who needs fewer.
-
-    What a session may have depends on how much the others want, never on what it drafted itself. Candidates that
-    were drawn are not cut: who has them asked for no more than a share of the step.
-    """
-    if rows is None or sum(1 + len(step.candidates) for step in steps.values()) <= rows:
-        return steps
-    room, left = rows - len(steps), sorted(len(step.candidates) for step in steps.values())
-    cap = 0
-    for place, wanted in enumerate(left):
-        cap = room // (len(left) - place)
-        if wanted > cap:
-            break
-        room -= wanted
-    return {number: step.narrowed(cap) for number, step in steps.items()}

@@ -36,7 +36,8 @@ from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_planner import SessionPlanner
 from verifier_service.session_run import SessionRun
-from verifier_service.step_scheduler import Drawing, StepScheduler
+from verifier_service.shared_step import Drawing
+from verifier_service.step_scheduler import StepScheduler
 
 log = logging.getLogger(__name__)
 #: What waits for a client: the session's text, or what it ended with.
