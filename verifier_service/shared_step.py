@@ -17,7 +17,8 @@ from speculation.sampling.row_draws import Draw, LaunchedDraws, draw_rows
 from speculation.verification.step import Step
 from verifier_service.engine import Engine
 from verifier_service.memory_queue import MemoryQueue
-from verifier_service.open_session import OpenSession, StepReport
+from verifier_service.open_session import OpenSession
+from verifier_service.step_report import StepReport
 
 #: None: the session gave up its memory instead.
 Outcome = StepReport | BaseException | None
