@@ -19,7 +19,7 @@ from speculation.sampling import row_draws
 from speculation.sampling.row_draws import Draw, LaunchedDraws
 from speculation.verification.step import Step
 from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
-from tests.support.text_engine import TextEngine
+from tests.support.text_engine import TextEngine, TextSlot
 from verifier_service import shared_step
 from verifier_service.open_session import OpenSession
 from verifier_service.session_planner import SessionPlanner
@@ -111,6 +111,41 @@ async def test_a_session_that_is_left_is_closed_after_the_step_that_runs():
         engine.gate.set()
         await baseline(verifier, engine)
         assert engine.begun == running, "and was its last"
+
+
+class Chunked(TextEngine):
+    """Prompts in 20 chunks. ``gate`` cleared holds each back; ``chunks``: begun."""
+
+    chunks = 0
+
+    def open(self, prompt_ids: Sequence[int]) -> TextSlot:
+        engine, slot, left = self, super().open(prompt_ids), [20]
+
+        def prefill() -> bool:
+            engine.chunks += 1
+            engine.gate.wait()
+            left[0] -= 1
+            return left[0] > 0
+
+        slot.prefill = prefill  # type: ignore[method-assign]
+        return slot
+
+
+async def test_a_session_that_is_left_is_closed_after_the_chunk_that_runs():
+    engine = Chunked(rows=16)
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        engine.gate.clear()
+        leaving = asyncio.create_task(client.complete("x", max_tokens=5))
+        await eventually(lambda: engine.chunks == 1)
+        [opened] = verifier.sessions
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await eventually(lambda: not opened.drafters.open)
+        engine.gate.set()
+        await baseline(verifier, engine)
+        assert (await client.complete(**ASKED[0])).data == await alone(**ASKED[0])
+        await baseline(verifier, engine)
+        assert engine.chunks == 1 + 20, "no other was run"
 
 
 class Held:
