@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from speculation.sessions.statistics import SourceCounts
 from speculation.source import Source, SourceKind
 from verifier_service.open_session import OpenSession
+from verifier_service.step_report import StepReport
 
 PREFIX: Final = "dragoman_"
 #: Seconds, and tokens.
@@ -144,25 +145,22 @@ class SessionMeter:
         self._opened = opened
         self._began = self._flushed = time.monotonic()
         self._last: float | None = None
-        self._stepped = 0  # draft tokens verified by the last step
         self._tokens = self._drafts = self._draft_tokens = self._accepted = self._stale = 0
         self._positions: list[int] = []
         self._sources: dict[Source, SourceCounts] = {}
         metrics.prompt_tokens(len(opened.session.request.prompt_ids))
 
-    def stepped(self, tokens: int) -> None:
-        """A step committed so many tokens that no verifier had committed before."""
-        now, metrics, stats = time.monotonic(), self._metrics, self._opened.session.stats
+    def stepped(self, report: StepReport) -> None:
+        """A step ended, perhaps some time ago: the session may have gone on."""
+        now, metrics, tokens = time.monotonic(), self._metrics, report.new_tokens
         if tokens:
             if self._last is None:
                 metrics.first_token(now - self._began)
             else:
                 metrics.inter_token(now - self._last)
             self._last = now
-            drafted = stats.draft_tokens - self._stepped
-            metrics.speculation_length(drafted)
-            self._drafts += drafted > 0
-        self._stepped = stats.draft_tokens
+            metrics.speculation_length(report.draft_tokens)
+            self._drafts += report.draft_tokens > 0
         self._tokens += tokens
         if now >= self._flushed + _FLUSH_SECONDS:
             self.flush()
@@ -180,10 +178,12 @@ class SessionMeter:
         self._tokens = self._drafts = 0
         metrics.plan_width(self._opened.session.plan.width)
         metrics.plan_lookahead(self._opened.session.plan.lookahead)
-        metrics.draft_tokens(stats.draft_tokens - self._draft_tokens)
-        metrics.accepted_tokens(stats.accepted_tokens - self._accepted)
-        metrics.stale_drafts(stats.stale_spans - self._stale)
-        self._draft_tokens, self._accepted, self._stale = stats.draft_tokens, stats.accepted_tokens, stats.stale_spans
+        # At once, and no more accepted than drafted: the engine's thread may add to them.
+        accepted, drafted, stale = stats.accepted_tokens, stats.draft_tokens, stats.stale_spans
+        metrics.draft_tokens(drafted - self._draft_tokens)
+        metrics.accepted_tokens(accepted - self._accepted)
+        metrics.stale_drafts(stale - self._stale)
+        self._draft_tokens, self._accepted, self._stale = drafted, accepted, stale
         self._flush_sources()
         for position, accepted in enumerate(stats.accepted_per_pos):
             if position == len(self._positions):

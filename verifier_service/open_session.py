@@ -1,7 +1,8 @@
 """A session that is being served: the sans-IO ``TargetSession``, its run on the device, its drafters, its figures.
 
-``prefill``, ``begin_step``, ``end_step`` and ``close`` run in the engine's thread; between steps the event loop may
-read the inbox as well. While one runs, it only puts into the inbox, and afterwards reads what ``end_step`` returned.
+It is stepped in the engine's thread. A session that goes on by itself stays in the hands of that thread: the event loop
+only puts into the inbox and reads what ``end_step`` returned. One that does not is the event loop's until it asks for
+the next step.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from speculation.drafts.draft_pool import SpanFate
 from speculation.planning.patience import Patience
 from speculation.planning.trial import Trial
-from speculation.protocol.generation import Chunk, FinishReason, SpeculationStats
-from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span, Verdict
+from speculation.protocol.generation import Chunk, SpeculationStats
+from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span
 from speculation.sampling.noise import drafter_seed
 from speculation.sampling.params import Rule
 from speculation.sampling.row_draws import Draw, RowsToDraw
@@ -33,21 +34,20 @@ from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
 from verifier_service.session_log import SessionLog
 from verifier_service.session_planner import SessionPlanner
-from verifier_service.session_run import SessionRun
+from verifier_service.session_run import SessionRun, StepResult
+from verifier_service.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
-#: For drafters.
-Message = Verdict | SessionOffer
 
+@dataclass(frozen=True, slots=True)
+class _EndedStep:
+    """Of which is still to be learned; ``held`` and ``unanswered`` as in ``OpenSession``."""
 
-@dataclass(slots=True)
-class StepReport:
-    """What one step brought: text for the client, messages for drafters (None: for all that take part)."""
-
-    chunk: Chunk = field(default_factory=lambda: Chunk((), ()))
-    messages: list[tuple[DrafterLink | None, Message]] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
+    result: StepResult
+    tokens: int
+    held: float
+    unanswered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class OpenSession:
         self._came = asyncio.Event()
         self._report = StepReport()  # of the coming step
         self._held = 0.0  # seconds that the coming step was held back
-        self._unanswered = False
+        self._unanswered = False  # and no draft came
+        self._ended: _EndedStep | None = None
         self._offers = 0
 
     # ---- in the event loop ------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class OpenSession:
         self._came.set()
 
     def replan(self) -> None:
-        """Between steps: take the planner's newest plan; the coming verdict carries it to the drafters."""
+        """By who steps the session: take the planner's newest plan; the coming verdict carries it to the drafters."""
         self.planner.replan(time.monotonic(), self.drafters)
         plan, pays = self.planner.plan, self._pacing.pays
         if plan.width and pays is not None and not pays.taken:
@@ -130,10 +131,7 @@ class OpenSession:
 
     async def wait_for_draft(self) -> None:
         """Between steps: hold the coming one back for a draft on its way, if the plan has patience and that pays."""
-        self._held, self._unanswered = 0.0, False
-        plan = self.session.plan
-        patience = self._pacing.patience.hold(plan.patience) if self.drafters and plan.width else 0.0
-        if not patience:
+        if not (patience := self._longest_wait()):
             return
         started = time.perf_counter()
         try:
@@ -144,6 +142,10 @@ class OpenSession:
         except TimeoutError:
             self._unanswered = not self.session.has_draft
         self._held = time.perf_counter() - started
+
+    def _longest_wait(self) -> float:
+        plan = self.session.plan
+        return self._pacing.patience.hold(plan.patience) if self.drafters and plan.width else 0.0
 
     def _ready(self) -> bool:
         """Whether the coming step shall begin: with its draft, for a drafter that waits to be told something, or
@@ -174,6 +176,7 @@ class OpenSession:
     def preempt(self) -> None:
         """Give the memory up; before the next step prompt and text are run again."""
         self.log.info("waits: its KV memory went to an older text")
+        self.settle()
         self.figures.interrupted()
         self._run.close()
 
@@ -193,9 +196,14 @@ class OpenSession:
         return self._run.rows_to_draw()
 
     def end_step(self, found: Tensor | Sequence[Draw]) -> StepReport:
-        """The target has run them: verify, commit. ``found``: logits [1 + candidates, V], or the draw of each row."""
-        report, self._report = self._report, StepReport()
-        replaying, result = self.session.replaying, self._run.end_step(found)
+        """The target has run them: verify, commit. ``found``: logits [1 + candidates, V], or the draw of each row.
+
+        What is learned of the step may be left for ``settle``, if the session goes on.
+        """
+        session, report = self.session, self._report
+        self._report = StepReport()
+        replaying, drafted = session.replaying, session.stats.draft_tokens
+        result = self._run.end_step(found)
         for instruction in result.instructions:
             match instruction:
                 case Emit(runs, token_ids):
@@ -204,20 +212,37 @@ class OpenSession:
                     report.messages.append((None, verdict))
                 case Finish(reason):
                     report.finish_reason = reason
+        report.draft_tokens = session.stats.draft_tokens - drafted
         if replaying:  # a recorded draft says nothing about drafters, and its steps are wider than any plan's
             self.figures.replayed(result)
+            report.goes_on = session.replaying and report.finish_reason is None
             return report
-        self.planner.observe_step(self.session.stats, result.forward_seconds)
-        tokens = len(report.chunk.token_ids)
-        seconds = self.figures.stepped(result, tokens, held=self._held)
-        if seconds is not None and self.drafters:
-            self._learn(seconds, tokens)
+        tokens = report.new_tokens = len(report.chunk.token_ids)
+        self._ended = _EndedStep(result=result, tokens=tokens, held=self._held, unanswered=self._unanswered)
+        self._held, self._unanswered = 0.0, False
+        if self.drafters:  # what is learned of them decides about the coming step
+            self.settle()
+        report.goes_on = report.finish_reason is None and (not self._longest_wait() or self._ready())
+        if not report.goes_on:
+            self.settle()
         return report
 
-    def _learn(self, seconds: float, tokens: int) -> None:
+    def settle(self) -> None:
+        """Learn from the step that ended last, and plan; idempotent. Nobody waits for it while the session goes on."""
+        if (ended := self._ended) is None:
+            return
+        self._ended = None
+        self.planner.observe_step(self.session.stats, ended.result.forward_seconds)
+        seconds = self.figures.stepped(ended.result, ended.tokens, held=ended.held)
+        if seconds is not None and self.drafters:
+            self._learn(seconds, ended.tokens, ended.unanswered)
+        if self.session.finish_reason is None:
+            self.replan()
+
+    def _learn(self, seconds: float, tokens: int, unanswered: bool) -> None:
         """A step, with all that came between it and the one before, took so long for so many tokens."""
         planned, pacing = self.session.plan.patience, self._pacing
-        pacing.patience.observe_step(seconds=seconds, tokens=tokens, planned=planned, unanswered=self._unanswered)
+        pacing.patience.observe_step(seconds=seconds, tokens=tokens, planned=planned, unanswered=unanswered)
         if pacing.pays is not None and self.planner.plan.width:
             pacing.pays.observe_step(seconds=seconds, tokens=tokens)
 

@@ -20,8 +20,9 @@ from transport.limits import PROTOCOL_VERSION, WireLimits
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
-from verifier_service.open_session import Message, OpenSession, StepReport
+from verifier_service.open_session import OpenSession
 from verifier_service.session_planner import ORDER_SECONDS
+from verifier_service.step_report import Message, StepReport
 from verifier_service.vocabulary_sender import VocabularySender
 
 log = logging.getLogger(__name__)
@@ -173,10 +174,11 @@ class Roster:
     def send(self, opened: OpenSession, report: StepReport) -> None:
         """What a step has for the session's drafters."""
         for addressee, content in report.messages:
-            message = _to_wire(opened.name, content)
-            for link in (addressee,) if addressee is not None else opened.drafters:
-                if link in opened.drafters:
-                    opened.figures.bytes_down += message.ByteSize()
+            links = [link for link in opened.drafters if addressee is None or link is addressee]
+            if links:
+                message = _to_wire(opened.name, content)
+                opened.figures.bytes_down += message.ByteSize() * len(links)
+                for link in links:
                     link.outbox.send(message)
 
     async def drain(self, reconnect_after_ms: int) -> None:

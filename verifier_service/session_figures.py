@@ -51,8 +51,7 @@ class SessionFigures:
         self.verify_seconds += result.forward_seconds
         if self._forward_ended is not None:
             self._overheads.append(result.forward_began - self._forward_ended - held)
-        self._forward_ended = result.forward_ended
-        now = time.perf_counter()
+        self._forward_ended = now = result.forward_ended
         seconds = now - self._step_ended if self._step_ended is not None else None
         self._step_ended = now
         if seconds is not None:

@@ -7,6 +7,7 @@ drafts agree to the session. ``speculation/planning`` does the choosing; a coord
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterable
 
 from speculation.planning.best_plan import worth_verifying
@@ -29,7 +30,9 @@ ORDER_SECONDS = 5.0
 
 
 class SessionPlanner:
-    """``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
+    """Orders come in the event loop, all else is asked for by who steps the session.
+
+    ``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
 
     ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs.
     """
@@ -55,6 +58,7 @@ class SessionPlanner:
         self._drafted_steps = 0
         self._seen = (0, 0, 0)  # draft tokens, first choices, accepted first choices
         self._ordered_until = 0.0
+        self._choosing = threading.Lock()  # or an order that comes while a plan is chosen would be lost
 
     def step_costs(self) -> StepCosts | None:
         """For the coordinator; None before the first step."""
@@ -78,20 +82,24 @@ class SessionPlanner:
     def order(self, plan: SpeculationPlan, now: float) -> None:
         """The coordinator decides."""
         if self._adaptive:
-            self._follow(plan)
-            self._ordered_until = now + ORDER_SECONDS
+            with self._choosing:
+                self._follow(plan)
+                self._ordered_until = now + ORDER_SECONDS
 
     def replan(self, now: float, links: Iterable[DrafterLink]) -> bool:
         """Choose anew if it is time; whether the plan changed. ``now`` in seconds of any steady clock."""
-        if not self._adaptive or now < self._chooser.decided_at + REPLAN_SECONDS or now < self._ordered_until:
+        if not self._adaptive or now < self._chooser.decided_at + REPLAN_SECONDS:
             return False
-        before, costs, limits = self.plan, self.costs(links), self._limits()
-        alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
-        limits = dataclasses.replace(limits, alternatives=alternatives)
-        self._follow(self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now))
-        if costs is None and self.plan == before:
-            self._weigh_lookups()
-        return self.plan != before
+        with self._choosing:
+            if now < self._ordered_until:
+                return False
+            before, costs, limits = self.plan, self.costs(links), self._limits()
+            alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
+            limits = dataclasses.replace(limits, alternatives=alternatives)
+            self._follow(self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now))
+            if costs is None and self.plan == before:
+                self._weigh_lookups()
+            return self.plan != before
 
     def _follow(self, plan: SpeculationPlan) -> None:
         """How many tokens a distribution has is asked for, never chosen."""

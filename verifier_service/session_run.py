@@ -78,9 +78,11 @@ class SessionRun:
         """Of the pending step, if all its rows can be drawn at once."""
         return self._verifier.rows_to_draw(self._session.pending)
 
-    @torch.inference_mode()
     def end_step(self, found: Tensor | Sequence[Draw]) -> StepResult:
-        """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row."""
+        """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row.
+
+        Where torch is in inference mode.
+        """
         ended, step = time.perf_counter(), self._session.pending
         if isinstance(found, Tensor):
             acceptance = self._verifier.verify(step, found)

@@ -36,7 +36,8 @@ from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_planner import SessionPlanner
 from verifier_service.session_run import SessionRun
-from verifier_service.step_scheduler import Drawing, StepScheduler
+from verifier_service.shared_step import Drawing
+from verifier_service.step_scheduler import StepScheduler
 
 log = logging.getLogger(__name__)
 #: What waits for a client: the session's text, or what it ended with.
@@ -198,17 +199,17 @@ class Verifier:
             await asyncio.shield(self._close(opened))
 
     async def _step(self, opened: OpenSession, events: Events, meter: SessionMeter) -> FinishReason | None:
-        """One verify step, and what lies between it and the next one. Why the completion ended, if it did."""
-        before = opened.new_tokens
+        """Pass on what one verify step brought, while the next one may be running; what lies between them if it is
+        not. Why the completion ended, if it did."""
         report = await self._steps.step(opened)
         self.roster.send(opened, report)
-        meter.stepped(opened.new_tokens - before)
-        self.committed_tokens += opened.new_tokens - before
+        meter.stepped(report)
+        self.committed_tokens += report.new_tokens
         events.put_nowait(report.chunk)
-        if report.finish_reason is None and not opened.session.replaying:
+        if report.finish_reason is None and not report.goes_on and not opened.session.replaying:
             if opened.drafters.replay_ended():
                 self.roster.find_drafters(opened)
-            opened.replan()
+                opened.replan()
             await opened.wait_for_draft()
         return report.finish_reason
 

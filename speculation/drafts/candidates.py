@@ -145,11 +145,12 @@ class CandidateBuilder:
     def _add(self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node]) -> list[_Node]:
         """Returns the nodes whose text drafters sent."""
         node, sent, end = root, list[_Node](), 0
+        sent_end = path.sent
         tokens = self.spell(path, tail, limit)
         for token, author in zip(tokens, self.authors(path, tokens), strict=True):
             end += len(self.vocab.bytes_of(token))
             node = self._child(node, token, path.chances[end - 1] if end else 1.0, author, found)
-            if end <= path.sent:
+            if end <= sent_end:
                 sent.append(node)
         return sent
 

@@ -20,6 +20,7 @@ MAX_MATCH: Final = 128
 #: A match of so many bytes is right every other time, measured on code: 0.33, 0.31, 0.47, 0.56, 0.75, 0.85 of the next
 #: words were right after 4, 6, 8, 12, 16, 24 or more bytes (305 places in 8 HumanEval texts).
 _EVEN: Final = 10
+_SHORTEST_FIRST: Final = 3
 #: Words that a target copies at most.
 _WORDS: Final = 12
 _WORD = re.compile(rb"\s{0,8}[\w\x80-\xff]{1,24}|\s{0,8}[^\s\w]|\s{1,24}")
@@ -28,17 +29,22 @@ _WORD = re.compile(rb"\s{0,8}[\w\x80-\xff]{1,24}|\s{0,8}[^\s\w]|\s{1,24}")
 def longest_suffix_match(text: bytes | bytearray) -> tuple[int, int]:
     """(where the text goes on after the latest earlier occurrence of its longest repeated suffix, its length).
 
-    Lengths are at most MAX_MATCH; (0, 0) if nothing of MIN_MATCH bytes occurs twice. If a suffix occurs earlier,
-    so do all shorter ones: the length is found by bisection, each probe one search in C.
+    Lengths are at most MAX_MATCH; (0, 0) if nothing of MIN_MATCH bytes occurs twice. Each probe is one search in C.
+    If a suffix occurs earlier, so do all shorter ones. Mostly nothing occurs, or nothing longer than what the first
+    probe finds: so the shortest are tried first, and only what goes on and on is found by bisection.
     """
-    low, high, found = MIN_MATCH, min(MAX_MATCH, len(text) - 1), (0, 0)
+    low, high, found, probes = MIN_MATCH, min(MAX_MATCH, len(text) - 1), (0, 0), 0
     while low <= high:
-        length = (low + high) // 2
+        length = low if probes < _SHORTEST_FIRST else (low + high) // 2
         at = text.rfind(text[-length:], 0, len(text) - 1)
+        probes += 1
         if at < 0:
             high = length - 1
         else:
-            found = (at + length, length)
+            end = at + length
+            while length < high and end > length and text[end - length - 1] == text[-length - 1]:
+                length += 1
+            found = (end, length)
             low = length + 1
     return found
 

@@ -25,6 +25,8 @@ class Prediction:
 
     def advance(self, committed: bytes) -> None:
         """The text went on. O(bytes committed) on the way, O(prediction) off it."""
+        if not self._text:
+            return
         self._tail = (self._tail + committed)[-ANCHOR:]
         if self._at is not None:
             if self._text.startswith(committed, self._at):

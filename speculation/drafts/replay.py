@@ -42,7 +42,9 @@ class Replay:
             if not run.text.startswith(known):
                 raise self._diverged(f"differs within {count_of(len(run.text), 'byte')} after byte {self._shown}")
             self._shown += len(run.text)
-            if len(known) < len(run.text):
+            if not known:
+                unseen.append(run)
+            elif len(known) < len(run.text):
                 unseen.append(dataclasses.replace(run, text=run.text[len(known) :]))
         if finished and self._shown < len(self._received):
             raise self._diverged(f"ends after byte {self._shown}")

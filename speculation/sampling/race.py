@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ def _mix_(z: Tensor) -> Tensor:
     z.bitwise_xor_(_shift_right(z, 30)).mul_(_signed(MIX_1))
     z.bitwise_xor_(_shift_right(z, 27)).mul_(_signed(MIX_2))
     return z.bitwise_xor_(_shift_right(z, 31))
+
+
+def sent_to(device: torch.device, values: Sequence[Any], dtype: torch.dtype = torch.int64) -> Tensor:
+    """Numbers, or rows of them, as a tensor on the device.
+
+    Does not wait for the device to be done with what it was given before, which ``torch.tensor(..., device=...)`` does.
+    """
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 class RaceNoise:
@@ -50,7 +59,7 @@ class RaceNoise:
     def gumbel_rows(self, places: Sequence[tuple[int, int, int, str]]) -> Tensor:
         """``gumbel`` over the vocabulary for several (seed, offset, zero_width, stream): float64 [places, size]."""
         words = [[_signed(word) for word in position_key(*place)] for place in places]
-        a, b = torch.tensor(words, dtype=torch.int64, device=self.device).split(1, dim=1)
+        a, b = sent_to(self.device, words).split(1, dim=1)
         z = _mix_(self._keys ^ a).bitwise_xor_(b)
         return _gumbel_of(_shift_right(_mix_(z), 64 - BITS))
 

@@ -8,6 +8,7 @@ by top-p, in float64.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from speculation.sampling.params import SamplingParams
-from speculation.sampling.race import RaceNoise
+from speculation.sampling.race import RaceNoise, sent_to
 from speculation.sampling.warpers import penalise_rows, warp_rows
 
 #: Rows that are drawn together: noise of a large vocabulary takes some megabytes a row.
@@ -49,17 +50,34 @@ class RowsToDraw:
     prompt_ids: Tensor | None = None
 
 
+class LaunchedDraws:
+    """Draws that the device makes, or has made. ``found``: [2, rows], tokens and highest scores; ``rows``: of each
+    session."""
+
+    def __init__(self, found: Tensor, rows: Sequence[int]) -> None:
+        self._found = found
+        self._rows = rows
+
+    def read(self) -> list[list[Draw]]:
+        """Of each session, as soon as the device is done; other threads may run until then."""
+        tokens, highest = self._found.tolist()
+        drawn = [Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)]
+        ends = itertools.accumulate(self._rows)
+        return [drawn[end - rows : end] for end, rows in zip(ends, self._rows, strict=True)]
+
+
 def draw_rows(
     logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor
-) -> list[list[Draw]]:
-    """``logits``: [rows, V] float32 of each session. ``padding``: ids that are never drawn, on the noise's device."""
+) -> LaunchedDraws:
+    """Has the rows drawn, without waiting for a device that works by itself.
+
+    ``logits``: [rows, V] float32 of each session. ``padding``: ids that are never drawn, on the noise's device.
+    """
     scores = _penalised(logits, wanted, noise, padding)
     tops, best = scores.max(-1)
     for at, race in _races(scores, tops, wanted, noise):
         best[at] = race.argmax(-1)
-    tokens, highest = torch.stack((best.double(), tops.double())).tolist()
-    drawn = iter([Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)])
-    return [[next(drawn) for _ in rows.places] for rows in wanted]
+    return LaunchedDraws(torch.stack((best.double(), tops.double())), [len(rows.places) for rows in wanted])
 
 
 def rank_rows(
@@ -106,7 +124,7 @@ def _races(
     for settings, placed in alike.items():
         for start in range(0, len(placed), AT_ONCE):
             part = placed[start : start + AT_ONCE]
-            at = torch.tensor([row for row, _ in part], device=scores.device)
+            at = sent_to(scores.device, [row for row, _ in part])
             yield at, warp_rows(scores[at], tops[at, None], settings) + noise.gumbel_rows([place for _, place in part])
 
 
@@ -115,10 +133,10 @@ def _penalise(scores: Tensor, rows: RowsToDraw) -> None:
     settings, counts = rows.settings, None
     if rows.paths:
         counts = torch.zeros_like(scores)
-        seen = torch.tensor(list(rows.counts), dtype=torch.int64, device=scores.device)
-        counts[:, seen] = torch.tensor(list(rows.counts.values()), dtype=torch.float32, device=scores.device)
+        seen = sent_to(scores.device, list(rows.counts))
+        counts[:, seen] = sent_to(scores.device, list(rows.counts.values()), torch.float32)
         steps = [(row, token) for row, path in enumerate(rows.paths) for token in path]
-        at, ids = torch.tensor(steps, dtype=torch.int64, device=scores.device).view(-1, 2).unbind(1)
+        at, ids = sent_to(scores.device, steps).view(-1, 2).unbind(1)
         counts.index_put_((at, ids), torch.ones(len(steps), device=scores.device), accumulate=True)
     if settings.logit_bias or counts is not None:
         scores.copy_(penalise_rows(scores, settings, prompt_ids=rows.prompt_ids, counts=counts))

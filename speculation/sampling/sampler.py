@@ -92,12 +92,14 @@ class TokenSampler:
         """The text goes on with ``token``."""
         self._places.append(next_place(*self._places[-1], self.vocab.bytes_of(token)))
         self._tokens.append(token)
-        self._counts[token] += 1
+        if self._counts_matter:
+            self._counts[token] += 1
 
     def truncate(self, n_tokens: int) -> None:
         """Go back to the first ``n_tokens`` generated tokens."""
-        self._counts.subtract(self._tokens[n_tokens:])
-        self._counts = +self._counts  # without those that are down to none
+        if self._counts_matter:
+            self._counts.subtract(self._tokens[n_tokens:])
+            self._counts = +self._counts  # without those that are down to none
         del self._tokens[n_tokens:], self._places[n_tokens + 1 :]
 
     def draw(self, logits: Tensor, *, zero_width: int | None = None) -> int:

@@ -99,10 +99,10 @@ def penalise_rows(
         highest = max(params.logit_bias)
         if highest >= scores.shape[-1]:
             raise InputError("logit_bias", highest, f"is no token id; the vocabulary has {scores.shape[-1]}")
-        biased = torch.tensor(list(params.logit_bias), device=scores.device)
+        biased = torch.tensor(list(params.logit_bias)).to(scores.device, non_blocking=True)
         values = [max(-_HUGE, min(_HUGE, bias)) for bias in params.logit_bias.values()]
         scores = scores.clone()
-        scores[:, biased] += torch.tensor(values, device=scores.device, dtype=torch.float32)
+        scores[:, biased] += torch.tensor(values, dtype=torch.float32).to(scores.device, non_blocking=True)
     if params.repetition_penalty != 1 and (counts is not None or prompt_ids is not None):
         factor = max(1 / _HUGE_FACTOR, min(_HUGE_FACTOR, params.repetition_penalty))
         repeated = torch.zeros_like(scores, dtype=torch.bool) if counts is None else counts > 0

@@ -39,6 +39,8 @@ class SessionStats:
     def count_step(self, candidates: CandidateTree, path: tuple[int, ...]) -> None:
         """``path``: the accepted candidates."""
         self.steps += 1
+        if not candidates.tokens:
+            return
         self.draft_tokens += len(candidates)
         accepted = len(path)
         self.accepted_tokens += accepted

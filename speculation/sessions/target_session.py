@@ -40,6 +40,7 @@ from speculation.verification.step import Acceptance, Step
 LOOKUP_WIDTH = 8
 #: The chance that a client's prediction is taken to have, all of it together.
 PREDICTED = 0.9
+_NOTHING = CandidateTree()
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 16
 
@@ -88,7 +89,8 @@ class TargetSession:
         self._reliabilities = Reliabilities()
         self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
         self._prediction = Prediction(prediction)
-        self._reliabilities.meet(PREDICTION)
+        if prediction:
+            self._reliabilities.meet(PREDICTION)
 
     # ---- what a drafter needs to know -------------------------------------------------------------------------
 
@@ -109,7 +111,8 @@ class TargetSession:
     @property
     def replaying(self) -> bool:
         """Whether the coming step goes over text that the client has already."""
-        return self.committed_length < len(self.request.received)
+        received = self.request.received
+        return bool(received) and self.committed_length < len(received)
 
     # ---- events -----------------------------------------------------------------------------------------------
 
@@ -243,6 +246,8 @@ class TargetSession:
         if self._lookup is not None:
             self._pool.add_words(self._lookup.words(self._pool.committed), LOOKUP)
         self._predict(width)
+        if not self._pool.has_draft:
+            return _NOTHING, ()
         trust = self._reliabilities.factors()
         tail = self._tail()
         if self.request.rule.proposes:

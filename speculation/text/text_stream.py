@@ -60,6 +60,8 @@ class TextStream:
         """Add one token's bytes; returns what may be shown now. Sets ``stop`` to the stop string that is complete."""
         if self.stopped:
             return ()
+        if not self._stops and not self._held and text.isascii():  # mostly: nothing of it has to wait
+            return (TextRun(text, drafted, source),) if text else ()
         # Only text held back can have begun a stop string: everything before was released because it cannot.
         self._held += text
         self._marks += [(drafted, source)] * len(text)

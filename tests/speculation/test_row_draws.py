@@ -63,7 +63,7 @@ def test_every_row_of_many_sessions_is_the_samplers_draw():
         steps = [Step(0, random_tree(rng, rng.randrange(0, 12)), max_tokens=99) for _ in asked]
         wanted = [verifier_of(*each).rows_to_draw(step) for each, step in zip(asked, steps, strict=True)]
         logits = [logits_of(rng, 1 + len(step.candidates)) for step in steps]
-        drawn = draw_rows(logits, [rows for rows in wanted if rows is not None], NOISE, PADDING)
+        drawn = draw_rows(logits, [rows for rows in wanted if rows is not None], NOISE, PADDING).read()
         for (params, rule), step, rows, draws in zip(asked, steps, logits, drawn, strict=True):
             for node in range(-1, len(step.candidates)):
                 sampler = TokenSampler(params, TARGET_VOCAB, NOISE, prompt_ids=PROMPT, stream=target_stream(rule))
@@ -86,7 +86,7 @@ def test_a_text_from_draws_is_the_text_from_logits(params: SamplingParams, rule:
         step = Step(0, CandidateTree.chain([*guess, 7, 9][:3]), max_tokens=rng.randrange(1, 5))
         wanted = by_draws.rows_to_draw(step)
         assert wanted is not None
-        [draws] = draw_rows([rows], [wanted], NOISE, PADDING)
+        [draws] = draw_rows([rows], [wanted], NOISE, PADDING).read()
         acceptance = by_draws.verify_draws(step, draws)
         assert acceptance == by_logits.verify(step, rows)
         accepted += acceptance.accepted
@@ -99,16 +99,16 @@ def test_logits_that_are_no_numbers_are_found_where_they_count():
     rows = logits_of(random.Random(1), 2)
     wanted = verifier.rows_to_draw(step)
     assert wanted is not None
-    other_than = int(draw_rows([rows], [wanted], NOISE, PADDING)[0][0].token) == 5
+    other_than = int(draw_rows([rows], [wanted], NOISE, PADDING).read()[0][0].token) == 5
     rows[1] = torch.nan  # behind a candidate that is not what the target draws: nobody looks
     assert not other_than
-    [draws] = draw_rows([rows], [wanted], NOISE, PADDING)
+    [draws] = draw_rows([rows], [wanted], NOISE, PADDING).read()
     assert verifier.verify_draws(step, draws).accepted == 0
     rows[0, 3] = torch.nan
     again = verifier_of(SamplingParams(temperature=1.0, seed=1), Rule.RACE)
     wanted = again.rows_to_draw(step)
     assert wanted is not None
-    [draws] = draw_rows([rows], [wanted], NOISE, PADDING)
+    [draws] = draw_rows([rows], [wanted], NOISE, PADDING).read()
     with pytest.raises(ModelError, match="usable maximum"):
         again.verify_draws(step, draws)
 

@@ -22,7 +22,7 @@ from tests.support.distributions import ALPHA
 from tests.support.service_drivers import drafters, drafting, serving
 from tests.support.text_distributions import AT_ONCE, DRAWS, PLAN, SETTINGS, draw, p_value
 from tests.support.tiny_models import load_tiny
-from verifier_service import step_scheduler
+from verifier_service import shared_step
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,12 @@ async def test_texts_are_the_targets(
 ):
     drawn = 0
 
-    def counted(*args: Any) -> list[list[row_draws.Draw]]:
+    def counted(logits: Any, wanted: Any, noise: Any, padding: Any) -> row_draws.LaunchedDraws:
         nonlocal drawn
-        rows = row_draws.draw_rows(*args)
-        drawn += sum(len(each) for each in rows)
-        return rows
+        drawn += sum(len(rows.places) for rows in wanted)
+        return row_draws.draw_rows(logits, wanted, noise, padding)
 
-    monkeypatch.setattr(step_scheduler, "draw_rows", counted)
+    monkeypatch.setattr(shared_step, "draw_rows", counted)
     p, accepted = await check(engine, target, tiny_llama, rule, ["penalties"] if rule.proposes else SETTINGS)
     assert p > ALPHA
     assert accepted > DRAWS / 20, "drafts took part"
@@ -89,12 +88,12 @@ async def test_planted_bugs_are_found(
 ):
     """One seed for all texts, temperature without cuts, penalties without what was generated."""
 
-    def forgetful(logits: Any, wanted: Any, noise: Any, padding: Any) -> list[list[row_draws.Draw]]:
+    def forgetful(logits: Any, wanted: Any, noise: Any, padding: Any) -> row_draws.LaunchedDraws:
         return row_draws.draw_rows(logits, [dataclasses.replace(rows, **forgotten) for rows in wanted], noise, padding)
 
     if settings == "top-p":
         monkeypatch.setattr(row_draws, "warp_rows", lambda scores, tops, params: (scores - tops) / params.temperature)
     else:
-        monkeypatch.setattr(step_scheduler, "draw_rows", forgetful)
+        monkeypatch.setattr(shared_step, "draw_rows", forgetful)
     p, _ = await check(engine, target, tiny_llama, Rule.RACE, [settings])
     assert p < ALPHA

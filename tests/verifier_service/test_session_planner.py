@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import pytest
@@ -101,6 +102,25 @@ def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
     planner.order(ordered, clock.now)
     assert set(clock.run(int(ORDER_SECONDS / 0.025) - 2, accepts=5)) == {1}
     assert clock.run(100, accepts=5)[-1] > 1
+
+
+def test_an_order_that_comes_while_a_plan_is_chosen_stands(monkeypatch: pytest.MonkeyPatch):
+    """Orders come in the event loop, plans are chosen in the engine's thread."""
+    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    clock = Clock(planner, [measured_link()])
+    clock.run(100, accepts=5)
+    ordered = SpeculationPlan(width=1, lookahead=1)
+    order = threading.Thread(target=planner.order, args=(ordered, clock.now))
+
+    def choose(*args: object, **kwargs: object) -> SpeculationPlan:
+        order.start()
+        order.join(0.2)  # as far as it gets
+        return replace(START, width=3)
+
+    monkeypatch.setattr(planner._chooser, "choose", choose)
+    planner.replan(clock.now + REPLAN_SECONDS, [measured_link()])
+    order.join()
+    assert planner.plan.width == 1
 
 
 def test_noise_in_the_measured_steps_never_stops_planning():

@@ -18,8 +18,8 @@ from speculation.errors import DragomanError
 from speculation.verification.step import Step
 from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine, TextSlot
-from verifier_service import step_scheduler
-from verifier_service.step_scheduler import share_rows
+from verifier_service import shared_step
+from verifier_service.shared_step import share_rows
 
 PROMPTS = ("a story: ", "once ", "x", "the end of a long day, ")
 SETTINGS = (
@@ -123,7 +123,7 @@ async def test_what_fails_beside_the_pass_hangs_nobody(monkeypatch: pytest.Monke
     """Drawing, on a device without memory, is repeated session by session; whatever else fails is told to all."""
     expected = [await alone(**asked) for asked in ASKED]
     engine, left = TextEngine(rows=64, step_seconds=0.002), [RuntimeError("out of memory")] * failures
-    right = getattr(step_scheduler, where)
+    right = getattr(shared_step, where)
 
     def failing(*args: Any) -> Any:
         if left and (failures > 1 or len(args[0]) > 1):
@@ -131,7 +131,7 @@ async def test_what_fails_beside_the_pass_hangs_nobody(monkeypatch: pytest.Monke
         return right(*args)
 
     async with serving(engine) as (verifier, address), Client(address) as client:
-        monkeypatch.setattr(step_scheduler, where, failing)
+        monkeypatch.setattr(shared_step, where, failing)
         work = [client.complete(**asked) for asked in ASKED]
         async with asyncio.timeout(120):
             done = await asyncio.gather(*work, return_exceptions=True)
@@ -140,7 +140,7 @@ async def test_what_fails_beside_the_pass_hangs_nobody(monkeypatch: pytest.Monke
         if failures == 1 and where == "draw_rows":
             assert texts == expected and not left
         assert all(isinstance(each, DragomanError) for each in done if isinstance(each, BaseException))
-        monkeypatch.setattr(step_scheduler, where, right)
+        monkeypatch.setattr(shared_step, where, right)
         assert (await client.complete(**ASKED[0])).data == expected[0]
         await baseline(verifier, engine)
 

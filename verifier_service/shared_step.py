@@ -1,0 +1,165 @@
+"""One step of the engine for several sessions, in its thread: begin, launch, read, verify.
+
+A device that works by itself leaves the thread free between launch and read: what nobody waits for is done then. What
+fails in a step fails the session that it belongs to, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from speculation.sampling.race import RaceNoise
+from speculation.sampling.row_draws import Draw, LaunchedDraws, draw_rows
+from speculation.verification.step import Step
+from verifier_service.engine import Engine
+from verifier_service.memory_queue import MemoryQueue
+from verifier_service.open_session import OpenSession
+from verifier_service.step_report import StepReport
+
+#: None: the session gave up its memory instead.
+Outcome = StepReport | BaseException | None
+
+
+def _nothing() -> None:
+    """There is nothing else to do."""
+
+
+@torch.inference_mode()
+def run_step(
+    engine: Engine,
+    sessions: Sequence[OpenSession],
+    memory: MemoryQueue,
+    drawing: Drawing | None = None,
+    meanwhile: Callable[[], None] = _nothing,
+) -> list[Outcome]:
+    """One step of all these sessions. What each brought, or failed with.
+
+    ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
+    ``meanwhile``: called once the step is launched, before its draws are read; must not raise.
+    """
+    outcomes: dict[int, Outcome] = {}
+    steps: dict[int, Step] = {}
+    rows = engine.rows_per_step
+    share = rows // len(sessions) - 1 if rows is not None else None
+    for number, opened in enumerate(sessions):
+        try:
+            if opened.begun:
+                steps[number] = opened.begin_step(share)
+        except Exception as error:
+            outcomes[number] = error
+    shared = share_rows(steps, rows)
+    for number, step in shared.items():
+        if step is not steps[number]:
+            sessions[number].narrow(step)
+    outcomes |= _make_room(memory, sessions, shared)
+    outcomes |= _forward(engine, sessions, shared, drawing, meanwhile)
+    return [outcomes.get(number) for number in range(len(sessions))]
+
+
+def _make_room(memory: MemoryQueue, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, Outcome]:
+    """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
+    errors: dict[int, Outcome] = {}
+    for number, step in tuple(steps.items()):
+        if sessions[number].begun:  # and not preempted for one of those before it
+            try:
+                memory.make_room(sessions[number], 1 + len(step.candidates))
+            except Exception as error:
+                errors[number] = error
+    for number in tuple(steps):
+        if number in errors or not sessions[number].begun:
+            del steps[number]
+    return errors
+
+
+def _forward(
+    engine: Engine,
+    sessions: Sequence[OpenSession],
+    steps: dict[int, Step],
+    drawing: Drawing | None,
+    meanwhile: Callable[[], None],
+) -> dict[int, Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    if not steps:
+        return outcomes
+    try:
+        launched = _launch(engine, sessions, steps, drawing)
+        meanwhile()
+        found = launched.read()
+    except Exception as error:
+        if len(steps) == 1:
+            return {number: error for number in steps}
+        for number, step in steps.items():  # whose fault it is, a step for each tells; the others lose nothing but time
+            outcomes |= _forward(engine, sessions, {number: step}, drawing, meanwhile)
+        return outcomes
+    for number, rows in found.items():
+        try:
+            outcomes[number] = sessions[number].end_step(rows)
+        except Exception as error:
+            outcomes[number] = error
+    return outcomes
+
+
+class Drawing(NamedTuple):
+    """How the rows of a whole step are drawn on the device. ``padding``: ids that are never drawn."""
+
+    noise: RaceNoise
+    padding: Tensor
+
+    @classmethod
+    def of(cls, engine: Engine, noise: RaceNoise) -> Drawing | None:
+        """None for an engine whose rows are drawn one by one, as far as they are needed."""
+        if not engine.draws_all_rows:
+            return None
+        padding = torch.tensor(engine.tokenizer.vocab.padding_ids, dtype=torch.int64, device=noise.device)
+        return cls(noise, padding)
+
+
+class _LaunchedStep(NamedTuple):
+    """``logits``: of each session. ``draws``: of the sessions in ``drawn``, in that order."""
+
+    logits: Mapping[int, Tensor]
+    drawn: Sequence[int] = ()
+    draws: LaunchedDraws | None = None
+
+    def read(self) -> dict[int, Tensor | list[Draw]]:
+        """The draws of those sessions for which it is possible, the logits of the others."""
+        found: dict[int, Tensor | list[Draw]] = dict(self.logits)
+        if self.draws is not None:
+            found |= zip(self.drawn, self.draws.read(), strict=True)
+        return found
+
+
+def _launch(
+    engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, Step], drawing: Drawing | None
+) -> _LaunchedStep:
+    all_logits = engine.step([(sessions[number].slot, step) for number, step in steps.items()])
+    logits = dict(zip(steps, all_logits, strict=True))
+    if drawing is None:
+        return _LaunchedStep(logits)
+    wanted = {number: rows for number in steps if (rows := sessions[number].rows_to_draw()) is not None}
+    if not wanted:
+        return _LaunchedStep(logits)
+    draws = draw_rows([logits[number] for number in wanted], list(wanted.values()), *drawing)
+    return _LaunchedStep(logits, tuple(wanted), draws)
+
+
+def share_rows(steps: dict[int, Step], rows: int | None) -> dict[int, Step]:
+    """The steps, narrowed to ``rows`` rows in all: nobody has fewer than others but who needs fewer.
+
+    What a session may have depends on how much the others want, never on what it drafted itself. Candidates that
+    were drawn are not cut: who has them asked for no more than a share of the step.
+    """
+    if rows is None or sum(1 + len(step.candidates) for step in steps.values()) <= rows:
+        return steps
+    room, left = rows - len(steps), sorted(len(step.candidates) for step in steps.values())
+    cap = 0
+    for place, wanted in enumerate(left):
+        cap = room // (len(left) - place)
+        if wanted > cap:
+            break
+        room -= wanted
+    return {number: step.narrowed(cap) for number, step in steps.items()}

@@ -1,0 +1,28 @@
+"""What one step of a session brought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from speculation.protocol.generation import Chunk, FinishReason
+from speculation.protocol.messages import SessionOffer, Verdict
+from verifier_service.drafter_link import DrafterLink
+
+#: For drafters.
+Message = Verdict | SessionOffer
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What one step brought: text for the client, messages for drafters (None: for all that take part).
+
+    ``new_tokens``: without those of a replay. ``draft_tokens``: that the step verified, likewise. ``goes_on``: nothing
+    but its turn stands between the session and its next step, which may run already.
+    """
+
+    chunk: Chunk = field(default_factory=lambda: Chunk((), ()))
+    messages: list[tuple[DrafterLink | None, Message]] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    new_tokens: int = 0
+    draft_tokens: int = 0
+    goes_on: bool = False
