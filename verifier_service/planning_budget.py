@@ -24,9 +24,14 @@ class PlanningBudget:
         self._free_from = 0.0
         self._taken = False
 
+    @property
+    def open(self) -> bool:
+        """Whether a choice may be made now."""
+        return self._clock() >= self._free_from
+
     def take(self) -> bool:
-        """Whether a choice may be made now, by who is in ``choosing``."""
-        self._taken = self._clock() >= self._free_from
+        """The same, asked in ``choosing`` by who then makes it."""
+        self._taken = self.open
         return self._taken
 
     @contextmanager

@@ -20,6 +20,7 @@ from speculation.sampling.params import Rule
 from speculation.sessions.statistics import SessionStats
 from speculation.verification.string_rejection import ENUMERATION_COST
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.planning_budget import PlanningBudget
 
 #: Seconds between two plans of a session.
 REPLAN_SECONDS = 0.25
@@ -34,7 +35,8 @@ class SessionPlanner:
 
     ``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
 
-    ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs.
+    ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs. ``budget``: of time for
+    choosing plans; by default all that it takes.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SessionPlanner:
         adaptive: bool,
         limits: Callable[[], PlanLimits] = PlanLimits,
         rule: Rule = Rule.RACE,
+        budget: PlanningBudget | None = None,
     ) -> None:
         self.plan = limits().clip(start) if adaptive else start
         self._top_k = start.top_k
@@ -52,6 +55,7 @@ class SessionPlanner:
         self._adaptive = adaptive
         self._limits = limits
         self._rule = rule
+        self._budget = budget or PlanningBudget(share=1.0)
         self._chooser = PlanChooser()
         self._acceptance = AcceptanceByPosition()
         self._steps = 0
@@ -88,15 +92,17 @@ class SessionPlanner:
 
     def replan(self, now: float, links: Iterable[DrafterLink]) -> bool:
         """Choose anew if it is time; whether the plan changed. ``now`` in seconds of any steady clock."""
-        if not self._adaptive or now < self._chooser.decided_at + REPLAN_SECONDS:
+        if not self._adaptive or now < self._chooser.decided_at + REPLAN_SECONDS or not self._budget.open:
             return False
-        with self._choosing:
+        with self._choosing, self._budget.choosing():
             if now < self._ordered_until:
                 return False
             before, costs, limits = self.plan, self.costs(links), self._limits()
             alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
             limits = dataclasses.replace(limits, alternatives=alternatives)
-            self._follow(self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now))
+            leave = self._budget.take
+            plan = self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now, may_choose=leave)
+            self._follow(plan)
             if costs is None and self.plan == before:
                 self._weigh_lookups()
             return self.plan != before

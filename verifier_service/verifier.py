@@ -20,7 +20,7 @@ from speculation.planning.patience import Patience
 from speculation.planning.plan import PlanLimits
 from speculation.planning.trial import Trial
 from speculation.plural import count_of
-from speculation.protocol.generation import Finished, FinishReason, GenerationEvent, GenerationRequest, Started
+from speculation.protocol.generation import Finished, FinishReason, GenerationEvent, GenerationRequest
 from speculation.protocol.messages import SpeculationPlan
 from speculation.protocol.status import VerifierStatus
 from speculation.sampling.params import Rule
@@ -32,8 +32,10 @@ from verifier_service.admission import admit
 from verifier_service.engine import Engine
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, Pacing
+from verifier_service.planning_budget import PlanningBudget
 from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
+from verifier_service.session_messages import finished, started
 from verifier_service.session_planner import SessionPlanner
 from verifier_service.session_run import SessionRun
 from verifier_service.shared_step import Drawing
@@ -80,6 +82,7 @@ class Verifier:
         self._adaptive = adaptive
         self._lookup = lookup
         self._step_fit = LinearFit()
+        self._planning_budget = PlanningBudget()
         self.pacing = {rule: self._new_pacing(rule) for rule in Rule.concrete()}
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
         #: Whether new sessions are refused.
@@ -158,7 +161,14 @@ class Verifier:
             prompt=request.prompt,
             session=session,
             run=SessionRun(session, DraftVerifier.of(session.request, vocab, self._noise), self.engine),
-            planner=SessionPlanner(self._plan, self._step_fit, adaptive=self._adaptive, limits=limits, rule=rule),
+            planner=SessionPlanner(
+                self._plan,
+                self._step_fit,
+                adaptive=self._adaptive,
+                limits=limits,
+                rule=rule,
+                budget=self._planning_budget,
+            ),
             pacing=self.pacing[rule],
             wants_drafters=self._plan.width > 0 and request.draft,
             vocab_hash=vocab.content_hash,
@@ -172,7 +182,7 @@ class Verifier:
         meter = SessionMeter(self.metrics, opened)
         try:
             self.roster.find_drafters(opened)
-            events.put_nowait(self._started(opened))
+            events.put_nowait(started(opened, self.engine))
             received = count_of(len(opened.session.request.received), "byte")
             prompt_tokens = count_of(len(opened.session.request.prompt_ids), "token")
             opened.log.info("%s of prompt, %s received before", prompt_tokens, received)
@@ -180,7 +190,7 @@ class Verifier:
             finish_reason = None
             while finish_reason is None:
                 finish_reason = await self._step(opened, events, meter)
-            events.put_nowait(self._finished(opened, finish_reason))
+            events.put_nowait(finished(opened, finish_reason, drafters_connected=len(self.roster.links)))
             self._rules.observe_session(opened)
             meter.finished()
             completion_tokens = count_of(len(opened.session.token_ids), "token")
@@ -219,30 +229,6 @@ class Verifier:
         await self._steps.close(opened)
         self._sessions.pop(opened.name, None)
         self.metrics.sessions(len(self._sessions))
-
-    def _started(self, opened: OpenSession) -> Started:
-        request, engine = opened.session.request, self.engine
-        return Started(
-            session=opened.name,
-            prompt_tokens=len(request.prompt_ids),
-            drafters=len(opened.drafters),
-            received_bytes=len(request.received),
-            model=engine.name,
-            vocab_hash=engine.tokenizer.vocab.content_hash,
-            dtype=engine.dtype_name,
-            rule=request.rule,
-        )
-
-    def _finished(self, opened: OpenSession, reason: FinishReason) -> Finished:
-        session = opened.session
-        return Finished(
-            reason=reason,
-            prompt_tokens=len(session.request.prompt_ids),
-            completion_tokens=len(session.token_ids),
-            stats=opened.stats(drafters_connected=len(self.roster.links)),
-            stopped_by=session.stopped_by,
-            replayed_tokens=session.replayed_tokens,
-        )
 
     # ---- going out of service -----------------------------------------------------------------------------------
 
