@@ -4,8 +4,8 @@
 
 A target with random weights in the shapes of a known model, on the GPU engine, in this process: what is measured is
 session machinery, scheduling, sampling and the step, not a network. ``--rate`` lets requests arrive at random (Poisson,
-so many a second); without it all begin at once. Times are the clients'; *busy* is the share of the time in which the
-device ran a step, steps being as long as a replay of their graph alone.
+so many a second); without it all begin at once. Times are the clients'; *busy* is the share of the time from step to
+step of all sessions in which the device ran it (as long as a replay of its graph alone) or its draws.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ import typer
 from benchmarks.engine import LLAMA, bandwidth, random_model, seconds
 from dragoman import Completion, Dragoman, SamplingParams
 from engine.paged_engine import ROWS, PagedEngine
-from speculation.drafts.candidates import CandidateTree
 from speculation.protocol.messages import Prompt
+from speculation.sampling import row_draws
 from speculation.text.byte_vocab import ByteVocab
-
-_NOTHING = CandidateTree()
+from verifier_service import shared_step
 
 
 class AnyTokenizer:
@@ -63,11 +62,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """Seconds; percentiles over sessions, of ITL over all chunks."""
+    """Seconds; percentiles over sessions, of ITL over all chunks.
+
+    ``step_ms``, ``device_ms``: of a step of all sessions, from its launch to the next one's, and of the device's work.
+    """
 
     tokens_per_second: float
     steps: int
     step_ms: float
+    device_ms: float
     busy: float
     ttft_p50: float
     ttft_p99: float
@@ -77,7 +80,7 @@ class Figures:
     e2el_p50: float
 
 
-async def run(engine: PagedEngine, load: Load, step_seconds: float) -> Figures:
+async def run(engine: PagedEngine, load: Load) -> Figures:
     chance, arrivals, at = random.Random(1), [], 0.0
     for _ in range(load.sessions):
         arrivals.append(at)
@@ -98,11 +101,11 @@ async def run(engine: PagedEngine, load: Load, step_seconds: float) -> Figures:
         gaps.extend(later - earlier for earlier, later in itertools.pairwise(times))
         return done
 
-    steps = _count_steps(engine)
+    steps = DeviceSteps(engine)
     async with Dragoman(engine) as model:
         await asyncio.gather(*(one(model, number) for number in range(min(4, load.sessions))))  # graphs are captured
         gaps.clear()
-        steps.clear()
+        steps.begin()
         began = time.perf_counter()
         done = await asyncio.gather(*(one(model, number) for number in range(load.sessions)))
         took = time.perf_counter() - began
@@ -110,9 +113,10 @@ async def run(engine: PagedEngine, load: Load, step_seconds: float) -> Figures:
     ttft = sorted(completion.ttft for completion in done)
     return Figures(
         tokens_per_second=sum(completion.completion_tokens for completion in done) / took,
-        steps=len(steps),
-        step_ms=1000 * took / len(steps),
-        busy=len(steps) * step_seconds / took,
+        steps=len(steps.steps),
+        step_ms=steps.milliseconds(load.sessions),
+        device_ms=steps.device_milliseconds(load.sessions),
+        busy=steps.device_milliseconds(load.sessions) / steps.milliseconds(load.sessions),
         ttft_p50=statistics.median(ttft),
         ttft_p99=_percentile(ttft, 0.99),
         tpot_p50=statistics.median(tpot),
@@ -126,17 +130,51 @@ def _percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
-def _count_steps(engine: PagedEngine) -> list[int]:
-    """Rows used by every step from now on."""
-    steps: list[int] = []
-    plain = type(engine).step
+class DeviceSteps:
+    """Every step of an engine from now on: when it was launched, for how many sessions, and what the device did."""
 
-    def counted(batch: Any) -> Any:
-        steps.append(sum(1 + len(step.candidates) for _, step in batch))
-        return plain(engine, batch)
+    def __init__(self, engine: PagedEngine) -> None:
+        self.steps: list[tuple[float, int, torch.cuda.CUDAGraph]] = []
+        self._draws: list[tuple[int, torch.cuda.Event, torch.cuda.Event]] = []
+        self._replays: dict[torch.cuda.CUDAGraph, float] = {}
+        plain, draw = type(engine).step, row_draws.draw_rows
 
-    engine.step = counted  # type: ignore[method-assign]
-    return steps
+        def step(batch: Any) -> Any:
+            logits = plain(engine, batch)
+            self.steps.append((time.perf_counter(), len(batch), engine.step_shape.graph[0]))
+            return logits
+
+        def draw_rows(logits: Any, *more: Any) -> Any:
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()  # behind the step
+            launched = draw(logits, *more)
+            ended.record()
+            self._draws.append((len(logits), began, ended))
+            return launched
+
+        engine.step = step  # type: ignore[method-assign]
+        setattr(shared_step, "draw_rows", draw_rows)  # noqa: B010
+
+    def begin(self) -> None:
+        """Forget those so far."""
+        self.steps.clear()
+        self._draws.clear()
+
+    def milliseconds(self, sessions: int) -> float:
+        """Median, from one step of so many sessions to the next."""
+        pairs = itertools.pairwise(self.steps)
+        return 1000 * statistics.median(
+            later - time for (time, one, _), (later, other, _) in pairs if one == other == sessions
+        )
+
+    def device_milliseconds(self, sessions: int) -> float:
+        """Median of a step of so many sessions, by its graph alone, and of its draws, by events beside it."""
+        torch.cuda.synchronize()
+        graphs = [graph for _, number, graph in self.steps if number == sessions]
+        for graph in set(graphs) - self._replays.keys():
+            self._replays[graph] = 1000 * seconds(graph.replay)
+        draws = [began.elapsed_time(ended) for number, began, ended in self._draws if number == sessions]
+        return statistics.median(self._replays[graph] for graph in graphs) + statistics.median(draws or [0.0])
 
 
 def main(
@@ -162,7 +200,7 @@ def main(
         for number in sessions or [1, 8, 32]:
             for heat in temperature or [0.0, 0.7]:
                 load = Load(number, prompt_tokens, max_tokens, heat, rate)
-                figures = asyncio.run(run(engine, load, _replay_seconds(engine)))
+                figures = asyncio.run(run(engine, load))
                 results.append({"model": name, "rows": rows} | asdict(load) | asdict(figures))
                 show(name, load, figures)
         engine.close()
@@ -171,21 +209,13 @@ def main(
 
 
 def show(name: str, load: Load, figures: Figures) -> None:
-    speed = f"{figures.tokens_per_second:8.1f} tokens/s, step {figures.step_ms:6.2f} ms, busy {figures.busy:4.0%}"
+    step = f"step {figures.step_ms:6.2f} ms, of which the device {figures.device_ms:6.2f} ({figures.busy:4.0%})"
+    speed = f"{figures.tokens_per_second:8.1f} tokens/s, {step}"
     waits = f"TTFT {figures.ttft_p50 * 1000:6.0f} ms, TPOT {figures.tpot_p50 * 1000:6.2f} ms"
     tails = f"p99 {figures.tpot_p99 * 1000:.2f} ms, ITL p99 {figures.itl_p99 * 1000:.1f} ms"
     print(
         f"{name}, {load.sessions:3} sessions, temperature {load.temperature:g}: {speed}, {waits} ({tails})", flush=True
     )
-
-
-def _replay_seconds(engine: PagedEngine) -> float:
-    """Of the step's graph alone."""
-    slot = engine.open([1] * 64)
-    slot.step(1, _NOTHING)
-    replay = seconds(engine.step_shape.graph[0].replay)
-    slot.close()
-    return replay
 
 
 if __name__ == "__main__":

@@ -46,17 +46,20 @@ async def alone(**asked: Any) -> bytes:
 @pytest.mark.parametrize("assisted", [0, 2])
 async def test_bytes_in_company_are_those_alone(rows: int, assisted: int):
     expected = [await alone(**asked) for asked in ASKED]
-    engine = TextEngine(rows=rows, step_seconds=0.002)
+    engine = TextEngine(rows=rows, step_seconds=0.02 if assisted else 0.002)
     async with serving(engine) as (verifier, address), Client(address) as client:
         async with drafting(address), drafting(address):
             await drafters(verifier, 2)
-            work = [client.complete(**asked, draft=bool(assisted)) for asked in ASKED * 4]  # 32 sessions
-            done = await asyncio.gather(*work)
-        assert [completion.data for completion in done] == expected * 4
+            steps = accepted = 0
+            async with asyncio.timeout(120):
+                while not steps or (assisted and not accepted):  # texts may end before the first draft is there
+                    work = [client.complete(**asked, draft=bool(assisted)) for asked in ASKED * 4]  # 32 sessions
+                    done = await asyncio.gather(*work)
+                    assert [completion.data for completion in done] == expected * 4
+                    steps += sum(completion.stats.steps for completion in done)
+                    accepted += sum(completion.stats.accepted_tokens for completion in done)
         await baseline(verifier, engine)
-    steps = sum(completion.stats.steps for completion in done)
     assert len(engine.batches) < steps / 3, "they share steps"
-    assert assisted == 0 or sum(completion.stats.accepted_tokens for completion in done) > 0
 
 
 async def test_sessions_under_rules_that_draw_end_and_leave_nothing():
