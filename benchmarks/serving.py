@@ -64,11 +64,13 @@ class Load:
 class Figures:
     """Seconds; percentiles over sessions, of ITL over all chunks.
 
-    ``step_ms``, ``device_ms``: of a step of all sessions, from its launch to the next one's, and of the device's work.
+    ``step_ms``, ``device_ms``: of a step of ``step_sessions``, the most there were, from its launch to the next one's,
+    and of the device's work.
     """
 
     tokens_per_second: float
     steps: int
+    step_sessions: int
     step_ms: float
     device_ms: float
     busy: float
@@ -114,9 +116,10 @@ async def run(engine: PagedEngine, load: Load) -> Figures:
     return Figures(
         tokens_per_second=sum(completion.completion_tokens for completion in done) / took,
         steps=len(steps.steps),
-        step_ms=steps.milliseconds(load.sessions),
-        device_ms=steps.device_milliseconds(load.sessions),
-        busy=steps.device_milliseconds(load.sessions) / steps.milliseconds(load.sessions),
+        step_sessions=steps.sessions,
+        step_ms=steps.milliseconds(),
+        device_ms=steps.device_milliseconds(),
+        busy=steps.device_milliseconds() / steps.milliseconds(),
         ttft_p50=statistics.median(ttft),
         ttft_p99=_percentile(ttft, 0.99),
         tpot_p50=statistics.median(tpot),
@@ -160,16 +163,20 @@ class DeviceSteps:
         self.steps.clear()
         self._draws.clear()
 
-    def milliseconds(self, sessions: int) -> float:
-        """Median, from one step of so many sessions to the next."""
-        pairs = itertools.pairwise(self.steps)
-        return 1000 * statistics.median(
-            later - time for (time, one, _), (later, other, _) in pairs if one == other == sessions
-        )
+    @property
+    def sessions(self) -> int:
+        """Of the steps that are looked at: the most that were in one."""
+        return max(number for _, number, _ in self.steps)
 
-    def device_milliseconds(self, sessions: int) -> float:
+    def milliseconds(self) -> float:
+        """Median, from one step of so many sessions to the next."""
+        times = [time for time, number, _ in self.steps if number == self.sessions]
+        return 1000 * statistics.median(later - time for time, later in itertools.pairwise(times))
+
+    def device_milliseconds(self) -> float:
         """Median of a step of so many sessions, by its graph alone, and of its draws, by events beside it."""
         torch.cuda.synchronize()
+        sessions = self.sessions
         graphs = [graph for _, number, graph in self.steps if number == sessions]
         for graph in set(graphs) - self._replays.keys():
             self._replays[graph] = 1000 * seconds(graph.replay)
@@ -209,8 +216,8 @@ def main(
 
 
 def show(name: str, load: Load, figures: Figures) -> None:
-    step = f"step {figures.step_ms:6.2f} ms, of which the device {figures.device_ms:6.2f} ({figures.busy:4.0%})"
-    speed = f"{figures.tokens_per_second:8.1f} tokens/s, {step}"
+    step = f"step of {figures.step_sessions:2} {figures.step_ms:6.2f} ms"
+    speed = f"{figures.tokens_per_second:8.1f} tokens/s, {step}, device {figures.device_ms:6.2f} ({figures.busy:4.0%})"
     waits = f"TTFT {figures.ttft_p50 * 1000:6.0f} ms, TPOT {figures.tpot_p50 * 1000:6.2f} ms"
     tails = f"p99 {figures.tpot_p99 * 1000:.2f} ms, ITL p99 {figures.itl_p99 * 1000:.1f} ms"
     print(
