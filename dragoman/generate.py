@@ -87,6 +87,7 @@ def run_generate(
     rule: Rule,
     draft: bool,
     as_json: bool,
+    priority: int = 0,
     prediction_file: Path | None = None,
 ) -> None:
     """Ask, and show the text live, or one JSON object at the end."""
@@ -105,6 +106,7 @@ def run_generate(
                 rule=rule,
                 draft=draft,
                 prediction=prediction,
+                priority=priority,
                 on_started=waiting.started,
                 on_chunk=(lambda chunk: None) if as_json else waiting.before(live.show),
             )

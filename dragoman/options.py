@@ -39,6 +39,16 @@ TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run 
 Verifier = Annotated[str | None, typer.Option(help=f"Address of the verifier  [default: {LOCAL_VERIFIER}]")]
 Coordinator = Annotated[str | None, typer.Option(help="Join the fleet of the coordinator at this address")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens to write at most; 0: as far as the context reaches")]
+Priority = Annotated[
+    int, typer.Option(help="Where the target's KV memory is short, lower ones get it first; -1000..1000")
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="End the text before this; may be repeated. Its tokens were written: --json has them in token_ids "
+        "and usage; stop_reason names it"
+    ),
+]
 Temperature = Annotated[float, typer.Option(help="0 is greedy")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
 TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]

@@ -33,6 +33,8 @@ class TextOptions(TypedDict, total=False):
     ignore_end: bool
     #: What the answer may turn out to be, or be made of (an old version of it, say); it is verified like any draft.
     prediction: str
+    #: Lower ones get KV memory first where it is short, -1000..1000: 0.
+    priority: int
 
 
 def check_max_tokens(max_tokens: int) -> None:
@@ -59,6 +61,7 @@ def generation_request(prompt: Prompt | str, **options: Unpack[TextOptions]) -> 
         draft=options.get("draft", True),
         ignore_end=options.get("ignore_end", False),
         prediction=options.get("prediction", "").encode(),
+        priority=options.get("priority", 0),
     )
     request_to_wire(request)  # raises for what no verifier could be sent
     return request

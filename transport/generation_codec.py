@@ -41,6 +41,7 @@ def request_to_wire(request: GenerationRequest) -> pb.GenerateRequest:
         ignore_end=request.ignore_end,
         received=request.received,
         prediction=request.prediction,
+        priority=request.priority,
     )
     check_request_size(message)
     return message
@@ -60,6 +61,7 @@ def request_from_wire(message: pb.GenerateRequest, limits: WireLimits) -> Genera
         ignore_end=message.ignore_end,
         prediction=message.prediction,
         received=message.received,
+        priority=message.priority,
     )
 
 

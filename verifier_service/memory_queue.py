@@ -1,4 +1,4 @@
-"""Who has KV memory, in the order in which the sessions came.
+"""Who has KV memory, in the order in which the sessions came, and of their priorities.
 
 A session begins when there is memory for its prompt and some growth, so most end without ever being short of it. One
 that grows on takes what is free; if nothing is, the youngest of all gives its memory up, and later begins again: its
@@ -8,7 +8,8 @@ prompt and text are run anew, in passes that give them the same bits. The oldest
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from speculation.errors import LimitExceededError
 from verifier_service.engine import Engine
@@ -16,25 +17,32 @@ from verifier_service.open_session import OpenSession
 
 #: Tokens that a session may grow by before it takes what is free, page by page.
 GROWTH = 512
+#: Seconds of waiting that one step of priority is worth.
+PRIORITY_SECONDS = 10.0
 
 
 class MemoryQueue:
-    """``enter``, ``leave`` and ``next_prompt`` run in the event loop, ``make_room`` in the engine's thread."""
+    """``make_room`` runs in the engine's thread, while the event loop may ``enter`` and ``leave``.
 
-    def __init__(self, engine: Engine) -> None:
+    ``clock``: steady seconds.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self.growth = GROWTH
         self._engine = engine
+        self._clock = clock
         self._arrivals = itertools.count()
-        self._arrived: dict[OpenSession, int] = {}
+        self._places: dict[OpenSession, tuple[float, int]] = {}  # the first in order is the *oldest*
 
     def enter(self, opened: OpenSession) -> None:
         """A session comes, or begins again; then it keeps its place."""
-        if opened not in self._arrived:
-            self._arrived[opened] = next(self._arrivals)
+        if opened not in self._places:
+            came = self._clock() + PRIORITY_SECONDS * opened.priority
+            self._places[opened] = came, next(self._arrivals)
 
     def leave(self, opened: OpenSession) -> None:
         """A session has ended."""
-        self._arrived.pop(opened, None)
+        self._places.pop(opened, None)
 
     def next_prompt(self, waiting: Iterable[OpenSession]) -> OpenSession | None:
         """Whose prompt is to be run: the first that has memory, or the oldest if it can have it now.
@@ -45,7 +53,7 @@ class MemoryQueue:
         for opened in waiting:
             if opened.begun:
                 return opened
-            if oldest is None or self._arrived[opened] < self._arrived[oldest]:
+            if oldest is None or self._places[opened] < self._places[oldest]:
                 oldest = opened
         return oldest if oldest is not None and self._engine.has_room(oldest.positions_ahead(self.growth)) else None
 
@@ -60,11 +68,11 @@ class MemoryQueue:
                 opened.slot.hold(rows)
                 break
             except LimitExceededError:
-                arrived = dict(self._arrived)  # the event loop goes on with its own
-                holders = [each for each in arrived if each.begun]
+                places = dict(self._places)  # the event loop goes on with its own
+                holders = [each for each in places if each.begun]
                 if holders == [opened]:
                     raise
-                youngest = max(holders, key=arrived.__getitem__)
+                youngest = max(holders, key=places.__getitem__)
                 youngest.preempt()
                 gave_up.append(youngest)
         return gave_up

@@ -34,20 +34,10 @@ from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
 from verifier_service.session_log import SessionLog
 from verifier_service.session_planner import SessionPlanner
-from verifier_service.session_run import SessionRun, StepResult
-from verifier_service.step_report import StepReport
+from verifier_service.session_run import SessionRun
+from verifier_service.step_report import EndedStep, StepReport
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _EndedStep:
-    """Of which is still to be learned; ``held`` and ``unanswered`` as in ``OpenSession``."""
-
-    result: StepResult
-    tokens: int
-    held: float
-    unanswered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +65,7 @@ class OpenSession:
         *,
         wants_drafters: bool,
         vocab_hash: str,
+        priority: int = 0,
     ) -> None:
         self.name = name
         self.log = SessionLog(log, name)
@@ -82,6 +73,7 @@ class OpenSession:
         self.planner = planner
         self.drafters = SessionDrafters(name, wanted=wants_drafters, replaying=session.replaying)
         self.figures = SessionFigures(planner.plan)
+        self.priority = priority
         self._prompt = prompt
         self._vocab_hash = vocab_hash
         self._run = run
@@ -91,7 +83,7 @@ class OpenSession:
         self._report = StepReport()  # of the coming step
         self._held = 0.0  # seconds that the coming step was held back
         self._unanswered = False  # and no draft came
-        self._ended: _EndedStep | None = None
+        self._ended: EndedStep | None = None
         self._offers = 0
 
     # ---- in the event loop ------------------------------------------------------------------------------------
@@ -218,7 +210,7 @@ class OpenSession:
             report.goes_on = session.replaying and report.finish_reason is None
             return report
         tokens = report.new_tokens = len(report.chunk.token_ids)
-        self._ended = _EndedStep(result=result, tokens=tokens, held=self._held, unanswered=self._unanswered)
+        self._ended = EndedStep(result=result, tokens=tokens, held=self._held, unanswered=self._unanswered)
         self._held, self._unanswered = 0.0, False
         if self.drafters:  # what is learned of them decides about the coming step
             self.settle()

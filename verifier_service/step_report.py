@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from speculation.protocol.generation import Chunk, FinishReason
 from speculation.protocol.messages import SessionOffer, Verdict
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.session_run import StepResult
 
 #: For drafters.
 Message = Verdict | SessionOffer
@@ -26,3 +27,13 @@ class StepReport:
     new_tokens: int = 0
     draft_tokens: int = 0
     goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndedStep:
+    """Of which is still to be learned; ``held`` and ``unanswered`` as in ``OpenSession``."""
+
+    result: StepResult
+    tokens: int
+    held: float
+    unanswered: bool

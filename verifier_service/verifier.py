@@ -171,6 +171,7 @@ class Verifier:
             ),
             pacing=self.pacing[rule],
             wants_drafters=self._plan.width > 0 and request.draft,
+            priority=request.priority,
             vocab_hash=vocab.content_hash,
         )
         self._sessions[opened.name] = opened

@@ -13,9 +13,11 @@ from dragoman.options import (
     MaxTokens,
     MinP,
     NoDraft,
+    Priority,
     RuleName,
     RuleOption,
     Seed,
+    Stop,
     Temperature,
     TopK,
     TopP,
@@ -44,18 +46,13 @@ def generate(
     top_k: TopK = 0,
     min_p: MinP = 0.0,
     seed: Seed = 0,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="End the text before this; may be repeated. Its tokens were written: --json has them in token_ids "
-            "and usage; stop_reason names it"
-        ),
-    ] = None,
+    stop: Stop = None,
     rule: RuleOption = RuleName.RACE,
     prediction_file: Annotated[
         Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")
     ] = None,
     no_draft: NoDraft = False,
+    priority: Priority = 0,
     as_json: AsJson = False,
     *,
     security: Security,
@@ -73,6 +70,7 @@ def generate(
         stop=tuple(stop or ()),
         rule=Rule(rule.value),
         draft=not no_draft,
+        priority=priority,
         as_json=as_json,
         prediction_file=prediction_file,
     )

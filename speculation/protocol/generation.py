@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
 
+from speculation.errors import InputError
 from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import SourceKind
@@ -21,6 +23,10 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
 
 
+#: Of requests.
+PRIORITIES: Final = range(-1000, 1001)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What a verifier is asked to write.
@@ -28,6 +34,7 @@ class GenerationRequest:
     ``max_tokens``: 0 is as far as the context reaches. ``stop``: the completion ends before the first of these, UTF-8.
     ``draft``: whether drafters may be offered it. ``ignore_end``: go on after the end token. ``prediction``: a draft of
     the client. ``received``: what the client was shown of the answer to this very request; only what follows is sent.
+    ``priority``: lower ones get KV memory first where it is short. Raises InputError for one beyond ``PRIORITIES``.
     """
 
     prompt: Prompt
@@ -39,6 +46,12 @@ class GenerationRequest:
     ignore_end: bool = False
     prediction: bytes = b""
     received: bytes = b""
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.priority not in PRIORITIES:
+            lowest, highest = PRIORITIES[0], PRIORITIES[-1]
+            raise InputError("priority", self.priority, f"must lie in {lowest}..{highest}", remedy="lower comes first")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,20 @@ import random
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from dragoman import Client, Dragoman, Rule, SamplingParams
 from engine.paged_engine import PagedEngine
-from speculation.errors import LimitExceededError
-from speculation.protocol.messages import SpeculationPlan
-from tests.support.service_drivers import baseline, drafters, drafting, serving
+from speculation.errors import InputError, LimitExceededError
+from speculation.protocol.generation import GenerationRequest
+from speculation.protocol.messages import Prompt, SpeculationPlan
+from tests.support.service_drivers import baseline, drafters, drafting, serving, text_of
 from tests.support.text_engine import TextEngine
 from tests.support.tiny_models import load_tiny
+from transport.generation_codec import request_to_wire
 from verifier_service import memory_queue
-from verifier_service.memory_queue import MemoryQueue
+from verifier_service.memory_queue import PRIORITY_SECONDS, MemoryQueue
 from verifier_service.session_figures import SessionFigures
 from verifier_service.session_run import StepResult
 
@@ -44,8 +47,8 @@ def growth(monkeypatch: pytest.MonkeyPatch) -> int:
 class Session:
     """What the queue knows of one: a slot that may hold as many positions as the others leave."""
 
-    def __init__(self, pool: dict[Session, int], room: int) -> None:
-        self._pool, self._room = pool, room
+    def __init__(self, pool: dict[Session, int], room: int, priority: int = 0) -> None:
+        self._pool, self._room, self.priority = pool, room, priority
         self.slot = self
 
     @property
@@ -123,6 +126,58 @@ def test_who_waits_for_memory_is_not_overtaken(monkeypatch: pytest.MonkeyPatch):
     queue._engine.free = False
     assert queue.next_prompt([third, first]) is None
     assert queue.next_prompt([third, second, first]) is second
+
+
+def test_priority_is_worth_some_seconds_of_waiting(monkeypatch: pytest.MonkeyPatch):
+    """So who is not urgent gives way first, and is not overtaken for ever."""
+    monkeypatch.setattr(Session, "positions_ahead", lambda self, tokens: tokens, raising=False)
+    now = [0.0]
+    pool: dict[Session, int] = {}
+    queue: Any = MemoryQueue(Room(free=True), clock=lambda: now[0])  # type: ignore[arg-type]
+    usual, urgent, idle = (Session(pool, 3, priority) for priority in (0, -2, 3))
+    for session in (idle, usual, urgent):
+        queue.enter(session)
+        now[0] += 1.0
+    assert queue.next_prompt([idle, usual, urgent]) is urgent
+    assert queue.next_prompt([idle, usual]) is usual
+    for session in (idle, usual, urgent):
+        session.begin()
+    assert queue.make_room(urgent, 1) == [idle] and queue.make_room(urgent, 1) == [usual]
+    now[0] = 3 * PRIORITY_SECONDS + 1
+    later = Session(pool, 3)
+    queue.enter(later)
+    assert queue.next_prompt([later, idle]) is idle
+
+
+@pytest.mark.parametrize("priority", [-1001, 1001, 1 << 31])
+async def test_a_priority_beyond_its_range_is_refused_on_both_sides(priority: int):
+    async with serving(TextEngine()) as (_, address), Client(address) as client:
+        with pytest.raises(InputError, match="priority"):
+            await client.complete("x", priority=priority)
+        if priority < 1 << 31:
+            req = request_to_wire(GenerationRequest(Prompt(text="x")))
+            req.priority = priority
+            with pytest.raises(grpc.aio.AioRpcError, match=r"priority"):
+                await text_of(address, req)
+
+
+async def test_the_urgent_end_first_where_memory_is_short(growth: int):
+    """With the bytes that they have alone."""
+    async with Dragoman(TextEngine()) as model:
+        expected = [(await model.complete(**asked)).data for asked in ASKED]
+    engine = TextEngine(rows=16, step_seconds=0.02, room=100)  # all have come before one ends
+    ended: list[int] = []
+
+    async def one(number: int, client: Client) -> bytes:
+        done = await client.complete(**ASKED[number], priority=-number * 10)
+        ended.append(number)
+        return done.data
+
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        found = await asyncio.gather(*(one(number, client) for number in range(len(ASKED))))
+        await baseline(verifier, engine)
+    assert list(found) == expected
+    assert ended.index(len(ASKED) - 1) < ended.index(2)
 
 
 def test_what_a_session_waits_for_memory_is_no_steps_time():
