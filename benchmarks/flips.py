@@ -11,7 +11,7 @@ differs is a flip. Where a target promises exact texts there is none: exit code 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from dragoman.completion import Completion
 from dragoman.processes import run_with_children
-from speculation.errors import InputError
+from speculation.errors import DivergedError, InputError
 from speculation.plural import count_of
 from speculation.protocol.messages import Prompt
 
@@ -145,7 +145,10 @@ class Bench:
                 if ask is not None:
                     return await ask(asking, number)
                 half = known[number].data
-                return await asking.resume(number, half[: len(half) // 2], draft=True)
+                try:
+                    return await asking.resume(number, half[: len(half) // 2], draft=True)
+                except DivergedError:  # it flipped before: all that is left of it is none of the reference's
+                    return Served(replace(known[number], runs=[], token_ids=[]))
 
             served, seconds = await load.run(one, len(self._prompts))
             found = [each.completion for each in served]
@@ -229,6 +232,9 @@ def main(
     run_with_children(bench.run())
     show(bench.rows, console)
     write_results({"setup": asdict(setup), "arms": bench.rows}, output)
+    for row in bench.rows:
+        if row["arm"] in (DRAFTER, TOGETHER, WIDE, WIDE_TOGETHER) and not row["draft_tokens"]:
+            raise InputError("drafter", row["arm"], "brought no draft token, so this arm shows nothing")
     if any(row["flips"] for row in bench.rows):
         raise typer.Exit(1)
 

@@ -88,10 +88,8 @@ class Bench:
             asked = Asking(running.client, prompts, temperature=heat, max_tokens=max_tokens)
             return lambda number: asked.ask(number, draft=draft)
 
-        # A GPU captures a graph for each size of step when it first has one: as much as will run at once, as long.
-        first = Load(4) if load.rate else load
-        warm_up = self._prompts[: max(4, first.concurrency)]
-        await first.run(asking(warm_up, self._setup.max_tokens), len(warm_up))
+        # All of it once before: a GPU captures a graph for each size of step when it first has one.
+        await load.run(asking(self._prompts, self._setup.max_tokens), len(self._prompts))
         served, seconds = await load.run(asking(self._prompts, self._setup.max_tokens), len(self._prompts))
         self._add(arm, load, served, seconds)
 
@@ -171,6 +169,9 @@ def check(setup: Setup) -> None:
     if setup.transformers and setup.temperature:
         problem = "has other draws in transformers, so that the texts are others"
         raise InputError("temperature", setup.temperature, problem, remedy="leave out --transformers, or give 0")
+    if setup.transformers and setup.verifier.dtype not in ("auto", "bfloat16"):
+        problem = "is not what transformers runs in here"
+        raise InputError("dtype", setup.verifier.dtype, problem, remedy="leave out --transformers, or give bfloat16")
     if setup.transformers and setup.drafters[0] == "lookup":
         raise InputError("drafter", "lookup", "is no model that could assist transformers", remedy="name a model first")
 

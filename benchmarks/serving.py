@@ -5,7 +5,7 @@
 A target with random weights in the shapes of a known model, on the GPU engine, in this process: what is measured is
 session machinery, scheduling, sampling and the step, not a network. ``--rate`` lets requests arrive at random (Poisson,
 so many a second); without it all begin at once. Times are the clients'; *busy* is the share of the time from step to
-step of all sessions in which the device ran it (as long as a replay of its graph alone) or its draws.
+step of all sessions in which the device ran it and its draws.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.engine import LLAMA, bandwidth, random_model, seconds
+from benchmarks.engine import LLAMA, bandwidth, random_model
 from dragoman import Completion, Dragoman, SamplingParams
 from engine.paged_engine import ROWS, PagedEngine
 from speculation.protocol.messages import Prompt
@@ -115,11 +115,11 @@ async def run(engine: PagedEngine, load: Load) -> Figures:
     ttft = sorted(completion.ttft for completion in done)
     return Figures(
         tokens_per_second=sum(completion.completion_tokens for completion in done) / took,
-        steps=len(steps.steps),
+        steps=len(steps),
         step_sessions=steps.sessions,
         step_ms=steps.milliseconds(),
         device_ms=steps.device_milliseconds(),
-        busy=steps.device_milliseconds() / steps.milliseconds(),
+        busy=steps.device_milliseconds() / max(steps.milliseconds(), 1e-3),
         ttft_p50=statistics.median(ttft),
         ttft_p99=_percentile(ttft, 0.99),
         tpot_p50=statistics.median(tpot),
@@ -133,55 +133,75 @@ def _percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
+@dataclass(slots=True)
+class DeviceStep:
+    """When it was launched, for how many sessions, and when the device began it and ended its draws."""
+
+    launched: float
+    sessions: int
+    began: torch.cuda.Event
+    ended: torch.cuda.Event | None = None
+
+
 class DeviceSteps:
-    """Every step of an engine from now on: when it was launched, for how many sessions, and what the device did."""
+    """Every step of an engine from now on."""
 
     def __init__(self, engine: PagedEngine) -> None:
-        self.steps: list[tuple[float, int, torch.cuda.CUDAGraph]] = []
-        self._draws: list[tuple[int, torch.cuda.Event, torch.cuda.Event]] = []
-        self._replays: dict[torch.cuda.CUDAGraph, float] = {}
-        plain, draw = type(engine).step, row_draws.draw_rows
+        self._steps: list[DeviceStep] = []
+        self._began = _event()
+        tables = engine.step_shape.tables
+        plain, load, draw = type(engine).step, type(tables).load, row_draws.draw_rows
+
+        def load_tables(sequences: Any) -> None:
+            load(tables, sequences)
+            self._began = _event()
 
         def step(batch: Any) -> Any:
             logits = plain(engine, batch)
-            self.steps.append((time.perf_counter(), len(batch), engine.step_shape.graph[0]))
+            self._steps.append(DeviceStep(time.perf_counter(), len(batch), self._began))
             return logits
 
-        def draw_rows(logits: Any, *more: Any) -> Any:
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            began.record()  # behind the step
-            launched = draw(logits, *more)
-            ended.record()
-            self._draws.append((len(logits), began, ended))
+        def draw_rows(*arguments: Any) -> Any:
+            launched = draw(*arguments)
+            self._steps[-1].ended = _event()
             return launched
 
         engine.step = step  # type: ignore[method-assign]
+        tables.load = load_tables  # type: ignore[method-assign]
         setattr(shared_step, "draw_rows", draw_rows)  # noqa: B010
 
     def begin(self) -> None:
         """Forget those so far."""
-        self.steps.clear()
-        self._draws.clear()
+        self._steps.clear()
+
+    def __len__(self) -> int:
+        return len(self._steps)
 
     @property
     def sessions(self) -> int:
         """Of the steps that are looked at: the most that were in one."""
-        return max(number for _, number, _ in self.steps)
+        return max(step.sessions for step in self._steps)
 
     def milliseconds(self) -> float:
-        """Median, from one step of so many sessions to the next."""
-        times = [time for time, number, _ in self.steps if number == self.sessions]
-        return 1000 * statistics.median(later - time for time, later in itertools.pairwise(times))
+        """Median, from one step of so many sessions to the next one, of as many."""
+        most, pairs = self.sessions, itertools.pairwise(self._steps)
+        times = [two.launched - one.launched for one, two in pairs if one.sessions == two.sessions == most]
+        return 1000 * statistics.median(times or [0.0])
 
     def device_milliseconds(self) -> float:
-        """Median of a step of so many sessions, by its graph alone, and of its draws, by events beside it."""
+        """Median of a step of so many sessions."""
         torch.cuda.synchronize()
-        sessions = self.sessions
-        graphs = [graph for _, number, graph in self.steps if number == sessions]
-        for graph in set(graphs) - self._replays.keys():
-            self._replays[graph] = 1000 * seconds(graph.replay)
-        draws = [began.elapsed_time(ended) for number, began, ended in self._draws if number == sessions]
-        return statistics.median(self._replays[graph] for graph in graphs) + statistics.median(draws or [0.0])
+        most = self.sessions
+        return statistics.median(
+            step.began.elapsed_time(step.ended) for step in self._steps if step.sessions == most and step.ended
+        )
+
+
+def _event() -> torch.cuda.Event:
+    """Behind all that the device was given so far."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
 def main(

@@ -117,6 +117,8 @@ class PagedEngine:
     def _add_smaller_steps(self, module: nn.Module, slots: int) -> None:
         fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
         self.step_shapes[:0] = [StepShape(module, self.memory, rows=few, slots=slots) for few in fewer]
+        for shape in self.step_shapes:
+            shape.run([])  # compiled now, not while sessions wait
 
     def _take_over(self, module: Any, projection: OutputProjection) -> None:
         module.set_output_embeddings(projection)

@@ -187,15 +187,15 @@ class OpenSession:
         """Of the step that runs, if all its rows can be drawn at once."""
         return self._run.rows_to_draw()
 
-    def end_step(self, found: Tensor | Sequence[Draw]) -> StepReport:
-        """The target has run them: verify, commit. ``found``: logits [1 + candidates, V], or the draw of each row.
+    def end_step(self, found: Tensor | Sequence[Draw], *, began: float, ended: float) -> StepReport:
+        """The target has run them: verify, commit. For the arguments see ``SessionRun.end_step``.
 
         What is learned of the step may be left for ``settle``, if the session goes on.
         """
         session, report = self.session, self._report
         self._report = StepReport()
         replaying, drafted = session.replaying, session.stats.draft_tokens
-        result = self._run.end_step(found)
+        result = self._run.end_step(found, began=began, ended=ended)
         for instruction in result.instructions:
             match instruction:
                 case Emit(runs, token_ids):

@@ -7,6 +7,7 @@ drafts agree to the session. ``speculation/planning`` does the choosing; a coord
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable, Iterable
 
@@ -56,6 +57,7 @@ class SessionPlanner:
         self._limits = limits
         self._rule = rule
         self._budget = budget or PlanningBudget(share=1.0)
+        self._refused_at = -math.inf  # leave to choose
         self._chooser = PlanChooser()
         self._acceptance = AcceptanceByPosition()
         self._steps = 0
@@ -92,17 +94,23 @@ class SessionPlanner:
 
     def replan(self, now: float, links: Iterable[DrafterLink]) -> bool:
         """Choose anew if it is time; whether the plan changed. ``now`` in seconds of any steady clock."""
-        if not self._adaptive or now < self._chooser.decided_at + REPLAN_SECONDS or not self._budget.open:
+        if not self._adaptive or now < max(self._chooser.decided_at, self._refused_at) + REPLAN_SECONDS:
             return False
-        with self._choosing, self._budget.choosing():
+        with self._choosing, self._budget.choosing(self) as leave:
             if now < self._ordered_until:
                 return False
             before, costs, limits = self.plan, self.costs(links), self._limits()
             alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
             limits = dataclasses.replace(limits, alternatives=alternatives)
-            leave = self._budget.take
-            plan = self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now, may_choose=leave)
-            self._follow(plan)
+
+            def may_choose() -> bool:
+                granted = leave()
+                self._refused_at = -math.inf if granted else now
+                return granted
+
+            self._follow(
+                self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now, may_choose=may_choose)
+            )
             if costs is None and self.plan == before:
                 self._weigh_lookups()
             return self.plan != before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +38,6 @@ class SessionRun:
         self._verifier = verifier
         self._engine = engine
         self._slot: Slot | None = None
-        self._began = 0.0
 
     @property
     def begun(self) -> bool:
@@ -66,9 +64,7 @@ class SessionRun:
 
     def begin_step(self, share: int | None) -> Step:
         """The best candidates, to be run. ``share``: see ``TargetSession.next_step``."""
-        step = self._session.next_step(share=share)
-        self._began = time.perf_counter()
-        return step
+        return self._session.next_step(share=share)
 
     def narrow(self, step: Step) -> None:
         """It is run with fewer of them."""
@@ -78,12 +74,13 @@ class SessionRun:
         """Of the pending step, if all its rows can be drawn at once."""
         return self._verifier.rows_to_draw(self._session.pending)
 
-    def end_step(self, found: Tensor | Sequence[Draw]) -> StepResult:
-        """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row.
+    def end_step(self, found: Tensor | Sequence[Draw], *, began: float, ended: float) -> StepResult:
+        """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row. ``began``,
+        ``ended``: the forward pass, by ``time.perf_counter``.
 
         Where torch is in inference mode.
         """
-        ended, step = time.perf_counter(), self._session.pending
+        step = self._session.pending
         if isinstance(found, Tensor):
             acceptance = self._verifier.verify(step, found)
         else:
@@ -94,7 +91,7 @@ class SessionRun:
                 self.slot.keep(instruction.rows)
             else:
                 left.append(instruction)
-        return StepResult(instructions=tuple(left), forward_began=self._began, forward_ended=ended)
+        return StepResult(instructions=tuple(left), forward_began=began, forward_ended=ended)
 
     def close(self) -> None:
         """Free the KV cache. May be called before the prefill, and twice; after another prefill it goes on."""

@@ -6,6 +6,7 @@ fails in a step fails the session that it belongs to, and no other.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -85,10 +86,14 @@ def _forward(
     outcomes: dict[int, Outcome] = {}
     if not steps:
         return outcomes
+    began = time.perf_counter()
     try:
         launched = _launch(engine, sessions, steps, drawing)
+        ended = time.perf_counter()  # unless the device goes on by itself
         meanwhile()
         found = launched.read()
+        if launched.draws is not None:
+            ended = time.perf_counter()
     except Exception as error:
         if len(steps) == 1:
             return {number: error for number in steps}
@@ -97,7 +102,7 @@ def _forward(
         return outcomes
     for number, rows in found.items():
         try:
-            outcomes[number] = sessions[number].end_step(rows)
+            outcomes[number] = sessions[number].end_step(rows, began=began, ended=ended)
         except Exception as error:
             outcomes[number] = error
     return outcomes

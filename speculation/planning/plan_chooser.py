@@ -27,6 +27,7 @@ PROBE_SECONDS: Final = 5.0
 
 
 class _Probe(NamedTuple):
+    before: SpeculationPlan
     plan: SpeculationPlan
     steps: int
     time: float
@@ -59,18 +60,25 @@ class PlanChooser:
         """The plan to follow from now on.
 
         costs: None if too little is known. current: the plan that is followed. steps: of the session, in total. now:
-        seconds of any steady clock. may_choose: asked before the work is done; without leave ``current`` stands.
+        seconds of any steady clock. may_choose: asked before the work is done; without leave ``current`` stands, or
+        after a probe what stood before it.
         """
         if self._is_time_to_probe(current, steps):
             probe = replace(limits.clip(PROBE), top_k=current.top_k)
-            self._probe, self._off_since, self._chosen_for = _Probe(probe, steps, now), None, None
+            self._probe, self._off_since, self._chosen_for = (
+                _Probe(before=current, plan=probe, steps=steps, time=now),
+                None,
+                None,
+            )
             self.decided_at = now
             return probe
         if self._probing(current, steps, now) or costs is None:
             return current
         rounded = coarse(costs)
-        if rounded == self._chosen_for or not may_choose():
+        if rounded == self._chosen_for:
             return current
+        if not may_choose():
+            return current if self._probe is None or current != self._probe.plan else self._probe.before
         # No loyalty to a probe, or to a plan that gains nothing over the target alone: it keeps a drafter busy.
         loyal = self._probe is None and predict(rounded, current).speed_up >= WORTHWHILE
         self._chosen_for, self._probe, self.decided_at = rounded, None, now

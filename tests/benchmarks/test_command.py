@@ -33,6 +33,7 @@ def test_a_mistake_is_a_line_with_its_remedy(
         (flips.main, ["--arm", "wider"], "arm='wider': is no arm"),
         (served_pair.main, ["--concurrency", "0"], "concurrency=0: is no number of clients"),
         (served_pair.main, ["--transformers", "--temperature", "1"], "temperature=1: has other draws"),
+        (served_pair.main, ["--transformers", "--dtype", "float32"], "dtype='float32': is not what transformers"),
         (served_pair.main, ["--prompts", "none.jsonl"], "prompts='none.jsonl': cannot be read"),
     ):
         assert run(main, monkeypatch, *arguments) in (2, 3)

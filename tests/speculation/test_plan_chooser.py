@@ -64,6 +64,19 @@ def test_a_session_that_is_off_probes_after_sixty_four_steps_for_eight():
     assert choose(chooser, after, 154, costs=None) == PROBE, "the count begins where it was off again"
 
 
+def test_a_probe_ends_without_leave_to_choose_as_well():
+    """With what stood before it, until there is leave; or it would speculate where that does not pay."""
+    chooser, off = PlanChooser(), replace(OFF, top_k=7)
+    choose(chooser, off, 0, 0.0, costs=BAD)
+    probe = choose(chooser, off, 64, 1.0, costs=BAD)
+    assert probe.width
+    limits = PlanLimits()
+    after = chooser.choose(BAD, limits, current=probe, steps=72, now=2.0, may_choose=lambda: False)
+    assert after == off
+    assert chooser.choose(BAD, limits, current=after, steps=73, now=2.1, may_choose=lambda: False) == off
+    assert chooser.choose(BAD, limits, current=after, steps=74, now=2.2).width == 0
+
+
 def test_a_probe_without_steps_ends_after_five_seconds():
     for now, over in ((4.9, False), (5.0, True)):
         chooser = PlanChooser()

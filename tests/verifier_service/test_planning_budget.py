@@ -1,10 +1,12 @@
-"""Choosing plans takes no more than its share of the time, however many sessions choose."""
+"""Choosing plans takes no more than its share of the time, however many sessions choose, and all have their turn."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from verifier_service.planning_budget import PlanningBudget
+from verifier_service.planning_budget import LONGEST_PAUSE, PATIENCE, PlanningBudget
 
 
 class Clock:
@@ -14,38 +16,68 @@ class Clock:
         return self.now
 
 
-def test_choices_take_no_more_than_their_share():
-    clock = Clock()
-    budget = PlanningBudget(0.02, clock)
-    began, spent, choices = clock.now, 0.0, 0
-    while clock.now < began + 10:
-        with budget.choosing():
-            if budget.take():
-                clock.now += 0.008
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def budget_of(clock: Clock, share: float) -> PlanningBudget:
+    return PlanningBudget(share, clock=clock, spent=clock)
+
+
+def chosen(budget: PlanningBudget, clock: Clock, who: object, seconds: float) -> bool:
+    """Ask, and if there is leave work so long."""
+    with budget.choosing(who) as leave:
+        granted = leave()
+        if granted:
+            clock.now += seconds
+    return granted
+
+
+def test_choices_take_no_more_than_their_share_and_all_have_their_turn(clock: Clock):
+    """Although all always want to choose, and ask in the same order in every step."""
+    budget, counted, began, spent = budget_of(clock, 0.02), Counter[int](), clock.now, 0.0
+    while clock.now < began + 60:
+        for who in range(16):
+            if chosen(budget, clock, who, 0.008):
+                counted[who] += 1
                 spent += 0.008
-                choices += 1
-        clock.now += 0.001
-    assert 0.015 < spent / (clock.now - began) < 0.0205 and choices > 20
+        clock.now += 0.01
+    assert 0.015 < spent / (clock.now - began) <= 0.0201
+    assert len(counted) == 16 and max(counted.values()) - min(counted.values()) <= 1
 
 
-def test_what_was_not_chosen_costs_nothing():
-    clock = Clock()
-    budget = PlanningBudget(0.02, clock)
+def test_what_was_not_chosen_costs_nothing(clock: Clock):
+    budget = budget_of(clock, 0.02)
+    with budget.choosing("one"):
+        clock.now += 1.0  # without asking: nothing is due
     for _ in range(3):
-        with budget.choosing():
-            clock.now += 1.0  # without asking: nothing is due
-        with budget.choosing():
-            assert budget.take()  # known already: no time
+        assert chosen(budget, clock, "one", 0.0)  # known already: no time
 
 
-def test_a_choice_that_fails_is_paid_too():
-    clock = Clock()
-    budget = PlanningBudget(0.5, clock)
-    with pytest.raises(RuntimeError), budget.choosing():
-        assert budget.take()
-        clock.now += 1.0
-        raise RuntimeError
-    clock.now += 0.9
-    assert not budget.take()
+def test_who_does_not_ask_again_holds_nobody_up(clock: Clock):
+    budget = budget_of(clock, 0.5)
+    assert chosen(budget, clock, "one", 0.5)
+    assert not chosen(budget, clock, "gone", 0.5) and not chosen(budget, clock, "two", 0.5)
+    clock.now += PATIENCE - 0.1
+    assert not chosen(budget, clock, "two", 0.5), "it waits behind the one before"
     clock.now += 0.2
-    assert budget.take()
+    assert chosen(budget, clock, "two", 0.5)
+
+
+def test_a_choice_that_fails_is_paid_too(clock: Clock):
+    budget = budget_of(clock, 0.5)
+    with pytest.raises(RuntimeError), budget.choosing("one") as leave:
+        assert leave()
+        clock.now += 0.5
+        raise RuntimeError
+    assert not chosen(budget, clock, "one", 0.0)
+    clock.now += 0.5
+    assert chosen(budget, clock, "one", 0.0)
+
+
+def test_one_slow_choice_does_not_end_planning(clock: Clock):
+    budget = budget_of(clock, 0.02)
+    assert chosen(budget, clock, "one", 10.0)
+    clock.now += LONGEST_PAUSE
+    assert chosen(budget, clock, "two", 0.0)
