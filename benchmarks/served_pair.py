@@ -13,7 +13,7 @@ of any size.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,16 +81,14 @@ class Bench:
                 await self._measure(running, DRAFTED, load)
 
     async def _measure(self, running: Serving, arm: str, load: Load) -> None:
-        draft = arm != ALONE
+        heat, most = self._setup.temperature, self._setup.max_tokens
+        asking = Asking(running.client, self._prompts, temperature=heat, max_tokens=most)
 
-        def asking(prompts: list[Prompt], max_tokens: int) -> Callable[[int], Awaitable[Served]]:
-            heat = self._setup.temperature
-            asked = Asking(running.client, prompts, temperature=heat, max_tokens=max_tokens)
-            return lambda number: asked.ask(number, draft=draft)
+        def ask(number: int) -> Awaitable[Served]:
+            return asking.ask(number, draft=arm != ALONE)
 
-        # All of it once before: a GPU captures a graph for each size of step when it first has one.
-        await load.run(asking(self._prompts, self._setup.max_tokens), len(self._prompts))
-        served, seconds = await load.run(asking(self._prompts, self._setup.max_tokens), len(self._prompts))
+        await load.run(ask, len(self._prompts))  # a GPU captures a graph for each size of step when it first has one
+        served, seconds = await load.run(ask, len(self._prompts))
         self._add(arm, load, served, seconds)
 
     def _add(self, arm: str, load: Load, served: list[Served], seconds: float) -> None:

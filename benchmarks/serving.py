@@ -17,12 +17,14 @@ import random
 import statistics
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
+from benchmarks.clients import Load as Arrivals
 from benchmarks.engine import LLAMA, bandwidth, random_model
 from dragoman import Completion, Dragoman, SamplingParams
 from engine.paged_engine import ROWS, PagedEngine
@@ -83,14 +85,9 @@ class Figures:
 
 
 async def run(engine: PagedEngine, load: Load) -> Figures:
-    chance, arrivals, at = random.Random(1), [], 0.0
-    for _ in range(load.sessions):
-        arrivals.append(at)
-        at += chance.expovariate(load.rate) if load.rate else 0.0
-    gaps: list[float] = []
+    arrivals, gaps = Arrivals(concurrency=load.sessions, rate=load.rate), list[float]()
 
     async def one(model: Dragoman, number: int) -> Completion:
-        await asyncio.sleep(arrivals[number])
         times: list[float] = []
         sampling = SamplingParams(temperature=load.temperature, seed=number)
         done = await model.complete(
@@ -105,12 +102,10 @@ async def run(engine: PagedEngine, load: Load) -> Figures:
 
     steps = DeviceSteps(engine)
     async with Dragoman(engine) as model:
-        await asyncio.gather(*(one(model, number) for number in range(min(4, load.sessions))))  # graphs are captured
+        await arrivals.run(partial(one, model), min(4, load.sessions))  # graphs are captured
         gaps.clear()
         steps.begin()
-        began = time.perf_counter()
-        done = await asyncio.gather(*(one(model, number) for number in range(load.sessions)))
-        took = time.perf_counter() - began
+        done, took = await arrivals.run(partial(one, model), load.sessions)
     tpot = sorted(completion.tpot or 0.0 for completion in done)
     ttft = sorted(completion.ttft for completion in done)
     return Figures(

@@ -56,7 +56,7 @@ class ItemList:
     def __init__(self, *, height: int, grouped_from: int) -> None:
         self._height = height
         self._grouped_from = grouped_from
-        self.tiles: list[Tile] = []
+        self._tiles: list[Tile] = []
         #: Rows in the order in which items name them.
         self.by_path: list[int] = []
         self._tails: list[tuple[int, ...]] = []
@@ -73,11 +73,11 @@ class ItemList:
                 self._tails += [(TAIL_ITEM, part, start, len(piece), slot, base) for part in range(blocks)]
         last = len(self.by_path)
         for start in range(first, last, self._height):
-            self.tiles.append((start, min(self._height, last - start), slot, base))
+            self._tiles.append((start, min(self._height, last - start), slot, base))
 
     def build(self) -> tuple[Items, bool]:
         """Items [W, COLUMNS], the longest first, and whether groups were done as such."""
-        tiles = np.array(self.tiles, dtype=np.int64).reshape(-1, 4)
+        tiles = np.array(self._tiles, dtype=np.int64).reshape(-1, 4)
         full = tiles[:, 3] // BLOCK
         splits, groups = -(-full * BLOCK // SPLIT), full * BLOCK // GROUP
         grouped = int(splits.sum()) >= self._grouped_from

@@ -44,10 +44,8 @@ class OutputProjection(nn.Module):
 class StepShape:
     """Steps of ``rows`` rows. ``all_logits``: of every row, or (a prefill) of none that matters."""
 
-    def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, slots: int, all_logits: bool = True) -> None:
-        self.tables = StepTables(
-            rows=rows, slots=slots, page_table=memory.page_table, group=memory.group, kv_heads=memory.kv_heads
-        )
+    def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, all_logits: bool = True) -> None:
+        self.tables = StepTables(rows=rows, page_table=memory.page_table, group=memory.group, kv_heads=memory.kv_heads)
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
         self._memory = memory

@@ -102,21 +102,21 @@ class PagedEngine:
             shapes, pages=pages, slots=slots, pages_per_slot=pages_per_slot, dtype=dtype, device=model.device
         )
         self._take_over(module, projection)
-        self.step_shape = StepShape(module, self.memory, rows=rows, slots=slots)
+        self.step_shape = StepShape(module, self.memory, rows=rows)
         self.step_shapes = [self.step_shape]  # the smallest first
-        self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, slots=slots, all_logits=False)
+        self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, all_logits=False)
         self._slots = list(range(slots - 1, -1, -1))
         self.shares_prefixes = False  # in the check each text is to be computed
         check_engine(self, expected)
         self.shares_prefixes = prefix_caching
         if not exact:
-            self._add_smaller_steps(module, slots)
+            self._add_smaller_steps(module)
         #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
         self.shared_positions = 0
 
-    def _add_smaller_steps(self, module: nn.Module, slots: int) -> None:
+    def _add_smaller_steps(self, module: nn.Module) -> None:
         fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
-        self.step_shapes[:0] = [StepShape(module, self.memory, rows=few, slots=slots) for few in fewer]
+        self.step_shapes[:0] = [StepShape(module, self.memory, rows=few) for few in fewer]
         for shape in self.step_shapes:
             shape.run([])  # compiled now, not while sessions wait
 

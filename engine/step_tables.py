@@ -57,13 +57,13 @@ class SequenceRows:
 
 
 class StepTables:
-    """Tables for steps of ``rows`` rows over ``slots`` sequences of up to ``pages_per_slot`` pages each.
+    """Tables for steps of ``rows`` rows. ``page_table``: [sequences, pages of each].
 
     ``group``: query heads of a KV head, of which there are ``kv_heads``. What the attention kernel has to do are
     ``items``, see ``attention_items.py``.
     """
 
-    def __init__(self, *, rows: int, slots: int, page_table: Tensor, group: int, kv_heads: int = 1) -> None:
+    def __init__(self, *, rows: int, page_table: Tensor, group: int, kv_heads: int = 1) -> None:
         self.rows = rows
         self._group = group
         self._most_queries = max(WIDE, power_of_two(group))

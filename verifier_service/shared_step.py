@@ -21,8 +21,8 @@ from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
 from verifier_service.step_report import StepReport
 
-#: None: the session gave up its memory instead.
-Outcome = StepReport | BaseException | None
+#: Of a session's part in a step. None: it gave up its memory instead.
+StepOutcome = StepReport | BaseException | None
 
 
 def _nothing() -> None:
@@ -36,13 +36,13 @@ def run_step(
     memory: MemoryQueue,
     drawing: Drawing | None = None,
     meanwhile: Callable[[], None] = _nothing,
-) -> list[Outcome]:
+) -> list[StepOutcome]:
     """One step of all these sessions. What each brought, or failed with.
 
     ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
     ``meanwhile``: called once the step is launched, before its draws are read; must not raise.
     """
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, StepOutcome] = {}
     steps: dict[int, Step] = {}
     rows = engine.rows_per_step
     share = rows // len(sessions) - 1 if rows is not None else None
@@ -61,9 +61,9 @@ def run_step(
     return [outcomes.get(number) for number in range(len(sessions))]
 
 
-def _make_room(memory: MemoryQueue, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, Outcome]:
+def _make_room(memory: MemoryQueue, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, StepOutcome]:
     """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
-    errors: dict[int, Outcome] = {}
+    errors: dict[int, StepOutcome] = {}
     for number, step in tuple(steps.items()):
         if sessions[number].begun:  # and not preempted for one of those before it
             try:
@@ -82,8 +82,8 @@ def _forward(
     steps: dict[int, Step],
     drawing: Drawing | None,
     meanwhile: Callable[[], None],
-) -> dict[int, Outcome]:
-    outcomes: dict[int, Outcome] = {}
+) -> dict[int, StepOutcome]:
+    outcomes: dict[int, StepOutcome] = {}
     if not steps:
         return outcomes
     began = time.perf_counter()

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
-from verifier_service.step_report import StepReport
+from verifier_service.shared_step import StepOutcome
 
 
 class Prefilled:
     """The prompt is done, and the session waits for a step."""
 
 
-#: Of a step, or of a whole prompt. None: the session gave up its memory instead of a step.
-Outcome = StepReport | Prefilled | BaseException | None
+#: Of a step, or of a whole prompt.
+Outcome = StepOutcome | Prefilled
 
 
 @dataclass(eq=False, slots=True)

@@ -237,7 +237,7 @@ def test_pool_gives_every_page_once():
 
 
 def test_tables_say_what_each_row_sees():
-    tables = StepTables(rows=8, slots=2, page_table=torch.zeros((2, 4), dtype=torch.int64), group=32)  # query heads
+    tables = StepTables(rows=8, page_table=torch.zeros((2, 4), dtype=torch.int64), group=32)  # query heads
     pages = [3, 1]
     tables.load([SequenceRows(1, 15, (7, 8, 9), (ROOT, 0, 0), pages)])
     assert tables.tokens.tolist() == [7, 8, 9, 0, 0, 0, 0, 0]
@@ -251,17 +251,17 @@ def test_tables_say_what_each_row_sees():
 
 
 def test_tables_refuse_what_does_not_fit():
-    tables = StepTables(rows=4, slots=2, page_table=torch.zeros((2, 8), dtype=torch.int64), group=1)
+    tables = StepTables(rows=4, page_table=torch.zeros((2, 8), dtype=torch.int64), group=1)
     with pytest.raises(ValueError, match="do not fit"):
         tables.load([SequenceRows(0, 0, (1,) * 5, (ROOT,) * 5, [1])])
     with pytest.raises(ValueError, match="longer than 64"):
-        StepTables(rows=80, slots=1, page_table=torch.zeros((1, 8), dtype=torch.int64), group=1).load(
+        StepTables(rows=80, page_table=torch.zeros((1, 8), dtype=torch.int64), group=1).load(
             [SequenceRows(0, 0, (1,) * 65, tuple(range(-1, 64)), [1, 2, 3, 4, 5])]
         )
 
 
 def test_work_is_of_few_sizes_and_reaches_every_block():
-    tables = StepTables(rows=8, slots=2, page_table=torch.zeros((2, 64), dtype=torch.int64), group=4)
+    tables = StepTables(rows=8, page_table=torch.zeros((2, 64), dtype=torch.int64), group=4)
     pages = list(range(1, 65))
     tables.load([SequenceRows(0, 700, (1, 2), (ROOT, 0), pages), SequenceRows(1, 63, (1, 2), (ROOT, 0), pages)])
     assert (tables.splits, tables.work, tables.grouped, tables.queries) == (8, 64, False, 16)

@@ -54,7 +54,7 @@ def test_kernel_and_reference_agree(heads, kv_heads, size, window, softcap, dtyp
     chance.shuffle(shuffled)
     held = [shuffled[64 * slot : 64 * slot + 64] for slot in range(3)]
     page_table = torch.tensor(held, device="cuda")
-    tables = StepTables(rows=64, slots=3, page_table=page_table, group=heads // kv_heads)
+    tables = StepTables(rows=64, page_table=page_table, group=heads // kv_heads)
     for bases in ((0, 63, 64), (200, 511, 700), (1, 255, 256)):
         rows = [
             SequenceRows(slot, base, [1] * 20, random_tree(chance, 20), held[slot]) for slot, base in enumerate(bases)
@@ -88,7 +88,7 @@ def test_the_order_of_work_changes_no_bit():
         tree = SequenceRows(0, base, [1] * 12, random_tree(chance, 12), held[0])
         found = []
         for many in (1, 10**6):  # KV heads, by which a step has many splits or few
-            tables = StepTables(rows=16, slots=2, page_table=torch.tensor(held, device="cuda"), group=4, kv_heads=many)
+            tables = StepTables(rows=16, page_table=torch.tensor(held, device="cuda"), group=4, kv_heads=many)
             tables.load([tree])
             assert tables.queries == 32
             found.append(tree_attention(q, keys, values, tables, **settings)[:12])
