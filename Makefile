@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PROTOS_VENV ?= .venv-protos
 PROTOS_BIN := $(PROTOS_VENV)/bin
+WORKERS ?= 2
 
 # Old stubs run on a newer protobuf, never the other way round: 1.71.2 makes stubs that run on protobuf 5.29 to 7.
 # It needs protobuf<6 itself, hence an environment of its own.
@@ -34,9 +35,11 @@ venv: $(VENV)/.installed ## Create the virtual environment with pinned packages 
 demo: venv ## Run a verifier and a drafter here and let them answer a prompt
 	$(BIN)/dragoman demo
 
+# Most tests wait for processes of their own, which have a thread each.
 .PHONY: test
-test: venv ## Run the tests (ARGS='-m "not models"' to choose)
-	$(BIN)/python -m pytest $(ARGS)
+test: export OMP_NUM_THREADS ?= 1
+test: venv ## Run the tests, two at a time (ARGS='-m "not models"' to choose, WORKERS=0 for one at a time)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: check
 check: lint ## Style, types, and the tests that need no model, no Ray and no process of their own (minutes)

@@ -106,7 +106,8 @@ def _as_written(value: object) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    """Without its middle: a path's last name says most."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2 - 3]}...{text[-(_SHOWN // 2) :]}"
 
 
 class ModelError(DragomanError):

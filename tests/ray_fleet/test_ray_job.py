@@ -73,7 +73,9 @@ def head(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 time.sleep(0.5)
         yield url, around
     finally:
-        family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        family = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
         node.terminate()
         _, alive = psutil.wait_procs(family, timeout=15)
         for process in alive:
@@ -89,9 +91,9 @@ def text_from(coordinator: str, **around: str) -> str:
     return written.stdout
 
 
-def test_a_job_brings_the_fleet_up_and_is_not_needed_any_more(checkout: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_a_job_brings_the_fleet_up_and_is_not_needed_any_more(checkout: Path, ray_folder: Path):
     pytest.importorskip("ray")
-    folder = Path(tmp_path_factory.mktemp("j", numbered=True))
+    folder = ray_folder
     with head(folder) as (url, around):
         submit = ["job", "submit", f"--address={url}", "--working-dir=.", "--"]
         entry = [sys.executable, "-m", "deploy.fleet", "up", "-c", "fleet.yaml"]

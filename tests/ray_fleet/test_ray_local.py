@@ -110,10 +110,9 @@ class Local:
 
 
 @pytest.fixture(scope="module")
-def local(tiny_qwen2: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def local(tiny_qwen2: Path, tiny_llama: Path, ray_folder: Path) -> Iterator[Local]:
     pytest.importorskip("ray")
-    # Paths of sockets may have 107 bytes.
-    folder = Path(tmp_path_factory.mktemp("r", numbered=True))
+    folder = ray_folder
     group = {"dtype": "float32", "threads": 1}
     file = {
         "coordinator": {"port": free_port()},

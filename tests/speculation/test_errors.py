@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -32,7 +33,12 @@ def test_a_remedy_follows_in_brackets():
     "value, shown",
     [
         ("x" * 78, "'" + "x" * 78 + "'"),
-        ("x" * 79, "'" + "x" * 76 + "..."),
+        ("x" * 79, "'" + "x" * 36 + "..." + "x" * 39 + "'"),
+        # The name of a file is at the end of its path.
+        (
+            PurePosixPath("/folder" * 12, "drafts.jsonl"),
+            "'" + "/folder" * 5 + "/..." + "older" + "/folder" * 3 + "/drafts.jsonl'",
+        ),
         (999_999_999_999_999.0, "999999999999999"),
         (1e15, "1000000000000000.0"),
         (-1e15, "-1000000000000000.0"),
