@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadScopeScheduling
 
 from language_models.causal_lm import CausalLM
 from tests.support import tiny_architectures, tiny_models
@@ -20,15 +19,10 @@ settings.register_profile("nightly", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-class ByFile(LoadScopeScheduling):
-    """Workers take whole files; one of them takes all that start Ray, as two clusters at once are too much."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    from tests.support.scheduling import ByFile
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        return "tests/ray_fleet" if file.startswith("tests/ray_fleet/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     return ByFile(config, log)
 
 
