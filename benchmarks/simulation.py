@@ -178,7 +178,7 @@ class Run:
         if self._drafting or not self.desk.wants_draft():
             return
         self._drafting = True
-        drafted = self.desk.prepare()()
+        drafted = self.desk.prepare().alone()
         self.batches += 1
 
         def end() -> None:

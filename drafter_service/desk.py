@@ -6,15 +6,17 @@ moves queue up here and are carried out by the thread, in order, before it draft
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from drafter_service.draft_source import Drafter, DraftSource
+from drafter_service.draft_source import Answer, Drafter, DraftSource, DraftsTogether, Expansion
 from speculation.errors import DragomanError, SessionError
 from speculation.protocol.messages import Resync, SessionOffer, Span, Verdict
 from speculation.sampling.params import Rule
-from speculation.sessions.drafter_session import DrafterSession, DraftToken, Instruction, Move
+from speculation.sessions.drafter_session import DrafterSession, DraftToken, Expand, Instruction, Move
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +26,58 @@ Message = Span | Resync
 Draft = list[tuple[int, list[DraftToken]]]
 
 
+@dataclass(frozen=True, slots=True)
+class DraftJob:
+    """A batch of one session: its moves so far, then the places of its tree that are to be continued."""
+
+    session: DeskSession
+    moves: Sequence[Move]
+    expansions: Sequence[Expand]
+    zero_width: int
+    choices: int
+
+    def begin(self) -> Expansion | Exception:
+        """What its source is to be asked, or why it cannot be."""
+        try:
+            source = self.session.source_after(self.moves)
+        except Exception as error:
+            return error
+        paths = [each.path for each in self.expansions]
+        return Expansion(source, paths, zero_width=self.zero_width, choices=self.choices)
+
+    def alone(self) -> Draft:
+        """Carried out by itself. Raises DragomanError."""
+        begun = self.begin()
+        draft = self.draft(begun if isinstance(begun, Exception) else begun.alone())
+        if isinstance(draft, DragomanError):
+            raise draft
+        return draft
+
+    def draft(self, answer: Answer) -> Draft | DragomanError:
+        """What nobody foresaw, no GPU memory left say, costs this session its drafts, and not all their drafter."""
+        if not isinstance(answer, Exception):
+            return [(place.number, tokens) for place, tokens in zip(self.expansions, answer, strict=True)]
+        if isinstance(answer, DragomanError):
+            return answer
+        log.error("session %s: drafting failed", self.session.name, exc_info=answer)
+        return SessionError(f"drafting failed: {type(answer).__name__}: {answer}"[:_REASON_LENGTH])
+
+
+def carry_out(drafter: Drafter, jobs: Sequence[DraftJob]) -> list[Draft | DragomanError]:
+    """Of each what it drafted, or what it failed of; in the worker thread, in as few passes as the drafter can."""
+    begun = [job.begin() for job in jobs]
+    asked = [one for one in begun if not isinstance(one, Exception)]
+    if isinstance(drafter, DraftsTogether):
+        answers = iter(drafter.expand_together(asked))
+    else:
+        answers = iter([expansion.alone() for expansion in asked])
+    return [
+        job.draft(one if isinstance(one, Exception) else next(answers)) for job, one in zip(jobs, begun, strict=True)
+    ]
+
+
 class DeskSession:
-    """One session on the desk. ``draft`` runs in the worker thread, all else in the event loop."""
+    """One session on the desk. ``source_after`` and ``close`` run in the worker thread, all else in the event loop."""
 
     def __init__(self, drafter: Drafter, offer: SessionOffer) -> None:
         self.name = offer.session
@@ -49,37 +101,25 @@ class DeskSession:
     def on_verdict(self, verdict: Verdict) -> list[Message]:
         return self._messages(self._session.on_verdict(verdict))
 
-    def prepare(self) -> Callable[[], Draft]:
-        """The work of drafting one batch of tokens, for the worker thread.
-
-        It raises DragomanError only: what nobody foresaw, no GPU memory left say, costs this session its drafts, and
-        not all sessions their drafter.
-        """
+    def prepare(self) -> DraftJob:
+        """The work of drafting one batch of tokens, for the worker thread."""
         moves = tuple(self._moves)
         self._moves.clear()
-        zero_width = self._session.next_zero_width()
-        choices = 1 + self._session.plan.alternatives
-        expansions = self._session.next_expansions()
+        return DraftJob(
+            session=self,
+            moves=moves,
+            expansions=self._session.next_expansions(),
+            zero_width=self._session.next_zero_width(),
+            choices=1 + self._session.plan.alternatives,
+        )
 
-        def carry_out() -> Draft:
-            if self._source is None:
-                self._source = self._drafter.open(self._offer)
-            for move in moves:
-                self._source.move(move.path, move.keep, move.text)
-            paths = [expansion.path for expansion in expansions]
-            drafted = self._source.expand(paths, zero_width=zero_width, choices=choices)
-            return [(expansion.number, tokens) for expansion, tokens in zip(expansions, drafted, strict=True)]
-
-        def draft() -> Draft:
-            try:
-                return carry_out()
-            except DragomanError:
-                raise
-            except Exception as error:
-                log.exception("session %s: drafting failed", self.name)
-                raise SessionError(f"drafting failed: {type(error).__name__}: {error}"[:_REASON_LENGTH]) from error
-
-        return draft
+    def source_after(self, moves: Sequence[Move]) -> DraftSource:
+        """In the worker thread: opened if it was not, and where these lead. Raises DragomanError."""
+        if self._source is None:
+            self._source = self._drafter.open(self._offer)
+        for move in moves:
+            self._source.move(move.path, move.keep, move.text)
+        return self._source
 
     def take(self, draft: Draft) -> list[Message]:
         """What the worker drafted."""
@@ -128,11 +168,11 @@ class Desk:
         """Take some session off the desk, None when it is empty."""
         return self._sessions.popitem()[1] if self._sessions else None
 
-    def next_turn(self) -> DeskSession | None:
-        """The next session that wants a token; it goes to the end of the queue."""
-        for name, session in self._sessions.items():
-            if session.wants_draft():
-                del self._sessions[name]
-                self._sessions[name] = session
-                return session
-        return None
+    def next_turns(self, most: int) -> list[DeskSession]:
+        """The next sessions that want a token; they go to the end of the queue."""
+        wanting = (session for session in self._sessions.values() if session.wants_draft())
+        chosen = list(itertools.islice(wanting, most))
+        for session in chosen:
+            del self._sessions[session.name]
+            self._sessions[session.name] = session
+        return chosen

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from language_models.continuation import Continuation
 from language_models.tokenizer import TextTokenizer
 
 
@@ -62,4 +63,18 @@ class DraftModel(Protocol):
 
     def forward_tree(self, tokens: Sequence[int], cache: Any, *, base: int, visible: Tensor, depths: Tensor) -> Tensor:
         """Run tokens of a tree of continuations, see ``CausalLM.forward_tree``: logits [len(tokens), V] float32."""
+        ...
+
+
+@runtime_checkable
+class JoinsPasses(Protocol):
+    """A model that runs the rows of several caches in one pass."""
+
+    @property
+    def rows_together(self) -> int:
+        """Rows that fit one pass."""
+        ...
+
+    def forward_all(self, parts: Sequence[Continuation]) -> list[Tensor]:
+        """What ``Continuation.run`` gives for each, in as few passes as they fit."""
         ...

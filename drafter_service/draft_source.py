@@ -6,6 +6,7 @@ A drafter is used from one thread at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from speculation.protocol.messages import SessionOffer
@@ -37,6 +38,27 @@ class DraftSource(Protocol):
         ...
 
 
+#: The choices after each path, or what went wrong.
+Answer = list[list[DraftToken]] | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """What ``source.expand`` is to be asked."""
+
+    source: DraftSource
+    paths: Sequence[Path]
+    zero_width: int
+    choices: int
+
+    def alone(self) -> Answer:
+        """By itself."""
+        try:
+            return self.source.expand(self.paths, zero_width=self.zero_width, choices=self.choices)
+        except Exception as error:  # of this session only, whose drafts it costs
+            return error
+
+
 class Drafter(Protocol):
     """Opens a source for each session. ``vocab_size`` and ``vocab_hash`` are 0 and "" where there is no vocabulary."""
 
@@ -62,6 +84,20 @@ class HasNotes(Protocol):
 
     @property
     def notes(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class DraftsTogether(Protocol):
+    """A drafter whose sessions may go on side by side."""
+
+    @property
+    def sessions_together(self) -> int:
+        """How many at once, at most; 1 where each takes its own time."""
+        ...
+
+    def expand_together(self, expansions: Sequence[Expansion]) -> list[Answer]:
+        """Of each what its source's ``expand`` gives, or raises."""
+        ...
 
 
 @runtime_checkable

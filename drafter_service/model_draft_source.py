@@ -10,17 +10,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
+from typing import NamedTuple
 
 import torch
 
-from drafter_service.draft_model import DraftCache, DraftModel
+from drafter_service.draft_model import DraftCache, DraftModel, JoinsPasses
 from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.draft_source import Path
+from language_models.continuation import Continuation, TreeRows
 from speculation.errors import SessionError
 from speculation.protocol.messages import SessionOffer
 from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.row_draws import rank_rows
+from speculation.sampling.row_draws import RowsToDraw, rank_rows
 from speculation.sampling.sampler import TokenSampler
 from speculation.sessions.drafter_session import DraftToken
 from speculation.text.retokenize import retokenize
@@ -37,22 +39,22 @@ class ModelDraftSource:
     RANKS_ROWS = True
 
     def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer) -> None:
-        self._model = model
-        self._noise = noise
+        self.model = model
+        self.noise = noise
         self._vocab = model.tokenizer.vocab
-        self._padding = torch.tensor(self._vocab.padding_ids, dtype=torch.int64, device=noise.device)
-        self._prompt = draft_prompt_ids(self._model.tokenizer, offer.prompt)
-        if not self._prompt or len(self._prompt) >= self._model.context_length:
+        self.padding = torch.tensor(self._vocab.padding_ids, dtype=torch.int64, device=noise.device)
+        self._prompt = draft_prompt_ids(self.model.tokenizer, offer.prompt)
+        if not self._prompt or len(self._prompt) >= self.model.context_length:
             raise SessionError(
-                f"the prompt has {len(self._prompt)} tokens for {self._model.name}, "
-                f"whose context is {self._model.context_length}"
+                f"the prompt has {len(self._prompt)} tokens for {self.model.name}, "
+                f"whose context is {self.model.context_length}"
             )
         # A bias names ids of the target's vocabulary; here the same ids are other words.
         sampling = dataclasses.replace(offer.sampling, logit_bias={})
         stream = "race" if offer.rule is Rule.RACE else "drafter"
         self._sampler = TokenSampler(sampling, self._vocab, noise, prompt_ids=self._prompt, stream=stream)
         self._ids: list[int] = []
-        self._cache: DraftCache = self._model.new_cache()
+        self._cache: DraftCache = self.model.new_cache()
         #: Expanded places of the tree, with their rows in the cache, counted from ``_base`` on.
         self._rows: dict[Path, int] = {}
         self.move((), 0, offer.committed)
@@ -119,36 +121,62 @@ class ModelDraftSource:
 
     def _spell(self, text: bytes, tail: Sequence[int]) -> list[int]:
         """All of ``text`` in own tokens, to stand behind those of ``tail``."""
-        ids = retokenize(text, tail, self._vocab, self._model.tokenizer.encode, limit=max(1, len(text)))
+        ids = retokenize(text, tail, self._vocab, self.model.tokenizer.encode, limit=max(1, len(text)))
         done = sum(len(self._vocab.bytes_of(token)) for token in ids)
         while done < len(text):  # an unfinished character, which retokenisation leaves waiting
             token = self._vocab.longest_match(text, done)
             if token is None:
-                raise SessionError(f"{self._model.name} has no token for byte {text[done]:#04x}")
+                raise SessionError(f"{self.model.name} has no token for byte {text[done]:#04x}")
             ids.append(token)
             done += len(self._vocab.bytes_of(token))
         return ids
 
     @torch.inference_mode()
     def expand(self, paths: Sequence[Path], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
+        coming = self.continuation(paths)
+        if coming is None:
+            return [[DraftToken(b"", stops=True)] for _ in paths]
+        logits = coming.run(self.model)
+        self.was_run(paths)
+        [answer] = choices_after([RowsRun(self, paths, zero_width=zero_width, logits=logits)], choices)
+        return answer
+
+    def continuation(self, paths: Sequence[Path]) -> Continuation | None:
+        """What is to be run for the rows of ``paths``, the last of each; None where the context, or the tree, ends."""
         depth = max(len(path) for path in paths)
         at = len(self._prompt) + len(self._ids) + depth
-        if at >= self._model.context_length or depth > self._model.tree_depth:
-            return [[DraftToken(b"", stops=True)] for _ in paths]
-        if depth > 0:
-            assert self._base == len(self._prompt) + len(self._ids), "the text before the tree is in the cache"
-        rows = self._logits_at_root()[None] if depth == 0 else self._logits_in_tree(paths)
-        return self._choices_after(paths, rows, zero_width, choices)
+        if at >= self.model.context_length or depth > self.model.tree_depth:
+            return None
+        if depth == 0:
+            return self._root()
+        assert self._base == len(self._prompt) + len(self._ids), "the text before the tree is in the cache"
+        return self._tree(paths)
 
-    def _choices_after(
+    def was_run(self, paths: Sequence[Path]) -> None:
+        """The continuation of ``paths`` is in the cache now."""
+        for path in paths:
+            if path:
+                self._rows[path] = len(self._rows)
+
+    @property
+    def joins_passes(self) -> bool:
+        """Whether its rows can run beside other sessions' rows."""
+        return isinstance(self.model, JoinsPasses)
+
+    @property
+    def is_ranked_by_rows(self) -> bool:
+        """Whether ``ranking`` is how choices are found."""
+        return self.RANKS_ROWS and self.model.draws_all_rows
+
+    def ranking(self, paths: Sequence[Path], zero_width: int) -> RowsToDraw:
+        """What ``rank_rows`` needs to know of the rows of ``paths``."""
+        return self._sampler.rows_after(paths, zero_width=zero_width)
+
+    def choices(
         self, paths: Sequence[Path], logits: torch.Tensor, zero_width: int, count: int
     ) -> list[list[DraftToken]]:
-        """After each path, by its row of ``logits`` [paths, V]."""
-        if not (self.RANKS_ROWS and self._model.draws_all_rows):
-            return [self._choices(path, row, zero_width, count) for path, row in zip(paths, logits, strict=True)]
-        wanted = self._sampler.rows_after(paths, zero_width=zero_width)
-        ranked = rank_rows(logits, wanted, self._noise, self._padding, count)
-        return [[self._draft_token(token, p) for token, p in row] for row in ranked]
+        """After each path, by its row of ``logits`` [paths, V], one after another."""
+        return [self._choices(path, row, zero_width, count) for path, row in zip(paths, logits, strict=True)]
 
     def _choices(self, path: Path, logits: torch.Tensor, zero_width: int, count: int) -> list[DraftToken]:
         for token in path:
@@ -156,9 +184,9 @@ class ModelDraftSource:
         ranked = self._sampler.draw_ranked(logits, count, zero_width=None if path else zero_width)
         self._sampler.truncate(len(self._ids))
         probabilities = torch.softmax(logits, dim=-1)[ranked].tolist()
-        return [self._draft_token(token, p) for token, p in zip(ranked, probabilities, strict=True)]
+        return [self.draft_token(token, p) for token, p in zip(ranked, probabilities, strict=True)]
 
-    def _draft_token(self, token: int, probability: float) -> DraftToken:
+    def draft_token(self, token: int, probability: float) -> DraftToken:
         if token in self._vocab.end_ids:
             return DraftToken(b"", probability, ends=True)
         text = self._vocab.bytes_of(token)
@@ -173,7 +201,7 @@ class ModelDraftSource:
     def close(self) -> None:
         self._rows.clear()
         self._cache.close()
-        self._cache = self._model.new_cache()
+        self._cache = self.model.new_cache()
 
     def _append(self, token: int) -> None:
         self._ids.append(token)
@@ -189,32 +217,54 @@ class ModelDraftSource:
         surplus = self._cache.length - length
         if surplus > self._cache.max_rollback:
             self._cache.close()
-            self._cache = self._model.new_cache()
+            self._cache = self.model.new_cache()
         elif surplus > 0:
             self._cache.rollback(surplus)
 
     def _logits_at_root(self) -> torch.Tensor:
-        """After the text's last token, which is run anew."""
+        return self._root().run(self.model)[-1]
+
+    def _root(self) -> Continuation:
+        """The text's last token, which is run anew."""
         self._drop_tree()
         context = self.context_ids
         self._roll_back_to(len(context) - 1)
         *missing, last = context[self._cache.length :]
         if missing:
-            self._model.prefill(missing, self._cache)
-        return self._model.forward([last], self._cache)[-1]
+            self.model.prefill(missing, self._cache)
+        return Continuation(self._cache, [last])
 
-    def _logits_in_tree(self, paths: Sequence[Path]) -> torch.Tensor:
-        """After each path, whose last token is run now; those before it are in the cache. [len(paths), V]."""
-        base = self._base
+    def _tree(self, paths: Sequence[Path]) -> Continuation:
+        """The last token of each path; those before it are in the cache."""
         tokens = [path[-1] for path in paths]
-        known = len(self._rows)
-        straight = len(paths) == 1 and known == len(paths[0]) - 1
-        for path in paths:
-            self._rows[path] = len(self._rows)
-        if straight:  # one branch only: the order of the cache is that of the text
-            return self._model.forward(tokens, self._cache)
-        visible = torch.zeros(len(paths), len(self._rows), dtype=torch.bool)
+        if len(paths) == 1 and len(self._rows) == len(paths[0]) - 1:
+            return Continuation(self._cache, tokens)  # one branch only: the order of the cache is that of the text
+        held = len(self._rows)
+        visible = torch.zeros(len(paths), held + len(paths), dtype=torch.bool)
         for number, path in enumerate(paths):
-            visible[number, [self._rows[path[:depth]] for depth in range(1, len(path) + 1)]] = True
-        depths = torch.tensor([len(place) - 1 for place in self._rows])
-        return self._model.forward_tree(tokens, self._cache, base=base, visible=visible, depths=depths)
+            visible[number, [self._rows[path[:depth]] for depth in range(1, len(path))]] = True
+            visible[number, held + number] = True
+        depths = torch.tensor([len(place) - 1 for place in (*self._rows, *paths)])
+        return Continuation(self._cache, tokens, TreeRows(self._base, visible, depths))
+
+
+class RowsRun(NamedTuple):
+    """Logits [paths, V] after each path of a source, to be drawn from."""
+
+    source: ModelDraftSource
+    paths: Sequence[Path]
+    zero_width: int
+    logits: torch.Tensor
+
+
+def choices_after(runs: Sequence[RowsRun], count: int) -> list[list[list[DraftToken]]]:
+    """Of each source the choices after its paths, ``count`` at most; on a GPU all in one. Sources of one model."""
+    first = runs[0].source
+    if not first.is_ranked_by_rows:
+        return [run.source.choices(run.paths, run.logits, run.zero_width, count) for run in runs]
+    wanted = [run.source.ranking(run.paths, run.zero_width) for run in runs]
+    ranked = rank_rows([run.logits for run in runs], wanted, first.noise, first.padding, count)
+    return [
+        [[run.source.draft_token(token, p) for token, p in row] for row in rows]
+        for run, rows in zip(runs, ranked, strict=True)
+    ]

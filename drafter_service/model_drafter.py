@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from drafter_service.draft_model import DraftModel
+from drafter_service.draft_model import DraftModel, JoinsPasses
 from drafter_service.draft_prompts import template_notes
-from drafter_service.draft_source import DraftSource
+from drafter_service.draft_source import Answer, DraftSource, Expansion
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.proposing_source import ProposingSource
+from drafter_service.shared_expansion import expand_together
 from drafter_service.string_proposing_source import StringProposingSource
 from drafter_service.target_vocabularies import TargetVocabularies
 from language_models.tokenizer_check import Role, check_tokenizer
@@ -39,6 +41,7 @@ class ModelDrafter:
         self.vocab_size = model.vocab_size
         self.vocab_hash = model.tokenizer.vocab.content_hash
         self.noise = RaceNoise(model.tokenizer.vocab, device=str(model.device))
+        self.sessions_together = model.rows_together if isinstance(model, JoinsPasses) else 1
         self.targets = TargetVocabularies(model.tokenizer.vocab, vocabularies)
 
     def missing_vocabulary(self, offer: SessionOffer) -> str:
@@ -52,6 +55,9 @@ class ModelDrafter:
             kind = StringProposingSource if offer.rule is Rule.STRING_REJECTION else ProposingSource
             return kind(self.model, self.noise, offer, self.targets.get(offer.vocab_hash))
         return ModelDraftSource(self.model, self.noise, offer)
+
+    def expand_together(self, expansions: Sequence[Expansion]) -> list[Answer]:
+        return expand_together(expansions)
 
     def measure(self) -> float:
         prompt = Prompt(text="The quick brown fox jumps over the lazy dog.")

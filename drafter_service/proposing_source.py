@@ -123,6 +123,6 @@ class ProposingSource(ModelDraftSource):
         """Of the token after prompt, text and ``tokens``, which the cache then holds no longer."""
         logits = self._logits_at_root()
         if tokens:
-            logits = self._model.forward(tokens, self._cache)[-1]
+            logits = self.model.forward(tokens, self._cache)[-1]
             self._cache.rollback(len(tokens))
         return logits

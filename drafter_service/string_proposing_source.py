@@ -58,7 +58,7 @@ class StringProposingSource(ProposingSource):
 
     def _next(self, tokens: list[int], zero_width: int) -> DraftToken:
         """Draw after ``tokens``, which follow the root."""
-        if len(self._prompt) + len(self._ids) + len(tokens) + DEPTH >= self._model.context_length:
+        if len(self._prompt) + len(self._ids) + len(tokens) + DEPTH >= self.model.context_length:
             return DraftToken(b"", stops=True)
         self._advance(tokens)
         proposal = self._draw(self.distribution(tokens), zero_width)
@@ -85,6 +85,16 @@ class StringProposingSource(ProposingSource):
         # Nothing is drawn that could not be drafted on from: a drafter must not stop because of what it drew.
         return {token: share for token, share in shares.items() if self._view.can_spell(token)}
 
+    @property
+    def joins_passes(self) -> bool:
+        return False  # each of its draws takes many passes, whose rows follow from those before
+
+    def _logits_in_tree(self, paths: Sequence[Path]) -> Tensor:
+        """After each path, whose last token is run now; those before it are in the cache. [len(paths), V]."""
+        logits = self._tree(paths).run(self.model)
+        self.was_run(paths)
+        return logits
+
     def _handle(self, target_id: int, text: bytes, tokens: Sequence[int]) -> int:
         behind = [*self.context_ids, *tokens][-2 * LOOK_BACK_TOKENS :]
         self._drafted.append(tuple(self._spell(text, behind)))
@@ -108,6 +118,6 @@ class StringProposingSource(ProposingSource):
         self._roll_back_to(min(shared, len(context) - 1))
         *missing, last = context[self._cache.length :]
         if missing:
-            self._model.prefill(missing, self._cache)
+            self.model.prefill(missing, self._cache)
         self._run = context
-        return self._model.forward([last], self._cache)[-1]
+        return self.model.forward([last], self._cache)[-1]

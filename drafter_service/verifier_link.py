@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from drafter_service.desk import Desk, Message
-from drafter_service.draft_source import Drafter, LearnsVocabularies
+from drafter_service.desk import Desk, DeskSession, Message, carry_out
+from drafter_service.draft_source import Drafter, DraftsTogether, LearnsVocabularies
 from drafter_service.waiting_offers import WaitingOffers
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, InputError
@@ -114,26 +115,32 @@ class VerifierLink:
 
     async def work(self) -> None:
         """Draft batch after batch, session after session, as far as their plans allow."""
-        loop = asyncio.get_running_loop()
+        most = self._drafter.sessions_together if isinstance(self._drafter, DraftsTogether) else 1
         while True:
-            session = self._desk.next_turn()
-            if session is None:
+            sessions = self._desk.next_turns(most)
+            if sessions:
+                await self._draft(sessions)
+            else:
                 self._work.clear()
                 await self._work.wait()
+
+    async def _draft(self, sessions: Sequence[DeskSession]) -> None:
+        """A batch of each of them."""
+        started, are_typical = time.perf_counter(), all(session.is_typical_batch for session in sessions)
+        jobs = [session.prepare() for session in sessions]
+        drafts = await asyncio.get_running_loop().run_in_executor(self._thread, carry_out, self._drafter, jobs)
+        if are_typical:
+            self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
+        for session, draft in zip(sessions, drafts, strict=True):
+            is_on_desk = self._desk.get(session.name) is session
+            if not isinstance(draft, DragomanError):
+                if is_on_desk:
+                    self._send(session.name, session.take(draft))
                 continue
-            try:
-                started, is_typical_batch = time.perf_counter(), session.is_typical_batch
-                draft = await loop.run_in_executor(self._thread, session.prepare())
-                if is_typical_batch:
-                    self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
-            except DragomanError as error:
-                if self._desk.get(session.name) is session:
-                    self._desk.close(session.name)
-                    self._decline(session.name, error)
-                self._thread.submit(session.close)  # even if this task is cancelled now
-                continue
-            if self._desk.get(session.name) is session:
-                self._send(session.name, session.take(draft))
+            if is_on_desk:
+                self._desk.close(session.name)
+                self._decline(session.name, draft)
+            self._thread.submit(session.close)
 
     async def close(self) -> None:
         """Free what the sessions hold, after the batch being drafted."""

@@ -45,7 +45,9 @@ class StepShape:
     """Steps of ``rows`` rows. ``all_logits``: of every row, or (a prefill) of none that matters."""
 
     def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, all_logits: bool = True) -> None:
-        self.tables = StepTables(rows=rows, page_table=memory.page_table, group=memory.group, kv_heads=memory.kv_heads)
+        table, group = memory.page_table, memory.group
+        with torch.cuda.device_of(table):
+            self.tables = StepTables(rows=rows, page_table=table, group=group, kv_heads=memory.kv_heads)
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
         self._memory = memory
@@ -59,14 +61,16 @@ class StepShape:
     @torch.inference_mode()
     def run(self, sequences: Sequence[SequenceRows]) -> Tensor:
         """Logits [rows, V] float32 of the sequences' rows in their order; they stand until the next run."""
-        self.tables.load(sequences)
-        if self.tables.page_table.device.type != "cuda":
-            return self._forward()
-        if self._kind not in self._graphs:
-            self._graphs[self._kind] = self._capture()
-        graph, logits = self.graph
-        graph.replay()
-        return logits
+        # Streams, graphs and kernels belong to the thread's current device, which need not be the model's.
+        with torch.cuda.device_of(self.tables.page_table):
+            self.tables.load(sequences)
+            if self.tables.page_table.device.type != "cuda":
+                return self._forward()
+            if self._kind not in self._graphs:
+                self._graphs[self._kind] = self._capture()
+            graph, logits = self.graph
+            graph.replay()
+            return logits
 
     @property
     def graph(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:

@@ -19,7 +19,7 @@ from engine.kv_pages import PagePool
 from engine.model_runner import OutputProjection, StepShape, compile_layers
 from engine.paged_attention import NAME, AttentionProbe, paged_attention
 from engine.paged_slot import PagedSlot
-from engine.step_tables import PAGE
+from engine.step_tables import PAGE, SequenceRows
 from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import LimitExceededError, UnsupportedModelError
@@ -171,10 +171,16 @@ class PagedEngine:
         In an exact engine a row's bits are the same whatever the other rows are. Raises LimitExceededError if KV memory
         has no room for all of them; then nothing was run.
         """
-        sequences = [slot.rows(step) for slot, step in batch]
-        rows = [_rows(each) for each in batch]
-        shape = next((shape for shape in self.step_shapes if sum(rows) <= shape.tables.rows), self.step_shape)
-        return list(shape.run(sequences)[: sum(rows)].split(rows))
+        return self.run([slot.rows(step) for slot, step in batch])
+
+    def run(self, sequences: Sequence[SequenceRows]) -> list[Tensor]:
+        """The same of rows that were laid out by their slots."""
+        rows = [len(each.tokens) for each in sequences]
+        return list(self.shape_for(sum(rows)).run(sequences)[: sum(rows)].split(rows))
+
+    def shape_for(self, rows: int) -> StepShape:
+        """The smallest step that has so many, or the largest of all."""
+        return next((shape for shape in self.step_shapes if rows <= shape.tables.rows), self.step_shape)
 
     def close(self) -> None:
         """Let go of graphs and tables; nothing can be stepped any more."""
@@ -190,10 +196,6 @@ class PagedEngine:
     def return_slot(self, slot: int) -> None:
         """The session that had it is closed."""
         self._slots.append(slot)
-
-
-def _rows(each: tuple[Any, Step]) -> int:
-    return 1 + len(each[1].candidates)
 
 
 def _attention_shapes(model: Loaded) -> dict[nn.Module, tuple[int, int, int]]:

@@ -6,18 +6,19 @@ which of them it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from engine.paged_engine import Loaded, PagedEngine
 from engine.paged_slot import PagedSlot
-from engine.step_tables import MAX_DEPTH
+from engine.step_tables import MAX_DEPTH, SequenceRows
 from language_models.context_check import check_context
+from language_models.continuation import Continuation
 
-#: Rows of a step: as many branches as a drafter expands at once.
-DRAFT_ROWS = 16
+#: Rows of a step, or fewer where fewer suffice: as many branches, of all sessions, as a drafter expands at once.
+DRAFT_ROWS = 64
 #: Rows that a tree may have at the end of the context.
 TREE_ROWS = 512
 
@@ -70,8 +71,14 @@ class PagedModel:
 
     def __init__(self, model: Loaded, *, max_sessions: int, kv_bytes: int | None = None) -> None:
         self.engine = PagedEngine(
-            model, kv_bytes=kv_bytes, rows=DRAFT_ROWS, max_sessions=max_sessions, prefix_caching=False
+            model,
+            kv_bytes=kv_bytes,
+            rows=DRAFT_ROWS,
+            max_sessions=max_sessions,
+            prefix_caching=False,
+            exact=False,  # a draft may be anything
         )
+        self.rows_together = DRAFT_ROWS
         self.tree_depth = MAX_DEPTH
         self.draws_all_rows = self.engine.draws_all_rows
         self.name = model.name
@@ -100,7 +107,7 @@ class PagedModel:
         """Run ``tokens`` after what ``cache`` holds: logits [len(tokens), V] float32. Raises as ``prefill``."""
         self._check(len(tokens), cache)
         starts = range(0, len(tokens), DRAFT_ROWS)
-        return torch.cat([cache.slot.extend(tokens[at : at + DRAFT_ROWS]).clone() for at in starts])
+        return torch.cat([self._run([(cache, cache.slot.line(tokens[at : at + DRAFT_ROWS]))])[0] for at in starts])
 
     @torch.inference_mode()
     def forward_tree(
@@ -111,15 +118,65 @@ class PagedModel:
         ``visible`` [T, length - base + T]: which tokens from ``base`` on each sees, itself included, the new ones last.
         ``depths`` [length - base + T]: their distance from the root.
         """
-        held = visible.shape[1] - len(tokens)
-        ways = [sorted(row.nonzero().squeeze(-1).tolist(), key=depths.__getitem__)[:-1] for row in visible]
-        if any(node >= held for way in ways for node in way):
-            raise ValueError("a token of a step stands above another of the same step")
-        rows = []
-        for at in range(0, len(tokens), DRAFT_ROWS):
-            part = slice(at, at + DRAFT_ROWS)
-            rows.append(cache.slot.branch(base, tokens[part], ways[part]).clone())
-        return torch.cat(rows)
+        ways = _ways(tokens, visible, depths)
+        starts = range(0, len(tokens), DRAFT_ROWS)
+        parts = [slice(at, at + DRAFT_ROWS) for at in starts]
+        return torch.cat([
+            self._run([(cache, cache.slot.branches(base, tokens[part], ways[part]))])[0] for part in parts
+        ])  # fmt: skip
+
+    @torch.inference_mode()
+    def forward_all(self, parts: Sequence[Continuation]) -> list[Tensor]:
+        """Logits [tokens, V] float32 of each, as it would have by itself; of several caches, in as few passes as they
+        fit. Raises as ``prefill``; then nothing of any of them was run.
+        """
+        if any(len(part.tokens) > DRAFT_ROWS for part in parts):
+            return [part.run(self) for part in parts]
+        laid = [(part.cache, self._laid_out(part)) for part in parts]
+        found: list[Tensor] = []
+        try:
+            for batch in _passes(laid):
+                found += self._run(batch)
+        except BaseException:
+            for (cache, _), logits in zip(laid, found, strict=False):
+                cache.rollback(len(logits))
+            raise
+        return found
+
+    def _laid_out(self, part: Continuation) -> SequenceRows:
+        self._check(len(part.tokens), part.cache)
+        slot, tree = part.cache.slot, part.tree
+        if tree is None:
+            return slot.line(part.tokens)
+        return slot.branches(tree.base, part.tokens, _ways(part.tokens, tree.visible, tree.depths))
+
+    def _run(self, batch: Sequence[tuple[PagedCache, SequenceRows]]) -> list[Tensor]:
+        """In one pass, after which the caches hold their rows."""
+        found = [logits.clone() for logits in self.engine.run([rows for _, rows in batch])]
+        for cache, rows in batch:
+            cache.slot.added(rows)
+        return found
 
     def _check(self, tokens: int, cache: PagedCache) -> None:
         check_context(self.name, self.context_length, cache.length + tokens)
+
+
+def _ways(tokens: Sequence[int], visible: Tensor, depths: Tensor) -> list[list[int]]:
+    """To each of a tree's tokens, the rows held before, in their order. Raises ValueError for one that is not held."""
+    held = visible.shape[1] - len(tokens)
+    ways = [sorted(row.nonzero().squeeze(-1).tolist(), key=depths.__getitem__)[:-1] for row in visible]
+    if any(node >= held for way in ways for node in way):
+        raise ValueError("a token of a step stands above another of the same step")
+    return ways
+
+
+def _passes(laid: Sequence[tuple[PagedCache, SequenceRows]]) -> Iterator[list[tuple[PagedCache, SequenceRows]]]:
+    """In their order, as many in each as fit."""
+    batch: list[tuple[PagedCache, SequenceRows]] = []
+    for cache, rows in laid:
+        if batch and sum(len(each.tokens) for _, each in batch) + len(rows.tokens) > DRAFT_ROWS:
+            yield batch
+            batch = []
+        batch.append((cache, rows))
+    if batch:
+        yield batch

@@ -77,21 +77,28 @@ class PagedSlot:
         """Run the first of these tokens for their keys and values only; how many."""
         engine = self._engine
         many = len(tokens) > engine.step_shape.tables.rows
-        shape = engine.prefill_shape if many else engine.step_shape
+        shape = engine.prefill_shape if many else engine.shape_for(len(tokens))
         chunk = tokens[: shape.tables.rows]
         self._run_chunk(shape, chunk)
         return len(chunk)
 
-    def extend(self, tokens: Sequence[int]) -> Tensor:
-        """Run a step's rows or fewer after what it holds: logits [n, V] float32, which stand until the next pass."""
-        self.hold(len(tokens))
-        return self._run_rows(self._sequence(self._length, tokens, range(ROOT, len(tokens) - 1)))
+    def line(self, tokens: Sequence[int]) -> SequenceRows:
+        """Rows of tokens after what it holds, with room for their keys; ``added`` once they were run.
 
-    def branch(self, base: int, tokens: Sequence[int], above: Sequence[Sequence[int]]) -> Tensor:
+        Raises LimitExceededError if KV memory has none.
+        """
+        self.hold(len(tokens))
+        return self._sequence(self._length, tokens, range(ROOT, len(tokens) - 1))
+
+    def branches(self, base: int, tokens: Sequence[int], above: Sequence[Sequence[int]]) -> SequenceRows:
         """The same of a tree's tokens, each after those rows beyond ``base`` that stand ``above`` it, in order."""
         self.hold(len(tokens))
         held = self._length - base
-        return self._run_rows(self._sequence(base, tokens, [ROOT] * len(tokens), held=held, above=above))
+        return self._sequence(base, tokens, [ROOT] * len(tokens), held=held, above=above)
+
+    def added(self, rows: SequenceRows) -> None:
+        """Those of ``line`` or ``branches`` were run, and are held from now on."""
+        self._length += len(rows.tokens)
 
     def hold(self, rows: int) -> None:
         """Have pages for the rows of the next step. Raises LimitExceededError if KV memory has no room."""
@@ -166,12 +173,6 @@ class PagedSlot:
         parts = [(at, tokens[at : at + height]) for at in range(0, len(tokens), height)]
         shape.run([self._sequence(self._length + at, part, range(ROOT, len(part) - 1)) for at, part in parts])
         self._length += len(tokens)
-
-    def _run_rows(self, rows: SequenceRows) -> Tensor:
-        """A step for this slot alone, which holds its rows from then on."""
-        logits = self._engine.step_shape.run([rows])
-        self._length += len(rows.tokens)
-        return logits[: len(rows.tokens)]
 
     def _sequence(
         self,

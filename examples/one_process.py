@@ -54,7 +54,7 @@ def main(
     typer.echo(prompt, nl=False)
     while session.finish_reason is None:
         while drafting.wants_draft():
-            hear(drafting.take(drafting.prepare()()))
+            hear(drafting.take(drafting.prepare().alone()))
         step = session.next_step()
         logits = slot.step(step.last, step.candidates)  # one forward pass over the last token and all candidates
         for instruction in session.on_acceptance(verifier.verify(step, logits)):

@@ -81,19 +81,26 @@ def draw_rows(
 
 
 def rank_rows(
-    logits: Tensor, wanted: RowsToDraw, noise: RaceNoise, padding: Tensor, count: int
-) -> list[list[tuple[int, float]]]:
-    """Of each row of one session what is drawn, then those that would be drawn without it; at most ``count`` possible
-    tokens, with their probabilities before all settings."""
-    scores = _penalised([logits], [wanted], noise, padding)
+    logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor, count: int
+) -> list[list[list[tuple[int, float]]]]:
+    """Of each session's rows what is drawn, then those that would be drawn without it; at most ``count`` possible
+    tokens, with their probabilities before all settings. ``logits``: as of ``draw_rows``."""
+    scores = _penalised(logits, wanted, noise, padding)
     tops, _ = scores.max(-1)
     ranked = scores.double()
-    for at, race in _races(scores, tops, [wanted], noise):
+    for at, race in _races(scores, tops, wanted, noise):
         ranked[at] = race
     values, ids = ranked.topk(min(count, ranked.shape[-1]))
-    shares = logits.to(noise.device).float().softmax(-1).gather(-1, ids)
-    rows = torch.stack((ids.double(), values, shares.double()), -1).tolist()
-    return [[(int(token), share) for token, value, share in row if value > -math.inf] for row in rows]
+    plain = torch.cat([rows.float() for rows in logits]).to(noise.device)
+    shares = plain.softmax(-1).gather(-1, ids)
+    found = iter(torch.stack((ids.double(), values, shares.double()), -1).tolist())
+    return [
+        [
+            [(int(token), share) for token, value, share in row if value > -math.inf]
+            for row in itertools.islice(found, len(rows.places))
+        ]
+        for rows in wanted
+    ]
 
 
 def _penalised(logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor) -> Tensor:

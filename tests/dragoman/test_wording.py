@@ -48,7 +48,7 @@ def test_a_value_is_shown_as_a_person_writes_it(value: object, shown: str):
 
 def test_a_long_value_is_cut():
     message = InputError("f", "x" * 1000, "is wrong").message
-    assert message == f"f='{'x' * 76}...: is wrong"
+    assert message == f"f='{'x' * 36}...{'x' * 39}': is wrong"
 
 
 @pytest.mark.parametrize("value", ["x", None, (1.0,)])

@@ -221,3 +221,17 @@ async def test_texts_are_the_same_with_any_drafts_and_any_company(engine: PagedE
             together = await asyncio.gather(*asked)
             assert [done.data for done in together] == [done.data for done in alone]
     assert engine.pool.free_pages == whole
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_card_that_is_not_the_current_one_has_the_same_bits(tiny_llama: Path, dragoman_home: Path):
+    """The engine's threads begin with the first card as theirs."""
+    rows = []
+    for device in ("cuda:0", "cuda:1"):
+        model = CausalLM.load(str(tiny_llama), dtype="bfloat16", device=device, threads=1)
+        engine = PagedEngine(model, kv_bytes=1 << 24)
+        slot = engine.open([5, 6, 7, 8])
+        rows.append(slot.step(9, CandidateTree.chain([10, 11])).cpu())
+        slot.close()
+        engine.close()
+    assert torch.equal(rows[0], rows[1])

@@ -54,7 +54,7 @@ async def test_a_verifiers_node_is_lost_and_its_actor_restarts_elsewhere(cluster
     async with fleet_on(cluster, cluster.fleet()) as actors:
         node = cluster.node_of(actors["heron/0"])
         cluster.add(ACCELERATOR)
-        async with FleetClient(actors["coordinator"].facts["address"], attempts=100, patience=60) as client:
+        async with FleetClient(actors["coordinator"].facts["address"], attempts=1000, patience=240) as client:
             text = await struck_text(client, lambda: cluster.kill(node))
         assert text.data == await reference(cluster.models)
         assert text.resumes > 0 and text.replayed_tokens > 0

@@ -32,8 +32,9 @@ from transport.address import Address
 QUICK = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "2",
+    # A dead one refuses at once; one that lives may be slow to answer on a busy machine.
+    "RAY_health_check_timeout_ms": "10000",
+    "RAY_health_check_failure_threshold": "4",
     "RAY_metrics_report_interval_ms": "500",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -122,6 +123,28 @@ def _actors_on(node: Any) -> list[psutil.Process]:
     return psutil.Process(raylet.pid).children(recursive=True)
 
 
+def _started(roles: Sequence[str], attempts: int = 3) -> Any:
+    """Head and nodes. Ray gives a node 30 s to start, which on a busy machine is not always enough."""
+    from ray.cluster_utils import Cluster
+
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    try:
+        # Ports of its own: the machine may have a Ray already.
+        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+        for role in roles:
+            nodes.add_node(num_cpus=8, labels={"role": role})
+        return nodes
+    except Exception as error:
+        if attempts == 1 or "timed out during startup" not in str(error):
+            raise
+    for process in psutil.Process().children(recursive=True):
+        if process.pid not in before:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    return _started(roles, attempts - 1)
+
+
 @contextlib.contextmanager
 def cluster_of(roles: Sequence[str], models: dict[str, Path], home: Path) -> Iterator[RayCluster]:
     """A head that hosts the coordinator at most, and one node for each role."""
@@ -130,14 +153,8 @@ def cluster_of(roles: Sequence[str], models: dict[str, Path], home: Path) -> Ite
             patch.setenv(name, value)
         patch.setenv("HOME", str(home))
         patch.delenv("RAY_ADDRESS", raising=False)
-        from ray.cluster_utils import Cluster
-
-        # Ports of its own: the machine may have a Ray already.
-        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
-        nodes = Cluster(initialize_head=True, head_node_args=head)
+        nodes = _started(roles)
         try:
-            for role in roles:
-                nodes.add_node(num_cpus=8, labels={"role": role})
             ray = ray_cluster.connect(Address.parse(nodes.address, field="address"))
             try:
                 yield RayCluster(nodes, ray, models)

@@ -119,5 +119,5 @@ def drafter_side(to_drafter: Iterable[bytes]) -> list[bytes]:
                 assert session is not None
                 send(session.on_verdict(codec.verdict_from_wire(message.verdict)))
         while session is not None and session.wants_draft():
-            send(session.take(session.prepare()()))
+            send(session.take(session.prepare().alone()))
     return sent

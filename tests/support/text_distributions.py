@@ -24,7 +24,8 @@ TOKENS = 3
 DRAWS = 500
 AT_ONCE = 3
 PROMPT = "a story: "  # of tests.support.service_drivers.request
-PLAN = SpeculationPlan(stop_threshold=0.0, lookahead=3, patience=0.5)
+#: Patient enough for a drafter on a machine that is busy with other things.
+PLAN = SpeculationPlan(stop_threshold=0.0, lookahead=3, patience=5.0)
 #: Total variation over the cells of a test, at which it fails with probability 0.999.
 FOUND = 0.25
 SETTINGS = {

@@ -1,0 +1,43 @@
+"""Tokens that are to be run after what a cache holds, said before they are, so that several caches' can run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class RunsTrees(Protocol):
+    """``CausalLM``, or an engine in its place."""
+
+    def forward(self, tokens: Sequence[int], cache: Any) -> Tensor: ...
+    def forward_tree(
+        self, tokens: Sequence[int], cache: Any, *, base: int, visible: Tensor, depths: Tensor
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRows:
+    """Where the tokens of a tree stand: ``base``, ``visible`` and ``depths`` of ``CausalLM.forward_tree``."""
+
+    base: int
+    visible: Tensor
+    depths: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One token after another or, with ``tree``, tokens of one."""
+
+    cache: Any
+    tokens: Sequence[int]
+    tree: TreeRows | None = None
+
+    def run(self, model: RunsTrees) -> Tensor:
+        """Logits [len(tokens), V] float32, in a pass of its own."""
+        if self.tree is None:
+            return model.forward(self.tokens, self.cache)
+        rows = self.tree
+        return model.forward_tree(self.tokens, self.cache, base=rows.base, visible=rows.visible, depths=rows.depths)
