@@ -55,7 +55,7 @@ class ModelDraftSource:
         self._sampler = TokenSampler(sampling, self._vocab, noise, prompt_ids=self._prompt, stream=stream)
         self._ids: list[int] = []
         self._cache: DraftCache = self.model.new_cache()
-        #: Expanded places of the tree, with their rows in the cache, counted from ``_base`` on.
+        #: Expanded places of the tree, with their rows in the cache, counted from ``base`` on.
         self._rows: dict[Path, int] = {}
         self.move((), 0, offer.committed)
 
@@ -75,7 +75,12 @@ class ModelDraftSource:
         return self._cache.length
 
     @property
-    def _base(self) -> int:
+    def expanded(self) -> tuple[Path, ...]:
+        """Places of the tree that were run, in the order of their rows in the cache."""
+        return tuple(self._rows)
+
+    @property
+    def base(self) -> int:
         """Tokens of the text itself, before the tree, that the cache holds."""
         return self.cached_tokens - len(self._rows)
 
@@ -86,10 +91,10 @@ class ModelDraftSource:
             place: row for place, row in self._rows.items() if place[: len(path)] == path and len(place) > len(path)
         }
         if len(self._rows) > 0:
-            self._cache.keep_rows(self._base, [*on_path, *after.values()])
+            self._cache.keep_rows(self.base, [*on_path, *after.values()])
         self._rows = {place[len(path) :]: row for row, place in enumerate(after)}
         for token in path:
-            self._append(token)
+            self.append(token)
         if text is not None:
             self._drop_tree()
             self._correct(keep, text)
@@ -113,7 +118,7 @@ class ModelDraftSource:
             return
         self._truncate(start)
         for token in ids:
-            self._append(token)
+            self.append(token)
 
     def _tokenise(self, text: bytes, start: int) -> list[int]:
         """All of ``text`` in own tokens, to stand behind the first ``start`` generated ones."""
@@ -149,7 +154,7 @@ class ModelDraftSource:
             return None
         if depth == 0:
             return self._root()
-        assert self._base == len(self._prompt) + len(self._ids), "the text before the tree is in the cache"
+        assert self.base == len(self._prompt) + len(self._ids), "the text before the tree is in the cache"
         return self._tree(paths)
 
     def was_run(self, paths: Sequence[Path]) -> None:
@@ -203,7 +208,8 @@ class ModelDraftSource:
         self._cache.close()
         self._cache = self.model.new_cache()
 
-    def _append(self, token: int) -> None:
+    def append(self, token: int) -> None:
+        """The text goes on with this one of its own tokens."""
         self._ids.append(token)
         self._sampler.advance(token)
 
@@ -245,7 +251,7 @@ class ModelDraftSource:
             visible[number, [self._rows[path[:depth]] for depth in range(1, len(path))]] = True
             visible[number, held + number] = True
         depths = torch.tensor([len(place) - 1 for place in (*self._rows, *paths)])
-        return Continuation(self._cache, tokens, TreeRows(self._base, visible, depths))
+        return Continuation(self._cache, tokens, TreeRows(self.base, visible, depths))
 
 
 class RowsRun(NamedTuple):

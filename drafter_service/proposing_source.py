@@ -35,7 +35,7 @@ class ProposingSource(ModelDraftSource):
 
     def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._offer = offer
-        self._view = view
+        self.view = view
         self._top_k = offer.plan.top_k or self.TOP_K
         self._attempts: Counter[tuple[int, int]] = Counter()
         self._check()
@@ -43,7 +43,7 @@ class ProposingSource(ModelDraftSource):
 
     def _check(self) -> None:
         """Raises SessionError if this drafter cannot draft for this target."""
-        if not self._view.alignment.common:
+        if not self.view.alignment.common:
             raise SessionError("the drafter has no token in common with the target", remedy="use the rule race")
 
     def _choices(self, path: Path, logits: Tensor, zero_width: int, count: int) -> list[DraftToken]:
@@ -51,14 +51,14 @@ class ProposingSource(ModelDraftSource):
 
         By likelihood alone: they are there for what the target draws without this draft, or after its rejection.
         """
-        self._advance(path)
+        self.advance(path)
         drawn = self._draw(self._common(logits), 0 if path else zero_width)
         self._sampler.truncate(len(self._ids))
         if drawn is None:
             return [DraftToken(b"", stops=True)]
         shares = sorted(zip(drawn.weights, drawn.ids, strict=True), reverse=True)
         others = [(token, weight / drawn.total) for weight, token in shares[:count] if token != drawn.token]
-        target, own = self._view.alignment.target, self._view.alignment.drafter_id
+        target, own = self.view.alignment.target, self.view.alignment.drafter_id
         alternatives = [DraftToken(target.bytes_of(token), share, token=own(token)) for token, share in others]
         return [self._drawn_token(drawn, path), *alternatives[: count - 1]]
 
@@ -75,7 +75,7 @@ class ProposingSource(ModelDraftSource):
 
         Its confidence is a figure of the distribution, not of what was drawn: it decides what is sent and verified.
         """
-        target = self._view.alignment.target
+        target = self.view.alignment.target
         confidence = max(proposal.weights) / proposal.total
         text = target.bytes_of(proposal.token)
         if text:
@@ -83,13 +83,13 @@ class ProposingSource(ModelDraftSource):
         ends = proposal.token in target.end_ids
         return DraftToken(b"", confidence, ends=ends, stops=not ends, proposal=proposal)
 
-    def _own_tokens(self, path: Path) -> list[int]:
+    def own_tokens(self, path: Path) -> list[int]:
         """The model's own tokens of a path."""
         return list(path)
 
     def _handle(self, target_id: int, text: bytes, tokens: Sequence[int]) -> int:
         """By which a path names a drawn token."""
-        return self._view.alignment.drafter_id(target_id)
+        return self.view.alignment.drafter_id(target_id)
 
     @torch.inference_mode()
     def distribution(self, tokens: Sequence[int] = ()) -> Mapping[int, float]:
@@ -97,29 +97,30 @@ class ProposingSource(ModelDraftSource):
 
         No branch is left.
         """
-        return self._common(self._logits_after(tokens))
+        return self._common(self.logits_after(tokens))
 
     @torch.inference_mode()
     def probabilities(self, *, common: bool = False) -> Tensor:
         """The model's own distribution at the root: float64 [V]. ``common``: over the tokens the target has too."""
-        logits = self._logits_after(())
-        return self._sampler.probabilities(self._view.alignment.masked(logits) if common else logits)
+        logits = self.logits_after(())
+        return self._sampler.probabilities(self.view.alignment.masked(logits) if common else logits)
 
     def _common(self, logits: Tensor) -> Mapping[int, float]:
         """The likeliest of the tokens that the target has too: target id -> probability."""
-        return self._view.alignment.in_target_ids(self._likeliest(self._view.alignment.masked(logits)))
+        return self.view.alignment.in_target_ids(self.likeliest(self.view.alignment.masked(logits)))
 
-    def _likeliest(self, logits: Tensor) -> list[tuple[int, float]]:
+    def likeliest(self, logits: Tensor) -> list[tuple[int, float]]:
         """The top K of the drafter's tokens with their probabilities, which add up to 1."""
         top = self._sampler.log_probs(logits).double().topk(min(self._top_k, len(logits)))
         shares = torch.softmax(top.values, 0).tolist()
         return [(token, share) for token, share in zip(top.indices.tolist(), shares, strict=True) if share > 0]
 
-    def _advance(self, tokens: Sequence[int]) -> None:
+    def advance(self, tokens: Sequence[int]) -> None:
+        """The sampler goes on by own tokens, until it is set back."""
         for token in tokens:
             self._sampler.advance(token)
 
-    def _logits_after(self, tokens: Sequence[int]) -> Tensor:
+    def logits_after(self, tokens: Sequence[int]) -> Tensor:
         """Of the token after prompt, text and ``tokens``, which the cache then holds no longer."""
         logits = self._logits_at_root()
         if tokens:

@@ -34,7 +34,7 @@ class StringProposingSource(ProposingSource):
     def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._drafted: list[tuple[int, ...]] = []
         #: The tokens that the cache began with when it was last longer; the enumeration's own come after them.
-        self._run: list[int] = []
+        self.run_ids: list[int] = []
         #: Of the last enumeration: the logits behind each token that the model was run on.
         self._behind: dict[Path, Tensor] = {}
         super().__init__(model, noise, offer, view)
@@ -43,53 +43,53 @@ class StringProposingSource(ProposingSource):
         check_enumeration(self._top_k)
 
     def move(self, path: Path, keep: int, text: bytes | None) -> None:
-        for token in self._own_tokens(path):
-            self._append(token)
+        for token in self.own_tokens(path):
+            self.append(token)
         if text is not None:
             self._drop_tree()
             self._correct(keep, text)
 
     @torch.inference_mode()
     def expand(self, paths: Sequence[Path], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
-        return [[self._next(self._own_tokens(path), 0 if path else zero_width)] for path in paths]
+        return [[self._next(self.own_tokens(path), 0 if path else zero_width)] for path in paths]
 
-    def _own_tokens(self, path: Path) -> list[int]:
+    def own_tokens(self, path: Path) -> list[int]:
         return [token for handle in path for token in self._drafted[handle]]
 
     def _next(self, tokens: list[int], zero_width: int) -> DraftToken:
         """Draw after ``tokens``, which follow the root."""
         if len(self._prompt) + len(self._ids) + len(tokens) + DEPTH >= self.model.context_length:
             return DraftToken(b"", stops=True)
-        self._advance(tokens)
+        self.advance(tokens)
         proposal = self._draw(self.distribution(tokens), zero_width)
         self._sampler.truncate(len(self._ids))
         return self._drawn_token(proposal, tokens) if proposal is not None else DraftToken(b"", stops=True)
 
     @torch.inference_mode()
     def distribution(self, tokens: Sequence[int] = ()) -> Mapping[int, float]:
-        logits = self._logits_after(tokens)
+        logits = self.logits_after(tokens)
         context = len(self._sampler.tokens)
 
         def next_tokens(paths: Sequence[Path]) -> list[list[tuple[int, float]]]:
-            rows = self._logits_in_tree(paths) if paths[0] else [logits]
+            rows = self.logits_in_tree(paths) if paths[0] else [logits]
             self._behind |= zip(paths, rows, strict=True)
             found = []
             for path, row in zip(paths, rows, strict=True):
-                self._advance(path)
-                special = self._view.without_text.to(row.device)
-                found.append(self._likeliest(row.index_fill(0, special, -torch.inf)))
+                self.advance(path)
+                special = self.view.without_text.to(row.device)
+                found.append(self.likeliest(row.index_fill(0, special, -torch.inf)))
                 self._sampler.truncate(context)
             return found
 
-        shares = psi(next_tokens, self._vocab, self._view.first)
+        shares = psi(next_tokens, self._vocab, self.view.first)
         # Nothing is drawn that could not be drafted on from: a drafter must not stop because of what it drew.
-        return {token: share for token, share in shares.items() if self._view.can_spell(token)}
+        return {token: share for token, share in shares.items() if self.view.can_spell(token)}
 
     @property
     def joins_passes(self) -> bool:
         return False  # each of its draws takes many passes, whose rows follow from those before
 
-    def _logits_in_tree(self, paths: Sequence[Path]) -> Tensor:
+    def logits_in_tree(self, paths: Sequence[Path]) -> Tensor:
         """After each path, whose last token is run now; those before it are in the cache. [len(paths), V]."""
         logits = self._tree(paths).run(self.model)
         self.was_run(paths)
@@ -100,24 +100,24 @@ class StringProposingSource(ProposingSource):
         self._drafted.append(tuple(self._spell(text, behind)))
         return len(self._drafted) - 1
 
-    def _logits_after(self, tokens: Sequence[int]) -> Tensor:
+    def logits_after(self, tokens: Sequence[int]) -> Tensor:
         """Of the token after prompt, text and ``tokens``; what of these was run already is not run again."""
         context = [*self.context_ids, *tokens]
-        known = len(self._run)
-        onward, goes_on = tuple(context[known : known + 1]), context[:known] == self._run
+        known = len(self.run_ids)
+        onward, goes_on = tuple(context[known : known + 1]), context[:known] == self.run_ids
         if goes_on and onward in self._rows:
-            self._cache.keep_rows(self._base, [self._rows[onward]])
+            self._cache.keep_rows(self.base, [self._rows[onward]])
             self._rows.clear()
-            self._run = context[: known + 1]
+            self.run_ids = context[: known + 1]
         behind, self._behind = self._behind, {}
-        if goes_on and onward in behind and len(context) == len(self._run) == self._cache.length:
+        if goes_on and onward in behind and len(context) == len(self.run_ids) == self._cache.length:
             return behind[onward]
         self._drop_tree()
-        held = self._run[: self._cache.length]
+        held = self.run_ids[: self._cache.length]
         shared = next((i for i, (a, b) in enumerate(zip(held, context, strict=False)) if a != b), len(held))
         self._roll_back_to(min(shared, len(context) - 1))
         *missing, last = context[self._cache.length :]
         if missing:
             self.model.prefill(missing, self._cache)
-        self._run = context
+        self.run_ids = context
         return self.model.forward([last], self._cache)[-1]

@@ -100,13 +100,14 @@ class SharedPass:
         for number, length in enumerate(self._lengths):
             asked = _at_least(self._least, query[:, :, start : start + length])
             keys, values = layer.held[number]
-            answer = attention(asked, keys, values, self._mask(number, layer.layers[number]))
+            answer = attention(asked, keys, values, self.mask_of(number, layer.layers[number]))
             found.append(answer[:, :length])
             start += length
         found.append(found[-1].new_zeros((1, query.shape[2] - start, *found[-1].shape[2:])))
         return torch.cat(found, dim=1)
 
-    def _mask(self, number: int, layer: CacheLayer) -> Tensor:
+    def mask_of(self, number: int, layer: CacheLayer) -> Tensor:
+        """Of one text's rows, over its own keys and values and theirs in this layer."""
         key = number, layer.window
         if key not in self._masks:
             mask = layer.tree_mask(self._bases[number], self._visible[number], self._places[number])

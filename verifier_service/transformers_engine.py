@@ -25,43 +25,45 @@ class TransformersSlot(WholePrompt):
     """A ``CausalLM`` with a KV cache of its own."""
 
     def __init__(self, model: CausalLM, prompt_ids: Sequence[int]) -> None:
-        self._model = model
-        self._cache: KVCache | None = model.new_cache()
+        self.model = model
+        self._held: KVCache | None = model.new_cache()
         self._base = 0  # tokens in the cache before the last step
         if len(prompt_ids) > 1:
-            model.prefill(prompt_ids[:-1], self._cache)
+            model.prefill(prompt_ids[:-1], self.cache)
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
-        cache = self._open_cache()
+        cache = self.cache
         self._base = cache.length
         tokens = [last, *candidates.tokens]
         if candidates.is_chain:
-            return self._model.forward(tokens, cache)
+            return self.model.forward(tokens, cache)
         rows = self.rows(Step(last, candidates))
-        return self._model.forward_tree(tokens, cache, base=self._base, visible=rows.visible, depths=rows.depths)
+        return self.model.forward_tree(tokens, cache, base=self._base, visible=rows.visible, depths=rows.depths)
 
     def rows(self, step: Step) -> TextRows:
         """Of a step that begins now."""
-        cache = self._open_cache()
+        cache = self.cache
         self._base = cache.length
         parents = [1 + parent for parent in step.candidates.parents]
         return TextRows(cache, [step.last, *step.candidates.tokens], parents)
 
     def keep(self, rows: Sequence[int]) -> None:
-        cache = self._open_cache()
+        cache = self.cache
         cache.keep_rows(self._base, rows)
         cache.settle()
 
     def close(self) -> None:
-        self._cache = None
+        self._held = None
 
     @property
     def kv_cache_bytes(self) -> int:
-        return self._cache.nbytes if self._cache is not None else 0
+        return self._held.nbytes if self._held is not None else 0
 
-    def _open_cache(self) -> KVCache:
-        assert self._cache is not None, "the slot is closed"
-        return self._cache
+    @property
+    def cache(self) -> KVCache:
+        """Its keys and values, until it is closed."""
+        assert self._held is not None, "the slot is closed"
+        return self._held
 
 
 def check_target_dtype(dtype: str) -> None:
@@ -95,7 +97,7 @@ class TransformersEngine(OneByOne):
         check_target_dtype(model.dtype_name)
         check_tokenizer(model.tokenizer, Role.TARGET, model.name)
         check_row_invariance(model)
-        self._model = model
+        self.model = model
         self.name = model.name
         self.tokenizer = model.tokenizer
         self.vocab_size = model.vocab_size
@@ -116,7 +118,7 @@ class TransformersEngine(OneByOne):
         """One pass for all sessions. Whatever is raised, their caches are as they were."""
         if len(batch) == 1 or self.rows_per_step is None:
             return super().step(batch)
-        return self._model.forward_together([slot.rows(step) for slot, step in batch])
+        return self.model.forward_together([slot.rows(step) for slot, step in batch])
 
     def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
-        return TransformersSlot(self._model, prompt_ids)
+        return TransformersSlot(self.model, prompt_ids)

@@ -236,7 +236,7 @@ class TargetSession:
         """What the client has of the text, as far as a step of a replay reaches."""
         limit = min(REPLAY_WIDTH, self._widest, self._room() - 1)
         recorded = self._replay.draft(self.committed_length, limit * DRAFT_BYTES_PER_TOKEN)
-        tokens = retokenize(recorded, self._tail(), self._vocab, self._encode, limit=limit)
+        tokens = retokenize(recorded, self.tail(), self._vocab, self._encode, limit=limit)
         return CandidateTree.chain(tokens, [REPLAY] * len(tokens))
 
     def _candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
@@ -249,7 +249,7 @@ class TargetSession:
         if not self._pool.has_draft:
             return _NOTHING, ()
         trust = self._reliabilities.factors()
-        tail = self._tail()
+        tail = self.tail()
         if self.request.rule.proposes:
             drawn = DrawnCandidates(self._builder, self._pool, tail, width=width, threshold=threshold, trust=trust)
             return drawn.build()
@@ -262,7 +262,8 @@ class TargetSession:
             end = self._pool.committed
             self._pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
 
-    def _tail(self) -> list[int]:
+    def tail(self) -> list[int]:
+        """The last committed ids, of the prompt where the text has too few: what retokenisation looks back on."""
         tail = self.token_ids[-TAIL_TOKENS:]
         missing = TAIL_TOKENS - len(tail)
         return [*self.request.prompt_ids[-missing:], *tail] if missing else tail

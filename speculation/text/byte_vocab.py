@@ -137,6 +137,10 @@ class ByteVocab:
         """The id of exactly these bytes (copy 0), None if there is none or no bytes."""
         return self._ids.get(data)
 
+    def spellings(self) -> Iterable[tuple[bytes, int]]:
+        """All byte strings that are a token, each with the id that ``id_of`` gives."""
+        return self._ids.items()
+
     def longest_match(self, data: bytes, start: int) -> int | None:
         """The id of the longest token that ``data[start:]`` begins with; O(length of the longest token)."""
         if start >= len(data):
@@ -211,5 +215,5 @@ class ByteVocab:
 
 def intersection(a: ByteVocab, b: ByteVocab) -> tuple[tuple[int, int], ...]:
     """Pairs (id in ``a``, id in ``b``) of equal non-empty bytes, copies 0 only, ascending in the id of ``a``."""
-    pairs = ((token, b.id_of(data)) for data, token in a._ids.items())
+    pairs = ((token, b.id_of(data)) for data, token in a.spellings())
     return tuple(sorted((token, other) for token, other in pairs if other is not None))

@@ -85,14 +85,14 @@ def test_the_distribution_does_not_depend_on_what_came_before(
                 text = source.text
                 source.move((), max(0, len(text) - 2), data.draw(st.sampled_from([b" fish", "猫".encode(), b"a"])))
                 path, expanded = (), False
-    own = source._own_tokens(path)
+    own = source.own_tokens(path)
     fresh = opened(drafter, target, rule)
-    for earlier in source._ids:
-        fresh._append(earlier)
+    for earlier in source.context_ids[len(fresh.context_ids) :]:
+        fresh.append(earlier)
     for each in (source, fresh):
-        each._advance(own)
+        each.advance(own)
     assert gap(source.distribution(own), fresh.distribution(own)) < 1e-4
-    assert source._cache.length - len(source._rows) <= len(source._prompt) + len(source._ids) + len(own)
+    assert source.base <= len(source.context_ids) + len(own)
 
 
 def test_over_the_common_tokens_it_is_the_models_own_renormalised(drafter: ModelDrafter, target: CausalLM):
@@ -120,9 +120,9 @@ def test_strings_are_enumerated_as_the_definition_says_in_batches(drafter: Model
         rows = []
         for path in paths:
             alone = opened(drafter, target, Rule.STRING_REJECTION, top_k=4)
-            alone._advance(path)
-            logits = alone._logits_after(path)
-            rows.append(alone._likeliest(logits.index_fill(0, alone._view.without_text, -torch.inf)))
+            alone.advance(path)
+            logits = alone.logits_after(path)
+            rows.append(alone.likeliest(logits.index_fill(0, alone.view.without_text, -torch.inf)))
         return rows
 
     vocab = drafter.model.tokenizer.vocab
@@ -191,7 +191,7 @@ def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
         return forward(model, tokens, cache)
 
     monkeypatch.setattr(CausalLM, "forward", counted)
-    in_tree = source._logits_in_tree
+    in_tree = source.logits_in_tree
 
     def enumerated(paths):  # which is what has to be run
         before = len(runs)
@@ -199,13 +199,13 @@ def test_an_enumeration_is_not_run_again_for_the_token_that_it_gave(
         del runs[before:]
         return rows
 
-    monkeypatch.setattr(source, "_logits_in_tree", enumerated)
+    monkeypatch.setattr(source, "logits_in_tree", enumerated)
     path: tuple[int, ...] = ()
     reused = 0
     for _ in range(12):
-        known = {onward for (onward,) in source._rows}
-        own = source._own_tokens(path)
-        goes_on = own[len(source._run) - len(source._prompt) :] if source._run else []
+        known = {onward for (onward,) in source.expanded}
+        own = source.own_tokens(path)
+        goes_on = own[len(source.run_ids) - len(source.context_ids) :] if source.run_ids else []
         runs.clear()
         [[token]] = source.expand([path], zero_width=0, choices=1)
         if len(goes_on) == 1 and goes_on[0] in known:

@@ -15,6 +15,8 @@ MAX_LINES, MAX_DEPTH, MAX_POSITIONAL = 50, 4, 3
 LONG = {"_partials", "combine_partials", "tree_attention", "verifier", "serve_verifier"}
 #: Of libraries, for any number of columns.
 COLUMNS = {"Progress", "Table"}
+#: Private by name only, in libraries.
+OTHERS = {"_replace", "_attn_implementation", "_global_mapping", "_buffers"}
 #: Words of the house's own that have one of the field, or of plain English.
 WORDS = re.compile(r"\b(stranger|freak|whereabouts|trie_of|obey)\b", re.IGNORECASE)
 _BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.AsyncWith, ast.AsyncFor, ast.Try, ast.Match)
@@ -66,6 +68,17 @@ def test_what_is_constructed_of_many_parts_names_them() -> None:
         and is_class(node.func)
         and len(node.args) > MAX_POSITIONAL
         and ast.unparse(node.func) not in COLUMNS
+    ]
+    assert found == []
+
+
+def test_nobody_reads_what_is_private_to_another_class() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path in sources(*ARROWS, "tests")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and node.attr not in OTHERS
+        if not re.match(r"(self|cls|other)\._|(torch|ray)\.", ast.unparse(node))
     ]
     assert found == []
 

@@ -71,7 +71,7 @@ class Texts:
         together = self.engine.step([(self.shared[number], step) for number, step in steps.items()])
         for (number, step), found in zip(steps.items(), together, strict=True):
             expected = self.alone[number].step(step.last, step.candidates)
-            assert found.shape == expected.shape and same(self.engine._model, found, expected)
+            assert found.shape == expected.shape and same(self.engine.model, found, expected)
             kept = self.number(ROOT, len(step.candidates))
             rows = [0, *(1 + node for node in step.candidates.path(kept))]
             self.shared[number].keep(rows)
@@ -134,9 +134,9 @@ def test_two_texts_of_one_token_each_are_as_many_rows_as_a_pass_must_have(
     one = CandidateTree()
     found = engine.step([(slots[0], Step(7, one)), (slots[1], Step(9, one))])
     assert [logits.shape[0] for logits in found] == [1, 1]
-    assert same(engine._model, found[0], engine.open([5, 6, 7]).step(7, one))
-    assert same(engine._model, found[1], engine.open([9]).step(9, one))
-    assert [slot._open_cache().lengths for slot in slots] == [{3}, {1}], "rows that fill up a pass are in no cache"
+    assert same(engine.model, found[0], engine.open([5, 6, 7]).step(7, one))
+    assert same(engine.model, found[1], engine.open([9]).step(9, one))
+    assert [slot.cache.lengths for slot in slots] == [{3}, {1}], "rows that fill up a pass are in no cache"
 
 
 # ---- models whose texts run one by one -------------------------------------------------------------------------------
@@ -164,14 +164,14 @@ def swapped(self: SharedPass, attention: Any, query: torch.Tensor, layer: Any, m
         layer.held.reverse()
 
 
-attend, divide, mask_of = SharedPass.attend, SharedPass.divide, SharedPass._mask
+attend, divide, mask_of = SharedPass.attend, SharedPass.divide, SharedPass.mask_of
 
 
 def blind(self: SharedPass, number: int, layer: CacheLayer) -> torch.Tensor:
     return torch.zeros_like(mask_of(self, number, layer))
 
 
-@pytest.mark.parametrize("harm", [("attend", swapped), ("_mask", blind)], ids=["another's keys", "no mask"])
+@pytest.mark.parametrize("harm", [("attend", swapped), ("mask_of", blind)], ids=["another's keys", "no mask"])
 def test_a_pass_that_mixes_texts_is_caught(
     architecture: Callable[..., CausalLM], monkeypatch: pytest.MonkeyPatch, harm: tuple[str, Any]
 ):
@@ -239,9 +239,9 @@ def test_a_pass_that_fails_half_way_leaves_all_caches_as_they_were(
     monkeypatch.setattr(SharedPass, "attend", out_of_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
         engine.step(batch)
-    assert [slot._open_cache().length for slot in slots] == [2, 0]
+    assert [slot.cache.length for slot in slots] == [2, 0]
     for found, wanted in zip(engine.step(batch), expected, strict=True):
-        assert same(engine._model, found, wanted)
+        assert same(engine.model, found, wanted)
 
 
 def test_a_text_beyond_the_context_is_refused_before_anything_runs(architecture: Callable[..., CausalLM]):
@@ -250,13 +250,13 @@ def test_a_text_beyond_the_context_is_refused_before_anything_runs(architecture:
     fits, beyond = Step(4, CandidateTree((8, 9), (ROOT, ROOT))), Step(4, CandidateTree.chain([5]))
     with pytest.raises(InputError, match=r"257 tokens.*exceed the context of gpt2, 256 tokens"):
         engine.step([(other, fits), (full, beyond)])
-    assert [slot._open_cache().length for slot in (full, other)] == [engine.context_length - 1, 1]
+    assert [slot.cache.length for slot in (full, other)] == [engine.context_length - 1, 1]
     assert len(engine.step([(other, fits), (full, Step(4, CandidateTree()))])) == 2
 
 
 @torch.inference_mode()
 def spoil(slot: TransformersSlot) -> None:
-    slot._open_cache().cache.layers[0].keys.fill_(torch.nan)
+    slot.cache.cache.layers[0].keys.fill_(torch.nan)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -266,7 +266,7 @@ def test_no_number_stays_with_its_own_text(architecture: Callable[..., CausalLM]
     spoil(spoiled)
     step = Step(8, CandidateTree.chain([9, 10]))
     bad, good = engine.step([(spoiled, step), (other, step)])
-    assert bad.isnan().all() and same(engine._model, good, engine.open([5, 6, 8]).step(8, step.candidates))
+    assert bad.isnan().all() and same(engine.model, good, engine.open([5, 6, 8]).step(8, step.candidates))
 
 
 def test_a_session_alone_is_as_wide_as_ever(architecture: Callable[..., CausalLM]):

@@ -280,13 +280,13 @@ def test_a_replay_goes_in_steps_of_thirty_one_within_engine_and_room():
 def test_spelling_looks_back_on_sixteen_tokens_of_prompt_and_text():
     prompt = bytes(range(97, 123))
     target = session(prompt_ids=tuple(prompt), max_tokens=30)
-    assert target._tail() == ids(prompt[-16:])
+    assert target.tail() == ids(prompt[-16:])
     commit(target, ids(b"AB"))
-    assert target._tail() == ids(prompt[-14:] + b"AB")
+    assert target.tail() == ids(prompt[-14:] + b"AB")
     commit(target, ids(b"C" * 14))
-    assert target._tail() == ids(b"AB" + b"C" * 14)
+    assert target.tail() == ids(b"AB" + b"C" * 14)
     commit(target, ids(b"D"))
-    assert target._tail() == ids(b"B" + b"C" * 14 + b"D")
+    assert target.tail() == ids(b"B" + b"C" * 14 + b"D")
 
 
 def test_a_new_verdict_is_awaited_with_the_word_of_drafters_forgotten():

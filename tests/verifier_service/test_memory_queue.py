@@ -76,9 +76,9 @@ class Room:
         return self.free
 
 
-def queue_of(count: int, *, room: int) -> tuple[Any, list[Any]]:
+def queue_of(count: int, *, room: int, engine: Room | None = None) -> tuple[Any, list[Any]]:
     pool: dict[Session, int] = {}
-    queue: Any = MemoryQueue(Room(free=True))  # type: ignore[arg-type]
+    queue: Any = MemoryQueue(engine or Room(free=True))  # type: ignore[arg-type]
     sessions = [Session(pool, room) for _ in range(count)]
     for session in sessions:
         queue.enter(session)
@@ -116,14 +116,15 @@ def test_one_that_begins_again_has_its_old_place():
 
 
 def test_who_waits_for_memory_is_not_overtaken(monkeypatch: pytest.MonkeyPatch):
-    queue, (first, second, third) = queue_of(3, room=9)
+    engine = Room(free=True)
+    queue, (first, second, third) = queue_of(3, room=9, engine=engine)
     monkeypatch.setattr(Session, "positions_ahead", lambda self, tokens: tokens, raising=False)
     assert queue.next_prompt([]) is None
     assert queue.next_prompt([third, first]) is third, "it has memory already"
     first.preempt()
     third.preempt()
     assert queue.next_prompt([third, first]) is first
-    queue._engine.free = False
+    engine.free = False
     assert queue.next_prompt([third, first]) is None
     assert queue.next_prompt([third, second, first]) is second
 

@@ -14,7 +14,7 @@ from speculation.errors import ProtocolError
 from speculation.planning.cost_model import PairCosts
 from speculation.planning.fits import SHORTEST_SECONDS, LinearFit
 from speculation.planning.plan import PlanLimits
-from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, coarse
+from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, PlanChooser, coarse
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sessions.statistics import SessionStats
 from speculation.source import LOOKUP
@@ -117,7 +117,7 @@ def test_an_order_that_comes_while_a_plan_is_chosen_stands(monkeypatch: pytest.M
         order.join(0.2)  # as far as it gets
         return replace(START, width=3)
 
-    monkeypatch.setattr(planner._chooser, "choose", choose)
+    monkeypatch.setattr(PlanChooser, "choose", choose)
     planner.replan(clock.now + REPLAN_SECONDS, [measured_link()])
     order.join()
     assert planner.plan.width == 1

@@ -109,7 +109,7 @@ async def test_what_fails_for_one_session_leaves_the_bytes_of_the_others(tiny_ll
     @torch.inference_mode()
     def spoil() -> None:
         if len(engine.batches) > 5:
-            for layer in opened[-1]._open_cache().cache.layers:
+            for layer in opened[-1].cache.cache.layers:
                 layer.keys.fill_(torch.nan)
             engine.before_step = lambda: None
 
