@@ -6,7 +6,6 @@ moves queue up here and are carried out by the thread, in order, before it draft
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -169,9 +168,10 @@ class Desk:
         return self._sessions.popitem()[1] if self._sessions else None
 
     def next_turns(self, most: int) -> list[DeskSession]:
-        """The next sessions that want a token; they go to the end of the queue."""
-        wanting = (session for session in self._sessions.values() if session.wants_draft())
-        chosen = list(itertools.islice(wanting, most))
+        """The next sessions that want a token, one that takes its time alone; they go to the end of the queue."""
+        wanting = [session for session in self._sessions.values() if session.wants_draft()]
+        typical = [session for session in wanting if session.is_typical_batch]
+        chosen = typical[:most] if wanting[:1] == typical[:1] else wanting[:1]
         for session in chosen:
             del self._sessions[session.name]
             self._sessions[session.name] = session

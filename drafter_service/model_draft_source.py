@@ -8,7 +8,7 @@ The model and its settings are never changed by a session, and nothing of the ta
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, takewhile
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from speculation.errors import SessionError
 from speculation.protocol.messages import SessionOffer
 from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
-from speculation.sampling.row_draws import RowsToDraw, rank_rows
+from speculation.sampling.row_draws import AT_ONCE, RowsToDraw, rank_rows
 from speculation.sampling.sampler import TokenSampler
 from speculation.sessions.drafter_session import DraftToken
 from speculation.text.retokenize import retokenize
@@ -268,9 +268,27 @@ def choices_after(runs: Sequence[RowsRun], count: int) -> list[list[list[DraftTo
     first = runs[0].source
     if not first.is_ranked_by_rows:
         return [run.source.choices(run.paths, run.logits, run.zero_width, count) for run in runs]
+    return [rows for group in _groups(runs) for rows in _ranked(group, count)]
+
+
+def _ranked(runs: Sequence[RowsRun], count: int) -> list[list[list[DraftToken]]]:
+    first = runs[0].source
     wanted = [run.source.ranking(run.paths, run.zero_width) for run in runs]
     ranked = rank_rows([run.logits for run in runs], wanted, first.noise, first.padding, count)
     return [
-        [[run.source.draft_token(token, p) for token, p in row] for row in rows]
+        # Unusable logits give a row nothing to choose from.
+        [[run.source.draft_token(token, p) for token, p in row] or [DraftToken(b"", stops=True)] for row in rows]
         for run, rows in zip(runs, ranked, strict=True)
     ]
+
+
+def _groups(runs: Sequence[RowsRun]) -> Iterator[list[RowsRun]]:
+    """Of no more rows than are drawn at once, as each takes some copies of the vocabulary."""
+    group: list[RowsRun] = []
+    for run in runs:
+        if group and sum(len(each.paths) for each in group) + len(run.paths) > AT_ONCE:
+            yield group
+            group = []
+        group.append(run)
+    if group:
+        yield group

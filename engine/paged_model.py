@@ -128,10 +128,8 @@ class PagedModel:
     @torch.inference_mode()
     def forward_all(self, parts: Sequence[Continuation]) -> list[Tensor]:
         """Logits [tokens, V] float32 of each, as it would have by itself; of several caches, in as few passes as they
-        fit. Raises as ``prefill``; then nothing of any of them was run.
+        fit. Raises as ``prefill``, ValueError for a part of more rows than a pass; then nothing of any was run.
         """
-        if any(len(part.tokens) > DRAFT_ROWS for part in parts):
-            return [part.run(self) for part in parts]
         laid = [(part.cache, self._laid_out(part)) for part in parts]
         found: list[Tensor] = []
         try:
@@ -144,9 +142,9 @@ class PagedModel:
         return found
 
     def _laid_out(self, part: Continuation) -> SequenceRows:
-        self._check(len(part.tokens), part.cache)
         slot, tree = part.cache.slot, part.tree
         if tree is None:
+            self._check(len(part.tokens), part.cache)
             return slot.line(part.tokens)
         return slot.branches(tree.base, part.tokens, _ways(part.tokens, tree.visible, tree.depths))
 
