@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from language_models.continuation import Continuation
+from language_models.continuation import Continuation, RunsTrees
 from language_models.tokenizer import TextTokenizer
 
 
@@ -33,7 +33,7 @@ class DraftCache(Protocol):
         ...
 
 
-class DraftModel(Protocol):
+class DraftModel(RunsTrees, Protocol):
     """A model, loaded. Caches are its own."""
 
     name: str
@@ -55,14 +55,6 @@ class DraftModel(Protocol):
 
     def prefill(self, tokens: Sequence[int], cache: Any) -> None:
         """Run ``tokens`` for their keys and values only."""
-        ...
-
-    def forward(self, tokens: Sequence[int], cache: Any) -> Tensor:
-        """Run ``tokens`` after what ``cache`` holds: logits [len(tokens), V] float32."""
-        ...
-
-    def forward_tree(self, tokens: Sequence[int], cache: Any, *, base: int, visible: Tensor, depths: Tensor) -> Tensor:
-        """Run tokens of a tree of continuations, see ``CausalLM.forward_tree``: logits [len(tokens), V] float32."""
         ...
 
 

@@ -8,7 +8,7 @@ The model and its settings are never changed by a session, and nothing of the ta
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, takewhile
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from drafter_service.draft_model import DraftCache, DraftModel, JoinsPasses
 from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.draft_source import Path
-from language_models.continuation import Continuation, TreeRows
+from language_models.continuation import Continuation, TreeRows, in_groups
 from speculation.errors import SessionError
 from speculation.protocol.messages import SessionOffer
 from speculation.sampling.params import Rule
@@ -264,11 +264,15 @@ class RowsRun(NamedTuple):
 
 
 def choices_after(runs: Sequence[RowsRun], count: int) -> list[list[list[DraftToken]]]:
-    """Of each source the choices after its paths, ``count`` at most; on a GPU all in one. Sources of one model."""
-    first = runs[0].source
-    if not first.is_ranked_by_rows:
+    """Of each source the choices after its paths, ``count`` at most; those ranked by rows, as on a GPU, together.
+
+    Sources of one model, all ranked by rows or none.
+    """
+    if not all(run.source.is_ranked_by_rows for run in runs):
         return [run.source.choices(run.paths, run.logits, run.zero_width, count) for run in runs]
-    return [rows for group in _groups(runs) for rows in _ranked(group, count)]
+    # No more rows than are drawn at once, as each takes some copies of the vocabulary.
+    groups = in_groups(runs, lambda run: len(run.paths), AT_ONCE)
+    return [rows for group in groups for rows in _ranked(group, count)]
 
 
 def _ranked(runs: Sequence[RowsRun], count: int) -> list[list[list[DraftToken]]]:
@@ -280,15 +284,3 @@ def _ranked(runs: Sequence[RowsRun], count: int) -> list[list[list[DraftToken]]]
         [[run.source.draft_token(token, p) for token, p in row] or [DraftToken(b"", stops=True)] for row in rows]
         for run, rows in zip(runs, ranked, strict=True)
     ]
-
-
-def _groups(runs: Sequence[RowsRun]) -> Iterator[list[RowsRun]]:
-    """Of no more rows than are drawn at once, as each takes some copies of the vocabulary."""
-    group: list[RowsRun] = []
-    for run in runs:
-        if group and sum(len(each.paths) for each in group) + len(run.paths) > AT_ONCE:
-            yield group
-            group = []
-        group.append(run)
-    if group:
-        yield group

@@ -6,7 +6,7 @@ which of them it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from engine.paged_engine import Loaded, PagedEngine
 from engine.paged_slot import PagedSlot
 from engine.step_tables import MAX_DEPTH, SequenceRows
 from language_models.context_check import check_context
-from language_models.continuation import Continuation
+from language_models.continuation import Continuation, in_groups
 
 #: Rows of a step, or fewer where fewer suffice: as many branches, of all sessions, as a drafter expands at once.
 DRAFT_ROWS = 64
@@ -133,7 +133,7 @@ class PagedModel:
         laid = [(part.cache, self._laid_out(part)) for part in parts]
         found: list[Tensor] = []
         try:
-            for batch in _passes(laid):
+            for batch in in_groups(laid, lambda each: len(each[1].tokens), DRAFT_ROWS):
                 found += self._run(batch)
         except BaseException:
             for (cache, _), logits in zip(laid, found, strict=False):
@@ -166,15 +166,3 @@ def _ways(tokens: Sequence[int], visible: Tensor, depths: Tensor) -> list[list[i
     if any(node >= held for way in ways for node in way):
         raise ValueError("a token of a step stands above another of the same step")
     return ways
-
-
-def _passes(laid: Sequence[tuple[PagedCache, SequenceRows]]) -> Iterator[list[tuple[PagedCache, SequenceRows]]]:
-    """In their order, as many in each as fit."""
-    batch: list[tuple[PagedCache, SequenceRows]] = []
-    for cache, rows in laid:
-        if batch and sum(len(each.tokens) for _, each in batch) + len(rows.tokens) > DRAFT_ROWS:
-            yield batch
-            batch = []
-        batch.append((cache, rows))
-    if batch:
-        yield batch

@@ -14,14 +14,13 @@ from drafter_service.model_drafter import ModelDrafter
 from dragoman.client import Client
 from engine.paged_model import PagedModel
 from engine.step_tables import SequenceRows
-from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
 from tests.support.service_drivers import described, drafters, drafting, eventually, serving
+from tests.support.text_distributions import PLAN
 from tests.support.tiny_models import load_tiny
 from verifier_service.transformers_engine import TransformersEngine
 
-#: With patience, as both share this machine's processors.
-PLAN = SpeculationPlan(stop_threshold=0.0, lookahead=4, patience=5.0)
 ASKED = [
     (Prompt(text=prompt), SamplingParams(temperature=heat, seed=seed), rule)
     for seed, (prompt, heat, rule) in enumerate([
