@@ -142,6 +142,11 @@ async def test_texts_outlive_drained_killed_and_stopped_verifiers_and_the_coordi
 
         for fault in (drained, handed_over, killed, stopped_without_coordinator):
             texts = await texts_with(client, fault)
+            for _ in range(5):
+                if fault is not handed_over or any(text.resumes for text in texts):
+                    break
+                # They ended before the hand-over reached their verifier, which is still there to be asked again.
+                texts = await texts_with(client, fault)
             for text, expected in zip(texts, whole, strict=True):
                 assert text.data == expected.data and text.token_ids == expected.token_ids, fault.__name__
             resumes = sum(text.resumes for text in texts)
