@@ -209,7 +209,7 @@ def main(
                     if sequences * each > count:
                         continue
                     bench.run([(slot, cached, bench.chain(0, each)) for slot in range(sequences)])
-                    graph, _ = bench.engine.step_shape.graph
+                    graph = bench.engine.step_shape.graph
                     took = seconds(graph.replay)
                     floor = (bench.weight_bytes + sequences * cached * bench.bytes_per_position) / speed
                     line = {"model": name, "rows": count, "context": cached, "sequences": sequences, "each": each}
@@ -221,7 +221,7 @@ def main(
                     )
             if profile:
                 bench.run([(0, contexts[0], bench.chain(0, count))])
-                for milliseconds, launches, kernel in profile_of(bench.engine.step_shape.graph[0].replay):
+                for milliseconds, launches, kernel in profile_of(bench.engine.step_shape.graph.replay):
                     print(f"    {milliseconds:7.3f} ms {launches:4} x {kernel}", flush=True)
             bench.engine.close()
             del bench

@@ -80,7 +80,7 @@ def main(
                 milliseconds(drafter, noise, sampling, prompt=prompt_tokens, branches=branches)
                 for branches in (1, 4, BRANCHES)
             ]
-            graph = 1000 * seconds(drafter.engine.shape_for(BRANCHES).graph[0].replay)
+            graph = 1000 * seconds(drafter.engine.shape_for(BRANCHES).graph.replay)
             print(
                 f"{name}, temperature {sampling.temperature:g}: one token {found[0]:.2f} ms, 4 branches "
                 f"{found[1]:.2f} ms, {BRANCHES} branches {found[2]:.2f} ms (graph {graph:.2f} ms)",

@@ -34,6 +34,8 @@ class KVMemory:
         #: Of the layer that has most.
         self.kv_heads = max(kv_heads for _, kv_heads, _ in shapes.values())
         self.modules = list(shapes)
+        #: Of a row's partial result for one split: maximum, sum and weighted values of every head, float32.
+        self.partial_bytes = max(heads * (size + 2) * 4 for heads, _, size in shapes.values())
         #: Graphs run one at a time, so they may use the same memory for what does not outlive them.
         self.graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.page_table = torch.zeros((slots, pages_per_slot), dtype=torch.int64, device=device)

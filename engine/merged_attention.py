@@ -38,7 +38,7 @@ def _stored(tops, totals, outs, at, there, D: tl.constexpr):
     return top, total, out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S"])
 def combine_partials(
     out,  # [R, H, D]
     row_slot,
@@ -50,9 +50,9 @@ def combine_partials(
     tail_top,
     tail_total,
     tail_out,
+    S,
     H: tl.constexpr,
     D: tl.constexpr,
-    S: tl.constexpr,
     BLOCK: tl.constexpr,
     SPLIT: tl.constexpr,
     GROUP: tl.constexpr,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine import paged_attention
 from engine.kv_memory import KVMemory
+from engine.step_kinds import StepKind
 from engine.step_tables import SequenceRows, StepTables
 from speculation.errors import UnsupportedModelError
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Compiled forms of one layer's code in a process.
 RECOMPILE_LIMIT = 64
+#: Bytes that attention's partial results may take in a graph that is captured beforehand.
+PREPARED_BYTES = 1 << 29
 
 
 class OutputProjection(nn.Module):
@@ -42,17 +45,20 @@ class OutputProjection(nn.Module):
 
 
 class StepShape:
-    """Steps of ``rows`` rows. ``all_logits``: of every row, or (a prefill) of none that matters."""
+    """Steps of ``rows`` rows. ``prefill``: chunks of a prompt, whose logits nobody reads."""
 
-    def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, all_logits: bool = True) -> None:
+    def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, prefill: bool = False) -> None:
         table, group = memory.page_table, memory.group
         with torch.cuda.device_of(table):
             self.tables = StepTables(rows=rows, page_table=table, group=group, kv_heads=memory.kv_heads)
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
         self._memory = memory
-        self._keep: dict[str, int] = {} if all_logits else {"logits_to_keep": 1}
-        self._graphs: dict[tuple[int, int, int, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._prefill = prefill
+        self._keep: dict[str, int] = {"logits_to_keep": 1} if prefill else {}
+        self._graphs: dict[StepKind, torch.cuda.CUDAGraph] = {}
+        self._compiled: set[tuple[int, bool]] = set()
+        self._logits: Tensor | None = None
 
     def close(self) -> None:
         self._graphs.clear()
@@ -66,21 +72,32 @@ class StepShape:
             self.tables.load(sequences)
             if self.tables.page_table.device.type != "cuda":
                 return self._forward()
-            if self._kind not in self._graphs:
-                self._graphs[self._kind] = self._capture()
-            graph, logits = self.graph
-            graph.replay()
-            return logits
+            if self.tables.kind not in self._graphs:
+                log.debug("a graph of %s is captured while a step waits", self.tables.kind)
+                self._capture()
+            self.graph.replay()
+            assert self._logits is not None, "every capture has them"
+            return self._logits
+
+    @torch.inference_mode()
+    def prepare(self) -> int:
+        """Compile, and capture the graphs of steps that may come, so that none waits for it; how many there are.
+
+        Those of contexts so long that their partial results take much memory are left until one comes.
+        """
+        with torch.cuda.device_of(self.tables.page_table):
+            if self.tables.page_table.device.type == "cuda":
+                most = PREPARED_BYTES // (self.tables.rows * self._memory.partial_bytes)
+                for kind in self.tables.kinds(prefill=self._prefill, most_splits=most):
+                    if kind not in self._graphs:
+                        self.tables.load_nothing(kind)
+                        self._capture()
+        return len(self._graphs)
 
     @property
-    def graph(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """That of the last run, with where its logits come out."""
-        return self._graphs[self._kind]
-
-    @property
-    def _kind(self) -> tuple[int, int, int, bool]:
-        """Of the step that was laid out: what a graph depends on."""
-        return self.tables.splits, self.tables.work, self.tables.queries, self.tables.grouped
+    def graph(self) -> torch.cuda.CUDAGraph:
+        """That of the last run."""
+        return self._graphs[self.tables.kind]
 
     def _forward(self) -> Tensor:
         tables = self.tables
@@ -92,18 +109,31 @@ class StepShape:
         )
         return output.logits[0]
 
-    def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # what is compiled or chosen at a first call must not be part of the graph
-            for _ in range(2):
-                self._forward()
-        torch.cuda.current_stream().wait_stream(stream)
+    def _capture(self) -> None:
+        """Of the step that was laid out."""
+        kind = self.tables.kind
+        self._compile(kind)
+        assert self._logits is not None
         graph = torch.cuda.CUDAGraph()
         # Another thread of this process, a drafter's say, may go on with its own work meanwhile.
         with torch.cuda.graph(graph, pool=self._memory.graph_pool, capture_error_mode="thread_local"):
-            logits = self._forward()
-        return graph, logits
+            # To one place in all of them, or each would keep memory for its own.
+            self._logits.copy_(self._forward())
+        self._graphs[kind] = graph
+
+    def _compile(self, kind: StepKind) -> None:
+        """What is compiled or chosen at a first call must not be part of a graph."""
+        if (needed := (kind.queries, kind.grouped)) in self._compiled:
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                logits = self._forward()
+            if self._logits is None:
+                self._logits = torch.empty_like(logits)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._compiled.add(needed)
 
 
 def compile_layers(model: nn.Module, attending: Sequence[nn.Module]) -> None:

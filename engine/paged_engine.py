@@ -6,6 +6,7 @@ It implements what the verifier asks of an engine (``verifier_service/engine.py`
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from engine.step_tables import PAGE, SequenceRows
 from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import LimitExceededError, UnsupportedModelError
+from speculation.plural import count_of
 from speculation.verification.step import Step
 
 log = logging.getLogger(__name__)
@@ -104,21 +106,22 @@ class PagedEngine:
         self._take_over(module, projection)
         self.step_shape = StepShape(module, self.memory, rows=rows)
         self.step_shapes = [self.step_shape]  # the smallest first
-        self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, all_logits=False)
+        self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, prefill=True)
         self._slots = list(range(slots - 1, -1, -1))
         self.shares_prefixes = False  # in the check each text is to be computed
         check_engine(self, expected)
         self.shares_prefixes = prefix_caching
         if not exact:
-            self._add_smaller_steps(module)
+            fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
+            self.step_shapes[:0] = [StepShape(module, self.memory, rows=few) for few in fewer]
+        self._prepare()
         #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
         self.shared_positions = 0
 
-    def _add_smaller_steps(self, module: nn.Module) -> None:
-        fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
-        self.step_shapes[:0] = [StepShape(module, self.memory, rows=few) for few in fewer]
-        for shape in self.step_shapes:
-            shape.run([])  # compiled now, not while sessions wait
+    def _prepare(self) -> None:
+        began = time.perf_counter()
+        graphs = sum(shape.prepare() for shape in (*self.step_shapes, self.prefill_shape))
+        log.info("%s: %s captured in %.1f s", self.name, count_of(graphs, "graph"), time.perf_counter() - began)
 
     def _take_over(self, module: Any, projection: OutputProjection) -> None:
         module.set_output_embeddings(projection)

@@ -13,18 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.attention_items import BLOCK, COLUMNS, NO_ITEM, ROOT, SPLIT, TAIL_BLOCKS, ItemList
+from engine.attention_items import BLOCK, COLUMNS, NO_ITEM, ROOT, SPLIT, TAIL_BLOCKS, ItemList, Items
 from engine.kv_pages import SCRATCH
+from engine.step_kinds import NARROW, WIDE, StepKind, kinds, power_of_two, splits_for, work_for
 
 #: Positions in a page.
 PAGE = 16
-#: Queries that are multiplied with keys together, of one KV head: rows times query heads of that head. As many as all
-#: sequences of a step need. Both by the same instruction (with 64 it would be another one), so to the same bits.
-NARROW, WIDE = 16, 32
 #: New tokens on one path of a tree, so that they lie in two blocks at most.
 MAX_DEPTH = BLOCK
-#: Items that a step looks at, at least.
-LEAST_WORK = 64
 #: Programs of the kernel, a split each, that fill the device: from here on each does a group of splits.
 GROUPED_FROM = 512
 
@@ -69,13 +65,8 @@ class StepTables:
         self._most_queries = max(WIDE, power_of_two(group))
         #: Rows of a tile at most.
         self.height = self._most_queries // group
-        self.queries = self._most_queries
         self.page_table = page_table
         self._grouped_from = -(-GROUPED_FROM // kv_heads)
-        #: Splits that the step's positions reach into, and entries of ``items`` to look at: powers of two.
-        self.splits, self.work = 1, LEAST_WORK
-        #: Whether whole groups of splits are one item each.
-        self.grouped = False
         most_items = rows * (-(-page_table.shape[1] * PAGE // SPLIT) + TAIL_BLOCKS)
         widths = {
             "tokens": rows,
@@ -86,7 +77,7 @@ class StepTables:
             "by_path": rows,
             "ancestors": rows * MAX_DEPTH,
             # Last, as only what is used of it travels.
-            "items": COLUMNS * power_of_two(max(LEAST_WORK, most_items)),
+            "items": COLUMNS * work_for(most_items),
         }
         device = page_table.device
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
@@ -107,13 +98,12 @@ class StepTables:
 
     def load(self, sequences: Sequence[SequenceRows]) -> None:
         """Lay out the coming step; rows that are left over belong to nobody. Raises ValueError beyond its size."""
-        if self._copied is not None:
-            self._copied.synchronize()  # or the copy of the step before would read what is written now
+        self._wait()
         column: dict[str, list[int]] = {name: [] for name in ("tokens", "write", "position", "slot", "base")}
         ancestors: list[list[int]] = []
         widest = max((len(sequence.tokens) for sequence in sequences), default=1)
-        self.queries = NARROW if widest * self._group <= NARROW else self._most_queries
-        work = ItemList(height=self.queries // self._group, grouped_from=self._grouped_from)
+        queries = NARROW if widest * self._group <= NARROW else self._most_queries
+        work = ItemList(height=queries // self._group, grouped_from=self._grouped_from)
         for sequence in sequences:
             first = len(ancestors)
             ancestors += self._rows_of(sequence, column)
@@ -128,8 +118,42 @@ class StepTables:
         self._put("row_base", column["base"])
         self._put("by_path", work.by_path)
         self._put_ancestors(ancestors)
-        self.splits = power_of_two(max((position // SPLIT + 1 for position in column["position"]), default=1))
-        used = self._put_items(work)
+        items, grouped = work.build()
+        splits = splits_for(1 + max(column["position"], default=0))
+        self._send(items, StepKind(splits, work_for(len(items)), queries, grouped))
+
+    def load_nothing(self, kind: StepKind) -> None:
+        """A step of that kind without any row: its work is done as soon as it is looked at."""
+        self.load([])
+        self._wait()
+        self._send(np.zeros((0, COLUMNS), dtype=np.int64), kind)
+
+    def kinds(self, *, prefill: bool, most_splits: int) -> list[StepKind]:
+        """Those that steps can be of, see ``kinds`` in ``step_kinds.py``; or chunks of one prompt, of all rows."""
+        wide_only = prefill or self._group > NARROW
+        return list(
+            kinds(
+                pieces=-(-self.rows // self.height) if prefill else self.rows,
+                positions=self.page_table.shape[1] * PAGE,
+                queries=(self._most_queries,) if wide_only else (NARROW, self._most_queries),
+                grouped_from=self._grouped_from,
+                most_splits=most_splits,
+            )
+        )
+
+    def _wait(self) -> None:
+        """Or the copy of the step before would read what is written now."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def _send(self, items: Items, kind: StepKind) -> None:
+        """To the device: what was put, with these items."""
+        self.kind = kind
+        start = self._at["items"].start
+        used = start + COLUMNS * kind.work
+        table = self._written[start:used].reshape(kind.work, COLUMNS)
+        table[: len(items)] = items
+        table[len(items) :] = NO_ITEM
         self._device[:used].copy_(self._host[:used], non_blocking=True)
         if self._copied is not None:
             self._copied.record()
@@ -157,17 +181,6 @@ class StepTables:
         self._written[at.start : at.start + len(values)] = values
         self._written[at.start + len(values) : at.stop] = rest
 
-    def _put_items(self, work: ItemList) -> int:
-        """Returns how much of the memory is used."""
-        items, self.grouped = work.build()
-        self.work = max(LEAST_WORK, power_of_two(len(items)))
-        start = self._at["items"].start
-        used = start + COLUMNS * self.work
-        table = self._written[start:used].reshape(self.work, COLUMNS)
-        table[: len(items)] = items
-        table[len(items) :] = NO_ITEM
-        return used
-
     def _put_ancestors(self, chains: list[list[int]]) -> None:
         table = self._written[self._at["ancestors"]].reshape(self.rows, MAX_DEPTH)
         table[:] = 0
@@ -175,8 +188,3 @@ class StepTables:
         if deepest:
             padded = [place for chain in chains for place in (*chain, *[0] * (deepest - len(chain)))]
             table[: len(chains), :deepest] = np.array(padded, dtype=np.int64).reshape(-1, deepest)
-
-
-def power_of_two(number: int) -> int:
-    """The next one: steps are captured in few sizes."""
-    return 1 << (max(number, 1) - 1).bit_length()

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from engine.attention_items import BLOCK, COLUMNS, GROUP, GROUP_ITEM, NO_ITEM, SPLIT, TAIL_BLOCKS, TAIL_ITEM
 from engine.merged_attention import combine_partials, merge_two
-from engine.step_tables import MAX_DEPTH, NARROW, PAGE, StepTables
+from engine.step_kinds import NARROW
+from engine.step_tables import MAX_DEPTH, PAGE, StepTables
 
 #: Of the kernel that multiplies, for narrow tiles and wide ones; measured on an H200.
 WARPS, STAGES = (2, 4), (3, 2)
@@ -76,7 +77,7 @@ def _committed(
     return _block(q, keys, values, page * PAGE + at % PAGE, valid, kv_head * D, KH * D, scale, softcap, D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S"])  # or it would be compiled anew for each
 def _partials(
     q,  # [R, H, D]
     keys,  # [places, KH, D]
@@ -98,10 +99,10 @@ def _partials(
     pages_per_slot,
     q_row_stride,
     q_head_stride,
+    S,
     H: tl.constexpr,
     KH: tl.constexpr,
     D: tl.constexpr,
-    S: tl.constexpr,
     PAGE: tl.constexpr,
     BLOCK: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -192,7 +193,8 @@ def tree_attention(
     """
     rows, heads, dim = q.shape
     kv_heads = keys.shape[1]
-    splits, wide = tables.splits, tables.queries > NARROW
+    splits, work, queries, grouped = tables.kind
+    wide = queries > NARROW
     scratch = functools.partial(torch.empty, dtype=torch.float32, device=q.device)
     split_top, split_total = (scratch((rows, heads, splits)) for _ in range(2))
     split_out = scratch((rows, heads, splits, dim))
@@ -201,7 +203,7 @@ def tree_attention(
     out = torch.empty((rows, heads, dim), dtype=q.dtype, device=q.device)
     by_row = (tables.row_slot, tables.row_base, tables.row_position)
     partials = (split_top, split_total, split_out, tail_top, tail_total, tail_out)
-    _partials[(tables.work, kv_heads)](
+    _partials[(work, kv_heads)](
         q,
         keys,
         values,
@@ -217,15 +219,15 @@ def tree_attention(
         tables.page_table.shape[1],
         q.stride(0),
         q.stride(1),
+        splits,
         H=heads,
         KH=kv_heads,
         D=dim,
-        S=splits,
         PAGE=PAGE,
         BLOCK=BLOCK,
         SPLIT=SPLIT,
         GROUP=GROUP,
-        M=tables.queries,
+        M=queries,
         DEPTH=MAX_DEPTH,
         TAILS=TAIL_BLOCKS,
         COLUMNS=COLUMNS,
@@ -239,14 +241,14 @@ def tree_attention(
         out,
         *by_row,
         *partials,
+        splits,
         H=heads,
         D=dim,
-        S=splits,
         BLOCK=BLOCK,
         SPLIT=SPLIT,
         GROUP=GROUP,
         TAILS=TAIL_BLOCKS,
-        GROUPED=tables.grouped,
+        GROUPED=grouped,
         num_warps=1,
     )
     return out

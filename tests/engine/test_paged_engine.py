@@ -17,6 +17,7 @@ from engine.kv_pages import PagePool
 from engine.paged_attention import AttentionProbe
 from engine.paged_engine import ROWS, PagedEngine, PagedSlot
 from engine.reference_attention import reference_attention
+from engine.step_kinds import StepKind
 from engine.step_tables import PAGE, SequenceRows, StepTables
 from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import CandidateTree
@@ -264,12 +265,12 @@ def test_work_is_of_few_sizes_and_reaches_every_block():
     tables = StepTables(rows=8, page_table=torch.zeros((2, 64), dtype=torch.int64), group=4)
     pages = list(range(1, 65))
     tables.load([SequenceRows(0, 700, (1, 2), (ROOT, 0), pages), SequenceRows(1, 63, (1, 2), (ROOT, 0), pages)])
-    assert (tables.splits, tables.work, tables.grouped, tables.queries) == (8, 64, False, 16)
-    found = [tuple(item[:6]) for item in tables.items[: tables.work].tolist()]
+    assert tables.kind == StepKind(splits=40, work=64, queries=16, grouped=False)
+    found = [tuple(item[:6]) for item in tables.items[: tables.kind.work].tolist()]
     # Ten whole blocks before position 640 in five splits. The rows are chains: block 10; blocks 0 and 1.
     splits = [(SPLIT_ITEM, part, 0, 2, 0, 700) for part in range(5)]
     tails = [(TAIL_ITEM, 0, 0, 2, 0, 700), (TAIL_ITEM, 0, 2, 2, 1, 63), (TAIL_ITEM, 1, 2, 2, 1, 63)]
     assert found[:8] == splits + tails
     assert {item[0] for item in found[8:]} == {NO_ITEM}
     tables.load([SequenceRows(0, 700, (1,) * 5, (ROOT, 0, 0, 0, 0), pages)])
-    assert tables.queries == 32  # five rows of four heads do not fit 16
+    assert tables.kind.queries == 32  # five rows of four heads do not fit 16

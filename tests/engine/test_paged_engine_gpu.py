@@ -90,7 +90,7 @@ def test_the_order_of_work_changes_no_bit():
         for many in (1, 10**6):  # KV heads, by which a step has many splits or few
             tables = StepTables(rows=16, page_table=torch.tensor(held, device="cuda"), group=4, kv_heads=many)
             tables.load([tree])
-            assert tables.queries == 32
+            assert tables.kind.queries == 32
             found.append(tree_attention(q, keys, values, tables, **settings)[:12])
             tables.load([SequenceRows(1, 1300, [1] * 4, (ROOT, 0, 1, 2), held[1]), tree])
             found.append(tree_attention(q.roll(4, 0), keys, values, tables, **settings)[4:])
@@ -100,7 +100,7 @@ def test_the_order_of_work_changes_no_bit():
                 path.insert(0, tree.parents[path[0]])
             depth = len(path) - 1  # the row's place alone, after its ancestors
             tables.load([SequenceRows(0, base, [1], (ROOT,), held[0], held=row, above=(path[:-1],))])
-            assert tables.queries == 16 and int(tables.row_position[0]) == base + depth
+            assert tables.kind.queries == 16 and int(tables.row_position[0]) == base + depth
             alone = tree_attention(q[[row] * 16], keys, values, tables, **settings)[0]
             assert all(torch.equal(each[row], alone) for each in found), (base, row)
 
