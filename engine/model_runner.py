@@ -54,7 +54,6 @@ class StepShape:
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
         self._memory = memory
-        self._prefill = prefill
         self._keep: dict[str, int] = {"logits_to_keep": 1} if prefill else {}
         self._graphs: dict[StepKind, torch.cuda.CUDAGraph] = {}
         self._compiled: set[tuple[int, bool]] = set()
@@ -88,7 +87,7 @@ class StepShape:
         with torch.cuda.device_of(self.tables.page_table):
             if self.tables.page_table.device.type == "cuda":
                 most = PREPARED_BYTES // (self.tables.rows * self._memory.partial_bytes)
-                for kind in self.tables.kinds(prefill=self._prefill, most_splits=most):
+                for kind in self.tables.kinds(most_splits=most):
                     if kind not in self._graphs:
                         self.tables.load_nothing(kind)
                         self._capture()

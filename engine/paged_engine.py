@@ -20,6 +20,7 @@ from engine.kv_pages import PagePool
 from engine.model_runner import OutputProjection, StepShape, compile_layers
 from engine.paged_attention import NAME, AttentionProbe, paged_attention
 from engine.paged_slot import PagedSlot
+from engine.prompt_pass import run_prompts
 from engine.step_tables import PAGE, SequenceRows
 from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
@@ -34,8 +35,9 @@ ROWS = 64
 LEAST_ROWS = 16
 #: Of smaller steps, where rows need not have the same bits in each.
 FEWER_ROWS = (16, 32)
-#: Rows of a prefill pass. A prompt is cut at multiples of it, so that equal prompts have equal bits.
-PREFILL_ROWS = 512
+#: Rows of a pass over prompts. More would be no better use of an H200, whose products are as busy with these as they
+#: can be, and would hold a step up for longer.
+PREFILL_ROWS = 256
 #: Of the memory that is free once the weights are loaded.
 KV_SHARE = 0.85
 
@@ -106,7 +108,8 @@ class PagedEngine:
         self._take_over(module, projection)
         self.step_shape = StepShape(module, self.memory, rows=rows)
         self.step_shapes = [self.step_shape]  # the smallest first
-        self.prefill_shape = StepShape(module, self.memory, rows=PREFILL_ROWS, prefill=True)
+        self.prefill_rows = PREFILL_ROWS
+        self.prefill_shape = StepShape(module, self.memory, rows=self.prefill_rows, prefill=True)
         self._slots = list(range(slots - 1, -1, -1))
         self.shares_prefixes = False  # in the check each text is to be computed
         check_engine(self, expected)
@@ -160,12 +163,16 @@ class PagedEngine:
         """A slot, prefilled, that takes pages as it grows. Raises LimitExceededError if there are none."""
         slot = PagedSlot(self, prompt_ids)
         try:
-            while slot.prefill():
-                pass
+            while slot.prefill_left:
+                self.prefill([slot])
         except BaseException:
             slot.close()
             raise
         return slot
+
+    def prefill(self, slots: Sequence[Any]) -> None:
+        """A pass over what is left of their prompts, see ``run_prompts``. Raises LimitExceededError without memory."""
+        run_prompts(slots)
 
     def step(self, batch: Sequence[tuple[Any, Step]]) -> list[Tensor]:
         """The rows of several slots in one pass, ``rows_per_step`` at most; logits [1 + candidates, V] of each, which

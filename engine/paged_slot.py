@@ -34,29 +34,45 @@ class PagedSlot:
         self._length = 0
         self._prompt = len(prompt_ids) - 1  # positions of it that prefill runs
         self._tokens = (*prompt_ids, *written)[:-1]  # all that it runs
-        self._names = self._page_names() if engine.shares_prefixes else []
+        self._names = prefix_names(self._tokens[: self._prompt]) if engine.shares_prefixes else []
         try:
-            self._share()
+            self.share()
             self._reach(positions)
         except BaseException:
             self.close()
             raise
 
-    def prefill(self) -> bool:
-        """Run the next chunk, whether more is left. Raises LimitExceededError without KV memory.
+    @property
+    def prefill_left(self) -> int:
+        """Tokens of the prompt, and of what was written, that are still to be run before a step."""
+        return len(self._tokens) - self._length
 
-        Which rows a token is run with follows from its place and the prompt's length, wherever a chunk begins: a text
-        that was written in steps is run in passes of a step's rows again.
+    @property
+    def prefill_shape(self) -> StepShape:
+        """Of the pass in which the next of them is to be run: what was written in steps is run in steps again."""
+        return self._engine.prefill_shape if self._length < self._prompt else self._engine.step_shape
+
+    @property
+    def coming_page(self) -> bytes | None:
+        """What others will share of a chunk that is run now, if anything; named by its first page."""
+        page = self._length // PAGE
+        return self._names[page] if self._length % PAGE == 0 and page < len(self._names) else None
+
+    def chunk(self, rows: int) -> list[SequenceRows]:
+        """As many of them as one pass can take, ``rows`` at most, with room for their keys; ``prefilled`` once they
+        were run. Raises LimitExceededError if KV memory has none.
+
+        Which rows a token is run with follows from its place alone, wherever a chunk begins.
         """
-        self._share()
-        if self._length < len(self._tokens):
-            shape = self._shape_at(self._length)
-            chunk = self._tokens[self._length : (self._length // shape.tables.rows + 1) * shape.tables.rows]
-            before = self._length
-            self._run_chunk(shape, chunk)
-            for page in range(before // PAGE, min(self._length // PAGE, len(self._names))):
-                self._engine.pool.name(self._pages[page], self._names[page])
-        return self._length < len(self._tokens)
+        end = self._prompt if self._length < self._prompt else len(self._tokens)
+        return self._tiles(self._tokens[self._length : min(end, self._length + rows)])
+
+    def prefilled(self, tokens: int) -> None:
+        """So many were run."""
+        before = self._length
+        self._length += tokens
+        for page in range(before // PAGE, min(self._length // PAGE, len(self._names))):
+            self._engine.pool.name(self._pages[page], self._names[page])
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
         """Run ``last`` after what the pages hold, and each candidate after its ancestors: logits [1 + n, V] float32."""
@@ -79,7 +95,8 @@ class PagedSlot:
         many = len(tokens) > engine.step_shape.tables.rows
         shape = engine.prefill_shape if many else engine.shape_for(len(tokens))
         chunk = tokens[: shape.tables.rows]
-        self._run_chunk(shape, chunk)
+        shape.run(self._tiles(chunk))
+        self._length += len(chunk)
         return len(chunk)
 
     def line(self, tokens: Sequence[int]) -> SequenceRows:
@@ -142,7 +159,7 @@ class PagedSlot:
             self._pages += self._engine.pool.allocate(missing)
             self._engine.memory.set_pages(self._slot, self._pages)
 
-    def _share(self) -> None:
+    def share(self) -> None:
         """Go on as far as others have run the same prompt: with their pages instead of own ones."""
         page, pool = self._length // PAGE, self._engine.pool
         if self._length % PAGE:
@@ -156,23 +173,12 @@ class PagedSlot:
             self._engine.shared_positions += page * PAGE - self._length
             self._length = page * PAGE
 
-    def _shape_at(self, position: int) -> StepShape:
-        """Chunks of a prefill pass as far as whole ones reach, then those of a step."""
-        engine = self._engine
-        whole = self._prompt // engine.prefill_shape.tables.rows * engine.prefill_shape.tables.rows
-        return engine.prefill_shape if position < whole else engine.step_shape
-
-    def _page_names(self) -> list[bytes]:
-        rows = [self._shape_at(position).tables.rows for position in range(0, len(self._tokens), PAGE)]
-        return prefix_names(self._tokens, rows)
-
-    def _run_chunk(self, shape: StepShape, tokens: Sequence[int]) -> None:
+    def _tiles(self, tokens: Sequence[int]) -> list[SequenceRows]:
         """As one chain for each tile: keys are written before any is read, so later tiles see the earlier."""
         self.hold(len(tokens))
         height = self._engine.step_shape.tables.height
         parts = [(at, tokens[at : at + height]) for at in range(0, len(tokens), height)]
-        shape.run([self._sequence(self._length + at, part, range(ROOT, len(part) - 1)) for at, part in parts])
-        self._length += len(tokens)
+        return [self._sequence(self._length + at, part, range(ROOT, len(part) - 1)) for at, part in parts]
 
     def _sequence(
         self,

@@ -1,8 +1,9 @@
 """Names of the pages that hold the beginning of a prompt, so that prompts which begin alike share them.
 
-A name is a digest of all the tokens up to the end of the page and of how each of them was run: a matrix product gives a
-row other bits in a pass of another number of rows, and a text must not depend on who was here before. Cryptographic,
-or somebody could make two prompts whose pages have one name.
+A name is a digest of all the tokens up to the end of the page. All of them were run in passes over prompts: a matrix
+product gives a row other bits in a pass of another number of rows, so pages of text that was written in steps have
+none, as a text must not depend on who was here before. Cryptographic, or somebody could make two prompts whose pages
+have one name.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from engine.step_tables import PAGE
 _DIGEST_BYTES = 16
 
 
-def prefix_names(tokens: Sequence[int], rows: Sequence[int]) -> list[bytes]:
-    """Of every full page of ``tokens``. ``rows``: of the pass in which each page is run, at least as many as pages."""
+def prefix_names(tokens: Sequence[int]) -> list[bytes]:
+    """Of every full page of ``tokens``."""
     names: list[bytes] = []
     name = b""
-    for page in range(len(tokens) // PAGE):
-        held = array("q", (rows[page], *tokens[page * PAGE : (page + 1) * PAGE]))
+    for at in range(0, len(tokens) - PAGE + 1, PAGE):
+        held = array("q", tokens[at : at + PAGE])
         name = hashlib.blake2b(name + held.tobytes(), digest_size=_DIGEST_BYTES).digest()
         names.append(name)
     return names

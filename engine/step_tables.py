@@ -128,14 +128,13 @@ class StepTables:
         self._wait()
         self._send(np.zeros((0, COLUMNS), dtype=np.int64), kind)
 
-    def kinds(self, *, prefill: bool, most_splits: int) -> list[StepKind]:
-        """Those that steps can be of, see ``kinds`` in ``step_kinds.py``; or chunks of one prompt, of all rows."""
-        wide_only = prefill or self._group > NARROW
+    def kinds(self, *, most_splits: int) -> list[StepKind]:
+        """Those that steps can be of, see ``kinds`` in ``step_kinds.py``."""
         return list(
             kinds(
-                pieces=-(-self.rows // self.height) if prefill else self.rows,
+                pieces=self.rows,
                 positions=self.page_table.shape[1] * PAGE,
-                queries=(self._most_queries,) if wide_only else (NARROW, self._most_queries),
+                queries=(NARROW, self._most_queries) if self._group <= NARROW else (self._most_queries,),
                 grouped_from=self._grouped_from,
                 most_splits=most_splits,
             )

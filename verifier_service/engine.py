@@ -20,8 +20,9 @@ from speculation.verification.step import Step
 class Slot(Protocol):
     """One session's place in the engine."""
 
-    def prefill(self) -> bool:
-        """Run the next chunk of the prompt; whether more of it is left."""
+    @property
+    def prefill_left(self) -> int:
+        """Tokens that are still to be run before a step."""
         ...
 
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
@@ -116,6 +117,15 @@ class Engine(Protocol):
         """The same, prefilled."""
         ...
 
+    @property
+    def prefill_rows(self) -> int:
+        """Tokens that a pass over prompts takes, of several slots together; 0: a prompt is run as its slot begins."""
+        ...
+
+    def prefill(self, slots: Sequence[Slot]) -> None:
+        """Run what is left of their prompts, in their order, as far as one pass reaches: something of the first."""
+        ...
+
     def step(self, batch: Sequence[tuple[Slot, Step]]) -> list[Tensor]:
         """Several slots at once; the logits of each as ``Slot.step`` gives them, in order, until the next step."""
         ...
@@ -126,6 +136,7 @@ class OneByOne:
 
     rows_per_step: int | None = None
     draws_all_rows = False
+    prefill_rows = 0
 
     def open(self, prompt_ids: Sequence[int]) -> Any:
         """A slot, prefilled."""
@@ -140,6 +151,9 @@ class OneByOne:
         assert not written
         return self.open(prompt_ids)
 
+    def prefill(self, slots: Sequence[Slot]) -> None:
+        """Nothing is left."""
+
     def step(self, batch: Sequence[tuple[Slot, Step]]) -> list[Tensor]:
         """One after the other."""
         return [slot.step(step.last, step.candidates) for slot, step in batch]
@@ -148,9 +162,7 @@ class OneByOne:
 class WholePrompt:
     """Base of a slot whose prompt is prefilled when it is opened."""
 
-    def prefill(self) -> bool:
-        """Nothing is left."""
-        return False
+    prefill_left = 0
 
     def hold(self, rows: int) -> None:
         """Its KV cache grows as it has to."""

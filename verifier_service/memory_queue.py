@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from speculation.errors import LimitExceededError
 from verifier_service.engine import Engine
@@ -44,18 +44,18 @@ class MemoryQueue:
         """A session has ended."""
         self._places.pop(opened, None)
 
-    def next_prompt(self, waiting: Iterable[OpenSession]) -> OpenSession | None:
-        """Whose prompt is to be run: the first that has memory, or the oldest if it can have it now.
+    def prompts(self, waiting: Sequence[OpenSession]) -> list[OpenSession]:
+        """Whose prompts are to be run, if only the first of them can be: those that have memory, then by age.
 
-        Who waits for memory is not overtaken by who needs less.
+        Who waits for memory is not overtaken by who needs less. Nobody: the oldest cannot have it yet.
         """
-        oldest = None
-        for opened in waiting:
-            if opened.begun:
-                return opened
-            if oldest is None or self._places[opened] < self._places[oldest]:
-                oldest = opened
-        return oldest if oldest is not None and self._engine.has_room(oldest.positions_ahead(self.growth)) else None
+        begun = [opened for opened in waiting if opened.begun]
+        others = sorted((opened for opened in waiting if not opened.begun), key=self._places.__getitem__)
+        return [*begun, *others] if begun or (others and self.has_room(others[0])) else []
+
+    def has_room(self, opened: OpenSession) -> bool:
+        """Whether the session could begin now."""
+        return self._engine.has_room(opened.positions_ahead(self.growth))
 
     def make_room(self, opened: OpenSession, rows: int) -> list[OpenSession]:
         """Memory for so many rows of the session's coming step. Returns who gave up theirs for it, perhaps itself.

@@ -161,9 +161,9 @@ class OpenSession:
         """Its place in the engine."""
         return self._run.slot
 
-    def prefill(self, growth: int) -> bool:
-        """Run the next chunk of the prompt; whether more of it is left before a step. See ``SessionRun.prefill``."""
-        return self._run.prefill(growth)
+    def begin(self, growth: int) -> None:
+        """Take memory, or take it again. See ``SessionRun.begin``."""
+        self._run.begin(growth)
 
     def preempt(self) -> None:
         """Give the memory up; before the next step prompt and text are run again."""
@@ -239,7 +239,7 @@ class OpenSession:
             pacing.pays.observe_step(seconds=seconds, tokens=tokens)
 
     def close(self) -> None:
-        """Free the KV cache. May be called before the prefill, and twice."""
+        """Free the KV cache. May be called before it began, and twice."""
         self._run.close()
 
     def _read_inbox(self) -> None:

@@ -46,21 +46,16 @@ class SessionRun:
 
     @property
     def slot(self) -> Slot:
-        """In the engine. From the prefill on."""
+        """In the engine, once it has begun."""
         assert self._slot is not None
         return self._slot
 
     @torch.inference_mode()
-    def prefill(self, growth: int) -> bool:
-        """Run the next chunk of the prompt, or of the text before the last token; whether more is left before a step.
-
-        ``growth``: tokens that there is memory for from the first chunk on.
-        """
-        if self._slot is None:
-            session = self._session
-            positions = session.positions_ahead(growth)
-            self._slot = self._engine.begin(session.request.prompt_ids, positions, written=session.token_ids)
-        return self._slot.prefill()
+    def begin(self, growth: int) -> None:
+        """Take a slot, for the prompt and the text so far. ``growth``: tokens that there is memory for from now on."""
+        session = self._session
+        positions = session.positions_ahead(growth)
+        self._slot = self._engine.begin(session.request.prompt_ids, positions, written=session.token_ids)
 
     def begin_step(self, share: int | None) -> Step:
         """The best candidates, to be run. ``share``: see ``TargetSession.next_step``."""
@@ -94,7 +89,7 @@ class SessionRun:
         return StepResult(instructions=tuple(left), forward_began=began, forward_ended=ended)
 
     def close(self) -> None:
-        """Free the KV cache. May be called before the prefill, and twice; after another prefill it goes on."""
+        """Free the KV cache. May be called before it began, and twice; it may begin again."""
         if self._slot is not None:
             self._slot.close()
             self._slot = None

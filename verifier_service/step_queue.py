@@ -1,8 +1,9 @@
 """Who waits for a step, or for a chunk of its prompt, and whose turn it is.
 
 Sessions are stepped in the order in which they ask. Who has KV memory is the business of ``memory_queue.py``; the
-others wait in order. A prompt is run chunk by chunk, and between two chunks is a step if anybody waits for one: so a
-step is held up by a chunk at most, however many long prompts there are, and a prompt by a step for each chunk.
+others wait in order. Prompts are run chunk by chunk (``shared_prefill.py``), and between two chunks is a step if
+anybody waits for one: so a step is held up by a chunk at most, however many long prompts there are, and a prompt by a
+step for each chunk.
 """
 
 from __future__ import annotations
@@ -80,28 +81,33 @@ class StepQueue:
             self._memory.leave(opened)
             return bool(self._steps or self._chunks) and self._set_running()
 
-    def next_turn(self) -> tuple[list[ScheduledSession], ScheduledSession | None]:
-        """Those that share the coming step; without any, whose prompt is to be run. Nobody: not running any more."""
+    def next_turn(self) -> tuple[list[ScheduledSession], list[ScheduledSession]]:
+        """Those that share the coming step; without any, whose prompts are to be run, if only the first of them can be.
+        Nobody: not running any more."""
         with self._lock:
-            prompt = self._next_prompt()
-            if self._steps and (self._chunk_ran or prompt is None):
+            prompts = self._prompts()
+            if self._steps and (self._chunk_ran or not prompts):
                 self._chunk_ran = False
-                return [self._steps.popleft() for _ in range(min(self._most, len(self._steps)))], None
-            if prompt is not None:
-                self._chunk_ran = True
-                self._chunks.remove(prompt)
-            self._running = prompt is not None
-            return [], prompt
+                return [self._steps.popleft() for _ in range(min(self._most, len(self._steps)))], []
+            self._chunk_ran = self._running = bool(prompts)
+            for session in prompts:
+                self._chunks.remove(session)
+            return [], prompts
 
     def go_on(self, sessions: Sequence[ScheduledSession], *, chunk: bool) -> None:
         """They wait for the next one, behind those that asked meanwhile."""
         with self._lock:
             (self._chunks if chunk else self._steps).extend(session for session in sessions if not session.left)
 
+    def put_back(self, sessions: Sequence[ScheduledSession]) -> None:
+        """Their prompts had no room in the chunk: they wait for the next one, before all others."""
+        with self._lock:
+            self._chunks.extendleft(session for session in reversed(sessions) if not session.left)
+
     def still_running(self) -> bool:
         """Whether it is anybody's turn; else it is not running any more."""
         with self._lock:
-            self._running = bool(self._steps) or self._next_prompt() is not None
+            self._running = bool(self._steps) or bool(self._prompts())
             return self._running
 
     def clear(self) -> list[ScheduledSession]:
@@ -117,6 +123,6 @@ class StepQueue:
         was_running, self._running = self._running, True
         return not was_running
 
-    def _next_prompt(self) -> ScheduledSession | None:
-        found = self._memory.next_prompt(session.opened for session in self._chunks)
-        return next((session for session in self._chunks if session.opened is found), None)
+    def _prompts(self) -> list[ScheduledSession]:
+        waiting = {session.opened: session for session in self._chunks}
+        return [waiting[opened] for opened in self._memory.prompts(list(waiting))]

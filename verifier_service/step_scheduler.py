@@ -1,4 +1,5 @@
-"""Continuous batching: sessions that wait when the engine is free share its next step (``shared_step.py``).
+"""Continuous batching: sessions that wait when the engine is free share its next step (``shared_step.py``), or the next
+pass over their prompts (``shared_prefill.py``).
 
 In the event loop sessions ask for a step; one thread runs the engine. A step takes whoever waits by the time it begins
 (``step_queue.py``), so a session joins, is verified, commits and leaves at any step. A session that has nothing to wait
@@ -17,6 +18,7 @@ from speculation.errors import SessionError
 from verifier_service.engine import Engine
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
+from verifier_service.shared_prefill import run_prefill
 from verifier_service.shared_step import Drawing, run_step
 from verifier_service.step_queue import Outcome, Prefilled, ScheduledSession, StepQueue
 from verifier_service.step_report import StepReport
@@ -125,25 +127,29 @@ class StepScheduler:
 
     def _run(self) -> None:
         """A step or a chunk, whichever's turn it is; then the next, if it is anybody's."""
-        sessions, prompt = self._queue.next_turn()
+        sessions, prompts = self._queue.next_turn()
         if sessions:
             self._step(sessions)
-        elif prompt is not None:
-            self._chunk(prompt)
+        elif prompts:
+            self._chunk(prompts)
         else:  # they were left
             self._catch_up()
 
-    def _chunk(self, session: ScheduledSession) -> None:
+    def _chunk(self, sessions: Sequence[ScheduledSession]) -> None:
         self._catch_up()
+        outcomes = run_prefill(self._engine, [session.opened for session in sessions], self._memory)
+        self._queue.put_back([session for session in sessions if session.opened not in outcomes])
         brought: list[_Brought] = []
-        try:
-            more = session.opened.prefill(self._memory.growth)
-            self._queue.go_on([session], chunk=more)
-            if not more:
+        for session in sessions:
+            outcome = outcomes.get(session.opened)
+            if outcome is True:
+                self._queue.go_on([session], chunk=True)
+            elif outcome is False:
+                self._queue.go_on([session], chunk=False)
                 session.brought += 1
-                brought = [(session, Prefilled())]
-        except Exception as error:
-            brought = [(session, error)]
+                brought.append((session, Prefilled()))
+            elif outcome is not None:
+                brought.append((session, outcome))
         self._begin_next(brought)
 
     def _step(self, sessions: Sequence[ScheduledSession]) -> None:

@@ -124,8 +124,8 @@ def test_a_slot_that_begins_holds_all_that_it_may_grow_to(tiny_llama: Path):
     assert most == whole * PAGE - 16 and engine.has_room(most) and not engine.has_room(most + 1)
     slot = engine.begin(PROMPT, most)
     assert engine.pool.free_pages == 0 and not engine.has_room(1)
-    while slot.prefill():
-        pass
+    while slot.prefill_left:
+        engine.prefill([slot])
     held = slot.kv_cache_bytes
     for _ in range(10):
         slot.step(7, TREE)

@@ -50,12 +50,10 @@ def test_what_is_shared_has_the_logits_of_what_is_not(request, monkeypatch: pyte
     assert none == 0
     if left:
         first.close()
-    for length, shared in ((130, 128), (110, 96), (60, 0), (99, 96), (119, 112)):
+    for length in (130, 110, 60, 99, 119, 15):
         other = [*PREFIX[:length], *range(5, 25)]
-        whole = len(other[:-1]) // 96 * 96
         slot, found = prefilled(engine, other)
-        # What lies in whole chunks of a prefill pass was run with other rows than the rest of a prompt.
-        assert found == (shared if whole == 96 else 0), length
+        assert found == length // PAGE * PAGE, length
         alone = plain.open(other)
         chain = CandidateTree.chain([11, 12, 13])
         torch.testing.assert_close(slot.step(24, chain), alone.step(24, chain), rtol=1e-4, atol=1e-4)
@@ -66,17 +64,21 @@ def test_what_is_shared_has_the_logits_of_what_is_not(request, monkeypatch: pyte
     assert engine.pool.free_pages == plain.pool.free_pages
 
 
-def test_who_comes_while_the_first_still_runs_its_prompt_shares_what_is_there(tiny_llama: Path):
+def test_who_comes_while_the_first_still_runs_its_prompt_shares_what_is_there(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("engine.paged_engine.PREFILL_ROWS", 16)
     engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES, rows=16)
     prompt = PREFIX[:70]
     first, second = engine.begin(prompt, 100), engine.begin(prompt, 100)
     held = engine.pool.free_pages
     for _ in range(2):
-        first.prefill()
-    assert second.prefill() and engine.shared_positions == 32
+        engine.prefill([first])
+    engine.prefill([second])
+    assert second.prefill_left == 69 - 48 and engine.shared_positions == 32
     assert engine.pool.free_pages == held + 2, "its own pages for these are free again"
-    while first.prefill() | second.prefill():
-        pass
+    while first.prefill_left or second.prefill_left:
+        engine.prefill([first, second])
     assert engine.shared_positions >= 32
     step = CandidateTree.chain([8, 9])
     torch.testing.assert_close(first.step(prompt[-1], step), second.step(prompt[-1], step), rtol=1e-4, atol=1e-4)
@@ -86,16 +88,42 @@ def test_who_comes_while_the_first_still_runs_its_prompt_shares_what_is_there(ti
     torch.testing.assert_close(third.step(prompt[-1], step), again, rtol=1e-4, atol=1e-4)
 
 
-def test_names_are_of_all_tokens_so_far_and_of_how_they_were_run():
+def test_of_prompts_that_begin_alike_and_come_together_one_is_run(tiny_llama: Path):
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES, rows=16)
+    prompts = [[*PREFIX[:100], number] for number in range(5, 9)] + [[9, 8, 7]]
+    slots = [engine.begin(prompt, len(prompt)) for prompt in prompts]
+    engine.prefill(slots)
+    assert [slot.prefill_left for slot in slots] == [0, 100, 100, 100, 0]
+    engine.prefill(slots)
+    assert [slot.prefill_left for slot in slots] == [0, 0, 0, 0, 0]
+    assert engine.shared_positions == 3 * 96
+    for slot, prompt in zip(slots, prompts, strict=True):
+        alone = engine.open(prompt)
+        draft = CandidateTree.chain([8, 9])
+        torch.testing.assert_close(slot.step(prompt[-1], draft), alone.step(prompt[-1], draft), rtol=1e-4, atol=1e-4)
+        alone.close()
+        slot.close()
+    assert engine.pool.free_pages == engine.pool.pages - 1
+
+
+def test_what_was_written_after_a_prompt_is_shared_with_nobody(tiny_llama: Path):
+    """It ran in steps, whose bits are others than a prompt's."""
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES, rows=16)
+    slot = engine.begin(PREFIX[:40], 200, written=PREFIX[40:])
+    while slot.prefill_left:
+        engine.prefill([slot])
+    assert slot.length == len(PREFIX) - 1
+    _, found = prefilled(engine, [*PREFIX, 7])
+    assert found == 32, "whole pages of the prompt, as far as steps had no part in them"
+
+
+def test_names_are_of_all_tokens_so_far():
     tokens = list(range(3 * PAGE + 5))
-    rows = [512, 512, 64]
-    names = prefix_names(tokens, rows)
+    names = prefix_names(tokens)
     assert len(names) == len(set(names)) == 3
-    assert prefix_names(tokens[: 2 * PAGE], rows) == names[:2]
-    assert prefix_names([99, *tokens[1:]], rows)[2] != names[2]
-    assert prefix_names(tokens, [512, 64, 64])[:1] == names[:1]
-    assert not set(prefix_names(tokens, [512, 64, 64])[1:]) & set(names), "a page follows what it follows"
-    assert prefix_names(tokens[: PAGE - 1], rows) == []
+    assert prefix_names(tokens[: 2 * PAGE]) == names[:2]
+    assert not set(prefix_names([99, *tokens[1:]])) & set(names), "a page follows what it follows"
+    assert prefix_names(tokens[: PAGE - 1]) == []
 
 
 def test_pages_that_nobody_holds_go_when_room_is_needed_the_ends_of_texts_first(tiny_llama: Path):

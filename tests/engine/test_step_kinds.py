@@ -28,10 +28,11 @@ def chain(slot: int, base: int, rows: int) -> SequenceRows:
 @pytest.mark.parametrize("group", [1, 3, 7, 16, 40])
 def test_whatever_comes_is_of_a_known_kind(group: int, kv_heads: int):
     tables = tables_of(group=group, kv_heads=kv_heads, context=4096)
-    known = set(tables.kinds(prefill=False, most_splits=ALL_SPLITS))
+    known = set(tables.kinds(most_splits=ALL_SPLITS))
     chance = random.Random(1)
     for _ in range(200):
-        sequences, left = [], 64
+        sequences: list[SequenceRows] = []
+        left = 64
         same = chance.random() < 0.5
         rows, base = chance.randint(1, 64), chance.randint(0, 4096)
         while left and len(sequences) < 64 and (not sequences or chance.random() < 0.9):
@@ -51,10 +52,10 @@ def test_whatever_comes_is_of_a_known_kind(group: int, kv_heads: int):
 
 @pytest.mark.parametrize("group", [1, 4, 16])
 def test_a_chunk_of_any_prompt_is_of_a_known_kind(group: int):
-    tables = tables_of(rows=512, context=8192, group=group)
-    known = set(tables.kinds(prefill=True, most_splits=ALL_SPLITS))
-    for base in range(0, 8192 - 512, 64):
-        for rows in (512, 300, 65):
+    tables = tables_of(rows=256, context=8192, group=group)
+    known = set(tables.kinds(most_splits=ALL_SPLITS))
+    for base in range(0, 8192 - 256, 64):
+        for rows in (256, 200, 65, 2):
             parts = [chain(0, base + at, min(tables.height, rows - at)) for at in range(0, rows, tables.height)]
             tables.load(parts)
             assert tables.kind in known
@@ -62,18 +63,18 @@ def test_a_chunk_of_any_prompt_is_of_a_known_kind(group: int):
 
 def test_they_are_few_and_those_of_long_contexts_can_be_left():
     tables = tables_of(context=131_072)
-    everything = tables.kinds(prefill=False, most_splits=ALL_SPLITS)
-    short = tables.kinds(prefill=False, most_splits=40)
+    everything = tables.kinds(most_splits=ALL_SPLITS)
+    short = tables.kinds(most_splits=40)
     assert len(set(everything)) == len(everything) < 120
     assert 8 <= len(short) < 30 and set(short) < set(everything)
     assert {kind.splits for kind in short} == {40}
-    assert not tables.kinds(prefill=False, most_splits=39)
+    assert not tables.kinds(most_splits=39)
 
 
 def test_a_step_of_a_kind_that_holds_nothing_has_nothing_to_do():
     tables = tables_of(rows=16, context=512)
     tables.load([chain(0, 500, 8), chain(1, 300, 8)])
-    for kind in tables.kinds(prefill=False, most_splits=ALL_SPLITS):
+    for kind in tables.kinds(most_splits=ALL_SPLITS):
         tables.load_nothing(kind)
         assert tables.kind == kind
         assert (tables.items[: kind.work, 0] == NO_ITEM).all() and len(tables.items) >= kind.work

@@ -118,17 +118,17 @@ class Chunked(TextEngine):
 
     chunks = 0
 
+    prefill_rows = 1
+
     def open(self, prompt_ids: Sequence[int]) -> TextSlot:
-        engine, slot, left = self, super().open(prompt_ids), [20]
-
-        def prefill() -> bool:
-            engine.chunks += 1
-            engine.gate.wait()
-            left[0] -= 1
-            return left[0] > 0
-
-        slot.prefill = prefill  # type: ignore[method-assign]
+        slot = super().open(prompt_ids)
+        slot.prefill_left = 20
         return slot
+
+    def prefill(self, slots: Sequence[Any]) -> None:
+        self.chunks += 1
+        self.gate.wait()
+        slots[0].prefill_left -= 1
 
 
 async def test_a_session_that_is_left_is_closed_after_the_chunk_that_runs():

@@ -119,14 +119,15 @@ def test_who_waits_for_memory_is_not_overtaken(monkeypatch: pytest.MonkeyPatch):
     engine = Room(free=True)
     queue, (first, second, third) = queue_of(3, room=9, engine=engine)
     monkeypatch.setattr(Session, "positions_ahead", lambda self, tokens: tokens, raising=False)
-    assert queue.next_prompt([]) is None
-    assert queue.next_prompt([third, first]) is third, "it has memory already"
+    assert queue.prompts([]) == []
+    assert queue.prompts([third, first]) == [third, first], "they have memory already"
     first.preempt()
+    assert queue.prompts([first, third]) == [third, first]
     third.preempt()
-    assert queue.next_prompt([third, first]) is first
+    assert queue.prompts([third, first]) == [first, third]
     engine.free = False
-    assert queue.next_prompt([third, first]) is None
-    assert queue.next_prompt([third, second, first]) is second
+    assert queue.prompts([third, first]) == []
+    assert queue.prompts([third, second, first]) == [second, first, third]
 
 
 def test_priority_is_worth_some_seconds_of_waiting(monkeypatch: pytest.MonkeyPatch):
@@ -139,15 +140,15 @@ def test_priority_is_worth_some_seconds_of_waiting(monkeypatch: pytest.MonkeyPat
     for session in (idle, usual, urgent):
         queue.enter(session)
         now[0] += 1.0
-    assert queue.next_prompt([idle, usual, urgent]) is urgent
-    assert queue.next_prompt([idle, usual]) is usual
+    assert queue.prompts([idle, usual, urgent]) == [urgent, usual, idle]
+    assert queue.prompts([idle, usual]) == [usual, idle]
     for session in (idle, usual, urgent):
         session.begin()
     assert queue.make_room(urgent, 1) == [idle] and queue.make_room(urgent, 1) == [usual]
     now[0] = 3 * PRIORITY_SECONDS + 1
     later = Session(pool, 3)
     queue.enter(later)
-    assert queue.next_prompt([later, idle]) is idle
+    assert queue.prompts([later, idle]) == [idle, later]
 
 
 @pytest.mark.parametrize("priority", [-1001, 1001, 1 << 31])

@@ -163,22 +163,27 @@ async def test_clients_that_leave_at_random_leave_nothing_and_change_nothing():
 
 
 class Chunked(TextEngine):
-    """Prompts in chunks of one token; ``events``: what ran, in order."""
+    """Prompts in chunks of so many tokens, of all prompts together; ``events``: what ran, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefill_rows: int = 1) -> None:
         super().__init__(rows=64, step_seconds=0.001)
+        self.prefill_rows = prefill_rows
+        self.prompts: dict[TextSlot, list[int]] = {}
         self.events: list[str] = []
 
     def open(self, prompt_ids: Sequence[int]) -> TextSlot:
-        engine, slot, left = self, super().open(prompt_ids), [len(prompt_ids)]
-
-        def prefill() -> bool:
-            engine.events.append("chunk")
-            left[0] -= 1
-            return left[0] > 0
-
-        slot.prefill = prefill  # type: ignore[method-assign]
+        slot = super().open(prompt_ids)
+        slot.prefill_left = len(prompt_ids)
+        self.prompts[slot] = list(prompt_ids)
         return slot
+
+    def prefill(self, slots: Sequence[Any]) -> None:
+        self.events.append("chunk")
+        left = self.prefill_rows
+        for slot in slots:
+            taken = min(left, slot.prefill_left)
+            slot.prefill_left -= taken
+            left -= taken
 
     def step(self, batch: Sequence[tuple[Any, Step]]) -> list[torch.Tensor]:
         self.events.append("step")
@@ -201,6 +206,51 @@ async def test_a_step_is_held_up_by_one_chunk_of_a_prompt_at_most():
         assert engine.events.count("chunk") >= 40 and "chunk chunk" not in " ".join(engine.events)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
+        await baseline(verifier, engine)
+
+
+async def test_prompts_that_wait_together_share_a_pass_as_far_as_it_reaches():
+    expected = [await alone(**asked) for asked in ASKED]
+    engine = Chunked(prefill_rows=64)
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        writing = asyncio.create_task(client.complete("x", max_tokens=1500, ignore_end=True))
+        await eventually(lambda: engine.events.count("step") > 3)
+        engine.events.clear()
+        engine.gate.clear()
+        together = [asyncio.create_task(client.complete(**asked)) for asked in ASKED]
+        await eventually(lambda: len(verifier.sessions) == 1 + len(ASKED))
+        engine.gate.set()
+        assert [done.data for done in await asyncio.gather(*together)] == expected
+        tokens = sum(len(engine.tokenizer.encode(asked["prompt"])) for asked in ASKED)
+        assert 1 <= engine.events.count("chunk") <= 2 + tokens // 16, "not one for each prompt"
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await baseline(verifier, engine)
+
+
+async def test_a_prompt_that_fails_in_a_shared_pass_fails_alone():
+    engine = Chunked(prefill_rows=64)
+    right = engine.prefill
+    poor = ASKED[1]["prompt"]
+    bad = engine.tokenizer.encode(poor)
+
+    def prefill(slots: Sequence[Any]) -> None:
+        if any(engine.prompts[slot] == bad for slot in slots):
+            raise MemoryError("no more")
+        right(slots)
+
+    engine.prefill = prefill
+    async with serving(engine) as (verifier, address), Client(address) as client:
+        engine.gate.clear()
+        tasks = [asyncio.create_task(client.complete(**asked)) for asked in ASKED]
+        await eventually(lambda: len(verifier.sessions) == len(ASKED))
+        engine.gate.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        for asked, found in zip(ASKED, done, strict=True):
+            if asked["prompt"] == poor:
+                assert isinstance(found, DragomanError)
+            else:
+                assert not isinstance(found, BaseException) and found.data == await alone(**asked)
         await baseline(verifier, engine)
 
 
