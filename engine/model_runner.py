@@ -114,8 +114,10 @@ class StepShape:
         self._compile(kind)
         assert self._logits is not None
         graph = torch.cuda.CUDAGraph()
-        # Another thread of this process, a drafter's say, may go on with its own work meanwhile.
-        with torch.cuda.graph(graph, pool=self._memory.graph_pool, capture_error_mode="thread_local"):
+        # PyTorch's own choice is a stream of the device of the first capture in this process, which need not be this
+        # one. Another thread, a drafter's say, may go on with its own work meanwhile.
+        stream, pool = torch.cuda.Stream(), self._memory.graph_pool
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             # To one place in all of them, or each would keep memory for its own.
             self._logits.copy_(self._forward())
         self._graphs[kind] = graph
