@@ -245,13 +245,9 @@ class ModelDraftSource:
         tokens = [path[-1] for path in paths]
         if len(paths) == 1 and len(self._rows) == len(paths[0]) - 1:
             return Continuation(self._cache, tokens)  # one branch only: the order of the cache is that of the text
-        held = len(self._rows)
-        visible = torch.zeros(len(paths), held + len(paths), dtype=torch.bool)
-        for number, path in enumerate(paths):
-            visible[number, [self._rows[path[:depth]] for depth in range(1, len(path))]] = True
-            visible[number, held + number] = True
-        depths = torch.tensor([len(place) - 1 for place in (*self._rows, *paths)])
-        return Continuation(self._cache, tokens, TreeRows(self.base, visible, depths))
+        above = [[self._rows[path[:depth]] for depth in range(1, len(path))] for path in paths]
+        depths = [len(place) - 1 for place in (*self._rows, *paths)]
+        return Continuation(self._cache, tokens, TreeRows(self.base, above, depths))
 
 
 class RowsRun(NamedTuple):

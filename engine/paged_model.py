@@ -15,7 +15,7 @@ from engine.paged_engine import Loaded, PagedEngine
 from engine.paged_slot import PagedSlot
 from engine.step_tables import MAX_DEPTH, SequenceRows
 from language_models.context_check import check_context
-from language_models.continuation import Continuation, in_groups
+from language_models.continuation import Continuation, TreeRows, in_groups
 
 #: Rows of a step, or fewer where fewer suffice: as many branches, of all sessions, as a drafter expands at once.
 DRAFT_ROWS = 64
@@ -110,19 +110,12 @@ class PagedModel:
         return torch.cat([self._run([(cache, cache.slot.line(tokens[at : at + DRAFT_ROWS]))])[0] for at in starts])
 
     @torch.inference_mode()
-    def forward_tree(
-        self, tokens: Sequence[int], cache: PagedCache, *, base: int, visible: Tensor, depths: Tensor
-    ) -> Tensor:
-        """Run tokens of a tree of continuations, whose root stands at position ``base``; logits [len(tokens), V].
-
-        ``visible`` [T, length - base + T]: which tokens from ``base`` on each sees, itself included, the new ones last.
-        ``depths`` [length - base + T]: their distance from the root.
-        """
-        ways = _ways(tokens, visible, depths)
+    def forward_branches(self, tokens: Sequence[int], cache: PagedCache, tree: TreeRows) -> Tensor:
+        """Run tokens of a tree of continuations, whose ancestors are all in the cache: logits [len(tokens), V]."""
         starts = range(0, len(tokens), DRAFT_ROWS)
         parts = [slice(at, at + DRAFT_ROWS) for at in starts]
         return torch.cat([
-            self._run([(cache, cache.slot.branches(base, tokens[part], ways[part]))])[0] for part in parts
+            self._run([(cache, cache.slot.branches(tree.base, tokens[part], tree.above[part]))])[0] for part in parts
         ])  # fmt: skip
 
     @torch.inference_mode()
@@ -146,7 +139,7 @@ class PagedModel:
         if tree is None:
             self._check(len(part.tokens), part.cache)
             return slot.line(part.tokens)
-        return slot.branches(tree.base, part.tokens, _ways(part.tokens, tree.visible, tree.depths))
+        return slot.branches(tree.base, part.tokens, tree.above)
 
     def _run(self, batch: Sequence[tuple[PagedCache, SequenceRows]]) -> list[Tensor]:
         """In one pass, after which the caches hold their rows."""
@@ -157,12 +150,3 @@ class PagedModel:
 
     def _check(self, tokens: int, cache: PagedCache) -> None:
         check_context(self.name, self.context_length, cache.length + tokens)
-
-
-def _ways(tokens: Sequence[int], visible: Tensor, depths: Tensor) -> list[list[int]]:
-    """To each of a tree's tokens, the rows held before, in their order. Raises ValueError for one that is not held."""
-    held = visible.shape[1] - len(tokens)
-    ways = [sorted(row.nonzero().squeeze(-1).tolist(), key=depths.__getitem__)[:-1] for row in visible]
-    if any(node >= held for way in ways for node in way):
-        raise ValueError("a token of a step stands above another of the same step")
-    return ways

@@ -21,9 +21,11 @@ from transformers import PreTrainedModel
 from language_models.attention import ROW_INVARIANT
 from language_models.causal_self_test import SelfTest
 from language_models.context_check import check_context
+from language_models.continuation import TreeRows
 from language_models.footprint import check_fits
 from language_models.kv_cache import LAYER_TYPES, KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
+from language_models.placement import device_of, dtype_of
 from language_models.positions import context_length, context_remark, first_position, fix_frequencies
 from language_models.pretrained import load_pretrained
 from language_models.quiet import quiet
@@ -36,14 +38,6 @@ from speculation.errors import InputError, ModelError, UnsupportedModelError
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
-DTYPES = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
 #: Rows per prefill pass: bounds the memory of attention scores.
 PREFILL_CHUNK = 512
 
@@ -98,8 +92,8 @@ class CausalLM:
         OMP_NUM_THREADS says otherwise. ``trust_remote_code``: run the Python code that the model brings, if it brings
         any. Raises InputError, ModelError.
         """
-        target_device = _device(device)
-        target_dtype, int8 = _dtype(dtype, target_device)
+        target_device = device_of(device)
+        target_dtype, int8 = dtype_of(dtype, target_device)
         if threads is not None and threads < 0:
             raise InputError("threads", threads, "must be at least 0", remedy="0 takes all cores")
         if threads:
@@ -198,6 +192,11 @@ class CausalLM:
         mask = masks if self._several_masks else next(iter(masks.values()))
         return self._call(tokens, positions[-len(tokens) :], cache, attention_mask=mask)
 
+    def forward_branches(self, tokens: Sequence[int], cache: KVCache, tree: TreeRows) -> Tensor:
+        """``forward_tree`` for tokens whose ancestors are all in the cache."""
+        depths = torch.tensor(tree.depths)
+        return self.forward_tree(tokens, cache, base=tree.base, visible=tree.visible(), depths=depths)
+
     @torch.inference_mode()
     def forward_together(self, texts: Sequence[TextRows]) -> list[Tensor]:
         """Run rows of several texts in one pass: logits [rows, V] of each, as alone, if ``self_test.unshared`` is "".
@@ -236,32 +235,6 @@ class CausalLM:
         ids = torch.tensor([list(tokens)], device=self.device)
         output = self._model(input_ids=ids, past_key_values=cache.cache, use_cache=True, **options)
         return output.logits[0].float()
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError("device", device, f"cannot be used: {reason}", remedy="use auto, cpu or cuda") from error
-    return chosen
-
-
-def _dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, bool]:
-    """(the dtype to load in, whether to quantise to int8 afterwards)."""
-    if dtype == "int8":
-        if device.type != "cpu":
-            raise InputError("dtype", dtype, f"works on the CPU only, not on {device}", remedy="use bfloat16")
-        return torch.float32, True
-    if dtype == "auto":
-        fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return (torch.bfloat16 if fast else torch.float32), False
-    if dtype not in DTYPES:
-        raise InputError("dtype", dtype, "is not known", remedy=f"use one of auto, int8, {', '.join(DTYPES)}")
-    return DTYPES[dtype], False
 
 
 def _load(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 Item = TypeVar("Item")
@@ -18,18 +19,30 @@ class RunsTrees(Protocol):
         """Run ``tokens`` after what ``cache`` holds: logits [len(tokens), V] float32."""
         ...
 
-    def forward_tree(self, tokens: Sequence[int], cache: Any, *, base: int, visible: Tensor, depths: Tensor) -> Tensor:
-        """Run tokens of a tree of continuations, see ``CausalLM.forward_tree``: logits [len(tokens), V] float32."""
+    def forward_branches(self, tokens: Sequence[int], cache: Any, tree: TreeRows) -> Tensor:
+        """Run tokens of a tree of continuations: logits [len(tokens), V] float32."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TreeRows:
-    """Where the tokens of a tree stand: ``base``, ``visible`` and ``depths`` of ``CausalLM.forward_tree``."""
+    """Where the tokens of a tree stand, whose root is at position ``base`` of the cache.
+
+    ``above``: of each token the rows, counted from ``base``, of those before it on its path, all in the cache already.
+    ``depths``: distance from the root of every row of the tree, those in the cache first.
+    """
 
     base: int
-    visible: Tensor
-    depths: Tensor
+    above: Sequence[Sequence[int]]
+    depths: Sequence[int]
+
+    def visible(self) -> Tensor:
+        """Which rows each token sees [tokens, rows], itself included."""
+        held = len(self.depths) - len(self.above)
+        seen = torch.zeros(len(self.above), len(self.depths), dtype=torch.bool)
+        for number, rows in enumerate(self.above):
+            seen[number, [*rows, held + number]] = True
+        return seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +57,7 @@ class Continuation:
         """Logits [len(tokens), V] float32, in a pass of its own."""
         if self.tree is None:
             return model.forward(self.tokens, self.cache)
-        rows = self.tree
-        return model.forward_tree(self.tokens, self.cache, base=rows.base, visible=rows.visible, depths=rows.depths)
+        return model.forward_branches(self.tokens, self.cache, self.tree)
 
 
 def in_groups(items: Iterable[Item], rows: Callable[[Item], int], most: int) -> Iterator[list[Item]]:

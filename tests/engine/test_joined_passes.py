@@ -156,7 +156,7 @@ def test_a_tree_at_the_end_of_a_context_joins_like_any(tiny_llama: Path):
     caches = [model.new_cache(), model.new_cache()]
     model.prefill([5] * (model.context_length - 1), caches[0])
     model.prefill([5] * 9, caches[1])
-    tree = TreeRows(caches[0].length, torch.eye(3, dtype=torch.bool), torch.zeros(3, dtype=torch.long))
+    tree = TreeRows(caches[0].length, above=[[], [], []], depths=[0, 0, 0])
     joined = model.forward_all([Continuation(caches[0], [7, 8, 9], tree), Continuation(caches[1], [7])])
     caches[0].rollback(3)
     close(joined[0], Continuation(caches[0], [7, 8, 9], tree).run(model))

@@ -16,6 +16,7 @@ from engine.paged_model import PagedModel
 from engine.reference_attention import reference_attention
 from engine.step_tables import PAGE, SequenceRows, StepTables
 from language_models.causal_lm import CausalLM
+from language_models.continuation import TreeRows
 from speculation.drafts.candidates import CandidateTree
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
@@ -198,11 +199,9 @@ def test_a_drafters_tree_has_the_bits_of_its_chains(request, name: str):
     cache.rollback(len(chain))
     rows = []
     for depth in range(5):  # two branches grow side by side; rows 2i and 2i + 1 are of depth i
-        visible = torch.zeros(2, 2 * depth + 2, dtype=torch.bool)
-        visible[0, 0::2] = visible[1, 1::2] = True
-        depths = torch.arange(2 * depth + 2) // 2
-        tokens = [chain[depth], other[depth]]
-        rows.append(model.forward_tree(tokens, cache, base=len(prompt), visible=visible, depths=depths)[0])
+        above = [range(0, 2 * depth, 2), range(1, 2 * depth, 2)]
+        tree = TreeRows(len(prompt), above, depths=[row // 2 for row in range(2 * depth + 2)])
+        rows.append(model.forward_branches([chain[depth], other[depth]], cache, tree)[0])
     assert torch.equal(torch.stack(rows), expected[:5])
     cache.keep_rows(len(prompt), [0, 2, 4, 6, 8])
     assert torch.equal(torch.cat([model.forward([token], cache) for token in chain[5:]]), expected[5:])

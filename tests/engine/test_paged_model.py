@@ -15,6 +15,7 @@ from drafter_service.model_drafter import ModelDrafter
 from engine.paged_model import PagedModel
 from engine.step_tables import MAX_DEPTH
 from language_models.causal_lm import CausalLM
+from language_models.continuation import TreeRows
 from speculation.errors import InputError, LimitExceededError
 from speculation.sampling.params import SamplingParams
 from tests.support.paged_drafts import close, offer, paged
@@ -77,24 +78,13 @@ def test_more_branches_than_a_step_has_rows(folder: Path):
     caches: list[Any] = [plain.new_cache(), model.new_cache()]
     models: list[Any] = [plain, model]
     tokens = [7, 8, 9, *range(10, 155)]
-    visible = torch.eye(len(tokens), dtype=torch.bool)
-    depths = torch.zeros(len(tokens), dtype=torch.long)
     rows = []
     for one, cache in zip(models, caches, strict=True):
         one.prefill(list(range(5, 60)), cache)
         first = one.forward([3], cache)
-        rows.append(
-            torch.cat((first, one.forward_tree(tokens, cache, base=cache.length, visible=visible, depths=depths)))
-        )
+        tree = TreeRows(cache.length, above=[[]] * len(tokens), depths=[0] * len(tokens))
+        rows.append(torch.cat((first, one.forward_branches(tokens, cache, tree))))
     close(rows[1], rows[0])
-    with pytest.raises(ValueError, match="same step"):
-        model.forward_tree(
-            [1, 2],
-            model.new_cache(),
-            base=0,
-            visible=torch.ones(2, 2).tril().bool(),
-            depths=torch.tensor([0, 1]),
-        )
 
 
 def test_long_runs_and_rollbacks(folder: Path):
