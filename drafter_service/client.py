@@ -29,6 +29,7 @@ from speculation.errors import (
 from transport import codec
 from transport.address import Address
 from transport.backoff import Backoff
+from transport.bundles import bundled, unbundled
 from transport.channels import open_channel
 from transport.security import Security
 from transport.status import explain
@@ -71,6 +72,7 @@ class DrafterClient:
         self._failures = 0
         self._pause = 0.0
         self._refused = False  # since it was last attached
+        self._bundles = False  # what waits together is sent as one
         self._link: VerifierLink | None = None
         # One thread: a drafter is used from one thread at a time, over all connections.
         self._own_thread = thread is None
@@ -134,10 +136,10 @@ class DrafterClient:
                 thread=self._thread,
                 seconds_per_token=self._hello.seconds_per_token,
             )
-            self._link = link
+            self._link, self._bundles = link, False
             worker = asyncio.create_task(link.work())
             reader = asyncio.create_task(self._read(call, link))
-            writer = asyncio.create_task(_write(call, outbox))
+            writer = asyncio.create_task(self._write(call, outbox))
             tasks = (worker, reader, writer)
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -169,22 +171,30 @@ class DrafterClient:
                 ) from error
             if not isinstance(message, pb.AssistResponse):
                 return  # the end of the stream
-            match message.WhichOneof("message"):
-                case "welcome":
-                    codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
-                    self._failures, self._refused = 0, False
-                    self.attached = self._was_attached = True
-                    log.info("assisting %s at %s", message.welcome.model, self._verifier)
-                    self._on_connected(message.welcome)
-                case "drain":
-                    self._pause = message.drain.reconnect_after_ms / 1000
-                case _:
-                    link.receive(message)
+            for each in unbundled(message):
+                self._receive(each, link)
 
+    def _receive(self, message: pb.AssistResponse, link: VerifierLink) -> None:
+        match message.WhichOneof("message"):
+            case "welcome":
+                self._bundles = message.welcome.takes_several
+                codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
+                self._failures, self._refused = 0, False
+                self.attached = self._was_attached = True
+                log.info("assisting %s at %s", message.welcome.model, self._verifier)
+                self._on_connected(message.welcome)
+            case "drain":
+                self._pause = message.drain.reconnect_after_ms / 1000
+            case _:
+                link.receive(message)
 
-async def _write(call: grpc.aio.StreamStreamCall, outbox: asyncio.Queue[pb.AssistRequest]) -> None:
-    try:
-        while True:
-            await call.write(await outbox.get())
-    except asyncio.InvalidStateError:
-        return  # the call is over, and the reader knows why
+    async def _write(self, call: grpc.aio.StreamStreamCall, outbox: asyncio.Queue[pb.AssistRequest]) -> None:
+        try:
+            while True:
+                messages = [await outbox.get()]
+                while not outbox.empty():
+                    messages.append(outbox.get_nowait())
+                for message in bundled(messages, takes_several=self._bundles):
+                    await call.write(message)
+        except asyncio.InvalidStateError:
+            return  # the call is over, and the reader knows why

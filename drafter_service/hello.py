@@ -20,4 +20,5 @@ def hello_of(drafter: Drafter, name: str, max_sessions: int, seconds_per_token: 
         seconds_per_token=seconds_per_token,
         version=VERSION,
         instance=instance,
+        takes_several=True,
     )

@@ -130,7 +130,8 @@ class VerifierLink:
         jobs = [session.prepare() for session in sessions]
         drafts = await asyncio.get_running_loop().run_in_executor(self._thread, carry_out, self._drafter, jobs)
         if are_typical:
-            self.seconds_per_token += _SMOOTHING * (time.perf_counter() - started - self.seconds_per_token)
+            share = (time.perf_counter() - started) / len(sessions)
+            self.seconds_per_token += _SMOOTHING * (share - self.seconds_per_token)
         for session, draft in zip(sessions, drafts, strict=True):
             is_on_desk = self._desk.get(session.name) is session
             if not isinstance(draft, DragomanError):

@@ -131,8 +131,9 @@ async def _assisting(verifier: Verifier, drafter: Drafter) -> AsyncIterator[None
     ours = VerifierLink(drafter=drafter, outbox=requests, thread=thread, seconds_per_token=seconds_per_token)
 
     async def down() -> None:
-        while (message := await theirs.outbox.next_message()) is not None:
-            ours.receive(message)
+        while messages := await theirs.outbox.next_messages():
+            for message in messages:
+                ours.receive(message)
 
     async def up() -> None:
         while True:

@@ -41,11 +41,13 @@ class Outbox:
         self._ended = True
         self._filled.set()
 
-    async def next_message(self) -> pb.AssistResponse | None:
-        """The oldest, as soon as there is one; None after the last. For one reader."""
+    async def next_messages(self) -> list[pb.AssistResponse]:
+        """All that wait, the oldest first, as soon as there is one; none after the last. For one reader."""
         while not self._messages:
             if self._ended:
-                return None
+                return []
             self._filled.clear()
             await self._filled.wait()
-        return self._messages.popleft()
+        waiting = list(self._messages)
+        self._messages.clear()
+        return waiting

@@ -16,6 +16,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, LimitExceededError, ProtocolError
 from speculation.protocol.messages import Resync, SessionOffer, Verdict
 from transport import codec
+from transport.bundles import unbundled
 from transport.limits import PROTOCOL_VERSION, WireLimits
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
@@ -64,6 +65,7 @@ class Roster:
             vocab_size=self._engine.vocab_size,
             vocab_hash=tokenizer.vocab.content_hash,
             limits=codec.limits_to_wire(self._limits),
+            takes_several=True,
         )
         link.outbox.send(pb.AssistResponse(welcome=welcome))
         self.links.append(link)
@@ -101,15 +103,24 @@ class Roster:
         Raises LimitExceededError when the drafter has sent more malformed messages than it may.
         """
         try:
-            self._route(link, message)
-        except DragomanError as error:
-            link.rejected_messages += 1
-            opened = self._sessions.get(_session_of(message))
-            (log if opened is None else opened.log).warning("drafter %s: refused %s", link.hello.name, error)
-            if link.rejected_messages > self._limits.malformed_messages:
-                raise LimitExceededError(
-                    f"drafter {link.hello.name!r} sent {link.rejected_messages} malformed messages; the last: {error}"
-                ) from error
+            messages = unbundled(message)
+        except ProtocolError as error:
+            self._refuse(link, message, error)
+            return
+        for each in messages:
+            try:
+                self._route(link, each)
+            except DragomanError as error:
+                self._refuse(link, each, error)
+
+    def _refuse(self, link: DrafterLink, message: pb.AssistRequest, error: DragomanError) -> None:
+        link.rejected_messages += 1
+        opened = self._sessions.get(_session_of(message))
+        (log if opened is None else opened.log).warning("drafter %s: refused %s", link.hello.name, error)
+        if link.rejected_messages > self._limits.malformed_messages:
+            raise LimitExceededError(
+                f"drafter {link.hello.name!r} sent {link.rejected_messages} malformed messages; the last: {error}"
+            ) from error
 
     def _route(self, link: DrafterLink, message: pb.AssistRequest) -> None:
         match message.WhichOneof("message"):

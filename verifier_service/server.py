@@ -15,6 +15,7 @@ from speculation.errors import DragomanError, LoadingError, ProtocolError
 from speculation.protocol.generation import Started
 from transport.address import Address
 from transport.audit import audit
+from transport.bundles import bundled
 from transport.generation_codec import event_to_wire, request_from_wire, status_to_wire
 from transport.roles import caller
 from transport.security import Security
@@ -92,8 +93,9 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         measuring = asyncio.create_task(roster.keep_measuring(link))
         try:
             # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
-            while (message := await link.outbox.next_message()) is not None:
-                yield message
+            while messages := await link.outbox.next_messages():
+                for message in bundled(messages, takes_several=link.hello.takes_several):
+                    yield message
             if reader.done():
                 reader.result()
         except DragomanError as error:

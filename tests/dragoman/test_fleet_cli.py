@@ -24,7 +24,7 @@ from tests.support.coordinators import coordinating, joining, target
 from tests.support.fleet_drawings import a_fleet, drawn
 from tests.support.fleet_members import FakeDrafter
 from tests.support.ports import free_port
-from tests.support.service_drivers import eventually
+from tests.support.service_drivers import PATIENCE, eventually
 from transport.address import Address
 
 pytestmark = pytest.mark.process
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.process
 
 async def placed(coordinator: str) -> None:
     """Until the coordinator was told that the first session has a drafter and a plan."""
-    async with asyncio.timeout(20), CoordinatorClient(coordinator) as client:
+    async with asyncio.timeout(PATIENCE), CoordinatorClient(coordinator) as client:
         while not any(session.drafters and session.plan.width for session in (await client.status()).sessions):
             await asyncio.sleep(0.02)
 

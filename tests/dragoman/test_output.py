@@ -17,7 +17,7 @@ from speculation.errors import SessionError
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
 from tests.support.commands import hearing_signals
-from tests.support.service_drivers import serving
+from tests.support.service_drivers import PATIENCE, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address
 
@@ -108,7 +108,7 @@ async def test_a_reader_that_leaves_ends_the_command_without_a_word():
         os.close(pipe[0])
         _, errors = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode == 141 and not errors
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while verifier.sessions:
                 await asyncio.sleep(0.01)
 

@@ -13,8 +13,8 @@ from verifier_service.drafter_link import DrafterLink
 
 def next_ping(link: DrafterLink) -> int:
     """The number of the next ping that waits to be sent."""
-    message = asyncio.run(link.outbox.next_message())
-    assert message is not None and message.HasField("ping")
+    [message] = asyncio.run(link.outbox.next_messages())
+    assert message.HasField("ping")
     return message.ping.number
 
 

@@ -25,6 +25,10 @@ from verifier_service.engine import Engine
 from verifier_service.server import VerifierServer
 from verifier_service.verifier import Verifier
 
+#: Seconds in which what is waited for has come, also while other processes keep every core busy: a process that is
+#: started takes up to a minute then.
+PATIENCE = 120.0
+
 LOOPBACK = Address("127.0.0.1", 0)
 QUICK = Backoff(shortest=0.02, longest=0.1)
 #: Sampling with draws that matter, and a plan under which steps wait for the drafter.
@@ -101,7 +105,7 @@ async def text_of(
     return text, finished
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Until the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -122,7 +126,7 @@ async def drafters(verifier: Verifier, count: int) -> None:
 
 async def described(client: Client, **wanted: int) -> None:
     """Until the verifier describes itself so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             answer = await client.describe()
             found = {

@@ -26,6 +26,7 @@ from benchmarks.fault_proxy import (
     quantity,
 )
 from speculation.errors import InputError
+from tests.support.service_drivers import PATIENCE
 
 CLEAR = LinkConditions(0.0)
 QUIET = 0.05  # seconds in which nothing may come
@@ -94,7 +95,7 @@ async def connected(proxy: FaultProxy) -> AsyncIterator[Client]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.002)
 

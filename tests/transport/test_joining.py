@@ -18,7 +18,7 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.errors import ConnectionFailedError, InputError
 from tests.support.coordinators import CONFIG, coordinating, joining, target
 from tests.support.fleet_members import FakeDrafter
-from tests.support.service_drivers import QUICK, eventually
+from tests.support.service_drivers import PATIENCE, QUICK, eventually
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
@@ -87,7 +87,7 @@ async def test_a_refused_member_goes_on_without(wrong: str, caplog: pytest.LogCa
         registration.name = ""
     async with coordinating() as (server, address):
         link = CoordinatorLink(address, registration, made.report, made.carry_out, backoff=QUICK)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await link.run()
         assert not list(server.fleet.registry) and link.refusal is not None
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

@@ -14,7 +14,7 @@ from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from drafter_service import client as drafter_client
 from speculation.sampling.params import SamplingParams
 from tests.support.certificates import TestAuthority
-from tests.support.service_drivers import baseline, drafters, drafting, request, serving, text_of
+from tests.support.service_drivers import PATIENCE, baseline, drafters, drafting, request, serving, text_of
 from tests.support.text_engine import TextEngine
 from transport.address import Address
 from transport.identity import Role
@@ -102,7 +102,7 @@ async def test_an_outage_in_mid_text(fault: str, in_tls: bool, tmp_path: Path):
         assert text == expected
         assert finished.completion_tokens == 150
         # The link is back: drafts come again, for this text or the next.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 again, finished = await written(address, request(SAMPLING))
                 if finished.speculation.accepted_tokens > 0:

@@ -301,23 +301,31 @@ class PlanChange(_message.Message):
     def __init__(self, committed_tokens: _Optional[int] = ..., seconds: _Optional[float] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ...) -> None: ...
 
 class AssistRequest(_message.Message):
-    __slots__ = ("hello", "span", "resync", "decline", "pong", "vocabulary")
+    __slots__ = ("hello", "span", "resync", "decline", "pong", "vocabulary", "several")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SPAN_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
     DECLINE_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     span: DraftSpan
     resync: Resync
     decline: Decline
     pong: Pong
     vocabulary: VocabularyRequest
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., span: _Optional[_Union[DraftSpan, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., vocabulary: _Optional[_Union[VocabularyRequest, _Mapping]] = ...) -> None: ...
+    several: AssistRequests
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., span: _Optional[_Union[DraftSpan, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., vocabulary: _Optional[_Union[VocabularyRequest, _Mapping]] = ..., several: _Optional[_Union[AssistRequests, _Mapping]] = ...) -> None: ...
+
+class AssistRequests(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[AssistRequest]
+    def __init__(self, messages: _Optional[_Iterable[_Union[AssistRequest, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "name", "model", "vocab_size", "vocab_hash", "max_sessions", "seconds_per_token", "version", "instance")
+    __slots__ = ("protocol_version", "name", "model", "vocab_size", "vocab_hash", "max_sessions", "seconds_per_token", "version", "instance", "takes_several")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +335,7 @@ class Hello(_message.Message):
     SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_SEVERAL_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     name: str
     model: str
@@ -336,7 +345,8 @@ class Hello(_message.Message):
     seconds_per_token: float
     version: str
     instance: str
-    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+    takes_several: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., max_sessions: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ..., takes_several: bool = ...) -> None: ...
 
 class DraftSpan(_message.Message):
     __slots__ = ("session", "base_offset", "base_digest", "text", "ends", "tokens", "alternative", "rests", "confidence", "drawn", "zero_width")
@@ -405,7 +415,7 @@ class Pong(_message.Message):
     def __init__(self, number: _Optional[int] = ..., seconds_per_token: _Optional[float] = ...) -> None: ...
 
 class AssistResponse(_message.Message):
-    __slots__ = ("welcome", "offer", "verdict", "closed", "drain", "ping", "vocabulary")
+    __slots__ = ("welcome", "offer", "verdict", "closed", "drain", "ping", "vocabulary", "several")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -413,6 +423,7 @@ class AssistResponse(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: SessionOffer
     verdict: Verdict
@@ -420,7 +431,14 @@ class AssistResponse(_message.Message):
     drain: Drain
     ping: Ping
     vocabulary: VocabularyChunk
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[SessionOffer, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., vocabulary: _Optional[_Union[VocabularyChunk, _Mapping]] = ...) -> None: ...
+    several: AssistResponses
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[SessionOffer, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., vocabulary: _Optional[_Union[VocabularyChunk, _Mapping]] = ..., several: _Optional[_Union[AssistResponses, _Mapping]] = ...) -> None: ...
+
+class AssistResponses(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[AssistResponse]
+    def __init__(self, messages: _Optional[_Iterable[_Union[AssistResponse, _Mapping]]] = ...) -> None: ...
 
 class VocabularyChunk(_message.Message):
     __slots__ = ("vocab_hash", "index", "chunks", "data")
@@ -435,18 +453,20 @@ class VocabularyChunk(_message.Message):
     def __init__(self, vocab_hash: _Optional[str] = ..., index: _Optional[int] = ..., chunks: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "model", "vocab_size", "vocab_hash", "limits")
+    __slots__ = ("protocol_version", "model", "vocab_size", "vocab_hash", "limits", "takes_several")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_SEVERAL_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     vocab_size: int
     vocab_hash: str
     limits: Limits
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    takes_several: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., takes_several: bool = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("span_bytes", "pool_bytes", "malformed_messages")
