@@ -62,6 +62,7 @@ class VerifierActor(SelfStarting):
             adaptive=settings.adaptive,
             lookup=settings.lookup,
             max_sessions=settings.max_sessions,
+            trust=settings.trust,
             instruments=self._instruments,
         )
         self._server = server = VerifierServer(verifier, security=self._security)

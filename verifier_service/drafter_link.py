@@ -27,6 +27,7 @@ class DrafterLink:
     FORMER_SESSIONS = 256
 
     hello: pb.Hello
+    trusted: bool = True
     number: int = field(default_factory=lambda: next(_numbers))
     sessions: set[str] = field(default_factory=set)
     former: deque[str] = field(default_factory=lambda: deque(maxlen=DrafterLink.FORMER_SESSIONS))

@@ -17,8 +17,10 @@ from speculation.errors import DragomanError, LimitExceededError, ProtocolError
 from speculation.protocol.messages import Resync, SessionOffer, Verdict
 from transport import codec
 from transport.bundles import unbundled
+from transport.identity import Identity
 from transport.limits import PROTOCOL_VERSION, WireLimits
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import OpenSession
@@ -42,22 +44,29 @@ class Roster:
     REMEMBERED_SESSIONS = 1024
 
     def __init__(
-        self, engine: Engine, limits: WireLimits, sessions: Mapping[str, OpenSession], metrics: VerifierMetrics
+        self,
+        engine: Engine,
+        limits: WireLimits,
+        sessions: Mapping[str, OpenSession],
+        metrics: VerifierMetrics,
+        trust: DrafterTrust,
     ) -> None:
         self.links: list[DrafterLink] = []
         self._engine = engine
         self._limits = limits
         self._sessions = sessions
         self._metrics = metrics
+        self._trust = trust
         self._known: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)  # instances that dialled in
         self._vocabulary = VocabularySender(engine.tokenizer.vocab)
         self._closed: deque[str] = deque(maxlen=self.REMEMBERED_SESSIONS)
         metrics.drafters(0)
 
-    def attach(self, hello: pb.Hello) -> DrafterLink:
-        """A drafter dialled in. Raises VersionMismatchError or InputError for one that cannot be worked with."""
+    def attach(self, hello: pb.Hello, identity: Identity | None = None) -> DrafterLink:
+        """A drafter dialled in. ``identity``: None where nobody is asked who he is. Raises VersionMismatchError or
+        InputError for one that cannot be worked with."""
         codec.check_hello(hello)
-        link = DrafterLink(hello)
+        link = DrafterLink(hello, trusted=self._trust.trusts(identity))
         tokenizer = self._engine.tokenizer
         welcome = pb.Welcome(
             protocol_version=PROTOCOL_VERSION,
@@ -178,9 +187,15 @@ class Roster:
             self._join(opened, link)
 
     def _join(self, opened: OpenSession, link: DrafterLink) -> None:
-        if opened.drafters.takes(link):
+        if not opened.drafters.takes(link):
+            return
+        rule = opened.session.request.rule
+        if self._trust.allows(rule, trusted=link.trusted):
             opened.join(link)
             opened.log.debug("offered to drafter %s", link.hello.name)
+        else:  # as if it had declined, so that a coordinator places another
+            opened.drafters.exclude(link)
+            opened.log.info("not offered to drafter %s, which is not trusted (rule %s)", link.hello.name, rule)
 
     def send(self, opened: OpenSession, report: StepReport) -> None:
         """What a step has for the session's drafters."""

@@ -79,7 +79,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             first = await anext(requests, None)
             if first is None or not first.HasField("hello"):
                 raise ProtocolError("a drafter's first message must be a hello")
-            link = roster.attach(first.hello)
+            link = roster.attach(first.hello, caller())
         except DragomanError as error:
             audit("refused", by=caller(), call="Assist", peer=context.peer(), reason=str(error))
             log.log(
@@ -88,7 +88,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             await context.abort(*status_of(error))
             return
         who = {"by": caller(), "drafter": link.hello.name, "instance": link.hello.instance or None}
-        audit("drafter attached", **who, model=link.hello.model, peer=context.peer())
+        audit("drafter attached", **who, model=link.hello.model, trusted=link.trusted, peer=context.peer())
         reader = asyncio.create_task(_read(roster, link, requests))
         measuring = asyncio.create_task(roster.keep_measuring(link))
         try:

@@ -41,7 +41,7 @@ class SessionDrafters:
 
     @property
     def declined(self) -> frozenset[DrafterLink]:
-        """Those that were offered it and would not draft for it."""
+        """Those that would not draft for it, or may not."""
         return frozenset(self._declined)
 
     def takes(self, link: DrafterLink) -> bool:
@@ -60,6 +60,10 @@ class SessionDrafters:
         self._links.discard(link)
         link.sessions.discard(self._session)
         link.former.append(self._session)
+
+    def exclude(self, link: DrafterLink) -> None:
+        """The drafter is never offered it."""
+        self._declined.add(link)
 
     def decline(self, link: DrafterLink) -> None:
         """The drafter will not draft for it, now or later."""

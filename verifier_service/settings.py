@@ -10,6 +10,7 @@ from pydantic import Field
 from speculation.planning.plan import START
 from speculation.protocol.messages import SpeculationPlan
 from transport.settings import Device, Duration, MemorySize, Settings, Share, Threads
+from verifier_service.drafter_trust import DrafterTrust, PromptsTo
 
 #: int8 is not among them: a target's text would depend on the drafts.
 TargetDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -94,6 +95,13 @@ class VerifierSettings(Settings):
     prefix_caching: bool = Field(
         default=True, description="In the paged engine prompts that begin alike share what was computed for it"
     )
+    trusted_drafters: tuple[str, ...] = Field(
+        default=(),
+        description="By the names of certificates or tokens, edge-* say: only these draft under the rejection rules",
+    )
+    prompts_to: PromptsTo = Field(
+        default=PromptsTo.ALL, description="Drafters that see prompts; trusted: only those named by --trusted-drafters"
+    )
     exact: bool = Field(
         default=True,
         description="In the paged engine all steps have the same rows: texts depend on neither drafts nor company",
@@ -103,3 +111,8 @@ class VerifierSettings(Settings):
     max_sessions: int = Field(default=64, ge=1, le=100_000, description="Texts written at once, at most")
     grace: Duration = Field(default=1.0, description="When stopped, texts may end for this long, then are handed over")
     plan: PlanSettings = PlanSettings()
+
+    @property
+    def trust(self) -> DrafterTrust:
+        """As the verifier takes it."""
+        return DrafterTrust(self.trusted_drafters, self.prompts_to)

@@ -29,6 +29,7 @@ from speculation.verification.draft_verifier import DraftVerifier
 from transport.limits import WireLimits
 from transport.version import VERSION
 from verifier_service.admission import admit
+from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, Pacing
@@ -63,6 +64,7 @@ class Verifier:
         adaptive: bool = True,
         lookup: bool = True,
         max_sessions: int = 64,
+        trust: DrafterTrust | None = None,
         instruments: Instruments | None = None,
     ) -> None:
         self.engine = engine
@@ -91,7 +93,13 @@ class Verifier:
         self._sessions: dict[str, OpenSession] = {}
         self._events: dict[str, Events] = {}
         self.metrics = VerifierMetrics(instruments or NoInstruments())
-        self.roster = Roster(engine=engine, limits=self.limits, sessions=self._sessions, metrics=self.metrics)
+        self.roster = Roster(
+            engine=engine,
+            limits=self.limits,
+            sessions=self._sessions,
+            metrics=self.metrics,
+            trust=trust or DrafterTrust(),
+        )
         self._rules = RuleChoice()
         self._steps = StepScheduler(
             engine, Drawing.of(engine, self._noise), on_preempted=lambda: self.metrics.preemptions(1)
@@ -153,7 +161,7 @@ class Verifier:
             plan=self._plan,
             pool_bytes=self.limits.pool_bytes,
             lookup=self._lookup,
-            auto=lambda: self._rules.choose(self.roster.links),
+            auto=lambda: self._rules.choose(link for link in self.roster.links if link.trusted),
         )
         rule, limits = session.request.rule, lambda: self.plan_limits
         opened = OpenSession(

@@ -24,6 +24,7 @@ from dragoman.options import (
 from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
 from transport.security import Security
+from verifier_service.drafter_trust import PromptsTo
 from verifier_service.settings import PlanSettings, VerifierSettings
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def verifier(
     max_sessions: Annotated[int, option_of(VerifierSettings, "max_sessions", bounds=True)] = default_of(
         VerifierSettings, "max_sessions"
     ),
+    trusted_drafters: Annotated[list[str] | None, option_of(VerifierSettings, "trusted_drafters")] = None,
+    prompts_to: Annotated[PromptsTo, option_of(VerifierSettings, "prompts_to")] = PromptsTo.ALL,
     grace: Annotated[str, option_of(VerifierSettings, "grace")] = "1s",
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model:port]")] = None,
@@ -124,9 +127,12 @@ def verifier(
         adaptive=adaptive,
         lookup=lookup,
         max_sessions=max_sessions,
+        trusted_drafters=tuple(trusted_drafters or ()),
+        prompts_to=prompts_to,
         grace=parse_duration("grace", grace),
         plan=PlanSettings.of(plan),
     )
+    settings.trust.check(security)
 
     def load() -> Engine:
         loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)

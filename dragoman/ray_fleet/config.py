@@ -16,6 +16,7 @@ from transport.address import COORDINATOR_PORT
 from transport.identity import Role
 from transport.security import FILES, Security
 from transport.settings import Device, Mistake, Port, Settings, read_settings
+from verifier_service.drafter_trust import NAMELESS
 from verifier_service.settings import VerifierSettings
 
 _LAST_PORT: Final = 65_535
@@ -177,6 +178,10 @@ class FleetFile(Settings):
                         (kind, index, "name"), group.name, "is taken by another group", remedy="name it otherwise"
                     )
                 names.add(group.name)
+        for index, target in enumerate(self.targets):
+            if (asked := target.trust.asks) is not None and self.security.tls_ca is None:
+                setting, value = asked
+                yield Mistake(("targets", index, setting), value, NAMELESS, remedy="give the files of TLS in security")
         ports: dict[int, str] = {self.coordinator.port: "coordinator"}
         for index, target in enumerate(self.targets):
             for port in range(target.port, target.port + target.replicas) if target.port else ():

@@ -123,6 +123,8 @@ def mistakes(folder: Path) -> Iterator[tuple[list[str], str]]:
     nowhere = folder / "nowhere.pem"
     verifier, drafter = ["verifier", "--model=x"], ["drafter", "--model=lookup"]
     yield [*verifier, "--listen=0.0.0.0:1"], "can be reached by other machines"
+    yield [*verifier, "--trusted-drafters=edge-*"], "trusted-drafters='edge-*': tells drafters apart"
+    yield [*verifier, "--prompts-to=trusted"], "prompts-to='trusted': tells drafters apart"
     yield [*verifier, "--tls-cert=a"], "tls-cert='a': comes without --tls-key"
     yield [*verifier, "--tls-ca=a"], "tls-ca='a': comes without a certificate of this server's own"
     yield [*verifier, f"--tls-cert={nowhere}", "--tls-key=a"], "nowhere.pem': cannot be read"
