@@ -72,6 +72,19 @@ def run_renew(directory: Path, certificates: Sequence[Path], lifetime: str | Non
         _say_issued(files, shown.identity)
 
 
+def run_revoke(directory: Path, role: Role, name: str) -> None:
+    """Raises InputError."""
+    folder = Folder(directory)
+    holder = Identity(role, name)
+    revoked = folder.revoke(holder)
+    _say(f"{folder.revoked_file}: certificates of {holder} that were issued until {_second(revoked.until)} are revoked")
+    _say("give the file to every server, with --tls-revoked; running streams of the holder end within a second")
+
+
+def _second(time: datetime.datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _say_issued(files: Written, identity: Identity) -> None:
     ends = read_certificate(files.certificate).not_valid_after_utc
     _say(f"{files.certificate} and {files.key.name}: {identity}, valid until {_day(ends)}")
@@ -92,7 +105,7 @@ def run_show(directory: Path, certificates: Sequence[Path], ca: Path | None, *, 
     if ca is None and not trusted.exists():  # beside the files that were named, as on a machine that was given them
         trusted = chosen[0].with_name(trusted.name)
     authority = read_certificate(trusted) if ca is not None or trusted.exists() else None
-    found = [inspect(path, authority) for path in chosen]
+    found = [inspect(path, authority, revoked=folder.revocations()) for path in chosen]
     if as_json:
         print(json.dumps([shown.to_json() for shown in found]))
     else:

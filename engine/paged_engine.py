@@ -106,20 +106,24 @@ class PagedEngine:
             shapes, pages=pages, slots=slots, pages_per_slot=pages_per_slot, dtype=dtype, device=model.device
         )
         self._take_over(module, projection)
-        self.step_shape = StepShape(module, self.memory, rows=rows)
+        self._slots = list(range(slots - 1, -1, -1))
+        self.shares_prefixes = False  # in the check each text is to be computed
+        #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
+        self.shared_positions = 0
+        self._make_shapes(module, expected, exact=exact)
+        self.shares_prefixes = prefix_caching
+
+    def _make_shapes(self, module: nn.Module, expected: Tensor, *, exact: bool) -> None:
+        """Of all passes, checked and ready. ``expected``: see ``check_engine``."""
+        self.step_shape = StepShape(module, self.memory, rows=self.rows_per_step)
         self.step_shapes = [self.step_shape]  # the smallest first
         self.prefill_rows = PREFILL_ROWS
         self.prefill_shape = StepShape(module, self.memory, rows=self.prefill_rows, prefill=True)
-        self._slots = list(range(slots - 1, -1, -1))
-        self.shares_prefixes = False  # in the check each text is to be computed
         check_engine(self, expected)
-        self.shares_prefixes = prefix_caching
         if not exact:
             fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
             self.step_shapes[:0] = [StepShape(module, self.memory, rows=few) for few in fewer]
         self._prepare()
-        #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
-        self.shared_positions = 0
 
     def _prepare(self) -> None:
         began = time.perf_counter()

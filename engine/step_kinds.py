@@ -69,7 +69,7 @@ def kinds(
         for grouped, (least, most) in ranges.items():
             work = work_for(least)
             while work <= work_for(most):
-                yield from (StepKind(splits, work, each, grouped) for each in queries)
+                yield from (StepKind(splits, work, queries=each, grouped=grouped) for each in queries)
                 work *= 2
         if reach == positions:
             break

@@ -120,7 +120,7 @@ class StepTables:
         self._put_ancestors(ancestors)
         items, grouped = work.build()
         splits = splits_for(1 + max(column["position"], default=0))
-        self._send(items, StepKind(splits, work_for(len(items)), queries, grouped))
+        self._send(items, StepKind(splits, work_for(len(items)), queries=queries, grouped=grouped))
 
     def load_nothing(self, kind: StepKind) -> None:
         """A step of that kind without any row: its work is done as soon as it is looked at."""

@@ -19,6 +19,8 @@ TRUST_DOMAIN: Final = "dragoman"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 #: Of gRPC's authentication context: the URIs of the peer's certificate.
 _PEER_URI: Final = "peer_uri"
+#: Likewise: that certificate, PEM.
+_PEER_CERTIFICATE: Final = "x509_pem_cert"
 
 
 class Role(StrEnum):
@@ -69,3 +71,8 @@ def peer_identity(context: grpc.aio.ServicerContext) -> Identity | None:
     uris = context.auth_context().get(_PEER_URI, ())
     found = [Identity.parse(uri.decode(errors="replace")) for uri in uris]
     return found[0] if len(found) == 1 else None
+
+
+def peer_certificate(context: grpc.aio.ServicerContext) -> bytes:
+    """Of the peer of a call, in PEM; empty: it has none."""
+    return next(iter(context.auth_context().get(_PEER_CERTIFICATE, ())), b"")

@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import inspect
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ import grpc
 
 from speculation.errors import AccessError
 from transport.audit import audit
-from transport.identity import Identity, Role, peer_identity
+from transport.identity import Identity, Role, peer_certificate, peer_identity
+from transport.revocations import RevocationFile
 from transport.tokens import TokenFile
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ MAY_CALL: Final = {
 }
 
 
+#: Whose stream runs is asked for his right to it so often.
+RECHECK_SECONDS: Final = 1.0
 #: Of the call that runs; None: nobody was asked who he is.
 _CALLER: contextvars.ContextVar[Identity | None] = contextvars.ContextVar("caller", default=None)
 
@@ -68,11 +72,12 @@ def check_member(peer: Identity | None, kind: Role) -> None:
 
 
 class RoleCheck(grpc.aio.ServerInterceptor):
-    """Lets only those through to a handler whom the table names. ``tokens``: by which callers are known; None: by their
-    certificates."""
+    """Lets only those through to a handler whom the table names, and ends the streams of those who may not any more.
+    ``tokens``: by which callers are known; None: by their certificates. ``revocations``: of these."""
 
-    def __init__(self, tokens: TokenFile | None = None) -> None:
+    def __init__(self, tokens: TokenFile | None = None, revocations: RevocationFile | None = None) -> None:
         self._tokens = tokens
+        self._revocations = revocations
 
     async def intercept_service(
         self,
@@ -110,6 +115,8 @@ class RoleCheck(grpc.aio.ServerInterceptor):
         try:
             if self._tokens is None:
                 peer = peer_identity(context)
+                if peer is not None and self._revocations is not None:
+                    self._revocations.check(peer, peer_certificate(context))
             else:
                 code = grpc.StatusCode.UNAUTHENTICATED
                 headers = dict(context.invocation_metadata() or ())
@@ -136,7 +143,13 @@ class RoleCheck(grpc.aio.ServerInterceptor):
         async def checked(request: Any, context: grpc.aio.ServicerContext) -> AsyncGenerator[Any, None]:
             await self._admit(method, context)
             async with contextlib.aclosing(stream(request, context)) as responses:
+                looked_at = time.monotonic()
                 async for response in responses:
                     yield response
+                    if time.monotonic() > looked_at + RECHECK_SECONDS:
+                        looked_at = time.monotonic()
+                        # What cannot be read keeps others out; those that are in have done nothing to deserve it.
+                        if all(each.readable for each in (self._tokens, self._revocations) if each is not None):
+                            await self._admit(method, context)
 
         return checked

@@ -22,7 +22,7 @@ from transport.settings import Settings
 PREFIX: Final = "DRAGOMAN_"
 #: The settings that are files.
 FILES: Final = ("tls_cert", "tls_key", "tls_ca")
-_NAMES: Final = (*FILES, "tokens", "token_file")
+_NAMES: Final = (*FILES, "tls_revoked", "tokens", "token_file")
 #: Of the environment, but for the switch.
 VARIABLES: Final = tuple(PREFIX + name.upper() for name in _NAMES)
 _SWITCH: Final = {"": False, "0": False, "false": False, "off": False, "1": True, "true": True, "on": True}
@@ -43,6 +43,10 @@ class Security(Settings):
     tls_key: PemFile = Field(default=None, description="Key of --tls-cert, a PEM file")
     tls_ca: PemFile = Field(
         default=None, description="Authority that the other side's certificate must be signed by, a PEM file"
+    )
+    tls_revoked: PemFile = Field(
+        default=None,
+        description="Of a server in mutual TLS: certificates not to take; `dragoman certs revoke` makes it",
     )
     tokens: PemFile = Field(
         default=None, description="Of a server: callers must have a token of this file; `dragoman tokens` makes it"
@@ -91,6 +95,9 @@ class Security(Settings):
         if self.tls_ca is not None and self.tls_cert is None:
             remedy = "add --tls-cert and --tls-key, which a server needs for TLS"
             raise InputError("tls-ca", self.tls_ca, "comes without a certificate of this server's own", remedy=remedy)
+        if self.tls_revoked is not None and not self.asks_for_certificates:
+            remedy = "add --tls-cert, --tls-key and --tls-ca, and leave out --tokens"
+            raise InputError("tls-revoked", self.tls_revoked, "comes without mutual TLS", remedy=remedy)
         if self.tokens is not None and self.tls_cert is None:
             remedy = "add --tls-cert and --tls-key: whoever sees a token has it"
             raise InputError("tokens", self.tokens, "comes without TLS", remedy=remedy)

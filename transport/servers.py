@@ -15,6 +15,7 @@ from speculation.errors import ConnectionFailedError
 from transport.address import Address
 from transport.grpc_options import server_options
 from transport.pem_files import Pem, pem_files
+from transport.revocations import RevocationFile
 from transport.roles import RoleCheck
 from transport.security import Security
 from transport.tokens import TokenFile
@@ -106,7 +107,9 @@ class ServiceServer:
         self._security = security or Security.from_environment()
         tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
         knows_peers = tokens is not None or self._security.asks_for_certificates
-        interceptors = [RoleCheck(tokens)] if knows_peers else []
+        revoked = self._security.tls_revoked
+        revocations = RevocationFile(revoked) if revoked is not None else None
+        interceptors = [RoleCheck(tokens, revocations)] if knows_peers else []
         self.grpc = grpc.aio.server(options=server_options(), interceptors=interceptors)
         self._service = service
         self._health = health.aio.HealthServicer()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import os
 import secrets
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,7 @@ from typing import Final
 
 from speculation.errors import AccessError, InputError
 from transport.identity import Identity, Role
-
-log = logging.getLogger(__name__)
+from transport.watched_file import WatchedFile
 
 #: Where a client's token may be, beside a file.
 TOKEN_VARIABLE: Final = "DRAGOMAN_TOKEN"
@@ -92,10 +89,12 @@ class TokenFile:
     """The server's file, for any thread. Raises InputError if it cannot be read to begin with."""
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._lock = threading.Lock()
-        self._state = self._look()
-        self._tokens = read_tokens(self._path)
+        self._file = WatchedFile(path, read_tokens)
+
+    @property
+    def readable(self) -> bool:
+        """Whether it says now who is known."""
+        return self._file.newest() is not None
 
     def holder(self, authorization: str | None) -> Identity:
         """Of a call with this header. Raises AccessError for none, and for a token that is not in the file."""
@@ -103,30 +102,10 @@ class TokenFile:
         if authorization is None:
             raise AccessError("a token is needed", remedy=remedy)
         secret = authorization.removeprefix(_BEARER)
-        found = find_holder(secret, self._newest()) if len(secret) <= _LONGEST else None
+        found = find_holder(secret, self._file.newest() or ()) if len(secret) <= _LONGEST else None
         if found is None:
             raise AccessError("the token is not known here, or no longer", remedy=remedy)
         return found
-
-    def _newest(self) -> list[Token]:
-        with self._lock:
-            state = self._look()
-            if state != self._state:
-                self._state = state
-                try:
-                    self._tokens = read_tokens(self._path)
-                except InputError as error:
-                    # Who was to be taken out must not stay in because of a slip.
-                    log.error("nobody is let in until it is mended: %s", error)
-                    self._tokens = []
-            return self._tokens
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def own_token(path: str | None) -> str | None:

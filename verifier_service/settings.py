@@ -95,12 +95,12 @@ class VerifierSettings(Settings):
     prefix_caching: bool = Field(
         default=True, description="In the paged engine prompts that begin alike share what was computed for it"
     )
-    trusted_drafters: tuple[str, ...] = Field(
-        default=(),
+    trusted_drafters: list[str] = Field(
+        default=[],
         description="By the names of certificates or tokens, edge-* say: only these draft under the rejection rules",
     )
-    prompts_to: PromptsTo = Field(
-        default=PromptsTo.ALL, description="Drafters that see prompts; trusted: only those named by --trusted-drafters"
+    prompts_to: Literal["all", "trusted"] = Field(
+        default="all", description="Drafters that see prompts; trusted: only those named by --trusted-drafters"
     )
     exact: bool = Field(
         default=True,
@@ -115,4 +115,4 @@ class VerifierSettings(Settings):
     @property
     def trust(self) -> DrafterTrust:
         """As the verifier takes it."""
-        return DrafterTrust(self.trusted_drafters, self.prompts_to)
+        return DrafterTrust(self.trusted_drafters, PromptsTo(self.prompts_to))

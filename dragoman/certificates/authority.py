@@ -60,15 +60,27 @@ class Authority:
         )
         return cls(certificate, key)
 
-    def issue(self, identity: Identity, hosts: Sequence[str], lifetime: datetime.timedelta) -> Issued:
+    def issue(
+        self,
+        identity: Identity,
+        hosts: Sequence[str],
+        lifetime: datetime.timedelta,
+        *,
+        after: datetime.datetime | None = None,
+    ) -> Issued:
         """A certificate for ``identity``, which ends with the authority's at the latest. ``hosts``: names and IP
-        addresses of a server."""
+        addresses of a server. ``after``: those that are valid since then are revoked."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(identity))])
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
         certificate = (
             _builder(
-                subject, self.certificate.subject, key.public_key(), lifetime, self.certificate.not_valid_after_utc
+                subject,
+                self.certificate.subject,
+                key.public_key(),
+                lifetime,
+                latest=self.certificate.not_valid_after_utc,
+                after=after,
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
@@ -99,17 +111,23 @@ def _builder(
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
     lifetime: datetime.timedelta,
+    *,
     latest: datetime.datetime | None = None,
+    after: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     end = now + lifetime if latest is None else min(now + lifetime, latest)
+    begin = min(now, end) - CLOCK_SKEW
+    if after is not None:
+        begin = max(begin, after + datetime.timedelta(seconds=1))
+        end = max(end, begin)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, end) - CLOCK_SKEW)
+        .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )

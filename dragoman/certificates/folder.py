@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dragoman.certificates.authority import CLOCK_SKEW, Authority, Issued, key_pem, pem_of
 from speculation.errors import InputError
 from transport.identity import Identity
+from transport.revocations import Revocation, Revoked, read_revocations
 
 _CA_CERTIFICATE: Final = "ca.pem"
 _CA_KEY: Final = "ca.key"
+_REVOKED: Final = "revoked"
 _PUBLIC, _PRIVATE = 0o644, 0o600
 
 
@@ -85,8 +87,34 @@ class Folder:
         files = self.files_of(identity)
         remedy = "`dragoman certs renew` replaces it; for another holder take another name"
         self._refuse_to_overwrite(files, "is there already", remedy)
-        self._write(files, self.authority().issue(identity, hosts, lifetime), replace=False)
+        self._write(files, self._issued(identity, hosts, lifetime), replace=False)
         return files
+
+    @property
+    def revoked_file(self) -> Path:
+        """For servers, which are given it with --tls-revoked."""
+        return self.path / _REVOKED
+
+    def revocations(self) -> Revoked:
+        """So far. Raises InputError."""
+        return read_revocations(self.revoked_file) if self.revoked_file.exists() else {}
+
+    def revoke(self, holder: Identity) -> Revocation:
+        """All certificates of the holder that were issued until now. Raises InputError."""
+        self.authority()  # elsewhere the file would be of no use
+        self.revocations()
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        made = Revocation(holder, now)
+        try:
+            with self.revoked_file.open("a", encoding="utf-8") as file:
+                file.write(made.line + "\n")
+        except OSError as error:
+            problem = f"cannot be written to: {error.strerror}"
+            raise InputError("dir", str(self.revoked_file), problem, remedy="give another --dir") from error
+        return made
+
+    def _issued(self, identity: Identity, hosts: Sequence[str], lifetime: datetime.timedelta) -> Issued:
+        return self.authority().issue(identity, hosts, lifetime, after=self.revocations().get(identity))
 
     def renew(self, certificate: Path, lifetime: datetime.timedelta | None) -> Written:
         """The same identity and hosts with a new key, for as long as before or for ``lifetime``. Raises InputError."""
@@ -97,7 +125,7 @@ class Folder:
             raise InputError("certificate", str(certificate), "names no role, so it is none of ours", remedy=remedy)
         lifetime = lifetime or old.not_valid_after_utc - old.not_valid_before_utc - CLOCK_SKEW
         files = Written(certificate, certificate.with_suffix(".key"))
-        self._write(files, self.authority().issue(identity, hosts_of(old), lifetime), replace=True)
+        self._write(files, self._issued(identity, hosts_of(old), lifetime), replace=True)
         return files
 
     def _refuse_to_overwrite(self, files: Written, problem: str, remedy: str) -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dragoman.certificates.folder import hosts_of, identity_of, read_certificate
 from speculation.errors import InputError
 from transport.identity import Identity
+from transport.revocations import Revoked
 
 #: Of its life: with less left, it is time to renew.
 _LAST_SHARE: Final = 0.2
@@ -29,6 +30,7 @@ class Verdict(enum.Enum):
     EXPIRED = "expired"
     NOT_YET = "not valid yet"
     UNTRUSTED = "not of this authority"
+    REVOKED = "revoked"
     KEY_DIFFERS = "key is another's"
     KEY_OPEN = "key open to others"
 
@@ -68,18 +70,27 @@ class Shown:
         }
 
 
-def inspect(file: Path, authority: x509.Certificate | None, now: datetime.datetime | None = None) -> Shown:
+def inspect(
+    file: Path,
+    authority: x509.Certificate | None,
+    now: datetime.datetime | None = None,
+    *,
+    revoked: Revoked | None = None,
+) -> Shown:
     """``authority``: that should have signed it. Raises InputError if it cannot be read."""
     certificate = read_certificate(file)
     now = now or datetime.datetime.now(datetime.UTC)
+    identity = identity_of(certificate)
+    until = (revoked or {}).get(identity) if identity is not None else None
+    is_revoked = until is not None and certificate.not_valid_before_utc <= until
     return Shown(
         file=file,
-        identity=identity_of(certificate),
+        identity=identity,
         is_authority=_signs(certificate),
         hosts=hosts_of(certificate),
         ends=certificate.not_valid_after_utc,
         left=certificate.not_valid_after_utc - now,
-        verdict=_verdict(file, certificate, authority, now),
+        verdict=Verdict.REVOKED if is_revoked else _verdict(file, certificate, authority, now),
     )
 
 

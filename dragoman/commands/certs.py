@@ -10,7 +10,7 @@ import typer
 from dragoman.options import AsJson
 from transport.identity import Role
 
-certs_app = typer.Typer(no_args_is_help=True, help="Certificates for TLS: init, issue, renew, show.")
+certs_app = typer.Typer(no_args_is_help=True, help="Certificates for TLS: init, issue, renew, revoke, show.")
 
 _DIR = Path("certs")
 #: What an authority and a certificate live for, unless something else is said.
@@ -62,6 +62,19 @@ def renew(
     from dragoman.certs import run_renew
 
     run_renew(directory, certificates or [], lifetime)
+
+
+@certs_app.command()
+def revoke(
+    role: Annotated[Role, typer.Argument(help="What the holder is")],
+    name: Annotated[str, typer.Argument(help="Who the holder is")],
+    directory: Dir = _DIR,
+) -> None:
+    """Write down that a holder's certificates are not to be taken any more. All that were issued until now; for servers
+    with --tls-revoked."""
+    from dragoman.certs import run_revoke
+
+    run_revoke(directory, role, name)
 
 
 @certs_app.command()

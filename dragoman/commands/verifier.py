@@ -127,8 +127,8 @@ def verifier(
         adaptive=adaptive,
         lookup=lookup,
         max_sessions=max_sessions,
-        trusted_drafters=tuple(trusted_drafters or ()),
-        prompts_to=prompts_to,
+        trusted_drafters=trusted_drafters or [],
+        prompts_to=prompts_to.value,
         grace=parse_duration("grace", grace),
         plan=PlanSettings.of(plan),
     )

@@ -121,7 +121,9 @@ class FleetSecurity(Security):
         """For an actor."""
         paths = {name: getattr(self, name) for name in FILES}
         written = {name: path.replace("{role}", role) for name, path in paths.items() if path is not None}
-        return Security(allow_plaintext=self.allow_plaintext, **written)
+        serves = role is not Role.DRAFTER
+        revoked = self.tls_revoked if serves else None
+        return Security(allow_plaintext=self.allow_plaintext, tls_revoked=revoked, **written)
 
     def mistake(self) -> Mistake | None:
         """All actors but drafters serve, and all but the coordinator dial, so they need all of TLS or nothing of it."""

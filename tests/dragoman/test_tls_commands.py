@@ -159,14 +159,14 @@ def test_the_commands_of_the_page_about_security_fit_together_as_printed(
     """Those that make certificates are run; the files that the others name must be there then, and fit together."""
     page = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
     blocks = [block.group(1).splitlines() for block in re.finditer(r"^```\n(.*?)^```$", page, re.M | re.S)]
-    making, using, with_tokens = blocks
-    assert len(making) == 5 and len(using) == 4 and len(with_tokens) == 5
+    making, using, with_tokens, trusting = blocks
+    assert len(making) == 5 and len(using) == 4 and len(with_tokens) == 5 and len(trusting) == 1
     monkeypatch.chdir(tmp_path)
     for line in [*making, *(line for line in with_tokens if line.startswith("dragoman "))]:
         with pytest.raises(SystemExit) as ended:
             main(shlex.split(line)[1:])
         assert not ended.value.code, capsys.readouterr().err
-    for line in using:
+    for line in [*using, *trusting]:
         words = shlex.split(line)
         given = {name: words[words.index(f"--{name.replace('_', '-')}") + 1] for name in FILES}
         assert PemFiles(Security.model_validate(given)).newest().certificate
