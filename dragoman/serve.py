@@ -150,6 +150,7 @@ def serve_verifier(
                 adaptive=settings.adaptive,
                 lookup=settings.lookup,
                 max_sessions=settings.max_sessions,
+                max_sessions_each=settings.max_sessions_each,
                 trust=settings.trust,
                 instruments=instruments_of(engine.name, name),
             )

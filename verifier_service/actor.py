@@ -62,6 +62,7 @@ class VerifierActor(SelfStarting):
             adaptive=settings.adaptive,
             lookup=settings.lookup,
             max_sessions=settings.max_sessions,
+            max_sessions_each=settings.max_sessions_each,
             trust=settings.trust,
             instruments=self._instruments,
         )

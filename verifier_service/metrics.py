@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from speculation.sessions.statistics import SourceCounts
 from speculation.source import Source, SourceKind
 from verifier_service.open_session import OpenSession
+from verifier_service.quotas import Quota
 from verifier_service.step_report import StepReport
 
 PREFIX: Final = "dragoman_"
@@ -111,6 +112,7 @@ class VerifierMetrics:
         self.prompt_tokens = count("prompt_tokens_total", "Tokens of prompts.")
         self.generation_tokens = count("generation_tokens_total", "Tokens committed.")
         self.stale_drafts = count("stale_drafts_total", "Spans that came for text that went on differently.")
+        self._refused = count("refused_total", "Calls beyond what one identity may have.", ("quota",))
         self.reconnects = count("drafter_reconnects_total", "Drafters that dialled in again.")
         self.drafters = gauge("drafters_connected", "Drafters whose streams are open.")
         self.sessions = gauge("sessions_active", "Texts being written.")
@@ -124,9 +126,15 @@ class VerifierMetrics:
         self.round_trip = histogram("round_trip_seconds", "To a drafter and back.", _LATENCIES)
         self.speculation_length = histogram("speculation_length", "Draft tokens in a verify step.", _LENGTHS)
         self._names: set[str] = set()
+        for quota in Quota:
+            self._refused(0, quota=quota.value)
         for kind in SourceKind:  # a rate needs a zero to begin from
             if kind is not SourceKind.DRAFTER:
                 self.drafted(kind, "", 0, 0)
+
+    def refused_by(self, quota: Quota) -> None:
+        """A call was refused."""
+        self._refused(1, quota=quota.value)
 
     def drafted(self, kind: SourceKind, name: str, draft_tokens: int, accepted_tokens: int) -> None:
         """So many more tokens were guessed by a source. ``name``: of a drafter, else empty."""

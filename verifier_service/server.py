@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import grpc
 
@@ -60,7 +60,9 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         try:
             verifier = self._loaded()
             wanted = request_from_wire(request, verifier.limits)
-            async with contextlib.aclosing(verifier.generate(wanted)) as events:
+            async with contextlib.AsyncExitStack() as held:
+                held.enter_context(verifier.quotas.session(caller()))
+                events = await held.enter_async_context(contextlib.aclosing(verifier.generate(wanted)))
                 async for event in events:
                     if isinstance(event, Started):
                         session = event.session
@@ -74,37 +76,47 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
     async def Assist(
         self, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.AssistResponse]:
-        try:
-            roster = self._loaded().roster
-            first = await anext(requests, None)
-            if first is None or not first.HasField("hello"):
-                raise ProtocolError("a drafter's first message must be a hello")
-            link = roster.attach(first.hello, caller())
-        except DragomanError as error:
-            audit("refused", by=caller(), call="Assist", peer=context.peer(), reason=str(error))
-            log.log(
-                logging.DEBUG if isinstance(error, LoadingError) else logging.WARNING, "refused a drafter: %s", error
-            )
-            await context.abort(*status_of(error))
-            return
-        who = {"by": caller(), "drafter": link.hello.name, "instance": link.hello.instance or None}
-        audit("drafter attached", **who, model=link.hello.model, trusted=link.trusted, peer=context.peer())
-        reader = asyncio.create_task(_read(roster, link, requests))
-        measuring = asyncio.create_task(roster.keep_measuring(link))
-        try:
-            # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
-            while messages := await link.outbox.next_messages():
-                for message in bundled(messages, takes_several=link.hello.takes_several):
+        with contextlib.ExitStack() as held:
+            try:
+                verifier = self._loaded()
+                held.enter_context(verifier.quotas.stream(caller()))
+                first = await anext(requests, None)
+                if first is None or not first.HasField("hello"):
+                    raise ProtocolError("a drafter's first message must be a hello")
+                link = verifier.roster.attach(first.hello, caller())
+            except DragomanError as error:
+                audit("refused", by=caller(), call="Assist", peer=context.peer(), reason=str(error))
+                level = logging.DEBUG if isinstance(error, LoadingError) else logging.WARNING
+                log.log(level, "refused a drafter: %s", error)
+                await context.abort(*status_of(error))
+                return
+            async with contextlib.aclosing(_assisting(verifier.roster, link, requests, context)) as messages:
+                async for message in messages:
                     yield message
-            if reader.done():
-                reader.result()
-        except DragomanError as error:
-            await context.abort(*status_of(error))
-        finally:
-            reader.cancel()
-            measuring.cancel()
-            roster.detach(link)
-            audit("drafter left", **who, rejected_messages=link.rejected_messages)
+
+
+async def _assisting(
+    roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
+) -> AsyncGenerator[pb.AssistResponse, None]:
+    """What is sent to a drafter that was let in, until its stream ends."""
+    who = {"by": caller(), "drafter": link.hello.name, "instance": link.hello.instance or None}
+    audit("drafter attached", **who, model=link.hello.model, trusted=link.trusted, peer=context.peer())
+    reader = asyncio.create_task(_read(roster, link, requests))
+    measuring = asyncio.create_task(roster.keep_measuring(link))
+    try:
+        # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
+        while messages := await link.outbox.next_messages():
+            for message in bundled(messages, takes_several=link.hello.takes_several):
+                yield message
+        if reader.done():
+            reader.result()
+    except DragomanError as error:
+        await context.abort(*status_of(error))
+    finally:
+        reader.cancel()
+        measuring.cancel()
+        roster.detach(link)
+        audit("drafter left", **who, rejected_messages=link.rejected_messages)
 
 
 async def _read(roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:

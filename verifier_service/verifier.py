@@ -34,6 +34,7 @@ from verifier_service.engine import Engine
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, Pacing
 from verifier_service.planning_budget import PlanningBudget
+from verifier_service.quotas import Quotas
 from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_messages import finished, started
@@ -64,19 +65,14 @@ class Verifier:
         adaptive: bool = True,
         lookup: bool = True,
         max_sessions: int = 64,
+        max_sessions_each: int | None = None,
         trust: DrafterTrust | None = None,
         instruments: Instruments | None = None,
     ) -> None:
         self.engine = engine
         self.limits = limits or WireLimits()
         self._plan = plan or SpeculationPlan()
-        if self._plan.width > engine.max_draft_tokens:
-            raise InputError(
-                "width",
-                self._plan.width,
-                f"is too much for {engine.dtype_name} on {engine.device_name}: the text would depend on the drafts",
-                remedy=f"{engine.max_draft_tokens} at most",
-            )
+        _check_width(self._plan.width, engine)
         self.max_sessions = max_sessions
         #: What no adaptive plan exceeds; a coordinator may set others.
         self.plan_limits = PlanLimits()
@@ -93,6 +89,8 @@ class Verifier:
         self._sessions: dict[str, OpenSession] = {}
         self._events: dict[str, Events] = {}
         self.metrics = VerifierMetrics(instruments or NoInstruments())
+        #: Of the identities that call.
+        self.quotas = Quotas(max_sessions_each, refused=self.metrics.refused_by)
         self.roster = Roster(
             engine=engine,
             limits=self.limits,
@@ -289,4 +287,14 @@ class Verifier:
             sessions=len(self._sessions),
             kv_cache_bytes=sum(opened.kv_cache_bytes for opened in self._sessions.values()),
             parameter_bytes=engine.parameter_bytes,
+        )
+
+
+def _check_width(width: int, engine: Engine) -> None:
+    if width > engine.max_draft_tokens:
+        raise InputError(
+            "width",
+            width,
+            f"is too much for {engine.dtype_name} on {engine.device_name}: the text would depend on the drafts",
+            remedy=f"{engine.max_draft_tokens} at most",
         )

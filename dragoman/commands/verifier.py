@@ -65,6 +65,7 @@ def verifier(
     max_sessions: Annotated[int, option_of(VerifierSettings, "max_sessions", bounds=True)] = default_of(
         VerifierSettings, "max_sessions"
     ),
+    max_sessions_each: Annotated[int | None, option_of(VerifierSettings, "max_sessions_each", bounds=True)] = None,
     trusted_drafters: Annotated[list[str] | None, option_of(VerifierSettings, "trusted_drafters")] = None,
     prompts_to: Annotated[PromptsTo, option_of(VerifierSettings, "prompts_to")] = PromptsTo.ALL,
     grace: Annotated[str, option_of(VerifierSettings, "grace")] = "1s",
@@ -127,6 +128,7 @@ def verifier(
         adaptive=adaptive,
         lookup=lookup,
         max_sessions=max_sessions,
+        max_sessions_each=max_sessions_each,
         trusted_drafters=trusted_drafters or [],
         prompts_to=prompts_to.value,
         grace=parse_duration("grace", grace),

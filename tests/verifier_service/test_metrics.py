@@ -37,6 +37,7 @@ COUNTERS = {
     "generation_tokens",
     "stale_drafts",
     "drafter_reconnects",
+    "refused",
 }
 GAUGES = {"drafters_connected", "sessions_active", "plan_width", "plan_lookahead"}
 HISTOGRAMS = {
@@ -189,12 +190,17 @@ async def test_sessions_and_reconnects_are_seen_while_they_last():
 
 
 async def test_a_session_that_its_client_leaves_is_counted_as_far_as_it_came():
-    async with counted() as (registry, _, address), stub_to(address) as stub:
+    async with counted() as (registry, verifier, address), stub_to(address) as stub:
+        engine = verifier.engine
+        assert isinstance(engine, TextEngine)
         stream = stub.Generate(request(SamplingParams(), max_tokens=0))
         async for response in stream:
             if isinstance(response, pb.GenerateResponse) and response.HasField("chunk"):
                 break
+        engine.gate.clear()  # or a busy client leaves after the end
         stream.cancel()
+        await eventually(lambda: not verifier.sessions or not verifier.sessions[0].drafters.open)
+        engine.gate.set()
         await eventually(lambda: collect(registry)["sessions_active"] == 0)
         found = collect(registry)
     assert found["generation_tokens_total"] > 0

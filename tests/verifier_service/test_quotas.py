@@ -1,0 +1,155 @@
+"""One identity has no more than it may, and the others have what is left; a refusal says so, and is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from dragoman import Client
+from speculation.errors import LimitExceededError
+from tests.support.certificates import TestAuthority
+from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
+from tests.support.text_engine import TextEngine
+from transport.identity import Identity, Role
+from verifier_service import quotas as quotas_module
+from verifier_service.metrics import PrometheusInstruments
+from verifier_service.quotas import ARRIVALS, ARRIVALS_PER_SECOND, STREAMS_EACH, Quota, Quotas
+
+ANNA, BERT = Identity(Role.CLIENT, "anna"), Identity(Role.CLIENT, "bert")
+EDGE, OTHER = Identity(Role.DRAFTER, "edge-1"), Identity(Role.DRAFTER, "edge-2")
+
+
+def test_texts_of_one_client_at_once():
+    refused: list[Quota] = []
+    quotas = Quotas(2, refused=refused.append)
+    with quotas.session(ANNA), quotas.session(BERT), quotas.session(None), quotas.session(None), quotas.session(None):
+        with quotas.session(ANNA):
+            with (
+                pytest.raises(LimitExceededError, match="client anna has 2 texts written at once"),
+                quotas.session(ANNA),
+            ):
+                pass
+            with quotas.session(BERT):
+                pass
+        with quotas.session(ANNA):
+            pass
+    assert refused == [Quota.SESSIONS]
+    with contextlib.ExitStack() as many:
+        for _ in range(1000):
+            many.enter_context(Quotas().session(ANNA))
+
+
+def test_streams_of_one_drafter_at_once():
+    now = [0.0]
+    quotas = Quotas(clock=lambda: now[0])
+    with contextlib.ExitStack() as streams:
+        for _ in range(STREAMS_EACH):
+            streams.enter_context(quotas.stream(EDGE))
+        with pytest.raises(LimitExceededError, match="drafter edge-1 has 64 streams"), quotas.stream(EDGE):
+            pass
+        with quotas.stream(OTHER), quotas.stream(None):
+            pass
+    now[0] = 1000.0
+    with quotas.stream(EDGE):
+        pass
+
+
+def test_who_dials_again_and_again_waits_and_nobody_else():
+    now = [0.0]
+    refused: Counter[Quota] = Counter()
+    quotas = Quotas(clock=lambda: now[0], refused=lambda quota: refused.update([quota]))
+    for _ in range(ARRIVALS):
+        with quotas.stream(EDGE):
+            pass
+    for _ in range(5):
+        with pytest.raises(LimitExceededError, match="dials again and again"), quotas.stream(EDGE):
+            pass
+    with quotas.stream(OTHER):
+        pass
+    now[0] += 1 / ARRIVALS_PER_SECOND
+    with quotas.stream(EDGE):
+        pass
+    assert refused == {Quota.ARRIVALS: 5}
+
+
+def test_of_many_identities_the_one_that_came_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quotas_module, "REMEMBERED", 1)
+    monkeypatch.setattr(quotas_module, "ARRIVALS", 1)
+    quotas = Quotas(clock=lambda: 0.0)
+    with quotas.stream(EDGE):
+        pass
+    with pytest.raises(LimitExceededError), quotas.stream(EDGE):
+        pass
+    with quotas.stream(OTHER):
+        pass
+    with quotas.stream(EDGE):
+        pass
+
+
+async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "dragoman.audit")
+    authority = TestAuthority(tmp_path)
+    registry = CollectorRegistry()
+    engine = TextEngine()
+    async with (
+        serving(
+            engine,
+            security=authority.mutual(Role.VERIFIER),
+            max_sessions_each=2,
+            instruments=PrometheusInstruments(registry, "m"),
+        ) as (verifier, address),
+        Client(address, security=authority.mutual(Role.CLIENT, "anna")) as anna,
+        Client(address, security=authority.mutual(Role.CLIENT, "bert")) as bert,
+        drafting(address, security=authority.mutual(Role.DRAFTER, "edge-1")),
+    ):
+        await drafters(verifier, 1)
+        alone = await bert.complete("a story: ", max_tokens=40)
+        engine.gate.clear()
+        running = [asyncio.create_task(anna.complete("a story: ", max_tokens=40)) for _ in range(2)]
+        await eventually(lambda: len(verifier.sessions) == 2)
+        with pytest.raises(LimitExceededError, match="client anna has 2 texts written at once"):
+            await anna.complete("a story: ", max_tokens=40)
+        running.append(asyncio.create_task(bert.complete("a story: ", max_tokens=40)))
+        await eventually(lambda: len(verifier.sessions) == 3)
+        engine.gate.set()
+        assert {(await each).data for each in running} == {alone.data}
+        assert (await anna.complete("a story: ", max_tokens=40)).data == alone.data
+        await baseline(verifier, engine)
+    samples = {
+        (sample.labels.get("quota"), sample.value)
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "dragoman_refused_total"
+    }
+    assert samples == {
+        ("sessions_of_one_client", 1.0),
+        ("streams_of_one_drafter", 0.0),
+        ("arrivals_of_one_drafter", 0.0),
+    }
+    refused = [record for record in caplog.records if record.getMessage() == "refused"]
+    assert len(refused) == 1 and "anna" in json.dumps(refused[0].__dict__, default=str)
+
+
+async def test_a_reconnect_storm_ends_at_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quotas_module, "ARRIVALS", 3)
+    monkeypatch.setattr(quotas_module, "ARRIVALS_PER_SECOND", 0.001)
+    authority = TestAuthority(tmp_path)
+    edge = authority.mutual(Role.DRAFTER, "edge-1")
+    engine = TextEngine()
+    async with serving(engine, security=authority.mutual(Role.VERIFIER)) as (verifier, address):
+        for _ in range(3):
+            async with drafting(address, security=edge):
+                await drafters(verifier, 1)
+            await drafters(verifier, 0)
+        async with drafting(address, security=edge) as refused:
+            await asyncio.sleep(0.3)
+            assert not refused.attached and not verifier.roster.links
+            async with drafting(address, security=authority.mutual(Role.DRAFTER, "edge-2")):
+                await drafters(verifier, 1)

@@ -1,0 +1,101 @@
+"""What one identity may have at once, and how often it may come back: beside these, others find their place.
+
+Where nobody is asked who he is there is nothing to tell callers apart by, and only the server's own bounds hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Final
+
+from speculation.errors import LimitExceededError
+from transport.identity import Identity
+
+#: Streams of one drafter's certificate or token, which several machines may share.
+STREAMS_EACH: Final = 64
+#: Streams that it may open in a row, and a second from then on: one that lost its link dials again a few times.
+ARRIVALS, ARRIVALS_PER_SECOND = 120, 2.0
+#: Identities that are remembered for how often they came.
+REMEMBERED: Final = 10_000
+
+
+class Quota(StrEnum):
+    """What was exceeded, as metrics name it."""
+
+    SESSIONS = "sessions_of_one_client"
+    STREAMS = "streams_of_one_drafter"
+    ARRIVALS = "arrivals_of_one_drafter"
+
+
+class Quotas:
+    """``sessions_each``: texts of one client at once; None: as many as there may be in all. ``refused``: told of every
+    refusal. ``clock``: steady seconds.
+    """
+
+    def __init__(
+        self,
+        sessions_each: int | None = None,
+        *,
+        refused: Callable[[Quota], None] = lambda quota: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sessions_each = sessions_each
+        self._refused = refused
+        self._clock = clock
+        self._sessions: Counter[Identity] = Counter()
+        self._streams: Counter[Identity] = Counter()
+        self._arrivals: dict[Identity, tuple[float, float]] = {}  # how many may come yet, and when that was so
+
+    @contextlib.contextmanager
+    def session(self, who: Identity | None) -> Iterator[None]:
+        """One of a client's. Raises LimitExceededError if it has as many as it may."""
+        if who is not None and self._sessions_each is not None and self._sessions[who] >= self._sessions_each:
+            problem = f"{who} has {self._sessions[who]} texts written at once, the most that one client may have here"
+            raise self._exceeded(Quota.SESSIONS, problem, remedy="wait for one of them to end")
+        with _counted(self._sessions, who):
+            yield
+
+    @contextlib.contextmanager
+    def stream(self, who: Identity | None) -> Iterator[None]:
+        """One of a drafter's. Raises LimitExceededError if it has as many as it may, or comes too often."""
+        if who is not None:
+            if not self._may_arrive(who):
+                problem = f"{who} dials again and again"
+                raise self._exceeded(Quota.ARRIVALS, problem, remedy="wait some seconds between two attempts")
+            if self._streams[who] >= STREAMS_EACH:
+                problem = f"{who} has {STREAMS_EACH} streams, the most that one drafter may have here"
+                raise self._exceeded(Quota.STREAMS, problem, remedy="give further drafters certificates of their own")
+        with _counted(self._streams, who):
+            yield
+
+    def _may_arrive(self, who: Identity) -> bool:
+        now = self._clock()
+        left, then = self._arrivals.pop(who, (float(ARRIVALS), now))
+        left = min(float(ARRIVALS), left + (now - then) * ARRIVALS_PER_SECOND)
+        may = left >= 1
+        self._arrivals[who] = (left - 1 if may else left, now)
+        if len(self._arrivals) > REMEMBERED:  # the one that came longest ago
+            del self._arrivals[next(iter(self._arrivals))]
+        return may
+
+    def _exceeded(self, quota: Quota, problem: str, *, remedy: str) -> LimitExceededError:
+        self._refused(quota)
+        return LimitExceededError(problem, remedy=remedy)
+
+
+@contextlib.contextmanager
+def _counted(counts: Counter[Identity], who: Identity | None) -> Iterator[None]:
+    if who is None:
+        yield
+        return
+    counts[who] += 1
+    try:
+        yield
+    finally:
+        counts[who] -= 1
+        if not counts[who]:
+            del counts[who]
