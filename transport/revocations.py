@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from speculation.errors import AccessError, InputError
+from speculation.errors import AccessError
 from transport.identity import Identity, Role
-from transport.watched_file import WatchedFile
+from transport.watched_file import WatchedFile, read_entries
 
 _FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
-_REMEDY: Final = "`dragoman certs revoke` writes such lines"
 #: Of each holder, the time until which certificates are revoked.
 Revoked = Mapping[Identity, datetime.datetime]
 
@@ -38,26 +37,19 @@ class Revocation:
 
 def read_revocations(path: Path) -> Revoked:
     """Raises InputError, which names the line."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-        raise InputError("tls-revoked", str(path), problem, remedy="check the path, or leave it out") from error
-    except UnicodeDecodeError as error:
-        raise InputError("tls-revoked", str(path), "is not UTF-8", remedy=_REMEDY) from error
+    meaning = "role, name and time"
+    entries = read_entries(path, _revocation_of, field="tls-revoked", meaning=meaning, command="certs revoke")
     found: dict[Identity, datetime.datetime] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            role, name, time = line.split()
-            until = datetime.datetime.strptime(time, _FORMAT).replace(tzinfo=datetime.UTC)
-            holder = Identity(Role(role), name)
-        except (ValueError, InputError) as error:
-            problem = f"line {number} is no role, name and time: {line[:80]}"
-            raise InputError("tls-revoked", str(path), problem, remedy=_REMEDY) from error
-        found[holder] = max(until, found.get(holder, until))
+    for entry in entries:
+        found[entry.holder] = max(entry.until, found.get(entry.holder, entry.until))
     return found
+
+
+def _revocation_of(line: str) -> Revocation:
+    """Raises ValueError or InputError."""
+    role, name, time = line.split()
+    until = datetime.datetime.strptime(time, _FORMAT).replace(tzinfo=datetime.UTC)
+    return Revocation(Identity(Role(role), name), until)
 
 
 class RevocationFile:

@@ -17,7 +17,7 @@ from typing import Final
 
 from speculation.errors import AccessError, InputError
 from transport.identity import Identity, Role
-from transport.watched_file import WatchedFile
+from transport.watched_file import WatchedFile, read_entries
 
 #: Where a client's token may be, beside a file.
 TOKEN_VARIABLE: Final = "DRAGOMAN_TOKEN"
@@ -47,29 +47,16 @@ def new_token(holder: Identity) -> tuple[str, Token]:
 
 def read_tokens(path: Path) -> list[Token]:
     """Raises InputError, which names the line."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-        raise InputError("tokens", str(path), problem, remedy="`dragoman tokens add` makes it") from error
-    except UnicodeDecodeError as error:
-        raise InputError("tokens", str(path), "is not UTF-8", remedy="`dragoman tokens add` writes it") from error
-    found: list[Token] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or line.startswith("#"):
-            continue
-        try:
-            name, role, digest = words
-            kind, _, digits = digest.partition(":")
-            if kind != "sha256" or len(bytes.fromhex(digits)) != hashlib.sha256().digest_size:
-                raise ValueError(digest)
-            found.append(Token(Identity(Role(role), name), digits.lower()))
-        except (ValueError, InputError) as error:
-            # Without the line itself: it may be a secret that was put there by mistake.
-            problem = f"line {number} is no name, role and digest"
-            raise InputError("tokens", str(path), problem, remedy="`dragoman tokens add` writes such lines") from error
-    return found
+    return read_entries(path, _token_of, field="tokens", meaning="name, role and digest", command="tokens add")
+
+
+def _token_of(line: str) -> Token:
+    """Raises ValueError or InputError."""
+    name, role, digest = line.split()
+    kind, _, digits = digest.partition(":")
+    if kind != "sha256" or len(bytes.fromhex(digits)) != hashlib.sha256().digest_size:
+        raise ValueError(digest)
+    return Token(Identity(Role(role), name), digits.lower())
 
 
 def find_holder(secret: str, tokens: Iterable[Token]) -> Identity | None:

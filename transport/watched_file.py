@@ -1,4 +1,4 @@
-"""A server's file that is looked at again at every call, so that a change counts at once."""
+"""A server's file of entries, a line each, that is looked at again at every call, so that a change counts at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from speculation.errors import InputError
 
 log = logging.getLogger(__name__)
 Content = TypeVar("Content")
+Entry = TypeVar("Entry")
 
 
 class WatchedFile(Generic[Content]):
@@ -44,3 +45,30 @@ class WatchedFile(Generic[Content]):
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def read_entries(
+    path: Path, entry_of: Callable[[str], Entry], *, field: str, meaning: str, command: str
+) -> list[Entry]:
+    """What ``entry_of`` makes of each line but remarks; ValueError and InputError of it say that the line is none.
+
+    ``field``: the setting that names the file. ``meaning``: of a line, for people. ``command``: that writes such files.
+    Raises InputError, which tells a line's number but not what is in it: it may be a secret that got there by mistake.
+    """
+    remedy = f"`dragoman {command}` writes it"
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(field, str(path), f"cannot be read: {error.strerror}", remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise InputError(field, str(path), "is not UTF-8", remedy=remedy) from error
+    found: list[Entry] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            found.append(entry_of(line))
+        except (ValueError, InputError) as error:
+            remedy = f"`dragoman {command}` writes such lines"
+            raise InputError(field, str(path), f"line {number} is no {meaning}", remedy=remedy) from error
+    return found
