@@ -13,6 +13,7 @@ from dragoman.record_table import record_table
 from dragoman.terminal import err, progress_bar
 from language_models import conversions, weights
 from language_models.embedded import EMBEDDED
+from language_models.pins import pinned
 from speculation.errors import InputError, UnknownModelError
 
 
@@ -48,6 +49,15 @@ def show_models(*, everything: bool, console: Console | None = None) -> None:
     else:
         words = "No .gguf file is converted yet: name one wherever a model is asked for, and it is."
         console.print(f"\n{words}", highlight=False)
+
+
+def show_digests(paths: list[str]) -> None:
+    """A line each, ``PATH@sha256:HEX``. Raises UnknownModelError, WeightsError."""
+    for path in paths:
+        name = path.partition("@sha256:")[0]
+        with progress_bar() as progress:
+            found = pinned(Path(name).expanduser(), progress)
+        print(f"{name}@sha256:{found}")
 
 
 def fetch_models(names: list[str], *, force: bool) -> None:

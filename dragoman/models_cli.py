@@ -8,7 +8,7 @@ import typer
 
 from dragoman.options import MODEL_HELP, AsJson, Device, Dtype, Threads, TrustRemoteCode
 
-models_app = typer.Typer(no_args_is_help=True, help="Models: list, check, fetch, convert, remove.")
+models_app = typer.Typer(no_args_is_help=True, help="Models: list, check, digest, fetch, convert, remove.")
 
 
 @models_app.command("list")
@@ -37,6 +37,14 @@ def models_check(
         models, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code, as_json=as_json
     ):
         raise typer.Exit(3)
+
+
+@models_app.command("digest")
+def models_digest(paths: Annotated[list[str], typer.Argument(help="Folders or .gguf files")]) -> None:
+    """Print models with the digest of their files behind them, as --model takes them: others are refused then."""
+    from dragoman.models import show_digests
+
+    show_digests(paths)
 
 
 @models_app.command("fetch")

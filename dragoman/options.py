@@ -31,7 +31,7 @@ class LogFormat(StrEnum):
 
 
 LOCAL_VERIFIER = "127.0.0.1:50061"
-MODEL_HELP = "Embedded name, folder, .gguf file or hub id"
+MODEL_HELP = "Embedded name, folder, .gguf file or hub id; @sha256:DIGEST behind it pins its files"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (drafters on a CPU)")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: all cores", min=0, max=1024)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from language_models.conversions import MANIFEST, Original, Progress, converted, digest, home, models_folder, size_of
 from language_models.embedded import EMBEDDED, EmbeddedModel
 from language_models.gguf_parts import is_gguf, join_parts, model_name, parts_of
+from language_models.pins import check_pin, pinned, split_pin
 from speculation.errors import UnknownModelError, WeightsError
 
 __all__ = ["ModelFiles", "ModelStatus", "Progress", "fetch", "home", "list_models", "resolve"]
@@ -50,12 +51,17 @@ class ModelStatus:
 def resolve(model: str, *, trust_remote_code: bool = False, progress: Progress | None = None) -> ModelFiles:
     """The files of ``model``: an embedded name, a folder, a .gguf file or a hub id; converts where needed.
 
-    Raises UnknownModelError, WeightsError.
+    With ``@sha256:`` behind it (``language_models/pins.py``) they must have that digest; those of a hub id have none.
+    Raises UnknownModelError, WeightsError, InputError.
     """
     progress = progress or _silent
+    model, pin = split_pin(model)
     if model in EMBEDDED:
+        check_pin(model, found=EMBEDDED[model].sha256, pin=pin)
         return ModelFiles(model, str(_converted_embedded(EMBEDDED[model], progress)), local=True)
     path = Path(model).expanduser()
+    if pin is not None:
+        check_pin(model, found=pinned(path, progress), pin=pin)
     if is_gguf(path) and not path.is_dir():
         return ModelFiles(model_name(path), str(_converted_file(path, progress)), local=True)
     if path.is_dir():
