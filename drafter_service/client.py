@@ -23,6 +23,7 @@ from speculation.errors import (
     ConnectionFailedError,
     DragomanError,
     InputError,
+    LimitExceededError,
     VersionMismatchError,
     WrongServiceError,
 )
@@ -118,7 +119,7 @@ class DrafterClient:
     def _complain(self, error: DragomanError) -> None:
         """Said once per outage, not once per attempt; and once more that this side is refused, which somebody has to
         mend, and which a next attempt in a moment does not."""
-        refused = isinstance(error, AccessError)
+        refused = isinstance(error, (AccessError, LimitExceededError))
         news = self._failures == 0 or (refused and not self._refused)
         log.log(logging.WARNING if news else logging.DEBUG, "%s; dialling again", error)
         if refused:

@@ -18,7 +18,7 @@ NARROW, WIDE = 16, 32
 LEAST_WORK = 64
 #: Splits for whose partial results there is room, at least (contexts of 4,096 tokens need no more), and how many times
 #: as many there are in each larger kind.
-LEAST_SPLITS, SPLITS_TIMES = 40, 4
+LEAST_SPLITS, SPLITS_TIMES = 40, 3
 
 
 class StepKind(NamedTuple):
@@ -42,12 +42,18 @@ def work_for(items: int) -> int:
     return max(LEAST_WORK, power_of_two(items))
 
 
-def splits_for(positions: int) -> int:
-    """Room for the splits of so many positions."""
-    needed, room = -(-positions // SPLIT), LEAST_SPLITS
-    while room < needed:
+def rooms(positions: int) -> Iterator[int]:
+    """For the splits of a row, up to those of so many positions, which no row has more of."""
+    most, room = -(-positions // SPLIT), LEAST_SPLITS
+    while room < most:
+        yield room
         room *= SPLITS_TIMES
-    return room
+    yield most
+
+
+def splits_for(positions: int, most: int) -> int:
+    """Room for the splits of so many positions, of ``most`` that there can be."""
+    return next(room for room in rooms(most) if room * SPLIT >= positions)
 
 
 def kinds(
@@ -58,19 +64,17 @@ def kinds(
     ``pieces``: tiles and pieces of paths, at most. ``positions``: of a sequence, at most. ``grouped_from``: split items
     from which on they are grouped.
     """
-    splits = LEAST_SPLITS
-    while splits <= most_splits:
-        reach = min(positions, splits * SPLIT)
-        tails, whole = pieces * TAIL_BLOCKS, pieces * -(-reach // SPLIT)
+    for splits in rooms(positions):
+        if splits > most_splits:
+            break
+        tails, whole = pieces * TAIL_BLOCKS, pieces * splits
         ranges = {False: (1, min(whole, grouped_from - 1) + tails)}
         if whole >= grouped_from:
             in_group = GROUP // SPLIT
-            ranges[True] = (grouped_from // in_group, min(whole, pieces * (reach // GROUP + in_group)) + tails)
+            groups = pieces * (splits * SPLIT // GROUP + in_group)
+            ranges[True] = (grouped_from // in_group, min(whole, groups) + tails)
         for grouped, (least, most) in ranges.items():
             work = work_for(least)
             while work <= work_for(most):
                 yield from (StepKind(splits, work, queries=each, grouped=grouped) for each in queries)
                 work *= 2
-        if reach == positions:
-            break
-        splits *= SPLITS_TIMES

@@ -119,7 +119,7 @@ class StepTables:
         self._put("by_path", work.by_path)
         self._put_ancestors(ancestors)
         items, grouped = work.build()
-        splits = splits_for(1 + max(column["position"], default=0))
+        splits = splits_for(1 + max(column["position"], default=0), self.page_table.shape[1] * PAGE)
         self._send(items, StepKind(splits, work_for(len(items)), queries=queries, grouped=grouped))
 
     def load_nothing(self, kind: StepKind) -> None:

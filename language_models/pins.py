@@ -1,7 +1,8 @@
 """A model named with the digest of its files, ``FOLDER@sha256:HEX``: whatever else is found there is refused.
 
-Of a .gguf file it is its sha256. Of a folder it is the sha256 of what `sha256sum *` prints there, names in the order of
-their bytes: weights, tokenizer, template and code together, as any of them changes texts.
+Of a .gguf file it is its sha256. Of a folder it is the sha256 of what ``sha256sum`` prints for all files in it and in
+its folders, names in the order of their bytes: weights, tokenizer, templates and code together, as any of them changes
+texts. Names that begin with a dot, which no model is loaded from, are left out.
 """
 
 from __future__ import annotations
@@ -34,11 +35,9 @@ def pinned(path: Path, progress: Progress) -> str:
     """The digest of a folder or .gguf file. Raises WeightsError, and UnknownModelError if it is neither."""
     try:
         if path.is_dir():
-            files = sorted(
-                (file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")),
-                key=lambda file: file.name.encode(),
-            )
-            lines = [f"{digest([file], progress)}  {file.name}\n" for file in files]
+            inside = [(file.relative_to(path), file) for file in path.rglob("*") if file.is_file()]
+            names = {name.as_posix(): file for name, file in inside if not any(part[0] == "." for part in name.parts)}
+            lines = [f"{digest([names[name]], progress)}  {name}\n" for name in sorted(names, key=str.encode)]
             return hashlib.sha256("".join(lines).encode()).hexdigest()
         if is_gguf(path):
             return digest(parts_of(path), progress)

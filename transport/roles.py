@@ -5,12 +5,13 @@ What is not in the table nobody may call. Without mutual TLS nobody has an ident
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
@@ -108,20 +109,25 @@ class RoleCheck(grpc.aio.ServerInterceptor):
         check = self._streaming if inspect.isasyncgenfunction(stream) else self._answering
         return make(check(method, stream), **codecs)
 
+    def _peer(self, context: grpc.aio.ServicerContext) -> Identity | None:
+        """Raises AccessError for one that is not known, or no longer."""
+        if self._tokens is not None:
+            headers = dict(context.invocation_metadata() or ())
+            return self._tokens.holder(headers.get("authorization"))  # type: ignore[arg-type]
+        peer = peer_identity(context)
+        if peer is not None and self._revocations is not None:
+            self._revocations.check(peer, peer_certificate(context))
+        return peer
+
     async def _admit(self, method: str, context: grpc.aio.ServicerContext) -> None:
         """Ends the call of a peer that may not make it."""
         code, name = grpc.StatusCode.PERMISSION_DENIED, method.rpartition("/")[2]
         peer = None
         try:
-            if self._tokens is None:
-                peer = peer_identity(context)
-                if peer is not None and self._revocations is not None:
-                    self._revocations.check(peer, peer_certificate(context))
-            else:
+            if self._tokens is not None:
                 code = grpc.StatusCode.UNAUTHENTICATED
-                headers = dict(context.invocation_metadata() or ())
-                peer = self._tokens.holder(headers.get("authorization"))  # type: ignore[arg-type]
-                code = grpc.StatusCode.PERMISSION_DENIED
+            peer = self._peer(context)
+            code = grpc.StatusCode.PERMISSION_DENIED
             check_call(method, peer)
         except AccessError as error:
             log.warning("refused a call of %s from %s: %s", name, context.peer(), error.message)
@@ -142,14 +148,40 @@ class RoleCheck(grpc.aio.ServerInterceptor):
     ) -> Callable[..., AsyncGenerator[Any, None]]:
         async def checked(request: Any, context: grpc.aio.ServicerContext) -> AsyncGenerator[Any, None]:
             await self._admit(method, context)
-            async with contextlib.aclosing(stream(request, context)) as responses:
+            async with self._watched(context), contextlib.aclosing(stream(request, context)) as responses:
                 looked_at = time.monotonic()
                 async for response in responses:
                     yield response
                     if time.monotonic() > looked_at + RECHECK_SECONDS:
                         looked_at = time.monotonic()
-                        # What cannot be read keeps others out; those that are in have done nothing to deserve it.
-                        if all(each.readable for each in (self._tokens, self._revocations) if each is not None):
+                        if not self._still_known(context):
                             await self._admit(method, context)
 
         return checked
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        handler = asyncio.current_task()
+        assert handler is not None
+        watching = asyncio.create_task(self._watch(handler, context))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _watch(self, handler: asyncio.Task[Any], context: grpc.aio.ServicerContext) -> None:
+        """Ends the call of who is not known any more and does not read, so that he cannot be told."""
+        while self._still_known(context):
+            await asyncio.sleep(RECHECK_SECONDS)
+        await asyncio.sleep(2 * RECHECK_SECONDS)
+        handler.cancel()
+
+    def _still_known(self, context: grpc.aio.ServicerContext) -> bool:
+        """What cannot be read keeps others out; those that are in have done nothing to deserve it."""
+        if not all(each.readable for each in (self._tokens, self._revocations) if each is not None):
+            return True
+        try:
+            self._peer(context)
+        except AccessError:
+            return False
+        return True

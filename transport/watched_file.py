@@ -23,20 +23,24 @@ class WatchedFile(Generic[Content]):
         self._path = Path(path)
         self._read = read
         self._lock = threading.Lock()
-        self._state = self._look()
+        self._state: object = self._look()
         self._content: Content | None = read(self._path)
+        self._complaint = ""
 
     def newest(self) -> Content | None:
         """What it holds now; None while it cannot be read: whom it is to keep out must not come in by a slip."""
         with self._lock:
             state = self._look()
             if state != self._state:
-                self._state = state
                 try:
                     self._content = self._read(self._path)
+                    self._state, self._complaint = state, ""
                 except InputError as error:
-                    log.error("nobody is let in until it is mended: %s", error)
-                    self._content = None
+                    # Read again at every call: what kept it from being read need not change the file.
+                    self._content, self._state = None, object()
+                    if str(error) != self._complaint:
+                        self._complaint = str(error)
+                        log.error("nobody is let in until it is mended: %s", error)
             return self._content
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -16,7 +16,7 @@ from speculation.errors import LimitExceededError
 from transport.identity import Identity
 
 #: Streams of one drafter's certificate or token, which several machines may share.
-STREAMS_EACH: Final = 64
+STREAMS_EACH: Final = 1024
 #: Streams that it may open in a row, and a second from then on: one that lost its link dials again a few times.
 ARRIVALS, ARRIVALS_PER_SECOND = 120, 2.0
 #: Identities that are remembered for how often they came.
@@ -63,12 +63,12 @@ class Quotas:
     def stream(self, who: Identity | None) -> Iterator[None]:
         """One of a drafter's. Raises LimitExceededError if it has as many as it may, or comes too often."""
         if who is not None:
-            if not self._may_arrive(who):
-                problem = f"{who} dials again and again"
-                raise self._exceeded(Quota.ARRIVALS, problem, remedy="wait some seconds between two attempts")
             if self._streams[who] >= STREAMS_EACH:
                 problem = f"{who} has {STREAMS_EACH} streams, the most that one drafter may have here"
                 raise self._exceeded(Quota.STREAMS, problem, remedy="give further drafters certificates of their own")
+            if not self._may_arrive(who):
+                problem = f"{who} dials again and again"
+                raise self._exceeded(Quota.ARRIVALS, problem, remedy="wait some seconds between two attempts")
         with _counted(self._streams, who):
             yield
 

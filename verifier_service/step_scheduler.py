@@ -18,7 +18,7 @@ from speculation.errors import SessionError
 from verifier_service.engine import Engine
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
-from verifier_service.shared_prefill import run_prefill
+from verifier_service.shared_prefill import PrefillOutcome, run_prefill
 from verifier_service.shared_step import Drawing, run_step
 from verifier_service.step_queue import Outcome, Prefilled, ScheduledSession, StepQueue
 from verifier_service.step_report import StepReport
@@ -137,7 +137,11 @@ class StepScheduler:
 
     def _chunk(self, sessions: Sequence[ScheduledSession]) -> None:
         self._catch_up()
-        outcomes = run_prefill(self._engine, [session.opened for session in sessions], self._memory)
+        outcomes: dict[OpenSession, PrefillOutcome]
+        try:
+            outcomes = run_prefill(self._engine, [session.opened for session in sessions], self._memory)
+        except Exception as error:
+            outcomes = {session.opened: error for session in sessions}
         self._queue.put_back([session for session in sessions if session.opened not in outcomes])
         brought: list[_Brought] = []
         for session in sessions:

@@ -62,6 +62,8 @@ class Folder:
         self._refuse_to_overwrite(files, "holds an authority already", "give another --dir, or issue from this one")
         made = Authority.create(name, lifetime)
         self._write(files, Issued(pem_of(made.certificate), key_pem(made.key)), replace=False)
+        # So that servers can be told of it before there is anything in it.
+        self.revoked_file.write_text("# role, name, time: certificates that were issued until then are not taken\n")
         return made
 
     def authority(self) -> Authority:
@@ -123,7 +125,10 @@ class Folder:
         if identity is None:
             remedy = "give the ROLE-NAME.pem of one that was issued; an authority is not renewed but made anew"
             raise InputError("certificate", str(certificate), "names no role, so it is none of ours", remedy=remedy)
-        lifetime = lifetime or old.not_valid_after_utc - old.not_valid_before_utc - CLOCK_SKEW
+        revoked = self.revocations().get(identity)
+        begins_at_once = revoked is not None and old.not_valid_before_utc == revoked + datetime.timedelta(seconds=1)
+        length = old.not_valid_after_utc - old.not_valid_before_utc
+        lifetime = lifetime or (length if begins_at_once else length - CLOCK_SKEW)
         files = Written(certificate, certificate.with_suffix(".key"))
         self._write(files, self._issued(identity, hosts_of(old), lifetime), replace=True)
         return files

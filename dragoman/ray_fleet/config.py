@@ -122,7 +122,7 @@ class FleetSecurity(Security):
         paths = {name: getattr(self, name) for name in FILES}
         written = {name: path.replace("{role}", role) for name, path in paths.items() if path is not None}
         serves = role is not Role.DRAFTER
-        revoked = self.tls_revoked if serves else None
+        revoked = self.tls_revoked.replace("{role}", role) if serves and self.tls_revoked is not None else None
         return Security(allow_plaintext=self.allow_plaintext, tls_revoked=revoked, **written)
 
     def mistake(self) -> Mistake | None:
@@ -136,6 +136,9 @@ class FleetSecurity(Security):
                 f"comes without {' and '.join(missing)}",
                 remedy="give all three, or none",
             )
+        if missing and self.tls_revoked is not None:
+            remedy = "give tls_cert, tls_key and tls_ca, or leave it out"
+            return Mistake(("security", "tls_revoked"), self.tls_revoked, "comes without mutual TLS", remedy=remedy)
         if missing and not self.allow_plaintext:
             problem = "leaves the actors no way to reach each other: there is no tls_cert"
             remedy = "give tls_cert, tls_key and tls_ca, or true"

@@ -114,6 +114,7 @@ def test_what_the_actors_are_told():
         (TARGET + "security:\n  allow_plaintext: false\n", ["line 5", "allow_plaintext=False", "no tls_cert"]),
         (TARGET + "    prompts_to: trusted\n", ["line 4", "targets.0.prompts_to='trusted'", "not asked who they are"]),
         (TARGET + "    trusted_drafters: [edge-1]\n", ["line 4", "trusted_drafters='edge-1'", "TLS in security"]),
+        (TARGET + "security:\n  tls_revoked: a\n", ["line 5", "security.tls_revoked='a'", "without mutual TLS"]),
         (TARGET + "security:\n  tls_crt: a\n", ["line 5", "security.tls_crt='a'", "did you mean tls_cert?"]),
     ],
 )

@@ -265,7 +265,7 @@ def test_work_is_of_few_sizes_and_reaches_every_block():
     tables = StepTables(rows=8, page_table=torch.zeros((2, 64), dtype=torch.int64), group=4)
     pages = list(range(1, 65))
     tables.load([SequenceRows(0, 700, (1, 2), (ROOT, 0), pages), SequenceRows(1, 63, (1, 2), (ROOT, 0), pages)])
-    assert tables.kind == StepKind(splits=40, work=64, queries=16, grouped=False)
+    assert tables.kind == StepKind(splits=8, work=64, queries=16, grouped=False)
     found = [tuple(item[:6]) for item in tables.items[: tables.kind.work].tolist()]
     # Ten whole blocks before position 640 in five splits. The rows are chains: block 10; blocks 0 and 1.
     splits = [(SPLIT_ITEM, part, 0, 2, 0, 700) for part in range(5)]

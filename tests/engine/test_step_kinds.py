@@ -82,6 +82,9 @@ def test_a_step_of_a_kind_that_holds_nothing_has_nothing_to_do():
 
 
 def test_room_grows_by_steps():
-    reach = 40 * SPLIT
-    assert [splits_for(positions) for positions in (0, 1, reach, reach + 1, 4 * reach + 1)] == [40, 40, 40, 160, 640]
+    reach, most = 40 * SPLIT, 1000 * SPLIT
+    assert [splits_for(positions, most) for positions in (0, 1, reach, reach + 1, 3 * reach + 1, 9 * reach + 1)] == [
+        40, 40, 40, 120, 360, 1000,
+    ]  # fmt: skip
+    assert splits_for(100, 300) == 3, "no more than there are positions"
     assert [work_for(items) for items in (0, 64, 65, 129)] == [64, 64, 128, 256]

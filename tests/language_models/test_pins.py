@@ -29,9 +29,12 @@ def model(tiny_llama: Path, tmp_path: Path) -> Path:
 
 def test_the_digest_of_a_folder_is_that_of_what_sha256sum_prints(model: Path):
     (model / ".hidden").write_text("not looked at")
-    (model / "onnx").mkdir()
+    (model / "code").mkdir()
+    (model / "code" / "modeling.py").write_text("pass")
+    (model / ".cache").mkdir()
+    (model / ".cache" / "x").write_text("not looked at")
     (model / "Zebra.txt").write_text("z")
-    command = "LC_ALL=C; export LC_ALL; sha256sum * 2>/dev/null | sha256sum"
+    command = "LC_ALL=C; export LC_ALL; find * -type f | sort | xargs sha256sum | sha256sum"
     listed = subprocess.run(command, shell=True, cwd=model, capture_output=True, text=True)
     assert pinned(model, silent) == listed.stdout.split()[0]
 

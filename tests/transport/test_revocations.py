@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from drafter_service.client import DrafterClient
+from dragoman.certificates.folder import read_certificate
 from dragoman.certs import run_revoke, run_show
 from dragoman.client import Client
 from speculation.errors import AccessError, InputError
@@ -21,6 +22,7 @@ from transport.address import Address
 from transport.identity import Identity, Role
 from transport.revocations import Revocation, RevocationFile, read_revocations
 from transport.security import Security
+from transport.watched_file import WatchedFile
 
 EDGE = Identity(Role.DRAFTER, "edge-1")
 
@@ -28,7 +30,6 @@ EDGE = Identity(Role.DRAFTER, "edge-1")
 @pytest.fixture
 def ours(tmp_path: Path) -> TestAuthority:
     authority = TestAuthority(tmp_path / "ours")
-    authority.folder.revoked_file.touch()
     return authority
 
 
@@ -87,6 +88,25 @@ async def test_streams_of_who_is_revoked_end(ours: TestAuthority, monkeypatch: p
         await eventually(lambda: not verifier.sessions)
 
 
+async def test_a_stream_that_has_nothing_to_say_ends_as_well(ours: TestAuthority, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(roles, "RECHECK_SECONDS", 0.05)
+    engine = TextEngine()
+    async with (
+        serving(engine, security=server(ours)) as (verifier, address),
+        Client(address, security=ours.mutual(Role.CLIENT)) as asking,
+    ):
+        engine.gate.clear()
+        text = asyncio.create_task(asking.complete(PROMPT, max_tokens=60))
+        await eventually(lambda: verifier.sessions)
+        ours.folder.revoke(Identity(Role.CLIENT, "a"))
+        await eventually(lambda: not verifier.sessions[0].drafters.open)
+        engine.gate.set()
+        await eventually(lambda: not verifier.sessions)
+        text.cancel()
+        await asyncio.gather(text, return_exceptions=True)
+        assert engine.open_slots == 0
+
+
 async def dialling(address: Address, security: Security) -> None:
     await DrafterClient(TextDrafter(), address, name="d", backoff=QUICK, security=security).run()
 
@@ -96,11 +116,33 @@ async def test_while_the_list_cannot_be_read_nobody_new_is_let_in(ours: TestAuth
         serving(TextEngine(), security=server(ours)) as (_, address),
         Client(address, security=ours.mutual(Role.CLIENT)) as asking,
     ):
-        ours.folder.revoked_file.unlink()
-        with pytest.raises(AccessError, match="cannot be read here"):
-            await asking.describe()
+        for unreadable in (ours.folder.revoked_file.unlink, ours.folder.revoked_file.mkdir):
+            unreadable()
+            with pytest.raises(AccessError, match="cannot be read here"):
+                await asking.describe()
+        ours.folder.revoked_file.rmdir()
         ours.folder.revoked_file.touch()
         await asking.describe()
+
+
+def test_what_is_mended_without_a_change_of_the_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "list"
+    path.write_text("one")
+    broken: list[InputError] = []
+
+    def read(file: Path) -> str:
+        if broken:
+            raise broken[0]
+        return file.read_text()
+
+    watched = WatchedFile(str(path), read)
+    assert watched.newest() == "one"
+    path.write_text("another")
+    broken.append(InputError("list", str(path), "cannot be read: Permission denied", remedy="chmod"))
+    assert [watched.newest() for _ in range(3)] == [None] * 3
+    broken.clear()
+    assert watched.newest() == "another"
+    assert caplog.text.count("nobody is let in") == 1
 
 
 def test_what_was_issued_until_then_is_revoked_also_what_was_renewed_before(ours: TestAuthority):
@@ -120,6 +162,7 @@ def test_what_was_issued_until_then_is_revoked_also_what_was_renewed_before(ours
 
 def test_the_command_and_what_show_says(ours: TestAuthority, capsys: pytest.CaptureFixture[str]):
     ours.issue(Role.DRAFTER, "edge-1")
+    assert RevocationFile(str(ours.folder.revoked_file)).readable, "it is there from the beginning"
     run_revoke(ours.folder.path, Role.DRAFTER, "edge-1")
     said = " ".join(capsys.readouterr().out.split())
     assert "certificates of drafter edge-1" in said and "--tls-revoked" in said
@@ -154,3 +197,14 @@ def test_a_list_needs_mutual_tls(ours: TestAuthority):
     for changed in ({"tls_ca": None}, {"tokens": "tokens"}):
         with pytest.raises(InputError, match="comes without mutual TLS"):
             server(ours).model_copy(update=changed).check_listening(here)
+
+
+def test_lives_are_as_long_after_a_revocation_as_before(ours: TestAuthority):
+    files = ours.issue(Role.DRAFTER, "edge-1")
+    before = read_certificate(files.certificate)
+    ours.folder.revoke(EDGE)
+    for _ in range(3):
+        ours.folder.renew(files.certificate, None)
+    after = read_certificate(files.certificate)
+    ends = abs((after.not_valid_after_utc - before.not_valid_after_utc).total_seconds())
+    assert ends < 60 and after.not_valid_before_utc > before.not_valid_before_utc

@@ -51,12 +51,13 @@ def test_streams_of_one_drafter_at_once():
     quotas = Quotas(clock=lambda: now[0])
     with contextlib.ExitStack() as streams:
         for _ in range(STREAMS_EACH):
+            now[0] += 1.0
             streams.enter_context(quotas.stream(EDGE))
-        with pytest.raises(LimitExceededError, match="drafter edge-1 has 64 streams"), quotas.stream(EDGE):
-            pass
+        for _ in range(2 * ARRIVALS):  # which cost nothing
+            with pytest.raises(LimitExceededError, match="drafter edge-1 has 1024 streams"), quotas.stream(EDGE):
+                pass
         with quotas.stream(OTHER), quotas.stream(None):
             pass
-    now[0] = 1000.0
     with quotas.stream(EDGE):
         pass
 
