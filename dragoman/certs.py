@@ -78,7 +78,7 @@ def run_revoke(directory: Path, role: Role, name: str) -> None:
     holder = Identity(role, name)
     revoked = folder.revoke(holder)
     _say(f"{folder.revoked_file}: certificates of {holder} that were issued until {_second(revoked.until)} are revoked")
-    _say("give the file to every server, with --tls-revoked; running streams of the holder end within a second")
+    _say("give the file to every server, with --tls-revoked; running streams of the holder end within seconds")
 
 
 def _second(time: datetime.datetime) -> str:
