@@ -13,7 +13,7 @@ from dragoman.record_table import record_table
 from dragoman.terminal import err, progress_bar
 from language_models import conversions, weights
 from language_models.embedded import EMBEDDED
-from language_models.pins import pinned
+from language_models.pins import MARK, pinned
 from speculation.errors import InputError, UnknownModelError
 
 
@@ -54,10 +54,10 @@ def show_models(*, everything: bool, console: Console | None = None) -> None:
 def show_digests(paths: list[str]) -> None:
     """A line each, ``PATH@sha256:HEX``. Raises UnknownModelError, WeightsError."""
     for path in paths:
-        name = path.partition("@sha256:")[0]
+        name = path.partition(MARK)[0]
         with progress_bar() as progress:
             found = pinned(Path(name).expanduser(), progress)
-        print(f"{name}@sha256:{found}")
+        print(f"{name}{MARK}{found}")
 
 
 def fetch_models(names: list[str], *, force: bool) -> None:

@@ -16,13 +16,14 @@ from language_models.conversions import Progress, digest
 from language_models.gguf_parts import is_gguf, parts_of
 from speculation.errors import InputError, UnknownModelError, WeightsError
 
-_MARK: Final = "@sha256:"
+#: Between a model's name and its digest.
+MARK: Final = "@sha256:"
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def split_pin(model: str) -> tuple[str, str | None]:
     """The model's name, and the digest that its files must have; None: any. Raises InputError for one that is none."""
-    name, mark, pin = model.partition(_MARK)
+    name, mark, pin = model.partition(MARK)
     if not mark:
         return model, None
     if not _HEX.fullmatch(pin.lower()):

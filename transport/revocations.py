@@ -52,24 +52,29 @@ def _revocation_of(line: str) -> Revocation:
     return Revocation(Identity(Role(role), name), until)
 
 
-class RevocationFile:
+def first_valid(until: datetime.datetime) -> datetime.datetime:
+    """From when on a certificate has to be valid that is not among those revoked ``until`` then."""
+    return until + datetime.timedelta(seconds=1)
+
+
+def is_revoked(revoked: Revoked, holder: Identity | None, valid_since: datetime.datetime) -> bool:
+    """Of a certificate of this holder. None: it names none."""
+    until = revoked.get(holder) if holder is not None else None
+    return until is not None and valid_since < first_valid(until)
+
+
+class RevocationFile(WatchedFile[Revoked]):
     """The server's file, for any thread. Raises InputError if it cannot be read to begin with."""
 
     def __init__(self, path: str) -> None:
-        self._file = WatchedFile(path, read_revocations)
-
-    @property
-    def readable(self) -> bool:
-        """Whether it says now who is revoked."""
-        return self._file.newest() is not None
+        super().__init__(path, read_revocations)
 
     def check(self, holder: Identity, certificate: bytes) -> None:
         """``certificate``: that the call came with, PEM. Raises AccessError if it is revoked."""
-        revoked = self._file.newest()
+        revoked = self.newest()
         if revoked is None:
             raise AccessError("the list of revoked certificates cannot be read here", remedy="mend it on the server")
-        until = revoked.get(holder)
-        if until is not None and _valid_since(certificate) <= until:
+        if holder in revoked and is_revoked(revoked, holder, _valid_since(certificate)):
             raise AccessError(f"the certificate of {holder} is revoked", remedy="use one that was issued afterwards")
 
 

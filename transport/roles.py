@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import inspect
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -148,31 +147,35 @@ class RoleCheck(grpc.aio.ServerInterceptor):
     ) -> Callable[..., AsyncGenerator[Any, None]]:
         async def checked(request: Any, context: grpc.aio.ServicerContext) -> AsyncGenerator[Any, None]:
             await self._admit(method, context)
-            async with self._watched(context), contextlib.aclosing(stream(request, context)) as responses:
-                looked_at = time.monotonic()
+            async with (
+                self._watched(context) as unknown,
+                contextlib.aclosing(stream(request, context)) as responses,
+            ):
                 async for response in responses:
                     yield response
-                    if time.monotonic() > looked_at + RECHECK_SECONDS:
-                        looked_at = time.monotonic()
-                        if not self._still_known(context):
-                            await self._admit(method, context)
+                    if unknown.is_set():
+                        await self._admit(method, context)
 
         return checked
 
     @contextlib.asynccontextmanager
-    async def _watched(self, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-        handler = asyncio.current_task()
+    async def _watched(self, context: grpc.aio.ServicerContext) -> AsyncIterator[asyncio.Event]:
+        """Set once the caller is not known any more; the call of one who does not read, so that he cannot be told, is
+        ended then."""
+        handler, unknown = asyncio.current_task(), asyncio.Event()
         assert handler is not None
-        watching = asyncio.create_task(self._watch(handler, context))
+        watching = asyncio.create_task(self._watch(handler, context, unknown))
         try:
-            yield
+            yield unknown
         finally:
             watching.cancel()
 
-    async def _watch(self, handler: asyncio.Task[Any], context: grpc.aio.ServicerContext) -> None:
-        """Ends the call of who is not known any more and does not read, so that he cannot be told."""
+    async def _watch(
+        self, handler: asyncio.Task[Any], context: grpc.aio.ServicerContext, unknown: asyncio.Event
+    ) -> None:
         while self._still_known(context):
             await asyncio.sleep(RECHECK_SECONDS)
+        unknown.set()
         await asyncio.sleep(2 * RECHECK_SECONDS)
         handler.cancel()
 

@@ -72,16 +72,11 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class TokenFile:
+class TokenFile(WatchedFile[list[Token]]):
     """The server's file, for any thread. Raises InputError if it cannot be read to begin with."""
 
     def __init__(self, path: str) -> None:
-        self._file = WatchedFile(path, read_tokens)
-
-    @property
-    def readable(self) -> bool:
-        """Whether it says now who is known."""
-        return self._file.newest() is not None
+        super().__init__(path, read_tokens)
 
     def holder(self, authorization: str | None) -> Identity:
         """Of a call with this header. Raises AccessError for none, and for a token that is not in the file."""
@@ -89,7 +84,7 @@ class TokenFile:
         if authorization is None:
             raise AccessError("a token is needed", remedy=remedy)
         secret = authorization.removeprefix(_BEARER)
-        found = find_holder(secret, self._file.newest() or ()) if len(secret) <= _LONGEST else None
+        found = find_holder(secret, self.newest() or ()) if len(secret) <= _LONGEST else None
         if found is None:
             raise AccessError("the token is not known here, or no longer", remedy=remedy)
         return found

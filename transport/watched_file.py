@@ -27,6 +27,11 @@ class WatchedFile(Generic[Content]):
         self._content: Content | None = read(self._path)
         self._complaint = ""
 
+    @property
+    def readable(self) -> bool:
+        """Whether it says anything now."""
+        return self.newest() is not None
+
     def newest(self) -> Content | None:
         """What it holds now; None while it cannot be read: whom it is to keep out must not come in by a slip."""
         with self._lock:

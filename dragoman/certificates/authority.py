@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from transport.identity import Identity, Role
+from transport.revocations import first_valid
 
 #: Clocks differ: what is issued now is valid since so long.
 CLOCK_SKEW: Final = datetime.timedelta(minutes=5)
@@ -119,7 +120,7 @@ def _builder(
     end = now + lifetime if latest is None else min(now + lifetime, latest)
     begin = min(now, end) - CLOCK_SKEW
     if after is not None:
-        begin = max(begin, after + datetime.timedelta(seconds=1))
+        begin = max(begin, first_valid(after))
         end = max(end, begin)
     return (
         x509.CertificateBuilder()

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dragoman.certificates.authority import CLOCK_SKEW, Authority, Issued, key_pem, pem_of
 from speculation.errors import InputError
 from transport.identity import Identity
-from transport.revocations import Revocation, Revoked, read_revocations
+from transport.revocations import Revocation, Revoked, first_valid, read_revocations
 
 _CA_CERTIFICATE: Final = "ca.pem"
 _CA_KEY: Final = "ca.key"
@@ -126,7 +126,7 @@ class Folder:
             remedy = "give the ROLE-NAME.pem of one that was issued; an authority is not renewed but made anew"
             raise InputError("certificate", str(certificate), "names no role, so it is none of ours", remedy=remedy)
         revoked = self.revocations().get(identity)
-        begins_at_once = revoked is not None and old.not_valid_before_utc == revoked + datetime.timedelta(seconds=1)
+        begins_at_once = revoked is not None and old.not_valid_before_utc == first_valid(revoked)
         length = old.not_valid_after_utc - old.not_valid_before_utc
         lifetime = lifetime or (length if begins_at_once else length - CLOCK_SKEW)
         files = Written(certificate, certificate.with_suffix(".key"))

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dragoman.certificates.folder import hosts_of, identity_of, read_certificate
 from speculation.errors import InputError
 from transport.identity import Identity
-from transport.revocations import Revoked
+from transport.revocations import Revoked, is_revoked
 
 #: Of its life: with less left, it is time to renew.
 _LAST_SHARE: Final = 0.2
@@ -81,8 +81,7 @@ def inspect(
     certificate = read_certificate(file)
     now = now or datetime.datetime.now(datetime.UTC)
     identity = identity_of(certificate)
-    until = (revoked or {}).get(identity) if identity is not None else None
-    is_revoked = until is not None and certificate.not_valid_before_utc <= until
+    out = is_revoked(revoked or {}, identity, certificate.not_valid_before_utc)
     return Shown(
         file=file,
         identity=identity,
@@ -90,7 +89,7 @@ def inspect(
         hosts=hosts_of(certificate),
         ends=certificate.not_valid_after_utc,
         left=certificate.not_valid_after_utc - now,
-        verdict=Verdict.REVOKED if is_revoked else _verdict(file, certificate, authority, now),
+        verdict=Verdict.REVOKED if out else _verdict(file, certificate, authority, now),
     )
 
 

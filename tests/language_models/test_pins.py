@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.cli import main
 from language_models.embedded import EMBEDDED
 from language_models.pins import pinned, split_pin
 from language_models.weights import resolve
 from speculation.errors import InputError, UnknownModelError, WeightsError
+from tests.support.commands import dragoman
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -39,11 +39,10 @@ def test_the_digest_of_a_folder_is_that_of_what_sha256sum_prints(model: Path):
     assert pinned(model, silent) == listed.stdout.split()[0]
 
 
-def test_only_what_was_meant_is_loaded(model: Path, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(["models", "digest", str(model)])
-    assert not ended.value.code
-    named = capsys.readouterr().out.strip()
+def test_only_what_was_meant_is_loaded(model: Path):
+    printed = dragoman("models", "digest", str(model))
+    assert not printed.returncode, printed.stderr
+    named = printed.stdout.strip()
     assert named.startswith(f"{model}@sha256:")
     files = resolve(named)
     assert files.source == str(model) and files.name == "model"
