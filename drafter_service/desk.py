@@ -122,9 +122,7 @@ class DeskSession:
 
     def take(self, draft: Draft) -> list[Message]:
         """What the worker drafted."""
-        return [
-            message for number, tokens in draft for message in self._messages(self._session.on_choices(number, tokens))
-        ]
+        return self._messages(self._session.on_draft(draft))
 
     def close(self) -> None:
         """In the worker thread, after any drafting."""

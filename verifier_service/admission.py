@@ -50,3 +50,14 @@ def admit(
         free=engine.free_draft_tokens,
         widest=engine.max_draft_tokens,
     )
+
+
+def check_width(width: int, engine: Engine) -> None:
+    """Raises InputError for more draft tokens than leave the text as it is."""
+    if width > engine.max_draft_tokens:
+        raise InputError(
+            "width",
+            width,
+            f"is too much for {engine.dtype_name} on {engine.device_name}: the text would depend on the drafts",
+            remedy=f"{engine.max_draft_tokens} at most",
+        )

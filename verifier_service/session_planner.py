@@ -11,10 +11,10 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 
-from speculation.planning.best_plan import worth_verifying
+from speculation.planning.best_plan import worth_sending, worth_verifying
 from speculation.planning.cost_model import PairCosts, StepCosts
 from speculation.planning.fits import AcceptanceByPosition, LinearFit
-from speculation.planning.plan import START, PlanLimits
+from speculation.planning.plan import SPAN_SECONDS, START, PlanLimits
 from speculation.planning.plan_chooser import PlanChooser
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sampling.params import Rule
@@ -37,7 +37,7 @@ class SessionPlanner:
     ``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
 
     ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs. ``budget``: of time for
-    choosing plans; by default all that it takes.
+    choosing plans; by default all that it takes. ``sessions``: asked for how many the verifier serves.
     """
 
     def __init__(
@@ -49,13 +49,14 @@ class SessionPlanner:
         limits: Callable[[], PlanLimits] = PlanLimits,
         rule: Rule = Rule.RACE,
         budget: PlanningBudget | None = None,
+        sessions: Callable[[], int] = lambda: 1,
     ) -> None:
-        self.plan = limits().clip(start) if adaptive else start
         self._top_k = start.top_k
         self._step_fit = step_fit
         self._adaptive = adaptive
         self._limits = limits
         self._rule = rule
+        self._sessions = sessions
         self._budget = budget or PlanningBudget(share=1.0)
         self._refused_at = -math.inf  # leave to choose
         self._chooser = PlanChooser()
@@ -65,6 +66,8 @@ class SessionPlanner:
         self._seen = (0, 0, 0)  # draft tokens, first choices, accepted first choices
         self._ordered_until = 0.0
         self._choosing = threading.Lock()  # or an order that comes while a plan is chosen would be lost
+        self._chosen = limits().clip(start) if adaptive else start
+        self.plan = self._sparing(self._chosen) if adaptive else start
 
     def step_costs(self) -> StepCosts | None:
         """For the coordinator; None before the first step."""
@@ -99,7 +102,7 @@ class SessionPlanner:
         with self._choosing, self._budget.choosing(self) as leave:
             if now < self._ordered_until:
                 return False
-            before, costs, limits = self.plan, self.costs(links), self._limits()
+            before, chosen, costs, limits = self.plan, self._chosen, self.costs(links), self._limits()
             alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
             limits = dataclasses.replace(limits, alternatives=alternatives)
 
@@ -109,23 +112,32 @@ class SessionPlanner:
                 return granted
 
             self._follow(
-                self._chooser.choose(costs, limits, current=before, steps=self._steps, now=now, may_choose=may_choose)
+                self._chooser.choose(costs, limits, current=chosen, steps=self._steps, now=now, may_choose=may_choose)
             )
-            if costs is None and self.plan == before:
+            if costs is None and self._chosen == chosen:
                 self._weigh_lookups()
             return self.plan != before
 
     def _follow(self, plan: SpeculationPlan) -> None:
         """How many tokens a distribution has is asked for, never chosen."""
-        self.plan = dataclasses.replace(plan, top_k=self._top_k)
+        self._chosen = dataclasses.replace(plan, top_k=self._top_k)
+        self.plan = self._sparing(self._chosen)
+
+    def _sparing(self, plan: SpeculationPlan) -> SpeculationPlan:
+        """At once as sparing of spans as the load wants it: a choice may take its time, with many sessions seconds."""
+        least = worth_sending(self._step_fit.intercept, self._span_seconds()) if self._step_fit.seen else 0.0
+        return dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, least))
+
+    def _span_seconds(self) -> float:
+        return SPAN_SECONDS * (self._sessions() - 1)
 
     def _weigh_lookups(self) -> None:
         """Without a measured drafter: what a candidate costs is known all the same."""
         if not self._step_fit.seen:
             return
         threshold = worth_verifying(self._step_fit.intercept, self._step_fit.slope)
-        if abs(threshold - self.plan.verify_threshold) >= 0.01:
-            self.plan = dataclasses.replace(self.plan, verify_threshold=threshold)
+        if abs(threshold - self._chosen.verify_threshold) >= 0.01:
+            self._follow(dataclasses.replace(self._chosen, verify_threshold=threshold))
 
     def costs(self, links: Iterable[DrafterLink]) -> PairCosts | None:
         """What is known of the session and its quickest drafter; None if too little."""
@@ -140,4 +152,5 @@ class SessionPlanner:
             draft_token=quickest.seconds_per_token * (ENUMERATION_COST if self._rule is Rule.STRING_REJECTION else 1.0),
             round_trip=quickest.round_trip.mean,
             acceptance=self._acceptance.rates(POSITIONS),
+            span=self._span_seconds(),
         )

@@ -4,7 +4,8 @@ pass over their prompts (``shared_prefill.py``).
 In the event loop sessions ask for a step; one thread runs the engine. A step takes whoever waits by the time it begins
 (``step_queue.py``), so a session joins, is verified, commits and leaves at any step. A session that has nothing to wait
 for goes on by itself: the thread begins its next step, and the event loop passes on what the last one brought while
-that runs. It is never more than one report ahead of the event loop.
+that runs. It is never more than one report ahead of the event loop. What drafters have to know goes out first; text
+waits until the next step is launched, as long as the device works by itself.
 """
 
 from __future__ import annotations
@@ -27,13 +28,22 @@ _Brought = tuple[ScheduledSession, Outcome]
 
 
 class StepScheduler:
-    """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask."""
+    """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
+
+    ``send``: called in the event loop with each report, for what it has for drafters.
+    """
 
     def __init__(
-        self, engine: Engine, drawing: Drawing | None = None, *, on_preempted: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        drawing: Drawing | None = None,
+        *,
+        send: Callable[[OpenSession, StepReport], None],
+        on_preempted: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._drawing = drawing
+        self._send = send
         self._on_preempted = on_preempted
         self._memory = MemoryQueue(engine)
         # Each has a draft token at least, if it has any.
@@ -114,6 +124,7 @@ class StepScheduler:
         """The event loop, which begins the next step if that is left to it."""
 
         def take() -> None:
+            self._send_to_drafters(brought)
             for session, outcome in brought:
                 session.outcomes.put_nowait(outcome)
             if then_begin:
@@ -122,6 +133,13 @@ class StepScheduler:
         if self._loop is not None and (brought or then_begin):
             with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(take)
+
+    def _send_to_drafters(self, brought: Sequence[_Brought]) -> None:
+        """In the event loop, once for each report."""
+        for session, report in brought:
+            if isinstance(report, StepReport) and report.messages:
+                self._send(session.opened, report)
+                report.messages = []
 
     # ---- in the engine's thread -------------------------------------------------------------------------------
 
@@ -174,12 +192,20 @@ class StepScheduler:
             session.brought += 1
             if _goes_on(outcome):
                 self._unsettled.append(session)
-            if _goes_on(outcome) and self._drawing is not None and not session.opened.drafters:
+            if _goes_on(outcome) and self._drawing is not None:
                 self._put_off.append((session, outcome))  # or the event loop would run while the step is prepared
             else:
                 at_once.append((session, outcome))
+        self._tell_drafters(self._put_off)
         self._queue.go_on(self._unsettled, chunk=False)
         self._begin_next(at_once, late=late)
+
+    def _tell_drafters(self, put_off: Sequence[_Brought]) -> None:
+        """What they draft for is not put off: the step after the coming one needs it."""
+        drafted = [(session, report) for session, report in put_off if session.opened.drafters]
+        if drafted and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(self._send_to_drafters, drafted)
 
     def _begin_next(self, brought: Sequence[_Brought], *, late: bool = False) -> None:
         """``late``: the event loop is behind; so that sessions do not fall apart into several steps, all wait for it,

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 
-from speculation.errors import DragomanError, DrainingError, InputError, LimitExceededError
+from speculation.errors import DragomanError, DrainingError, LimitExceededError
 from speculation.planning.fits import LinearFit
 from speculation.planning.patience import Patience
 from speculation.planning.plan import PlanLimits
@@ -28,7 +28,7 @@ from speculation.sampling.race import RaceNoise
 from speculation.verification.draft_verifier import DraftVerifier
 from transport.limits import WireLimits
 from transport.version import VERSION
-from verifier_service.admission import admit
+from verifier_service.admission import admit, check_width
 from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
@@ -72,7 +72,7 @@ class Verifier:
         self.engine = engine
         self.limits = limits or WireLimits()
         self._plan = plan or SpeculationPlan()
-        _check_width(self._plan.width, engine)
+        check_width(self._plan.width, engine)
         self.max_sessions = max_sessions
         #: What no adaptive plan exceeds; a coordinator may set others.
         self.plan_limits = PlanLimits()
@@ -100,7 +100,10 @@ class Verifier:
         )
         self._rules = RuleChoice()
         self._steps = StepScheduler(
-            engine, Drawing.of(engine, self._noise), on_preempted=lambda: self.metrics.preemptions(1)
+            engine,
+            Drawing.of(engine, self._noise),
+            send=self.roster.send,
+            on_preempted=lambda: self.metrics.preemptions(1),
         )
 
     def _new_pacing(self, rule: Rule) -> Pacing:
@@ -174,6 +177,7 @@ class Verifier:
                 limits=limits,
                 rule=rule,
                 budget=self._planning_budget,
+                sessions=lambda: max(1, len(self._sessions)),
             ),
             pacing=self.pacing[rule],
             wants_drafters=self._plan.width > 0 and request.draft,
@@ -219,7 +223,6 @@ class Verifier:
         """Pass on what one verify step brought, while the next one may be running; what lies between them if it is
         not. Why the completion ended, if it did."""
         report = await self._steps.step(opened)
-        self.roster.send(opened, report)
         meter.stepped(report)
         self.committed_tokens += report.new_tokens
         events.put_nowait(report.chunk)
@@ -287,14 +290,4 @@ class Verifier:
             sessions=len(self._sessions),
             kv_cache_bytes=sum(opened.kv_cache_bytes for opened in self._sessions.values()),
             parameter_bytes=engine.parameter_bytes,
-        )
-
-
-def _check_width(width: int, engine: Engine) -> None:
-    if width > engine.max_draft_tokens:
-        raise InputError(
-            "width",
-            width,
-            f"is too much for {engine.dtype_name} on {engine.device_name}: the text would depend on the drafts",
-            remedy=f"{engine.max_draft_tokens} at most",
         )

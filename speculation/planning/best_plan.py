@@ -6,6 +6,7 @@ fifty, and lose nothing that ``tests/speculation/test_cost_model.py`` could find
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import replace
 from typing import Final
@@ -46,7 +47,7 @@ def best_plan(
 
 def _shapes(costs: PairCosts, max_width: int, max_lookahead: int) -> list[SpeculationPlan]:
     """Every width, lookahead and span length, narrow before wide."""
-    threshold = worth_verifying(costs.step, costs.step_per_token, 1.0)
+    threshold = max(worth_verifying(costs.step, costs.step_per_token, 1.0), worth_sending(costs.step, costs.span))
     return [
         SpeculationPlan(width=width, lookahead=lookahead, stop_threshold=threshold, span_tokens=span)
         for width in _WIDTHS
@@ -60,7 +61,9 @@ def _shapes(costs: PairCosts, max_width: int, max_lookahead: int) -> list[Specul
 def _fastest_shapes(costs: PairCosts, shapes: list[SpeculationPlan]) -> list[SpeculationPlan]:
     """The fastest few, with the threshold that fits their speed: a faster pair has less time per token to verify."""
     ranked = _ranked(costs, shapes)
-    threshold = worth_verifying(costs.step, costs.step_per_token, ranked[0][0])
+    threshold = max(
+        worth_verifying(costs.step, costs.step_per_token, ranked[0][0]), worth_sending(costs.step, costs.span)
+    )
     return [replace(plan, stop_threshold=threshold) for _, plan in ranked[:_SHORTLIST]]
 
 
@@ -101,6 +104,13 @@ def _ranked(costs: PairCosts, plans: list[SpeculationPlan]) -> list[tuple[float,
 def worth_verifying(step: float, step_per_token: float, speed_up: float = 2.0) -> float:
     """The chance of acceptance from which on a draft token earns the verify time that it costs. Rounded: stable."""
     return round(min(max(step_per_token / max(step, 1e-9) * speed_up, 0.01), 0.6), 2)
+
+
+def worth_sending(step: float, span: float) -> float:
+    """The chance of acceptance from which on a draft token earns the time for which its span keeps other sessions;
+    0 if it keeps none. A power of two: stable. Arguments as in ``PairCosts``."""
+    share = min(span / max(step, 1e-9) * 2.0, 0.5)
+    return float(2.0 ** round(math.log2(share))) if share > 1e-6 else 0.0
 
 
 def break_even_round_trip(costs: PairCosts) -> float | None:

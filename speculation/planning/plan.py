@@ -2,8 +2,10 @@
 
 A drafter that runs freely has nothing better to do than to draft on, wide and deep: what it drafts in vain costs only
 its own time. What costs the target time is verifying, so there a chance is weighed against the cost, candidate by
-candidate, in ``verify_threshold``. Replaying recorded pairs in virtual time (``benchmarks/simulation.py``) confirms
-it: no plan of a sweep was more than some per cent faster than the generous one, at no distance and at no speed.
+candidate, in ``verify_threshold``; and where sessions share a step, all of them wait while the host takes in the spans
+of each, so an unlikely one is not sent: ``stop_threshold``. Replaying recorded pairs in virtual time
+(``benchmarks/simulation.py``) confirms it for one session: no plan of a sweep was more than some per cent faster than
+the generous one, at no distance and at no speed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from speculation.planning.best_plan import OFF, best_plan, worth_verifying
+from speculation.planning.best_plan import OFF, best_plan, worth_sending, worth_verifying
 from speculation.planning.cost_model import PairCosts, predict
 from speculation.protocol.messages import SpeculationPlan
 
@@ -22,6 +24,8 @@ _RECOVERY: Final = 0.36
 _AT_ACCEPTANCE: Final = 0.6
 #: What speculation must be expected to gain, or a drafter is kept busy for nothing.
 WORTHWHILE: Final = 1.01
+#: What a verifier's host does for a span that comes: decoding, its place in the pool (measured: 40 to 80 microseconds).
+SPAN_SECONDS: Final = 6e-5
 #: Where to begin while nothing is measured.
 START: Final = SpeculationPlan(
     width=16,
@@ -61,6 +65,7 @@ def generous_plan(costs: PairCosts, limits: PlanLimits) -> SpeculationPlan:
         START,
         width=min(START.width, limits.width),
         lookahead=max(1, min(max(math.ceil(batches) + 2, 8), limits.lookahead)),
+        stop_threshold=max(START.stop_threshold, worth_sending(costs.step, costs.span)),
         alternatives=min(START.alternatives, limits.alternatives),
         verify_threshold=worth_verifying(costs.step, costs.step_per_token),
     )

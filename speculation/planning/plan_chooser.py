@@ -118,4 +118,5 @@ def coarse(costs: PairCosts) -> PairCosts:
         draft_token=rounded(costs.draft_token),
         round_trip=rounded(costs.round_trip),
         acceptance=tuple(round(rate * 20) / 20 for rate in costs.acceptance),
+        span=rounded(costs.span),
     )

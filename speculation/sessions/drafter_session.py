@@ -11,7 +11,7 @@ Invariant: the drafting model stands at the tree's root, once every ``Move`` is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from speculation.drafts.drafter_tree import DrafterTree, TreeNode
@@ -52,7 +52,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """Ask the drafting model how the text goes on after ``path``; the answer goes to ``on_choices``."""
+    """Ask the drafting model how the text goes on after ``path``; the answer goes to ``on_draft``."""
 
     number: int
     path: tuple[int, ...]
@@ -103,11 +103,14 @@ class DrafterSession:
         """The race key's zero-width count at the tree's root."""
         return self.zero_width if self._tree.root.end == len(self._committed) else 0
 
-    def on_choices(self, number: int, choices: Sequence[DraftToken]) -> list[Instruction]:
-        """The model's first choice after a node, and further ones: ship spans when the plan says so."""
-        node = self._tree.get(number)
-        if node is None:
-            return []  # the target left that path meanwhile
+    def on_draft(self, draft: Iterable[tuple[int, Sequence[DraftToken]]]) -> list[Instruction]:
+        """Expansions, each with the model's first choice and further ones: ship spans when the plan says so."""
+        nodes = [(node, choices) for number, choices in draft if (node := self._tree.get(number)) is not None]
+        for node, choices in nodes:
+            self._continue(node, choices)
+        return [*self._catch_up(), *self._ship_ready()] if nodes else []  # else the target left those paths meanwhile
+
+    def _continue(self, node: TreeNode, choices: Sequence[DraftToken]) -> None:
         first = choices[0]
         sure = first.confidence >= self.plan.alternative_threshold
         node.ends = first.ends
@@ -116,13 +119,11 @@ class DrafterSession:
             node.rest_sent = False  # that the draft rests here was said before it was asked how it goes on
         # Nothing beside a drawn token without text: it is sent from a leaf, as soon as the others.
         if not first.ends and node.last is None:
-            likely = node.chance()
             for choice, token in enumerate(choices[: 1 if sure else 1 + self.plan.alternatives]):
-                if token.text and (choice == 0 or likely * token.confidence >= self._least()):
+                if token.text and (choice == 0 or node.chance * token.confidence >= self._least()):
                     child = self._tree.add_token(node, token.token, token.text, token.confidence, choice=choice)
                     child.proposal = token.proposal
         node.closed = not node.children
-        return [*self._catch_up(), *self._ship_ready()]
 
     def _least(self) -> float:
         """How likely an alternative must be: one that is too unlikely to be continued is too unlikely to be sent.
@@ -151,7 +152,7 @@ class DrafterSession:
             waiting = [node for node in leaf.path() if not node.shipped]
             rests = self._rests(leaf)
             news = leaf.last is not None or (rests and (leaf.ends or leaf is first) and not leaf.rest_sent)
-            unlikely = not self._rule.proposes and leaf.chance() < LEAST_ALTERNATIVE
+            unlikely = not self._rule.proposes and leaf.chance < LEAST_ALTERNATIVE
             if leaf is not first and waiting and unlikely:
                 continue  # until the text comes nearer to it
             long = sum(len(node.text) for node in waiting) >= SPAN_BYTES

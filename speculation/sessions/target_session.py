@@ -43,6 +43,8 @@ PREDICTED = 0.9
 _NOTHING = CandidateTree()
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 16
+#: Sessions leave some of a step's rows over; who has more candidates than its share is not given many times as many.
+SPARE = 2
 
 
 class TargetSession:
@@ -171,9 +173,10 @@ class TargetSession:
         """The last committed token and the likeliest candidates after it, in target tokens.
 
         ``share``: candidates that the session has room for whatever others need. Those that were drawn are no more:
-        how many are verified must not depend on what they are. Of others there may be more, to be narrowed.
+        how many are verified must not depend on what they are. Of others there may be ``SPARE`` times as many, to be
+        narrowed.
         """
-        self._share = share if share is not None and self.request.rule.proposes else self._widest
+        self._share = self._widest if share is None else share * (1 if self.request.rule.proposes else SPARE)
         candidates, proposals = (self._recorded(), ()) if self.replaying else self._candidates()
         self.pending = Step(
             last=self._last_token(), candidates=candidates, proposals=proposals, max_tokens=self._room()

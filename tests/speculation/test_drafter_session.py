@@ -26,7 +26,7 @@ def word(text: bytes, confidence: float = 1.0, **kwargs) -> DraftToken:
 
 def draft(drafter: DrafterSession, *choices: DraftToken) -> list:
     """The model answers the likeliest leaf; the others stay asked."""
-    return drafter.on_choices(drafter.next_expansions()[0].number, choices)
+    return drafter.on_draft([(drafter.next_expansions()[0].number, choices)])
 
 
 def verdict(before: bytes, text: bytes, zero_width: int = 0, plan: SpeculationPlan | None = None) -> Verdict:
@@ -76,7 +76,7 @@ def test_a_leaf_is_asked_once():
     drafter = session()
     [asked] = drafter.next_expansions()
     assert asked.path == () and drafter.next_expansions() == [] and not drafter.wants_draft()
-    drafter.on_choices(asked.number, [word(b"a")])
+    drafter.on_draft([(asked.number, [word(b"a")])])
     assert [expansion.path for expansion in drafter.next_expansions()] == [(ord("a"),)]
 
 
@@ -127,7 +127,7 @@ def test_so_many_leaves_are_continued_at_once():
     drafter = session(alternatives=1, alternative_threshold=1.0)
     draft(drafter, word(b"a", 0.6), word(b"b", 0.4))
     for expansion in drafter.next_expansions():
-        drafter.on_choices(expansion.number, [word(b"c", 0.5), word(b"d", 0.4)])
+        drafter.on_draft([(expansion.number, [word(b"c", 0.5), word(b"d", 0.4)])])
     assert [expansion.path for expansion in drafter.next_expansions()] == [tuple(b"ac"), tuple(b"ad")]
 
 
@@ -158,10 +158,10 @@ def test_an_end_beside_the_first_choice_is_told():
     drafter = session(alternatives=1, alternative_threshold=1.0)
     draft(drafter, word(b"a", 0.6), word(b"b", 0.4))
     first, second = drafter.next_expansions()
-    assert drafter.on_choices(second.number, [word(b"", ends=True)]) == [
+    assert drafter.on_draft([(second.number, [word(b"", ends=True)])]) == [
         Span(1, digest(b"b"), b"", ends=True, alternative=1)
     ]
-    assert [span.text for span in drafter.on_choices(first.number, [word(b"c")])] == [b"c"], "and told once"
+    assert [span.text for span in drafter.on_draft([(first.number, [word(b"c")])])] == [b"c"], "and told once"
 
 
 DRAWN = Proposal(5, (5, 9), (3, 1))

@@ -23,7 +23,7 @@ def test_nodes_know_their_place():
     assert [nodes[name].end for name in nodes] == [12, 11, 14, 14]
     assert [nodes[name].alternative for name in nodes] == [0, 1, 0, 2]
     assert nodes["ce"].path() == [nodes["ab"], nodes["ce"]] and tree.root.path() == []
-    assert nodes["cd"].chance() == pytest.approx(0.4) and tree.root.chance() == 1.0
+    assert nodes["cd"].chance == pytest.approx(0.4) and tree.root.chance == 1.0
     assert tree.first_leaf() is nodes["cd"] and tree.leaves() == [nodes["x"], nodes["cd"], nodes["ce"]]
     assert all(tree.get(node.number) is node for node in nodes.values()) and tree.get(-1) is None
     fresh = TreeNode(None, 7, b"", 0)

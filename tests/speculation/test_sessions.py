@@ -136,11 +136,11 @@ def next_number(session: DrafterSession) -> int:
 def test_agreeing_verdict_costs_the_drafter_nothing():
     offer = SessionOffer("s", Prompt(text="x"), SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan(span_tokens=1))
     drafter = DrafterSession(offer)
-    (first,) = drafter.on_choices(next_number(drafter), [DraftToken(b"ab", 0.9, token=1)])
-    (second,) = drafter.on_choices(next_number(drafter), [DraftToken(b"cd", 0.9, token=2)])
+    (first,) = drafter.on_draft([(next_number(drafter), [DraftToken(b"ab", 0.9, token=1)])])
+    (second,) = drafter.on_draft([(next_number(drafter), [DraftToken(b"cd", 0.9, token=2)])])
     assert (first.base_offset, first.text, second.base_offset, second.text) == (0, b"ab", 2, b"cd")
     assert drafter.on_verdict(Verdict(0, b"abc", extend_digest(EMPTY_DIGEST, b"abc"))) == [Move((1,))]
-    (third,) = drafter.on_choices(next_number(drafter), [DraftToken(b"ef", 0.9, token=3)])
+    (third,) = drafter.on_draft([(next_number(drafter), [DraftToken(b"ef", 0.9, token=3)])])
     assert (third.base_offset, third.base_digest) == (4, extend_digest(EMPTY_DIGEST, b"abcd"))
     (correction,) = drafter.on_verdict(Verdict(3, b"dX", extend_digest(EMPTY_DIGEST, b"abcdX")))
     assert correction == Move((2,), 4, b"X")
@@ -151,29 +151,29 @@ def test_a_verdict_selects_an_alternative_that_was_shipped_ahead():
     offer = SessionOffer("s", Prompt(text="x"), SamplingParams(), Rule.RACE, b"", 0, plan)
     drafter = DrafterSession(offer)
     choices = [DraftToken(b"cat", 0.6, token=1), DraftToken(b"cow", 0.3, token=2), DraftToken(b"hen", 0.1, token=3)]
-    spans = drafter.on_choices(next_number(drafter), choices)
+    spans = drafter.on_draft([(next_number(drafter), choices)])
     assert [(span.text, span.alternative) for span in spans] == [(b"cat", 0), (b"cow", 1)]
     first, second = drafter.next_expansions()
     assert (first.path, second.path) == ((1,), (2,))
     # Sure enough: no alternative here.
-    assert len(drafter.on_choices(first.number, [DraftToken(b" sat", 0.9, token=4), choices[0]])) == 1
-    (ahead,) = drafter.on_choices(second.number, [DraftToken(b" mooed", 0.85, token=5)])
+    assert len(drafter.on_draft([(first.number, [DraftToken(b" sat", 0.9, token=4), choices[0]])])) == 1
+    (ahead,) = drafter.on_draft([(second.number, [DraftToken(b" mooed", 0.85, token=5)])])
     assert (ahead.text, ahead.base_offset, ahead.alternative) == (b" mooed", 3, 1)
     assert drafter.on_verdict(Verdict(0, b"cow", extend_digest(EMPTY_DIGEST, b"cow"))) == [Move((2,))]
     (expansion,) = drafter.next_expansions()
     assert expansion.path == (5,)
-    (further,) = drafter.on_choices(expansion.number, [DraftToken(b"!", 0.9, token=6)])
+    (further,) = drafter.on_draft([(expansion.number, [DraftToken(b"!", 0.9, token=6)])])
     assert (further.text, further.base_offset, further.alternative) == (b"!", 9, 0)
 
 
 def test_an_answer_that_crossed_a_verdict_is_used_if_it_still_fits():
     offer = SessionOffer("s", Prompt(text="x"), SamplingParams(), Rule.RACE, b"", 0, SpeculationPlan(span_tokens=1))
     drafter = DrafterSession(offer)
-    drafter.on_choices(next_number(drafter), [DraftToken(b"ab", 0.9, token=1)])
+    drafter.on_draft([(next_number(drafter), [DraftToken(b"ab", 0.9, token=1)])])
     asked = next_number(drafter)
     assert drafter.on_verdict(Verdict(0, b"ab", extend_digest(EMPTY_DIGEST, b"ab"))) == [Move((1,))]
-    (span,) = drafter.on_choices(asked, [DraftToken(b"cd", 0.9, token=2)])
+    (span,) = drafter.on_draft([(asked, [DraftToken(b"cd", 0.9, token=2)])])
     assert (span.base_offset, span.text) == (2, b"cd")
     asked = next_number(drafter)
     drafter.on_verdict(Verdict(2, b"xx", extend_digest(EMPTY_DIGEST, b"abxx")))
-    assert drafter.on_choices(asked, [DraftToken(b"ef", 0.9, token=3)]) == []
+    assert drafter.on_draft([(asked, [DraftToken(b"ef", 0.9, token=3)])]) == []

@@ -102,8 +102,8 @@ class EnumeratedRun:
 
     def on_w(self) -> None:
         """The drafter is done: the session takes what was drawn when it began."""
-        for asked, answer in zip(self.asked, self.answers, strict=True):
-            self.carry_out(self.drafter.on_choices(asked.number, answer))
+        numbers = [asked.number for asked in self.asked]
+        self.carry_out(self.drafter.on_draft(zip(numbers, self.answers, strict=True)))
         self.asked, self.answers = [], []
 
     def on_u(self) -> None:

@@ -117,9 +117,7 @@ class Drafter:
 
     def answer(self, draft: list[tuple[int, list[DraftToken]]]) -> list[Span | Resync]:
         """The session takes what was asked for; the messages that it would send."""
-        return [
-            message for number, tokens in draft for message in self.carry_out(self.session.on_choices(number, tokens))
-        ]
+        return self.carry_out(self.session.on_draft(draft))
 
     def on_verdict(self, verdict: Verdict) -> list[Span | Resync]:
         """A verdict arrives; the messages that it would send."""

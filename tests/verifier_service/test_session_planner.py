@@ -11,15 +11,17 @@ import pytest
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ProtocolError
+from speculation.planning.best_plan import worth_sending
 from speculation.planning.cost_model import PairCosts
 from speculation.planning.fits import SHORTEST_SECONDS, LinearFit
-from speculation.planning.plan import PlanLimits
+from speculation.planning.plan import SPAN_SECONDS, PlanLimits
 from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, PlanChooser, coarse
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sessions.statistics import SessionStats
 from speculation.source import LOOKUP
 from tests.support.drafter_links import measured_link, next_ping
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.planning_budget import PlanningBudget
 from verifier_service.session_planner import ORDER_SECONDS, REPLAN_SECONDS, SessionPlanner
 
 START = SpeculationPlan(width=5, lookahead=5)
@@ -210,3 +212,27 @@ def test_what_the_target_looked_up_says_nothing_about_drafters():
     planner.observe_step(stats, 0.025)
     costs = planner.step_costs()
     assert costs is not None and costs.drafted_steps == 1 and costs.acceptance[0] > 0.6
+
+
+def test_where_many_wait_for_a_step_unlikely_drafts_are_not_sent():
+    """At once, without leave to choose: each span keeps all of them. With few sessions again, they are."""
+    sessions = 1
+    fit = LinearFit()
+    fit.observe_point(0, 0.01)
+    start = replace(START, stop_threshold=0.001)
+    budget = PlanningBudget(clock=lambda: -1.0)  # its time never comes
+    planner = SessionPlanner(start, fit, adaptive=True, budget=budget, sessions=lambda: sessions)
+    link = measured_link(draft_token=0.002)
+    assert planner.plan.stop_threshold == 0.001
+    sessions, least = 16, worth_sending(0.01, 15 * SPAN_SECONDS)
+    assert planner.replan(1.0, [link]) and planner.plan == replace(start, stop_threshold=least) and least > 0.1
+    assert not planner.replan(2.0, [link]), "a steady load needs no other plan"
+    newcomer = SessionPlanner(start, fit, adaptive=True, budget=budget, sessions=lambda: sessions)
+    assert newcomer.plan.stop_threshold == least
+    sessions = 1
+    assert planner.replan(3.0, [link]) and planner.plan == start
+
+
+def test_what_is_worth_sending():
+    assert worth_sending(0.01, 0.0) == 0.0, "nobody else waits"
+    assert worth_sending(0.1, SPAN_SECONDS) == pytest.approx(2**-10) and worth_sending(0.001, 1.0) == 0.5
