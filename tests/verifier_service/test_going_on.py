@@ -282,8 +282,12 @@ async def test_sessions_that_wait_for_drafts_and_others_share_steps():
     asked = [{**each, "rule": rule} for each in ASKED for rule in (Rule.RACE, Rule.EXACT)]
     expected = [await alone(**each) for each in asked]
     engine = TextEngine(rows=32, step_seconds=0.001)
-    plan = SpeculationPlan(stop_threshold=0.0, patience=0.05)
-    async with serving(engine, plan=plan) as (verifier, address), Client(address) as client, drafting(address):
+    plan = SpeculationPlan(stop_threshold=0.0, patience=10.0)
+    async with (
+        serving(engine, plan=plan, adaptive=False) as (verifier, address),
+        Client(address) as client,
+        drafting(address),
+    ):
         await drafters(verifier, 1)
         work = [client.complete(**each, draft=number % 2 == 0) for number, each in enumerate(asked * 3)]
         async with asyncio.timeout(SECONDS):

@@ -98,7 +98,7 @@ async def test_nobody_waits_for_a_drafter_that_left():
         raw = RawDrafter(stub)
         await raw.dial()
         task = asyncio.create_task(text_of(address, request(WARM)))
-        await eventually(lambda: any(opened.session.stats.steps for opened in verifier.sessions))
+        await eventually(lambda: any(opened.drafters and opened.session.stats.steps for opened in verifier.sessions))
         (session,) = verifier.roster.links[0].sessions
         started = time.monotonic()
         await raw.call.write(pb.AssistRequest(decline=pb.Decline(session=session, reason="enough")))
