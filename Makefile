@@ -49,6 +49,11 @@ check: lint ## Style, types, and the tests that need no model, no Ray and no pro
 mutants: venv ## Change the core line by line and see whether its tests notice (hours; ARGS='--sample 150 --seed 1')
 	$(BIN)/python -m benchmarks.mutants $(ARGS)
 
+.PHONY: fuzz
+fuzz: export DRAGOMAN_FUZZ ?= 20000
+fuzz: venv ## Send every handler, and readers of files, what no honest peer would (minutes; DRAGOMAN_FUZZ=100000: of each kind)
+	$(BIN)/python -m pytest tests/fuzz $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -101,8 +102,12 @@ def away_line(coordinator: Address, seconds: float) -> Text:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The last ``width`` values, each in 0..1, as bars."""
-    return "".join(_BARS[min(max(int(value * len(_BARS)), 0), len(_BARS) - 1)] for value in values[-width:])
+    """The last ``width`` values, each in 0..1, as bars; what is no number is a gap."""
+
+    def bar(value: float) -> str:
+        return _BARS[int(min(max(value * len(_BARS), 0), len(_BARS) - 1))] if not math.isnan(value) else " "
+
+    return "".join(bar(value) for value in values[-width:])
 
 
 def show_plan(plan: pb.SpeculationPlan) -> str:

@@ -24,7 +24,7 @@ from language_models.special_names import LEFT, PickyParser, SpecialNames
 from language_models.tokenizer_check import findings
 from language_models.tokenizer_description import Description, byte_vocab, for_pieces, literal_copy, token_names
 from language_models.weights import ModelFiles
-from speculation.errors import InputError, ModelError, UnsupportedModelError
+from speculation.errors import DragomanError, InputError, ModelError, UnsupportedModelError
 from speculation.protocol.messages import Prompt
 from speculation.text.byte_vocab import ByteVocab
 
@@ -65,13 +65,20 @@ class TextTokenizer:
         Raises ModelError, UnsupportedModelError.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
-            )
-        except (OSError, ValueError, KeyError) as error:
+            return cls._read(files, vocab_size)
+        except DragomanError:
+            raise
+        except Exception as error:  # the readers of a tokenizer's files raise what they like
             if refused := custom_code_error(files, error):
                 raise refused from error
-            raise ModelError(f"the tokenizer of {files.name} cannot be loaded: {error}") from error
+            reason = str(error).strip() or type(error).__name__
+            raise ModelError(f"the tokenizer of {files.name} cannot be loaded: {reason}") from error
+
+    @classmethod
+    def _read(cls, files: ModelFiles, vocab_size: int) -> TextTokenizer:
+        tokenizer = AutoTokenizer.from_pretrained(
+            files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
+        )
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise UnsupportedModelError(
                 f"{files.name} has no fast tokenizer, so its vocabulary cannot be read as bytes",
