@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from language_models.special_names import SpecialNames, Spot
-from speculation.errors import InputError
+from language_models.template_limits import bounded_time, check_length
+from speculation.errors import InputError, ModelError
 
 Message = Mapping[str, str]
 Render = Callable[[Sequence[Message]], str]
@@ -39,6 +40,18 @@ class Rendered:
         return [spot for spot in names.spots(self.text) if self.spelled.isdisjoint(range(*spot))]
 
 
+def render_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, answer: bool) -> str:
+    """By the tokenizer's own template, in a sandbox. Raises what the template raises, TimeoutError or ValueError if it
+    makes too much of the messages."""
+    with bounded_time():
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=answer
+        )
+    assert isinstance(text, str)
+    check_length(text, messages=sum(map(len, _contents(messages))))
+    return text
+
+
 class ChatTemplate:
     """Renders a conversation as the prompt that a model was trained on."""
 
@@ -51,18 +64,13 @@ class ChatTemplate:
     def text(self, messages: Sequence[Message], *, answer: bool = True) -> str:
         """What a prompt of these messages is, with ``answer`` up to where the answer begins.
 
-        Raises InputError if the template refuses the messages.
+        Raises InputError if the template refuses the messages, or makes too much of them.
         """
         try:
-            rendered = self._tokenizer.apply_chat_template(
-                [{**m, "role": self._known_role(m["role"])} for m in messages],
-                tokenize=False,
-                add_generation_prompt=answer,
-            )
+            known = [{**m, "role": self._known_role(m["role"])} for m in messages]
+            return render_template(self._tokenizer, known, answer=answer)
         except Exception as error:  # templates raise what they like
             raise InputError("messages", [m["role"] for m in messages], f"the chat template says: {error}") from error
-        assert isinstance(rendered, str)
-        return rendered
 
     def _known_role(self, role: str) -> str:
         """Few templates know a developer, and they take that for another name of the system."""
@@ -92,12 +100,13 @@ class ChatTemplate:
         return first
 
     def conversations(self, *, answer: bool) -> Iterator[str]:
-        """What it makes of some conversations that it takes."""
+        """What it makes of some conversations that it takes. Raises ModelError for a template without an end."""
         for messages in CONVERSATIONS:
             try:
                 yield self.text(messages, answer=answer)
-            except InputError:
-                continue
+            except InputError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    raise ModelError(f"its chat template cannot be used: {error.__cause__}") from error
 
 
 def _contents(messages: Sequence[Message]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
+from language_models.chat_template import render_template
 from language_models.quiet import quiet
 from language_models.weights import ModelFiles
 
@@ -55,10 +56,9 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, added: Mapping[str, int]) -
     words = "dragomansays"
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": words}]
     try:
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+        text = render_template(tokenizer, turns, answer=False)
     except Exception:  # a template with demands of its own
         return None
-    assert isinstance(rendered, str)
-    after = rendered.rpartition(words)[2].lstrip()
+    after = text.rpartition(words)[2].lstrip()
     names = [name for name in added if after.startswith(name)]
     return added[max(names, key=len)] if names else None

@@ -24,7 +24,7 @@ from language_models.special_names import LEFT, PickyParser, SpecialNames
 from language_models.tokenizer_check import findings
 from language_models.tokenizer_description import Description, byte_vocab, for_pieces, literal_copy, token_names
 from language_models.weights import ModelFiles
-from speculation.errors import DragomanError, InputError, ModelError, UnsupportedModelError
+from speculation.errors import InputError, ModelError, UnsupportedModelError
 from speculation.protocol.messages import Prompt
 from speculation.text.byte_vocab import ByteVocab
 
@@ -66,7 +66,7 @@ class TextTokenizer:
         """
         try:
             return cls._read(files, vocab_size)
-        except DragomanError:
+        except UnsupportedModelError:
             raise
         except Exception as error:  # the readers of a tokenizer's files raise what they like
             if refused := custom_code_error(files, error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from language_models.tokenizer import TextTokenizer
-from speculation.errors import InputError
+from speculation.errors import InputError, ModelError
 from tests.support.tiny_models import CHAT_TEMPLATE
 from tests.support.tiny_tokenizers import MISTRAL_LIKE, changed, load, metaspace, unigram, with_template
 
@@ -166,3 +167,38 @@ def test_spaces_around_names_are_those_of_the_model(kind: str, tiny_gemma: Path,
     assert (one, two) == (f"{begins}a{end} b", f"{begins}{bos}the c")
     tokens = [token for token in without if not tokenizer.vocab.is_special(token)]
     assert tokenizer.vocab.text(tokens).decode() == f"{begins}a b{begins}the c", "which is their habit anyway"
+
+
+#: Templates that make too much of some messages: time, or text.
+GREEDY = {
+    "time": "{% if messages[0].content == 'x' %}{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}"
+    "{% endfor %}{% endif %}",
+    "text": "{% if messages[0].content == 'x' %}{% for i in range(2000) %}{{ '0123456789' * 100 }}{% endfor %}"
+    "{% endif %}",
+}
+
+
+@pytest.mark.parametrize("greedy, problem", [("time", "takes more than 1 s"), ("text", "makes 2000")])
+def test_a_template_that_makes_too_much_of_messages_refuses_these(
+    tiny_llama: Path, tmp_path: Path, greedy: str, problem: str
+):
+    tokenizer = load(changed(tiny_llama, tmp_path / "m", template=GREEDY[greedy] + CHAT_TEMPLATE))
+    before = sys.gettrace()
+    with pytest.raises(InputError, match=problem):
+        tokenizer.encode_chat(chat("x"))
+    assert sys.gettrace() is before
+    assert tokenizer.encode_chat(chat("y")) == load(tiny_llama).encode_chat(chat("y"))
+
+
+def test_a_model_whose_template_has_no_end_is_refused(tiny_llama: Path, tmp_path: Path):
+    endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+    with pytest.raises(ModelError, match="its chat template cannot be used: it takes more than 1 s"):
+        load(changed(tiny_llama, tmp_path / "m", template=endless + CHAT_TEMPLATE))
+
+
+def test_a_template_cannot_reach_the_machine(tiny_llama: Path, tmp_path: Path):
+    """It runs in jinja's sandbox."""
+    reaching = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    tokenizer = load(changed(tiny_llama, tmp_path / "m", template=reaching + CHAT_TEMPLATE))
+    with pytest.raises(InputError, match="unsafe"):
+        tokenizer.encode_chat(chat("y"))
