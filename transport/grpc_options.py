@@ -11,6 +11,12 @@ from transport.limits import MAX_MESSAGE_BYTES
 
 KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 4_000
+#: A connection that has not said by then who it is, or anything, is closed.
+HANDSHAKE_TIMEOUT_MS = 10_000
+#: Headers of one call. Ours are a token and what gRPC adds: some hundred bytes.
+MAX_METADATA_BYTES = 8 << 10
+#: Calls on one connection at a time; a gateway has many.
+MAX_STREAMS = 1024
 
 
 def channel_options() -> list[tuple[str, int]]:
@@ -29,7 +35,7 @@ def channel_options() -> list[tuple[str, int]]:
 
 
 def server_options() -> list[tuple[str, int]]:
-    """For the server: the same keepalive, and no penalty for the clients' pings."""
+    """For the server: the same keepalive, no penalty for the clients' pings, and what a stranger may hold of it."""
     return [
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
@@ -39,6 +45,10 @@ def server_options() -> list[tuple[str, int]]:
         ("grpc.http2.max_ping_strikes", 0),
         # Two servers silently sharing a port would each get half of the connections.
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ]
