@@ -35,7 +35,7 @@ def channel_options() -> list[tuple[str, int]]:
 
 
 def server_options() -> list[tuple[str, int]]:
-    """For the server: the same keepalive, no penalty for the clients' pings, and what an unknown peer may hold of it."""
+    """For the server: the same keepalive, no penalty for pings, and what an unknown peer may hold of it."""
     return [
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
