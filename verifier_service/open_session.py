@@ -73,6 +73,7 @@ class OpenSession:
         self.planner = planner
         self.drafters = SessionDrafters(name, wanted=wants_drafters, replaying=session.replaying)
         self.figures = SessionFigures(planner.plan)
+        session.follow(planner.plan)  # what a drafter is offered, too
         self.priority = priority
         self._prompt = prompt
         self._vocab_hash = vocab_hash

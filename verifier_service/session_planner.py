@@ -66,6 +66,7 @@ class SessionPlanner:
         self._seen = (0, 0, 0)  # draft tokens, first choices, accepted first choices
         self._ordered_until = 0.0
         self._choosing = threading.Lock()  # or an order that comes while a plan is chosen would be lost
+        self._least = 0.0  # that a draft token must be likely, so that it is sent
         self._chosen = limits().clip(start) if adaptive else start
         self.plan = self._sparing(self._chosen) if adaptive else start
 
@@ -125,8 +126,9 @@ class SessionPlanner:
 
     def _sparing(self, plan: SpeculationPlan) -> SpeculationPlan:
         """At once as sparing of spans as the load wants it: a choice may take its time, with many sessions seconds."""
-        least = worth_sending(self._step_fit.intercept, self._span_seconds()) if self._step_fit.seen else 0.0
-        return dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, least))
+        if self._step_fit.seen:
+            self._least = worth_sending(self._step_fit.intercept, self._span_seconds(), self._least)
+        return dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, self._least))
 
     def _span_seconds(self) -> float:
         return SPAN_SECONDS * (self._sessions() - 1)

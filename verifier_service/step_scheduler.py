@@ -124,9 +124,8 @@ class StepScheduler:
         """The event loop, which begins the next step if that is left to it."""
 
         def take() -> None:
-            self._send_to_drafters(brought)
             for session, outcome in brought:
-                session.outcomes.put_nowait(outcome)
+                session.outcomes.put_nowait(self._sent(session, outcome))
             if then_begin:
                 self._begin_soon()
 
@@ -134,12 +133,17 @@ class StepScheduler:
             with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(take)
 
-    def _send_to_drafters(self, brought: Sequence[_Brought]) -> None:
-        """In the event loop, once for each report."""
-        for session, report in brought:
-            if isinstance(report, StepReport) and report.messages:
-                self._send(session.opened, report)
-                report.messages = []
+    def _sent(self, session: ScheduledSession, outcome: Outcome) -> Outcome:
+        """In the event loop, once what a report has for drafters was passed on; or with what that failed."""
+        if isinstance(outcome, StepReport) and outcome.messages:
+            try:
+                self._send(session.opened, outcome)
+            except Exception as error:
+                session.failed = error
+                return error
+            finally:
+                outcome.messages = []
+        return outcome
 
     # ---- in the engine's thread -------------------------------------------------------------------------------
 
@@ -203,9 +207,14 @@ class StepScheduler:
     def _tell_drafters(self, put_off: Sequence[_Brought]) -> None:
         """What they draft for is not put off: the step after the coming one needs it."""
         drafted = [(session, report) for session, report in put_off if session.opened.drafters]
+
+        def send() -> None:
+            for session, report in drafted:
+                self._sent(session, report)
+
         if drafted and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it is closed
-                self._loop.call_soon_threadsafe(self._send_to_drafters, drafted)
+                self._loop.call_soon_threadsafe(send)
 
     def _begin_next(self, brought: Sequence[_Brought], *, late: bool = False) -> None:
         """``late``: the event loop is behind; so that sessions do not fall apart into several steps, all wait for it,

@@ -19,6 +19,8 @@ OFF: Final = SpeculationPlan(width=0, lookahead=0)
 _ALIKE: Final = 1e-3  # between plans that differ by no more than this share, the one that costs less is taken
 _WIDTHS, _SPANS = (1, 2, 3, 4, 6, 8, 12, 16), (8, 4, 2, 1)
 _SHORTLIST: Final = 4
+#: A threshold is left for another one where it is this many times too large or too small.
+_NEAR: Final = 1.8
 _LONGEST_PATIENCE: Final = 10.0
 
 
@@ -106,11 +108,15 @@ def worth_verifying(step: float, step_per_token: float, speed_up: float = 2.0) -
     return round(min(max(step_per_token / max(step, 1e-9) * speed_up, 0.01), 0.6), 2)
 
 
-def worth_sending(step: float, span: float) -> float:
+def worth_sending(step: float, span: float, before: float = 0.0) -> float:
     """The chance of acceptance from which on a draft token earns the time for which its span keeps other sessions;
-    0 if it keeps none. A power of two: stable. Arguments as in ``PairCosts``."""
+    0 if it keeps none. A power of two, and ``before`` as long as that is near enough: stable. Else as ``PairCosts``."""
     share = min(span / max(step, 1e-9) * 2.0, 0.5)
-    return float(2.0 ** round(math.log2(share))) if share > 1e-6 else 0.0
+    if share < 1e-6:
+        return 0.0
+    if before and 1 / _NEAR < share / before < _NEAR:
+        return before
+    return float(2.0 ** round(math.log2(share)))
 
 
 def break_even_round_trip(costs: PairCosts) -> float | None:

@@ -78,7 +78,8 @@ class LinearFit:
         """The change of y per x: between the prior and what the observations say, by how much they spread."""
         prior = self._prior_share * self._y / (1 + self._prior_share * self._x)
         slope = (self._xy + _PRIOR_WEIGHT * prior) / (self._xx + _PRIOR_WEIGHT)
-        highest = self._y / self._x if self._x > 0 else math.inf  # leaves the intercept at 0
+        x, y = self._x, self._y  # another thread may be observing
+        highest = y / x if x > 0 else math.inf  # leaves the intercept at 0
         return min(max(slope, 0.0), highest)
 
     @property

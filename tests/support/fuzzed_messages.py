@@ -169,14 +169,15 @@ def messages(fuzzer: Fuzzer, kind: type[M], *, often: str = "", count: int = MES
 
 
 @contextlib.contextmanager
-def shown(message: Message) -> Iterator[None]:
-    """What is raised beside DragomanError says of which message."""
+def shown(
+    message: Message, *, refused: type[Exception] | tuple[type[Exception], ...] = DragomanError
+) -> Iterator[None]:
+    """What is raised, beside what a message may be refused with, says of which message."""
     try:
         yield
-    except DragomanError:
-        pass
     except Exception as error:
-        raise AssertionError(f"{type(message).__name__}: {text_format.MessageToString(message)}") from error
+        if not isinstance(error, refused):
+            raise AssertionError(f"{type(message).__name__}: {text_format.MessageToString(message)}") from error
 
 
 def sensible(fuzzer: Fuzzer) -> dict[str, Callable[[], Any]]:

@@ -34,15 +34,15 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "old",
     [
-        {"coordinator", "verifier"},
-        {"drafter", "client"},
-        {"coordinator"},
-        {"verifier", "drafter"},
+        ("coordinator", "verifier"),
+        ("drafter", "client"),
+        ("coordinator",),
+        ("verifier", "drafter"),
     ],
     ids="-".join,
 )
 async def test_an_earlier_release_and_this_one_serve_the_same_text(
-    old: set[str], earlier: Path, tiny_qwen2: Path, tiny_llama: Path
+    old: tuple[str, ...], earlier: Path, tiny_qwen2: Path, tiny_llama: Path
 ):
     code = {
         service: earlier if service in old else ROOT for service in ("coordinator", "verifier", "drafter", "client")

@@ -238,6 +238,28 @@ async def test_drafters_are_told_of_a_step_before_the_next_is_launched_and_clien
 
 
 @pytest.mark.parametrize("rows", [None, 16])
+async def test_what_cannot_be_told_a_drafter_fails_that_session_only(monkeypatch: pytest.MonkeyPatch, rows: int | None):
+    expected = [await alone(**asked) for asked in ASKED]
+    send = Roster.send
+
+    def failing(roster: Roster, opened: OpenSession, report: StepReport) -> None:
+        if opened.session.request.max_tokens == 24:
+            raise RuntimeError("cannot be told")
+        send(roster, opened, report)
+
+    monkeypatch.setattr(Roster, "send", failing)
+    engine = TextEngine(rows=rows)
+    async with serving(engine) as (verifier, address), Client(address) as client, drafting(address):
+        await drafters(verifier, 1)
+        work = [client.complete(**asked) for asked in [*ASKED, {**ASKED[0], "max_tokens": 24}]]
+        async with asyncio.timeout(SECONDS):
+            *done, failed = await asyncio.gather(*work, return_exceptions=True)
+        assert isinstance(failed, DragomanError)
+        assert [each.data for each in done if isinstance(each, Completion)] == expected
+        await baseline(verifier, engine)
+
+
+@pytest.mark.parametrize("rows", [None, 16])
 async def test_what_fails_while_a_session_goes_on_fails_that_session_only(
     monkeypatch: pytest.MonkeyPatch, rows: int | None
 ):

@@ -7,6 +7,8 @@ import threading
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.drafts.candidates import CandidateTree
@@ -236,3 +238,11 @@ def test_where_many_wait_for_a_step_unlikely_drafts_are_not_sent():
 def test_what_is_worth_sending():
     assert worth_sending(0.01, 0.0) == 0.0, "nobody else waits"
     assert worth_sending(0.1, SPAN_SECONDS) == pytest.approx(2**-10) and worth_sending(0.001, 1.0) == 0.5
+
+
+@given(share=st.floats(1e-4, 0.4), noise=st.lists(st.floats(0.8, 1.25), max_size=20))
+def test_what_is_worth_sending_is_not_another_thing_at_every_step(share: float, noise: list[float]):
+    found = worth_sending(1.0, share / 2)
+    for factor in noise:
+        assert worth_sending(1.0, share / 2 * factor, found) == found
+    assert worth_sending(1.0, share * 2, found) > found or found == 0.5
