@@ -104,11 +104,15 @@ class DrafterSession:
         return self.zero_width if self._tree.root.end == len(self._committed) else 0
 
     def on_draft(self, draft: Iterable[tuple[int, Sequence[DraftToken]]]) -> list[Instruction]:
-        """Expansions, each with the model's first choice and further ones: ship spans when the plan says so."""
-        nodes = [(node, choices) for number, choices in draft if (node := self._tree.get(number)) is not None]
-        for node, choices in nodes:
-            self._continue(node, choices)
-        return [*self._catch_up(), *self._ship_ready()] if nodes else []  # else the target left those paths meanwhile
+        """Expansions by their numbers, each with the model's first choice and further ones: ship spans when the plan
+        says so."""
+        instructions: list[Instruction] = []
+        for number, choices in draft:
+            node = self._tree.get(number)
+            if node is not None:  # else the target left that path meanwhile
+                self._continue(node, choices)
+                instructions += [*self._catch_up(), *self._ship_ready()]
+        return instructions
 
     def _continue(self, node: TreeNode, choices: Sequence[DraftToken]) -> None:
         first = choices[0]

@@ -14,18 +14,15 @@ import torch
 from dragoman import Client, Completion, Dragoman, Rule, SamplingParams
 from dragoman.transcript import generation_request
 from speculation.errors import DragomanError
-from speculation.protocol.messages import SpeculationPlan, Verdict
+from speculation.protocol.messages import SpeculationPlan
 from speculation.sampling import row_draws
 from speculation.sampling.row_draws import Draw, LaunchedDraws
 from speculation.verification.step import Step
 from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine, TextSlot
 from verifier_service import shared_step
-from verifier_service.metrics import SessionMeter
 from verifier_service.open_session import OpenSession
-from verifier_service.roster import Roster
 from verifier_service.session_planner import SessionPlanner
-from verifier_service.step_report import StepReport
 from verifier_service.verifier import Verifier
 
 ASKED: list[dict[str, Any]] = [
@@ -192,71 +189,6 @@ async def test_what_a_step_brought_is_passed_on_while_the_next_one_runs(monkeypa
         done = await asyncio.gather(*(client.complete(**asked) for asked in ASKED))
         assert [completion.data for completion in done] == expected
     assert launched == 25 * len(ASKED)
-
-
-async def test_drafters_are_told_of_a_step_before_the_next_is_launched_and_clients_after(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    """What they draft until then would be stale; text that is passed on would hold the launch up."""
-    expected = await alone(**ASKED[0])
-    told = passed_on = launched = text_waited = 0
-    send, stepped = Roster.send, SessionMeter.stepped
-
-    def counted(roster: Roster, opened: OpenSession, report: StepReport) -> None:
-        nonlocal told
-        told += any(isinstance(message, Verdict) for _, message in report.messages)
-        send(roster, opened, report)
-
-    def passing_on(meter: SessionMeter, report: StepReport) -> None:
-        nonlocal passed_on
-        passed_on += 1
-        stepped(meter, report)
-
-    monkeypatch.setattr(Roster, "send", counted)
-    monkeypatch.setattr(SessionMeter, "stepped", passing_on)
-    plan = SpeculationPlan(stop_threshold=0.0)
-    async with (
-        serving(TextEngine(rows=16), lookup=False, plan=plan, adaptive=False) as (verifier, address),
-        Client(address) as client,
-        drafting(address),
-    ):
-        await drafters(verifier, 1)
-
-        def launch(*args: Any) -> LaunchedDraws:
-            nonlocal launched, text_waited
-            deadline = time.monotonic() + SECONDS
-            while told < launched:
-                assert time.monotonic() < deadline, "no drafter hears of the step before this one"
-                time.sleep(0.001)
-            text_waited += passed_on < launched
-            launched += 1
-            return row_draws.draw_rows(*args)
-
-        monkeypatch.setattr(shared_step, "draw_rows", launch)
-        assert (await client.complete(**ASKED[0])).data == expected
-    assert text_waited > 0 and told == launched
-
-
-@pytest.mark.parametrize("rows", [None, 16])
-async def test_what_cannot_be_told_a_drafter_fails_that_session_only(monkeypatch: pytest.MonkeyPatch, rows: int | None):
-    expected = [await alone(**asked) for asked in ASKED]
-    send = Roster.send
-
-    def failing(roster: Roster, opened: OpenSession, report: StepReport) -> None:
-        if opened.session.request.max_tokens == 24:
-            raise RuntimeError("cannot be told")
-        send(roster, opened, report)
-
-    monkeypatch.setattr(Roster, "send", failing)
-    engine = TextEngine(rows=rows)
-    async with serving(engine) as (verifier, address), Client(address) as client, drafting(address):
-        await drafters(verifier, 1)
-        work = [client.complete(**asked) for asked in [*ASKED, {**ASKED[0], "max_tokens": 24}]]
-        async with asyncio.timeout(SECONDS):
-            *done, failed = await asyncio.gather(*work, return_exceptions=True)
-        assert isinstance(failed, DragomanError)
-        assert [each.data for each in done if isinstance(each, Completion)] == expected
-        await baseline(verifier, engine)
 
 
 @pytest.mark.parametrize("rows", [None, 16])
