@@ -14,7 +14,6 @@ from coordinator.reports import LinkFacts, SessionFacts
 from coordinator.telemetry import ENOUGH_STEPS, Credit, PairAcceptance, Trend
 from speculation.planning.cost_model import PairCosts, StepCosts, predict
 from speculation.planning.outlook import expected_speed_up
-from speculation.planning.plan import SPAN_SECONDS
 from speculation.planning.plan_chooser import coarse
 
 #: A drafter that is given a session reads the prompt first: for so long, silence is no broken promise.
@@ -132,7 +131,6 @@ class FleetSession:
             draft_token=token,
             round_trip=round_trip,
             acceptance=costs.acceptance,
-            span=SPAN_SECONDS * max(0, len(self.verifier.verifier_facts.sessions) - 1),
         )
 
     def speed_up(self, link: LinkFacts, load: int, knowledge: Knowledge, now: float) -> float:

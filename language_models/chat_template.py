@@ -52,6 +52,11 @@ def render_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     return text
 
 
+def without_end(error: BaseException) -> ModelError:
+    """What a model is refused with whose template ``render_template`` had to stop."""
+    return ModelError(f"its chat template cannot be used: {error}")
+
+
 class ChatTemplate:
     """Renders a conversation as the prompt that a model was trained on."""
 
@@ -106,7 +111,7 @@ class ChatTemplate:
                 yield self.text(messages, answer=answer)
             except InputError as error:
                 if isinstance(error.__cause__, TimeoutError):
-                    raise ModelError(f"its chat template cannot be used: {error.__cause__}") from error
+                    raise without_end(error.__cause__) from error
 
 
 def _contents(messages: Sequence[Message]) -> list[str]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from language_models.chat_template import render_template
+from language_models.chat_template import render_template, without_end
 from language_models.quiet import quiet
 from language_models.weights import ModelFiles
-from speculation.errors import ModelError
 
 #: Special tokens that end a text, by the names that models give them: a chat model that is made to continue raw text
 #: ends with the end token of its pre-training, which its settings often do not list.
@@ -59,7 +58,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, added: Mapping[str, int]) -
     try:
         text = render_template(tokenizer, turns, answer=False)
     except TimeoutError as error:  # without an answer, a text might go on beyond its turn
-        raise ModelError(f"its chat template cannot be used: {error}") from error
+        raise without_end(error) from error
     except Exception:  # a template with demands of its own
         return None
     after = text.rpartition(words)[2].lstrip()

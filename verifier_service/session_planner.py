@@ -127,11 +127,9 @@ class SessionPlanner:
     def _sparing(self, plan: SpeculationPlan) -> SpeculationPlan:
         """At once as sparing of spans as the load wants it: a choice may take its time, with many sessions seconds."""
         if self._step_fit.seen:
-            self._least = worth_sending(self._step_fit.intercept, self._span_seconds(), self._least)
+            kept = SPAN_SECONDS * (self._sessions() - 1)
+            self._least = worth_sending(self._step_fit.intercept, kept, self._least)
         return dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, self._least))
-
-    def _span_seconds(self) -> float:
-        return SPAN_SECONDS * (self._sessions() - 1)
 
     def _weigh_lookups(self) -> None:
         """Without a measured drafter: what a candidate costs is known all the same."""
@@ -154,5 +152,4 @@ class SessionPlanner:
             draft_token=quickest.seconds_per_token * (ENUMERATION_COST if self._rule is Rule.STRING_REJECTION else 1.0),
             round_trip=quickest.round_trip.mean,
             acceptance=self._acceptance.rates(POSITIONS),
-            span=self._span_seconds(),
         )

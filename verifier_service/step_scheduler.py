@@ -101,6 +101,18 @@ class StepScheduler:
         """Once all who were woken by the same step have had their turn to ask for the next one."""
         asyncio.get_running_loop().call_soon(self._begin)
 
+    def _sent(self, session: ScheduledSession, outcome: Outcome) -> Outcome:
+        """In the event loop, once what a report has for drafters was passed on; or with what that failed."""
+        if isinstance(outcome, StepReport) and outcome.messages:
+            try:
+                self._send(session.opened, outcome)
+            except Exception as error:
+                session.failed = error
+                return error
+            finally:
+                outcome.messages = []
+        return outcome
+
     # ---- in either thread -------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -132,18 +144,6 @@ class StepScheduler:
         if self._loop is not None and (brought or then_begin):
             with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(take)
-
-    def _sent(self, session: ScheduledSession, outcome: Outcome) -> Outcome:
-        """In the event loop, once what a report has for drafters was passed on; or with what that failed."""
-        if isinstance(outcome, StepReport) and outcome.messages:
-            try:
-                self._send(session.opened, outcome)
-            except Exception as error:
-                session.failed = error
-                return error
-            finally:
-                outcome.messages = []
-        return outcome
 
     # ---- in the engine's thread -------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ def best_plan(
 
 def _shapes(costs: PairCosts, max_width: int, max_lookahead: int) -> list[SpeculationPlan]:
     """Every width, lookahead and span length, narrow before wide."""
-    threshold = max(worth_verifying(costs.step, costs.step_per_token, 1.0), worth_sending(costs.step, costs.span))
+    threshold = worth_verifying(costs.step, costs.step_per_token, 1.0)
     return [
         SpeculationPlan(width=width, lookahead=lookahead, stop_threshold=threshold, span_tokens=span)
         for width in _WIDTHS
@@ -63,9 +63,7 @@ def _shapes(costs: PairCosts, max_width: int, max_lookahead: int) -> list[Specul
 def _fastest_shapes(costs: PairCosts, shapes: list[SpeculationPlan]) -> list[SpeculationPlan]:
     """The fastest few, with the threshold that fits their speed: a faster pair has less time per token to verify."""
     ranked = _ranked(costs, shapes)
-    threshold = max(
-        worth_verifying(costs.step, costs.step_per_token, ranked[0][0]), worth_sending(costs.step, costs.span)
-    )
+    threshold = worth_verifying(costs.step, costs.step_per_token, ranked[0][0])
     return [replace(plan, stop_threshold=threshold) for _, plan in ranked[:_SHORTLIST]]
 
 
@@ -110,7 +108,10 @@ def worth_verifying(step: float, step_per_token: float, speed_up: float = 2.0) -
 
 def worth_sending(step: float, span: float, before: float = 0.0) -> float:
     """The chance of acceptance from which on a draft token earns the time for which its span keeps other sessions;
-    0 if it keeps none. A power of two, and ``before`` as long as that is near enough: stable. Else as ``PairCosts``."""
+    0 if it keeps none. A power of two, and ``before`` as long as that is near enough: stable.
+
+    ``step``: seconds of one. ``span``: seconds that a span keeps the host, times the other sessions that wait.
+    """
     share = min(span / max(step, 1e-9) * 2.0, 0.5)
     if share < 1e-6:
         return 0.0

@@ -35,8 +35,7 @@ class PairCosts:
     ``step``: a verify step without draft tokens; ``step_per_token``: what each draft token adds to it; ``overhead``:
     what session and wire add to each step. ``draft_token``: the drafter's time per token. ``acceptance``: the chance
     that a draft token agrees if all before it did, by position since the last miss; the last entry holds for all
-    later positions. ``span``: what the verifier's host does for one, times the other sessions that it keeps waiting.
-    ``recovery``: the share of misses at which one of the first 1, 2, ... alternatives was right;
+    later positions. ``recovery``: the share of misses at which one of the first 1, 2, ... alternatives was right;
     ``alternative_cost``: the relative extra time per draft token for that many. Raises InputError with the field.
     """
 
@@ -48,7 +47,6 @@ class PairCosts:
     recovery: tuple[float, ...] = (0.20, 0.36)
     alternative_cost: tuple[float, ...] = (0.15, 0.25)
     overhead: float = 0.0
-    span: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from speculation.planning.best_plan import OFF, best_plan, worth_sending, worth_verifying
+from speculation.planning.best_plan import OFF, best_plan, worth_verifying
 from speculation.planning.cost_model import PairCosts, predict
 from speculation.protocol.messages import SpeculationPlan
 
@@ -65,7 +65,6 @@ def generous_plan(costs: PairCosts, limits: PlanLimits) -> SpeculationPlan:
         START,
         width=min(START.width, limits.width),
         lookahead=max(1, min(max(math.ceil(batches) + 2, 8), limits.lookahead)),
-        stop_threshold=max(START.stop_threshold, worth_sending(costs.step, costs.span)),
         alternatives=min(START.alternatives, limits.alternatives),
         verify_threshold=worth_verifying(costs.step, costs.step_per_token),
     )

@@ -118,5 +118,4 @@ def coarse(costs: PairCosts) -> PairCosts:
         draft_token=rounded(costs.draft_token),
         round_trip=rounded(costs.round_trip),
         acceptance=tuple(round(rate * 20) / 20 for rate in costs.acceptance),
-        span=2.0 ** round(math.log2(costs.span)) if costs.span > SHORTEST_SECONDS else 0.0,
     )
