@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -39,6 +40,11 @@ class KVMemory:
         #: Graphs run one at a time, so they may use the same memory for what does not outlive them.
         self.graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.page_table = torch.zeros((slots, pages_per_slot), dtype=torch.int64, device=device)
+        # For the coming pass: pages of slots, and what is moved from where to where.
+        self._lines: dict[int, tuple[int, ...]] = {}
+        self._sources: list[int] = []
+        self._targets: list[int] = []
+        self._moved: set[int] = set()
         self._stacks: list[Tensor] = []  # [layers, keys and values, places, KV heads, head size]
         for kind in dict.fromkeys((kv_heads, size) for _, kv_heads, size in shapes.values()):
             members = [module for module, (_, *of_module) in shapes.items() if tuple(of_module) == kind]
@@ -54,12 +60,34 @@ class KVMemory:
         return sum(2 * PAGE * kv_heads * size * dtype.itemsize for _, kv_heads, size in shapes.values())
 
     def set_pages(self, slot: int, pages: Sequence[int]) -> None:
-        """Which pages hold the slot's positions, in order."""
-        self.page_table[slot, : len(pages)] = torch.tensor(pages, dtype=torch.int64)
+        """Which pages hold the slot's positions, in order; from the next pass on."""
+        self._lines[slot] = tuple(pages)
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy keys and values between places, all sources read before any target is written."""
+        """Before the next pass copy keys and values between places, all sources read before any target is written."""
+        if not self._moved.isdisjoint((*sources, *targets)):  # these follow on what is still to be moved there
+            self.apply_pending()
+        self._sources += sources
+        self._targets += targets
+        self._moved.update(targets)
+
+    def apply_pending(self) -> None:
+        """Do what was left for the coming pass: of all sessions together, or each would wait for a transfer."""
+        if self._targets:
+            read, write = self._sent(self._sources, self._targets)
+            self._sources, self._targets, self._moved = [], [], set()
+            for stack in self._stacks:
+                stack[:, :, write] = stack[:, :, read]
+        if self._lines:
+            width = self.page_table.shape[1]
+            at = [slot * width + number for slot, line in self._lines.items() for number in range(len(line))]
+            cells, pages = self._sent(at, list(itertools.chain.from_iterable(self._lines.values())))
+            self._lines = {}
+            self.page_table.view(-1)[cells] = pages
+
+    def _sent(self, *columns: list[int]) -> Tensor:
+        """[columns, length] on the device, which does not have to be waited for."""
+        table = torch.tensor(columns, dtype=torch.int64)
         device = self.page_table.device
-        read, write = (torch.tensor(places, device=device) for places in (sources, targets))
-        for stack in self._stacks:
-            stack[:, :, write] = stack[:, :, read]
+        # PyTorch keeps pinned memory for itself until the copy that reads it is done.
+        return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table

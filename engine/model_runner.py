@@ -68,6 +68,7 @@ class StepShape:
         """Logits [rows, V] float32 of the sequences' rows in their order; they stand until the next run."""
         # Streams, graphs and kernels belong to the thread's current device, which need not be the model's.
         with torch.cuda.device_of(self.tables.page_table):
+            self._memory.apply_pending()
             self.tables.load(sequences)
             if self.tables.page_table.device.type != "cuda":
                 return self._forward()

@@ -143,7 +143,8 @@ class PagedModel:
 
     def _run(self, batch: Sequence[tuple[PagedCache, SequenceRows]]) -> list[Tensor]:
         """In one pass, after which the caches hold their rows."""
-        found = [logits.clone() for logits in self.engine.run([rows for _, rows in batch])]
+        views = self.engine.run([rows for _, rows in batch])
+        found = list(torch.cat(views).split([len(logits) for logits in views]))
         for cache, rows in batch:
             cache.slot.added(rows)
         return found

@@ -128,9 +128,11 @@ class TargetSession:
     def on_span(self, span: Span) -> SpanFate:
         """A drafter's guess came. It may be used, known already, stale, or one too many; never harmful."""
         self.stats.spans += 1
-        drawn = span.proposals if self.request.rule.proposes else ()
-        pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
-        span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
+        pieces: list[bytes] = []
+        if span.proposals:
+            drawn = span.proposals if self.request.rule.proposes else ()
+            pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
+            span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
         self._reliabilities.meet(span.source)
         fate = self._pool.add_span(span, pieces)
         if fate is SpanFate.STALE:
