@@ -1,8 +1,8 @@
 """A session that is being served: the sans-IO ``TargetSession``, its run on the device, its drafters, its figures.
 
 It is stepped in the engine's thread. A session that goes on by itself stays in the hands of that thread: the event loop
-only puts into the inbox and reads what ``end_step`` returned. One that does not is the event loop's until it asks for
-the next step.
+reads what ``end_step`` returned, and puts into the inbox, which it empties itself while the device works
+(``engine_turn.py``). One that does not go on is the event loop's until it asks for the next step.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from speculation.sessions.target_session import TargetSession
 from speculation.verification.step import Step
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Slot
+from verifier_service.engine_turn import EngineTurn
 from verifier_service.inbox import Event, Inbox, Join
 from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
@@ -51,7 +52,8 @@ class Pacing:
 class OpenSession:
     """One completion that is being served.
 
-    ``wants_drafters``: whether the client allows them. ``vocab_hash``: of the target.
+    ``turn``: of the engine that it is stepped on. ``wants_drafters``: whether the client allows them. ``vocab_hash``:
+    of the target.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class OpenSession:
         run: SessionRun,
         planner: SessionPlanner,
         pacing: Pacing,
+        turn: EngineTurn,
         *,
         wants_drafters: bool,
         vocab_hash: str,
@@ -75,25 +78,27 @@ class OpenSession:
         self.figures = SessionFigures(planner.plan)
         session.follow(planner.plan)  # what a drafter is offered, too
         self.priority = priority
-        self._prompt = prompt
-        self._vocab_hash = vocab_hash
+        self._prompt, self._vocab_hash = prompt, vocab_hash
         self._run = run
         self._pacing = pacing
+        self._turn = turn
         self._inbox = Inbox()
         self._came = asyncio.Event()
         self._report = StepReport()  # of the coming step
-        self._held = 0.0  # seconds that the coming step was held back
-        self._unanswered = False  # and no draft came
+        self._held, self._unanswered = 0.0, False  # seconds that the coming step was held back; and no draft came
         self._ended: EndedStep | None = None
         self._offers = 0
 
     # ---- in the event loop ------------------------------------------------------------------------------------
 
     def put(self, link: DrafterLink, event: Event) -> None:
-        """A drafter's event, for the next step to take in."""
+        """A drafter's event, for the next step; taken in at once while no session is touched by the engine's thread."""
         asks_for = self.session.committed_length - event.offset if isinstance(event, Resync) else 0
         # However long the text, a drafter may ask for it twice before it is told.
         self._inbox.put(link, event, asks_for=min(max(asks_for, 0), Inbox.BYTES // 3))
+        with self._turn.gap() as free:
+            if free:
+                self._read_inbox()
         self._came.set()
 
     def refuses(self, link: DrafterLink) -> bool:

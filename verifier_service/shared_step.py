@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,95 +18,13 @@ from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, LaunchedDraws, draw_rows
 from speculation.verification.step import Step
 from verifier_service.engine import Engine
+from verifier_service.engine_turn import EngineTurn
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
 from verifier_service.step_report import StepReport
 
 #: Of a session's part in a step. None: it gave up its memory instead.
 StepOutcome = StepReport | BaseException | None
-
-
-def _nothing() -> None:
-    """There is nothing else to do."""
-
-
-@torch.inference_mode()
-def run_step(
-    engine: Engine,
-    sessions: Sequence[OpenSession],
-    memory: MemoryQueue,
-    drawing: Drawing | None = None,
-    meanwhile: Callable[[], None] = _nothing,
-) -> list[StepOutcome]:
-    """One step of all these sessions. What each brought, or failed with.
-
-    ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
-    ``meanwhile``: called once the step is launched, before its draws are read; must not raise.
-    """
-    outcomes: dict[int, StepOutcome] = {}
-    steps: dict[int, Step] = {}
-    rows = engine.rows_per_step
-    share = rows // len(sessions) - 1 if rows is not None else None
-    for number, opened in enumerate(sessions):
-        try:
-            if opened.begun:
-                steps[number] = opened.begin_step(share)
-        except Exception as error:
-            outcomes[number] = error
-    shared = share_rows(steps, rows)
-    for number, step in shared.items():
-        if step is not steps[number]:
-            sessions[number].narrow(step)
-    outcomes |= _make_room(memory, sessions, shared)
-    outcomes |= _forward(engine, sessions, shared, drawing, meanwhile)
-    return [outcomes.get(number) for number in range(len(sessions))]
-
-
-def _make_room(memory: MemoryQueue, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, StepOutcome]:
-    """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
-    errors: dict[int, StepOutcome] = {}
-    for number, step in tuple(steps.items()):
-        if sessions[number].begun:  # and not preempted for one of those before it
-            try:
-                memory.make_room(sessions[number], 1 + len(step.candidates))
-            except Exception as error:
-                errors[number] = error
-    for number in tuple(steps):
-        if number in errors or not sessions[number].begun:
-            del steps[number]
-    return errors
-
-
-def _forward(
-    engine: Engine,
-    sessions: Sequence[OpenSession],
-    steps: dict[int, Step],
-    drawing: Drawing | None,
-    meanwhile: Callable[[], None],
-) -> dict[int, StepOutcome]:
-    outcomes: dict[int, StepOutcome] = {}
-    if not steps:
-        return outcomes
-    began = time.perf_counter()
-    try:
-        launched = _launch(engine, sessions, steps, drawing)
-        ended = time.perf_counter()  # unless the device goes on by itself
-        meanwhile()
-        found = launched.read()
-        if launched.draws is not None:
-            ended = time.perf_counter()
-    except Exception as error:
-        if len(steps) == 1:
-            return {number: error for number in steps}
-        for number, step in steps.items():  # whose fault it is, a step for each tells; the others lose nothing but time
-            outcomes |= _forward(engine, sessions, {number: step}, drawing, meanwhile)
-        return outcomes
-    for number, rows in found.items():
-        try:
-            outcomes[number] = sessions[number].end_step(rows, began=began, ended=ended)
-        except Exception as error:
-            outcomes[number] = error
-    return outcomes
 
 
 class Drawing(NamedTuple):
@@ -138,18 +57,98 @@ class _LaunchedStep(NamedTuple):
         return found
 
 
-def _launch(
-    engine: Engine, sessions: Sequence[OpenSession], steps: dict[int, Step], drawing: Drawing | None
-) -> _LaunchedStep:
-    all_logits = engine.step([(sessions[number].slot, step) for number, step in steps.items()])
-    logits = dict(zip(steps, all_logits, strict=True))
-    if drawing is None:
-        return _LaunchedStep(logits)
-    wanted = {number: rows for number in steps if (rows := sessions[number].rows_to_draw()) is not None}
-    if not wanted:
-        return _LaunchedStep(logits)
-    draws = draw_rows([logits[number] for number in wanted], list(wanted.values()), *drawing)
-    return _LaunchedStep(logits, tuple(wanted), draws)
+@dataclass(frozen=True, slots=True)
+class SharedStep:
+    """How steps are run, one at a time.
+
+    ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
+    ``turn``: in which ``run`` is called; nothing of a session is touched while the device works.
+    """
+
+    engine: Engine
+    memory: MemoryQueue
+    turn: EngineTurn
+    drawing: Drawing | None = None
+
+    @torch.inference_mode()
+    def run(
+        self, sessions: Sequence[OpenSession], *, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[StepOutcome]:
+        """One step of all these sessions. What each brought, or failed with.
+
+        ``meanwhile``: called once the step is launched, before its draws are read; must not raise.
+        """
+        outcomes: dict[int, StepOutcome] = {}
+        steps: dict[int, Step] = {}
+        rows = self.engine.rows_per_step
+        share = rows // len(sessions) - 1 if rows is not None else None
+        for number, opened in enumerate(sessions):
+            try:
+                if opened.begun:
+                    steps[number] = opened.begin_step(share)
+            except Exception as error:
+                outcomes[number] = error
+        shared = share_rows(steps, rows)
+        for number, step in shared.items():
+            if step is not steps[number]:
+                sessions[number].narrow(step)
+        outcomes |= self._make_room(sessions, shared)
+        outcomes |= self._forward(sessions, shared, meanwhile)
+        return [outcomes.get(number) for number in range(len(sessions))]
+
+    def _make_room(self, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, StepOutcome]:
+        """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
+        errors: dict[int, StepOutcome] = {}
+        for number, step in tuple(steps.items()):
+            if sessions[number].begun:  # and not preempted for one of those before it
+                try:
+                    self.memory.make_room(sessions[number], 1 + len(step.candidates))
+                except Exception as error:
+                    errors[number] = error
+        for number in tuple(steps):
+            if number in errors or not sessions[number].begun:
+                del steps[number]
+        return errors
+
+    def _forward(
+        self, sessions: Sequence[OpenSession], steps: dict[int, Step], meanwhile: Callable[[], None]
+    ) -> dict[int, StepOutcome]:
+        outcomes: dict[int, StepOutcome] = {}
+        if not steps:
+            return outcomes
+        began = time.perf_counter()
+        try:
+            launched = self._launch(sessions, steps)
+            ended = time.perf_counter()  # unless the device goes on by itself
+            meanwhile()
+            with self.turn.device_works():
+                found = launched.read()
+            if launched.draws is not None:
+                ended = time.perf_counter()
+        except Exception as error:
+            if len(steps) == 1:
+                return {number: error for number in steps}
+            for number, step in steps.items():  # whose fault it is, a step for each tells; others lose nothing but time
+                outcomes |= self._forward(sessions, {number: step}, meanwhile)
+            return outcomes
+        for number, rows in found.items():
+            try:
+                outcomes[number] = sessions[number].end_step(rows, began=began, ended=ended)
+            except Exception as error:
+                outcomes[number] = error
+        return outcomes
+
+    def _launch(self, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> _LaunchedStep:
+        batch = [(sessions[number].slot, step) for number, step in steps.items()]
+        if self.drawing is None:
+            with self.turn.device_works():
+                return _LaunchedStep(dict(zip(steps, self.engine.step(batch), strict=True)))
+        logits = dict(zip(steps, self.engine.step(batch), strict=True))
+        wanted = {number: rows for number in steps if (rows := sessions[number].rows_to_draw()) is not None}
+        if not wanted:
+            return _LaunchedStep(logits)
+        draws = draw_rows([logits[number] for number in wanted], list(wanted.values()), *self.drawing)
+        return _LaunchedStep(logits, tuple(wanted), draws)
 
 
 def share_rows(steps: dict[int, Step], rows: int | None) -> dict[int, Step]:

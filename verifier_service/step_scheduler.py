@@ -17,10 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from speculation.errors import SessionError
 from verifier_service.engine import Engine
+from verifier_service.engine_turn import EngineTurn
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
 from verifier_service.shared_prefill import PrefillOutcome, run_prefill
-from verifier_service.shared_step import Drawing, run_step
+from verifier_service.shared_step import Drawing, SharedStep
 from verifier_service.step_queue import Outcome, Prefilled, ScheduledSession, StepQueue
 from verifier_service.step_report import StepReport
 
@@ -30,7 +31,8 @@ _Brought = tuple[ScheduledSession, Outcome]
 class StepScheduler:
     """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
 
-    ``send``: called in the event loop with each report, for what it has for drafters.
+    ``turn``: that of its engine, which the sessions know. ``send``: called in the event loop with each report, for what
+    it has for drafters.
     """
 
     def __init__(
@@ -38,14 +40,17 @@ class StepScheduler:
         engine: Engine,
         drawing: Drawing | None = None,
         *,
+        turn: EngineTurn,
         send: Callable[[OpenSession, StepReport], None],
         on_preempted: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._drawing = drawing
+        self._turn = turn
         self._send = send
         self._on_preempted = on_preempted
         self._memory = MemoryQueue(engine)
+        self._shared = SharedStep(engine, self._memory, turn=turn, drawing=drawing)
         # Each has a draft token at least, if it has any.
         self._queue = StepQueue(self._memory, most=(engine.rows_per_step or 2) // 2)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -149,13 +154,14 @@ class StepScheduler:
 
     def _run(self) -> None:
         """A step or a chunk, whichever's turn it is; then the next, if it is anybody's."""
-        sessions, prompts = self._queue.next_turn()
-        if sessions:
-            self._step(sessions)
-        elif prompts:
-            self._chunk(prompts)
-        else:  # they were left
-            self._catch_up()
+        with self._turn:
+            sessions, prompts = self._queue.next_turn()
+            if sessions:
+                self._step(sessions)
+            elif prompts:
+                self._chunk(prompts)
+            else:  # they were left
+                self._catch_up()
 
     def _chunk(self, sessions: Sequence[ScheduledSession]) -> None:
         self._catch_up()
@@ -182,7 +188,7 @@ class StepScheduler:
         opened = [session.opened for session in sessions]
         outcomes: Sequence[Outcome]
         try:
-            outcomes = run_step(self._engine, opened, self._memory, self._drawing, self._catch_up)
+            outcomes = self._shared.run(opened, meanwhile=self._catch_up)
         except Exception as error:
             outcomes = [error] * len(sessions)
         self._catch_up()  # if nothing was launched

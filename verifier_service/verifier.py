@@ -31,6 +31,7 @@ from transport.version import VERSION
 from verifier_service.admission import admit, check_width
 from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
+from verifier_service.engine_turn import EngineTurn
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
 from verifier_service.open_session import OpenSession, Pacing
 from verifier_service.planning_budget import PlanningBudget
@@ -79,8 +80,7 @@ class Verifier:
         self.committed_tokens = 0
         self._adaptive = adaptive
         self._lookup = lookup
-        self._step_fit = LinearFit()
-        self._planning_budget = PlanningBudget()
+        self._step_fit, self._planning_budget = LinearFit(), PlanningBudget()
         self.pacing = {rule: self._new_pacing(rule) for rule in Rule.concrete()}
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
         #: Whether new sessions are refused.
@@ -99,9 +99,11 @@ class Verifier:
             trust=trust or DrafterTrust(),
         )
         self._rules = RuleChoice()
+        self._turn = EngineTurn()
         self._steps = StepScheduler(
             engine,
             Drawing.of(engine, self._noise),
+            turn=self._turn,
             send=self.roster.send,
             on_preempted=lambda: self.metrics.preemptions(1),
         )
@@ -180,6 +182,7 @@ class Verifier:
                 sessions=lambda: max(1, len(self._sessions)),
             ),
             pacing=self.pacing[rule],
+            turn=self._turn,
             wants_drafters=self._plan.width > 0 and request.draft,
             priority=request.priority,
             vocab_hash=vocab.content_hash,

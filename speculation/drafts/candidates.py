@@ -18,13 +18,19 @@ from speculation.drafts.draft_path import DraftPath
 from speculation.drafts.draft_pool import DraftPool
 from speculation.source import DRAFTER, Source
 from speculation.text.byte_vocab import ByteVocab
-from speculation.text.retokenize import retokenize
+from speculation.text.retokenize import open_tail, retokenize_after
 
-#: Bytes of draft that one candidate token may need, to bound the work of a step.
-DRAFT_BYTES_PER_TOKEN = 16
+#: Bytes of draft that a candidate token has at most on average, twice what it mostly has, and that one may have more:
+#: a step waits for what it takes to spell them.
+_BYTES_PER_TOKEN, _LONG_TOKEN = 8, 16
 #: Branches that one step retokenises at most.
 MAX_BRANCHES = 8
 ROOT = -1
+
+
+def draft_bytes(tokens: int) -> int:
+    """How much draft is looked at for so many candidates in a row."""
+    return tokens * _BYTES_PER_TOKEN + _LONG_TOKEN if tokens > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +126,11 @@ class CandidateBuilder:
         found: list[_Node] = []
         first: list[_Node] = []
         root = _Node(None, ROOT, 1.0)
-        for path in itertools.islice(pool.branches(limit=width * DRAFT_BYTES_PER_TOKEN, trust=trust), MAX_BRANCHES):
+        after = open_tail(tail, self.vocab)
+        for path in itertools.islice(pool.branches(limit=draft_bytes(width), trust=trust), MAX_BRANCHES):
             if found and path.turning_chance <= self._least(found, width, threshold):
                 break
-            sent = self._add(root, path, tail, width, found)
+            sent = self._add(root, path, after, width, found)
             first = first or sent
         # A child is never likelier than its parent, and comes after it: the sort keeps the order of equals.
         found.sort(key=lambda node: -node.chance)
@@ -142,7 +149,7 @@ class CandidateBuilder:
             return threshold if len(found) >= self.free else 0.0
         return heapq.nlargest(width, (node.chance for node in found))[-1]
 
-    def _add(self, root: _Node, path: DraftPath, tail: Sequence[int], limit: int, found: list[_Node]) -> list[_Node]:
+    def _add(self, root: _Node, path: DraftPath, tail: bytes, limit: int, found: list[_Node]) -> list[_Node]:
         """Returns the nodes whose text drafters sent."""
         node, sent, end = root, list[_Node](), 0
         sent_end = path.sent
@@ -160,9 +167,9 @@ class CandidateBuilder:
         ends = itertools.accumulate(lengths)
         return [path.author(end) if length else path.end_author for length, end in zip(lengths, ends, strict=True)]
 
-    def spell(self, path: DraftPath, tail: Sequence[int], limit: int) -> list[int]:
-        """At most ``limit`` tokens that spell a branch behind ``tail``, with the end token where it ends."""
-        tokens = retokenize(path.text, tail, self.vocab, self._encode, limit=limit)
+    def spell(self, path: DraftPath, tail: bytes, limit: int) -> list[int]:
+        """At most ``limit`` tokens that spell a branch behind an open ``tail``, with the end token where it ends."""
+        tokens = retokenize_after(tail, path.text, self.vocab, self._encode, limit=limit)
         whole = sum(len(self.vocab.bytes_of(token)) for token in tokens) == len(path.text)
         if path.ends and whole and len(tokens) < limit and self._end_id is not None:
             tokens.append(self._end_id)

@@ -17,11 +17,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from speculation.drafts.candidates import DRAFT_BYTES_PER_TOKEN, MAX_BRANCHES, ROOT, CandidateBuilder, CandidateTree
+from speculation.drafts.candidates import MAX_BRANCHES, ROOT, CandidateBuilder, CandidateTree, draft_bytes
 from speculation.drafts.draft_path import DraftPath
 from speculation.drafts.draft_pool import DraftPool, Place
 from speculation.protocol.proposal import Proposal
 from speculation.source import Source
+from speculation.text.retokenize import open_tail
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class DrawnCandidates:
                 self._tree.first.append(number)
             self._push(self._pool.after_drawn(place), number, likely, first=first)
             first = False
-        limit = self._tree.width * DRAFT_BYTES_PER_TOKEN
+        limit = draft_bytes(self._tree.width)
         paths = self._pool.branches(limit=limit, trust=self._trust, after=place)
         for path in itertools.islice(paths, MAX_BRANCHES):
             if not self._tree.takes(chance * path.turning_chance):
@@ -126,7 +127,8 @@ class DrawnCandidates:
 
     def _add_text(self, path: DraftPath, node: int, chance: float, first: bool) -> None:
         tree, builder, end = self._tree, self._builder, 0
-        tokens = builder.spell(path, [*self._tail, *tree.path(node)], tree.width)
+        tail = open_tail([*self._tail, *tree.path(node)], builder.vocab)
+        tokens = builder.spell(path, tail, tree.width)
         for token, author in zip(tokens, builder.authors(path, tokens), strict=True):
             end += len(builder.vocab.bytes_of(token))
             likely = chance * (path.chances[end - 1] if end else 1.0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from speculation.drafts.candidates import DRAFT_BYTES_PER_TOKEN, CandidateBuilder, CandidateTree
+from speculation.drafts.candidates import CandidateBuilder, CandidateTree, draft_bytes
 from speculation.drafts.draft_pool import DraftPool, SpanFate
 from speculation.drafts.drawn_candidates import DrawnCandidates
 from speculation.drafts.lookup import OwnLookup
@@ -42,7 +42,7 @@ LOOKUP_WIDTH = 8
 PREDICTED = 0.9
 _NOTHING = CandidateTree()
 #: Committed ids that retokenisation looks back on.
-TAIL_TOKENS = 16
+TAIL_TOKENS = 8
 #: Sessions leave some of a step's rows over; who has more candidates than its share is not given many times as many.
 SPARE = 2
 
@@ -240,7 +240,7 @@ class TargetSession:
     def _recorded(self) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""
         limit = min(REPLAY_WIDTH, self._widest, self._room() - 1)
-        recorded = self._replay.draft(self.committed_length, limit * DRAFT_BYTES_PER_TOKEN)
+        recorded = self._replay.draft(self.committed_length, draft_bytes(limit))
         tokens = retokenize(recorded, self.tail(), self._vocab, self._encode, limit=limit)
         return CandidateTree.chain(tokens, [REPLAY] * len(tokens))
 
@@ -263,7 +263,7 @@ class TargetSession:
         return self._builder.build(self._pool, tail, width=width, threshold=threshold, trust=trust), ()
 
     def _predict(self, limit: int) -> None:
-        if guess := self._prediction.ahead(max(limit, 0) * DRAFT_BYTES_PER_TOKEN):
+        if guess := self._prediction.ahead(draft_bytes(limit)):
             end = self._pool.committed
             self._pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
 

@@ -40,9 +40,13 @@ def retokenize(draft: bytes, tail_ids: Sequence[int], vocab: ByteVocab, encode: 
 
     ``encode`` turns text into ids, special-token parsing off. Never raises for any draft.
     """
+    return retokenize_after(open_tail(tail_ids, vocab), draft, vocab, encode, limit=limit)
+
+
+def retokenize_after(tail: bytes, draft: bytes, vocab: ByteVocab, encode: Encode, *, limit: int) -> list[int]:
+    """The same after the ``open_tail`` of the committed ids: for several drafts of one step."""
     if limit <= 0:
         return []
-    tail = _open_tail(tail_ids, vocab)
     draft = draft[: limit * BYTES_PER_TOKEN]
     draft = draft[: max(0, complete_utf8_prefix(tail + draft) - len(tail))]
     if not draft:
@@ -59,7 +63,7 @@ def retokenize(draft: bytes, tail_ids: Sequence[int], vocab: ByteVocab, encode: 
     return ids[:limit]
 
 
-def _open_tail(tail_ids: Sequence[int], vocab: ByteVocab) -> bytes:
+def open_tail(tail_ids: Sequence[int], vocab: ByteVocab) -> bytes:
     """The committed text that new text could merge with: after the last token without text, from where it is UTF-8."""
     pieces: list[bytes] = []
     for token in reversed(tail_ids):
