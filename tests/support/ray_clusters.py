@@ -130,9 +130,7 @@ def _started(roles: Sequence[str], attempts: int = 3) -> Any:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:
         # Ports of its own: the machine may have a Ray already.
-        head: dict[str, Any] = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
-        # A worker that has not imported Ray within the 60 s of Ray's own choice is killed and started again, for ever.
-        head["_system_config"] = {"worker_register_timeout_seconds": 400}
+        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
         nodes = Cluster(initialize_head=True, head_node_args=head)
         for role in roles:
             nodes.add_node(num_cpus=8, labels={"role": role})
