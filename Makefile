@@ -54,6 +54,11 @@ fuzz: export DRAGOMAN_FUZZ ?= 20000
 fuzz: venv ## Send every handler, and readers of files, what no honest peer would (minutes; DRAGOMAN_FUZZ=100000: of each kind)
 	$(BIN)/python -m pytest tests/fuzz $(ARGS)
 
+.PHONY: schedules
+schedules: export DRAGOMAN_SCHEDULES ?= 10000
+schedules: venv ## Run a fleet through schedules of faults in virtual time (half an hour; DRAGOMAN_SCHEDULES=1000)
+	$(BIN)/python -m pytest -n $(WORKERS) tests/schedules $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
