@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -19,6 +19,9 @@ from transport.identity import Identity
 STREAMS_EACH: Final = 1024
 #: Streams that it may open in a row, and a second from then on: one that lost its link dials again a few times.
 ARRIVALS, ARRIVALS_PER_SECOND = 120, 2.0
+#: Messages that a drafter may send in a row, and a second from then on, on all of its streams together: several times
+#: what one sends that drafts for every session of a verifier. Each is read, even if it is of no use.
+MESSAGES, MESSAGES_PER_SECOND = 60_000, 20_000.0
 #: Identities that are remembered for how often they came.
 REMEMBERED: Final = 10_000
 
@@ -29,6 +32,28 @@ class Quota(StrEnum):
     SESSIONS = "sessions_of_one_client"
     STREAMS = "streams_of_one_drafter"
     ARRIVALS = "arrivals_of_one_drafter"
+    MESSAGES = "messages_of_one_drafter"
+
+
+class Buckets:
+    """Of each holder: how many may come yet, ``most`` in a row and ``per_second`` from then on (token buckets)."""
+
+    def __init__(self, most: float, per_second: float, clock: Callable[[], float]) -> None:
+        self._most = float(most)
+        self._per_second = per_second
+        self._clock = clock
+        self._left: dict[Hashable, tuple[float, float]] = {}  # and when that was so
+
+    def take(self, holder: Hashable, count: int = 1) -> bool:
+        """Whether so many more may come; if not, they are not counted."""
+        now = self._clock()
+        left, then = self._left.pop(holder, (self._most, now))
+        left = min(self._most, left + (now - then) * self._per_second)
+        may = left >= count
+        self._left[holder] = (left - count if may else left, now)
+        if len(self._left) > REMEMBERED:  # the one that came longest ago
+            del self._left[next(iter(self._left))]
+        return may
 
 
 class Quotas:
@@ -45,10 +70,10 @@ class Quotas:
     ) -> None:
         self._sessions_each = sessions_each
         self._refused = refused
-        self._clock = clock
         self._sessions: Counter[Identity] = Counter()
         self._streams: Counter[Identity] = Counter()
-        self._arrivals: dict[Identity, tuple[float, float]] = {}  # how many may come yet, and when that was so
+        self._arrivals = Buckets(ARRIVALS, ARRIVALS_PER_SECOND, clock)
+        self._messages = Buckets(MESSAGES, MESSAGES_PER_SECOND, clock)
 
     @contextlib.contextmanager
     def session(self, who: Identity | None) -> Iterator[None]:
@@ -66,21 +91,20 @@ class Quotas:
             if self._streams[who] >= STREAMS_EACH:
                 problem = f"{who} has {STREAMS_EACH} streams, the most that one drafter may have here"
                 raise self._exceeded(Quota.STREAMS, problem, remedy="give further drafters certificates of their own")
-            if not self._may_arrive(who):
+            if not self._arrivals.take(who):
                 problem = f"{who} dials again and again"
                 raise self._exceeded(Quota.ARRIVALS, problem, remedy="wait some seconds between two attempts")
         with _counted(self._streams, who):
             yield
 
-    def _may_arrive(self, who: Identity) -> bool:
-        now = self._clock()
-        left, then = self._arrivals.pop(who, (float(ARRIVALS), now))
-        left = min(float(ARRIVALS), left + (now - then) * ARRIVALS_PER_SECOND)
-        may = left >= 1
-        self._arrivals[who] = (left - 1 if may else left, now)
-        if len(self._arrivals) > REMEMBERED:  # the one that came longest ago
-            del self._arrivals[next(iter(self._arrivals))]
-        return may
+    def messages(self, holder: Hashable, count: int) -> None:
+        """So many more came. ``holder``: the drafter's identity, or its stream where nobody is asked who he is.
+
+        Raises LimitExceededError if these are more than it may send.
+        """
+        if not self._messages.take(holder, count):
+            problem = f"more than {MESSAGES_PER_SECOND:,.0f} messages a second for seconds on end"
+            raise self._exceeded(Quota.MESSAGES, problem, remedy="draft for fewer sessions, or send longer spans")
 
     def _exceeded(self, quota: Quota, problem: str, *, remedy: str) -> LimitExceededError:
         self._refused(quota)

@@ -23,7 +23,6 @@ from transport.servers import ServiceServer
 from transport.signals import stop_signal
 from transport.status import LOADING, status_of
 from verifier_service.drafter_link import DrafterLink
-from verifier_service.roster import Roster
 from verifier_service.verifier import Verifier
 
 log = logging.getLogger(__name__)
@@ -90,18 +89,19 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
                 log.log(level, "refused a drafter: %s", error)
                 await context.abort(*status_of(error))
                 return
-            async with contextlib.aclosing(_assisting(verifier.roster, link, requests, context)) as messages:
+            async with contextlib.aclosing(_assisting(verifier, link, requests, context)) as messages:
                 async for message in messages:
                     yield message
 
 
 async def _assisting(
-    roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
+    verifier: Verifier, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
 ) -> AsyncGenerator[pb.AssistResponse, None]:
     """What is sent to a drafter that was let in, until its stream ends."""
+    roster = verifier.roster
     who = {"by": caller(), "drafter": link.hello.name, "instance": link.hello.instance or None}
     audit("drafter attached", **who, model=link.hello.model, trusted=link.trusted, peer=context.peer())
-    reader = asyncio.create_task(_read(roster, link, requests))
+    reader = asyncio.create_task(_read(verifier, link, requests))
     measuring = asyncio.create_task(roster.keep_measuring(link))
     try:
         # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
@@ -111,6 +111,7 @@ async def _assisting(
         if reader.done():
             reader.result()
     except DragomanError as error:
+        audit("refused", **who, call="Assist", peer=context.peer(), reason=str(error))
         await context.abort(*status_of(error))
     finally:
         reader.cancel()
@@ -119,10 +120,12 @@ async def _assisting(
         audit("drafter left", **who, rejected_messages=link.rejected_messages)
 
 
-async def _read(roster: Roster, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
+async def _read(verifier: Verifier, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
+    holder = caller() or link
     try:
         async for message in requests:
-            roster.receive(link, message)
+            verifier.quotas.messages(holder, max(1, len(message.several.messages)))
+            verifier.roster.receive(link, message)
     finally:
         link.outbox.end()
 

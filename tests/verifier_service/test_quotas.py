@@ -9,18 +9,30 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dragoman import Client
+from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import LimitExceededError
 from tests.support.certificates import TestAuthority
-from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
+from tests.support.raw_drafter import RawDrafter
+from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving, stub_to
 from tests.support.text_engine import TextEngine
+from transport.bundles import bundled
 from transport.identity import Identity, Role
 from verifier_service import quotas as quotas_module
 from verifier_service.metrics import PrometheusInstruments
-from verifier_service.quotas import ARRIVALS, ARRIVALS_PER_SECOND, STREAMS_EACH, Quota, Quotas
+from verifier_service.quotas import (
+    ARRIVALS,
+    ARRIVALS_PER_SECOND,
+    MESSAGES,
+    MESSAGES_PER_SECOND,
+    STREAMS_EACH,
+    Quota,
+    Quotas,
+)
 
 ANNA, BERT = Identity(Role.CLIENT, "anna"), Identity(Role.CLIENT, "bert")
 EDGE, OTHER = Identity(Role.DRAFTER, "edge-1"), Identity(Role.DRAFTER, "edge-2")
@@ -94,6 +106,22 @@ def test_of_many_identities_the_one_that_came_longest_ago_is_forgotten(monkeypat
         pass
 
 
+def test_messages_of_one_drafter():
+    now = [0.0]
+    refused: list[Quota] = []
+    quotas = Quotas(clock=lambda: now[0], refused=refused.append)
+    for _ in range(MESSAGES // 100):
+        quotas.messages(EDGE, 100)
+    with pytest.raises(LimitExceededError, match="more than 20,000 messages a second"):
+        quotas.messages(EDGE, 1)
+    quotas.messages(OTHER, 100)
+    now[0] += 100 / MESSAGES_PER_SECOND
+    quotas.messages(EDGE, 100)
+    with pytest.raises(LimitExceededError):
+        quotas.messages(EDGE, 1)
+    assert refused == [Quota.MESSAGES] * 2
+
+
 async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "dragoman.audit")
     authority = TestAuthority(tmp_path)
@@ -133,6 +161,7 @@ async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: py
         ("sessions_of_one_client", 1.0),
         ("streams_of_one_drafter", 0.0),
         ("arrivals_of_one_drafter", 0.0),
+        ("messages_of_one_drafter", 0.0),
     }
     refused = [record for record in caplog.records if record.getMessage() == "refused"]
     assert len(refused) == 1 and "anna" in json.dumps(refused[0].__dict__, default=str)
@@ -154,3 +183,42 @@ async def test_a_reconnect_storm_ends_at_the_door(tmp_path: Path, monkeypatch: p
             assert not refused.attached and not verifier.roster.links
             async with drafting(address, security=authority.mutual(Role.DRAFTER, "edge-2")):
                 await drafters(verifier, 1)
+
+
+@pytest.mark.parametrize("in_tls", [False, True])
+async def test_a_flood_that_breaks_no_other_rule_ends_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, in_tls: bool
+):
+    """Spans for a session that is over are no fault: they may have been on their way. So many are."""
+    caplog.set_level(logging.INFO, "dragoman.audit")
+    monkeypatch.setattr(quotas_module, "MESSAGES", 550)
+    monkeypatch.setattr(quotas_module, "MESSAGES_PER_SECOND", 1.0)
+    authority = TestAuthority(tmp_path)
+    serves, drafts, asks = (
+        authority.mutual(role) if in_tls else None for role in (Role.VERIFIER, Role.DRAFTER, Role.CLIENT)
+    )
+    engine = TextEngine()
+    async with (
+        serving(engine, security=serves) as (verifier, address),
+        Client(address, security=asks) as client,
+        stub_to(address, drafts) as stub,
+    ):
+        flood = RawDrafter(stub)
+        await flood.dial()
+        await drafters(verifier, 1)
+        expected = await client.complete("a story: ", max_tokens=40)
+        session = (await flood.offer()).session
+        await baseline(verifier, engine)
+        spans = [pb.AssistRequest(span=pb.DraftSpan(session=session, text=b"the"))] * 100
+        for messages in bundled(spans, takes_several=True):
+            for _ in range(6):  # and nothing afterwards: a write that fails would hide why the stream ended
+                await flood.call.write(messages)
+        with pytest.raises(grpc.RpcError) as ended:
+            while True:
+                await flood.call.read()
+        assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "messages a second" in str(ended.value.details())
+        assert (await client.complete("a story: ", max_tokens=40)).data == expected.data
+        await baseline(verifier, engine)
+    audited = [record.__dict__ for record in caplog.records if record.getMessage() == "refused"]
+    assert len(audited) == 1 and "messages a second" in json.dumps(audited[0], default=str)
