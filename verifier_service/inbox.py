@@ -6,6 +6,7 @@ the pool: a flood drowns nobody but its sender.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Inbox:
     MESSAGES, BYTES, MESSAGE_COST = 1024, 32 << 10, 32
     #: And tokens in all distributions: as many as the pool holds.
     PAIRS = DraftPool.MAX_PAIRS
+    #: That are taken in while the device works, at most, before the engine's thread may go on.
+    AT_ONCE = 8
 
     def __init__(self) -> None:
         self._events: deque[tuple[DrafterLink, Event]] = deque()  # whose append and popleft are atomic
@@ -57,9 +60,11 @@ class Inbox:
             self._spent[link] = messages + 1, size, pairs
         self._events.append((link, event))
 
-    def take(self) -> Iterator[tuple[DrafterLink, Event]]:
-        """All that came, in its order."""
-        while self._events:
+    def take(self, most: int | None = None) -> Iterator[tuple[DrafterLink, Event]]:
+        """What came, in its order; ``most`` of it, or all."""
+        for _ in itertools.count() if most is None else range(most):
+            if not self._events:
+                return
             yield self._events.popleft()
 
     def renew(self) -> None:

@@ -98,7 +98,7 @@ class OpenSession:
         self._inbox.put(link, event, asks_for=min(max(asks_for, 0), Inbox.BYTES // 3))
         with self._turn.gap() as free:
             if free:
-                self._read_inbox()
+                self._read_inbox(Inbox.AT_ONCE)
         self._came.set()
 
     def refuses(self, link: DrafterLink) -> bool:
@@ -248,8 +248,8 @@ class OpenSession:
         """Free the KV cache. May be called before it began, and twice."""
         self._run.close()
 
-    def _read_inbox(self) -> None:
-        for link, event in self._inbox.take():
+    def _read_inbox(self, most: int | None = None) -> None:
+        for link, event in self._inbox.take(most):
             match event:
                 case Span():
                     link.stale_spans += self.session.on_span(event) is SpanFate.STALE

@@ -21,7 +21,9 @@ STREAMS_EACH: Final = 1024
 ARRIVALS, ARRIVALS_PER_SECOND = 120, 2.0
 #: Messages that a drafter may send in a row, and a second from then on, on all of its streams together: several times
 #: what one sends that drafts for every session of a verifier. Each is read, even if it is of no use.
-MESSAGES, MESSAGES_PER_SECOND = 60_000, 20_000.0
+MESSAGES, MESSAGES_PER_SECOND = 24_000, 8_000.0
+#: Seconds for which one that sent more is not let in.
+LOCKED_OUT_SECONDS: Final = 60.0
 #: Identities that are remembered for how often they came.
 REMEMBERED: Final = 10_000
 
@@ -33,6 +35,7 @@ class Quota(StrEnum):
     STREAMS = "streams_of_one_drafter"
     ARRIVALS = "arrivals_of_one_drafter"
     MESSAGES = "messages_of_one_drafter"
+    LOCKED_OUT = "drafter_locked_out"
 
 
 class Buckets:
@@ -74,6 +77,8 @@ class Quotas:
         self._streams: Counter[Identity] = Counter()
         self._arrivals = Buckets(ARRIVALS, ARRIVALS_PER_SECOND, clock)
         self._messages = Buckets(MESSAGES, MESSAGES_PER_SECOND, clock)
+        self._clock = clock
+        self._locked_out: dict[Hashable, float] = {}  # until when
 
     @contextlib.contextmanager
     def session(self, who: Identity | None) -> Iterator[None]:
@@ -91,6 +96,9 @@ class Quotas:
             if self._streams[who] >= STREAMS_EACH:
                 problem = f"{who} has {STREAMS_EACH} streams, the most that one drafter may have here"
                 raise self._exceeded(Quota.STREAMS, problem, remedy="give further drafters certificates of their own")
+            if self._clock() < self._locked_out.get(who, 0.0):
+                problem = f"{who} sent too many messages"
+                raise self._exceeded(Quota.LOCKED_OUT, problem, remedy=f"wait {LOCKED_OUT_SECONDS:g} seconds")
             if not self._arrivals.take(who):
                 problem = f"{who} dials again and again"
                 raise self._exceeded(Quota.ARRIVALS, problem, remedy="wait some seconds between two attempts")
@@ -103,8 +111,14 @@ class Quotas:
         Raises LimitExceededError if these are more than it may send.
         """
         if not self._messages.take(holder, count):
+            self._lock_out(holder)
             problem = f"more than {MESSAGES_PER_SECOND:,.0f} messages a second for seconds on end"
             raise self._exceeded(Quota.MESSAGES, problem, remedy="draft for fewer sessions, or send longer spans")
+
+    def _lock_out(self, holder: Hashable) -> None:
+        now = self._clock()
+        self._locked_out = {who: until for who, until in self._locked_out.items() if until > now}
+        self._locked_out[holder] = now + LOCKED_OUT_SECONDS
 
     def _exceeded(self, quota: Quota, problem: str, *, remedy: str) -> LimitExceededError:
         self._refused(quota)

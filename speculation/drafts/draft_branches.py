@@ -72,13 +72,18 @@ def guesses(root: DraftNode, source: Source) -> dict[bytes, float]:
     What it sent to continue the guesses of others is not its own word for what comes next.
     """
     found: dict[bytes, float] = {}
-    level = [(root, b"", 1.0)]
-    while level:
-        node, text, chance = level.pop()
+    order = itertools.count()
+    # The likeliest first, equals in the order of their bytes: nothing that follows is likelier than what it follows, so
+    # the first of them that are whole are the likeliest, however much else a source says.
+    left = [(-1.0, b"", next(order), root)]
+    while left and len(found) < GUESSES:
+        unlikely, text, _, node = heapq.heappop(left)
         told = [child for child in node.children.values() if source in child.voices]
         if text and (not told or len(text) == GUESS_BYTES):
-            found[text] = chance
-        else:
-            level += [(run, (text + run.text)[:GUESS_BYTES], chance * run.voices[source].share) for run in told]
-    likeliest = heapq.nlargest(GUESSES, found.items(), key=lambda guess: guess[1])
-    return {text: chance for text, chance in likeliest if chance > 0}
+            found[text] = -unlikely
+            continue
+        for run in told:
+            if chance := -unlikely * run.voices[source].share:
+                longer = (text + run.text)[:GUESS_BYTES]
+                heapq.heappush(left, (-chance, longer, next(order), run))
+    return found

@@ -104,6 +104,10 @@ class DraftNode:
         """A source guesses that the text ends here."""
         self.ends[source] = Voice(min(rank, self.ends[source].rank) if source in self.ends else rank)
 
+    def choices_of(self, source: Source) -> int:
+        """How many different bytes the source guesses to follow."""
+        return sum(source in child.voices for child in self.children.values())
+
     def best_child(self, trust: Mapping[Source, float] = NO_TRUST) -> DraftNode | None:
         """The first in the order; None if there is none, or if the guess that the text ends here precedes."""
         if len(self.children) == 1 and not self.ends:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from speculation.drafts.draft_branches import branches, guesses
 from speculation.drafts.draft_node import NO_TRUST, DraftNode, agreement
 from speculation.drafts.draft_path import DraftPath
-from speculation.protocol.messages import Span
+from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.source import Source, SourceKind
 from speculation.text.digest import DigestedText, extend_digest
 
@@ -30,7 +30,7 @@ class SpanFate(enum.Enum):
     USED = "used"  # it holds text that the pool did not have
     KNOWN = "known"  # all of it is committed or in the pool already (a resend, or two drafters that agree)
     STALE = "stale"  # it follows a text that is not, or no longer, possible
-    FULL = "full"  # the pool is at its capacity
+    FULL = "full"  # the pool is at its capacity, or the source has said enough about that place
 
 
 #: A place in the trie, good until its next change.
@@ -45,6 +45,8 @@ class DraftPool:
 
     #: Tokens in all distributions that the pool holds.
     MAX_PAIRS = 1 << 16
+    #: Continuations of one place by one source: twice as many as a plan may ask for. Each is looked at in each step.
+    MAX_CHOICES = 2 * (1 + SpeculationPlan.MAX_ALTERNATIVES)
 
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
@@ -145,6 +147,9 @@ class DraftPool:
         while at < len(text):
             child = node.children.get(text[at])
             if child is None:
+                if len(node.children) >= self.MAX_CHOICES and node.choices_of(source) >= self.MAX_CHOICES:
+                    fates.append(SpanFate.FULL)
+                    return None
                 new = text[at : at + self.capacity - self.size]
                 if new:
                     node = node.grow(new, source, rank, min(share, 1.0))

@@ -141,10 +141,12 @@ async def test_a_client_whose_link_fails_goes_on_where_it_was(tmp_path: Path):
             chance = random.Random(seed)
             asked = drawn(chance)
             work = asyncio.create_task(persistent(far, asked))
+            for _ in range(
+                chance.randrange(1, 9)
+            ):  # an end of trouble: a busy machine may not even connect between two
+                await asyncio.sleep(chance.uniform(0.05, 0.4))
+                proxy.reset()
             async with asyncio.timeout(2 * PATIENCE):
-                while not work.done():
-                    await asyncio.sleep(chance.uniform(0.05, 0.4))
-                    proxy.reset()
                 completion = await work
             assert completion.data == (await expecting.complete(**asked)).data, f"schedule {seed}: {asked}"
             await baseline(verifier, engine)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from speculation.drafts.draft_path import DraftPath
 from speculation.drafts.draft_pool import DraftPool, SpanFate
-from speculation.protocol.messages import Span
+from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.protocol.proposal import Proposal
-from speculation.source import DRAFTER, LOOKUP
+from speculation.source import DRAFTER, LOOKUP, Source, SourceKind
 from speculation.text.digest import EMPTY_DIGEST, DigestedText, extend_digest
 
 TEXTS = st.text("ab猫", max_size=12).map(str.encode)
@@ -126,6 +126,19 @@ def test_a_digest_is_the_polynomial_that_every_peer_computes():
     for offset in (-1, 3):
         with pytest.raises(IndexError):
             text.digest_at(offset)
+
+
+def test_of_one_place_a_source_has_said_enough_at_some_time():
+    pool, other = DraftPool(), Source(SourceKind.DRAFTER)
+    most = DraftPool.MAX_CHOICES
+    assert most > 1 + SpeculationPlan.MAX_ALTERNATIVES
+    root = pool.committed.digest
+    fates = [pool.add_span(Span(0, root, bytes([65 + number, 33]))) for number in range(most + 2)]
+    assert fates == [SpanFate.USED] * most + [SpanFate.FULL] * 2
+    assert pool.add_span(Span(0, root, b"A?")) is SpanFate.USED, "another place"
+    assert pool.add_span(Span(0, root, bytes([65 + most, 33]), source=other)) is SpanFate.USED, "another's word"
+    pool.advance(b"A")
+    assert pool.add_span(Span(1, pool.committed.digest, b"B")) is SpanFate.USED
 
 
 def test_capacity_bounds_what_drafters_can_store():

@@ -277,16 +277,16 @@ def test_a_replay_goes_in_steps_of_thirty_one_within_engine_and_room():
         assert len(target.next_step().candidates) == width
 
 
-def test_spelling_looks_back_on_sixteen_tokens_of_prompt_and_text():
+def test_spelling_looks_back_on_eight_tokens_of_prompt_and_text():
     prompt = bytes(range(97, 123))
     target = session(prompt_ids=tuple(prompt), max_tokens=30)
-    assert target.tail() == ids(prompt[-16:])
+    assert target.tail() == ids(prompt[-8:])
     commit(target, ids(b"AB"))
-    assert target.tail() == ids(prompt[-14:] + b"AB")
-    commit(target, ids(b"C" * 14))
-    assert target.tail() == ids(b"AB" + b"C" * 14)
+    assert target.tail() == ids(prompt[-6:] + b"AB")
+    commit(target, ids(b"C" * 6))
+    assert target.tail() == ids(b"AB" + b"C" * 6)
     commit(target, ids(b"D"))
-    assert target.tail() == ids(b"B" + b"C" * 14 + b"D")
+    assert target.tail() == ids(b"B" + b"C" * 6 + b"D")
 
 
 def test_a_new_verdict_is_awaited_with_the_word_of_drafters_forgotten():

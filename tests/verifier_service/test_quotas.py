@@ -27,6 +27,7 @@ from verifier_service.metrics import PrometheusInstruments
 from verifier_service.quotas import (
     ARRIVALS,
     ARRIVALS_PER_SECOND,
+    LOCKED_OUT_SECONDS,
     MESSAGES,
     MESSAGES_PER_SECOND,
     STREAMS_EACH,
@@ -112,7 +113,7 @@ def test_messages_of_one_drafter():
     quotas = Quotas(clock=lambda: now[0], refused=refused.append)
     for _ in range(MESSAGES // 100):
         quotas.messages(EDGE, 100)
-    with pytest.raises(LimitExceededError, match="more than 20,000 messages a second"):
+    with pytest.raises(LimitExceededError, match="more than 8,000 messages a second"):
         quotas.messages(EDGE, 1)
     quotas.messages(OTHER, 100)
     now[0] += 100 / MESSAGES_PER_SECOND
@@ -120,6 +121,14 @@ def test_messages_of_one_drafter():
     with pytest.raises(LimitExceededError):
         quotas.messages(EDGE, 1)
     assert refused == [Quota.MESSAGES] * 2
+    with pytest.raises(LimitExceededError, match="drafter edge-1 sent too many messages"), quotas.stream(EDGE):
+        pass
+    with quotas.stream(OTHER):
+        pass
+    now[0] += LOCKED_OUT_SECONDS
+    with quotas.stream(EDGE):
+        pass
+    assert refused[2:] == [Quota.LOCKED_OUT]
 
 
 async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -162,6 +171,7 @@ async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: py
         ("streams_of_one_drafter", 0.0),
         ("arrivals_of_one_drafter", 0.0),
         ("messages_of_one_drafter", 0.0),
+        ("drafter_locked_out", 0.0),
     }
     refused = [record for record in caplog.records if record.getMessage() == "refused"]
     assert len(refused) == 1 and "anna" in json.dumps(refused[0].__dict__, default=str)
