@@ -75,15 +75,17 @@ class KVMemory:
         """Do what was left for the coming pass: of all sessions together, or each would wait for a transfer."""
         if self._targets:
             read, write = self._sent(self._sources, self._targets)
+            # All that may find no memory comes first: who tries again must find the moves, none of them half done.
+            moving = [stack[:, :, read] for stack in self._stacks]
+            for stack, values in zip(self._stacks, moving, strict=True):
+                stack[:, :, write] = values
             self._sources, self._targets, self._moved = [], [], set()
-            for stack in self._stacks:
-                stack[:, :, write] = stack[:, :, read]
         if self._lines:
             width = self.page_table.shape[1]
             at = [slot * width + number for slot, line in self._lines.items() for number in range(len(line))]
             cells, pages = self._sent(at, list(itertools.chain.from_iterable(self._lines.values())))
-            self._lines = {}
             self.page_table.view(-1)[cells] = pages
+            self._lines = {}
 
     def _sent(self, *columns: list[int]) -> Tensor:
         """[columns, length] on the device, which does not have to be waited for."""

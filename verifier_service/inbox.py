@@ -25,7 +25,8 @@ Event = Span | Resync | Join
 
 
 class Inbox:
-    """``put`` in the event loop; ``take`` and ``renew`` in whichever thread steps the session, never both at once."""
+    """``put`` in the event loop; ``take`` and ``renew`` in whichever thread may touch the session (``engine_turn.py``),
+    never both at once."""
 
     #: Messages and bytes that one drafter may send for one step; a message counts as some bytes more.
     MESSAGES, BYTES, MESSAGE_COST = 1024, 32 << 10, 32

@@ -12,13 +12,10 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from speculation.drafts.draft_pool import SpanFate
-from speculation.planning.patience import Patience
-from speculation.planning.trial import Trial
 from speculation.protocol.generation import Chunk, SpeculationStats
 from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span
 from speculation.sampling.noise import drafter_seed
@@ -34,19 +31,11 @@ from verifier_service.inbox import Event, Inbox, Join
 from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
 from verifier_service.session_log import SessionLog
-from verifier_service.session_planner import SessionPlanner
+from verifier_service.session_planner import Pacing, SessionPlanner
 from verifier_service.session_run import SessionRun
 from verifier_service.step_report import EndedStep, StepReport
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pacing:
-    """What is learned over all sessions of one rule: whether to wait for drafts, and whether drafting pays at all."""
-
-    patience: Patience
-    pays: Trial | None = None
 
 
 class OpenSession:
@@ -87,6 +76,7 @@ class OpenSession:
         self._report = StepReport()  # of the coming step
         self._held, self._unanswered = 0.0, False  # seconds that the coming step was held back; and no draft came
         self._ended: EndedStep | None = None
+        self._failed: Exception | None = None  # of taking in what a drafter sent
         self._offers = 0
 
     # ---- in the event loop ------------------------------------------------------------------------------------
@@ -98,7 +88,10 @@ class OpenSession:
         self._inbox.put(link, event, asks_for=min(max(asks_for, 0), Inbox.BYTES // 3))
         with self._turn.gap() as free:
             if free:
-                self._read_inbox(Inbox.AT_ONCE)
+                try:
+                    self._read_inbox(Inbox.AT_ONCE)
+                except Exception as error:  # it is this session's, not the caller's
+                    self._failed = error
         self._came.set()
 
     def refuses(self, link: DrafterLink) -> bool:
@@ -181,6 +174,8 @@ class OpenSession:
     def begin_step(self, share: int | None) -> Step:
         """Take in what drafters sent; the best candidates, for the target to run. ``share``: of a step's rows that
         others need not leave over, without the one for the last token."""
+        if self._failed is not None:
+            raise self._failed
         self._read_inbox()
         self._inbox.renew()
         return self._run.begin_step(share)

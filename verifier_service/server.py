@@ -121,10 +121,10 @@ async def _assisting(
 
 
 async def _read(verifier: Verifier, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
-    holder = caller() or link
+    who = caller()
     try:
         async for message in requests:
-            verifier.quotas.messages(holder, max(1, len(message.several.messages)))
+            verifier.quotas.messages(who, link.number, max(1, len(message.several.messages)))
             verifier.roster.receive(link, message)
     finally:
         link.outbox.end()

@@ -21,7 +21,7 @@ class SessionDrafters:
 
     def __init__(self, session: str, *, wanted: bool, replaying: bool) -> None:
         self._session = session
-        self._links: set[DrafterLink] = set()
+        self._links: dict[DrafterLink, None] = {}  # in the order in which they came
         self._declined: set[DrafterLink] = set()
         self._by_source: dict[Source, DrafterLink] = {}  # those that left, too
         self._placed_until = 0.0
@@ -50,14 +50,14 @@ class SessionDrafters:
 
     def join(self, link: DrafterLink) -> None:
         """The drafter takes part from now on; figures name it even after it left."""
-        self._links.add(link)
+        self._links[link] = None
         self._by_source[link.source] = link
         self.vocabularies.add(link.hello.vocab_hash)
         link.sessions.add(self._session)
 
     def leave(self, link: DrafterLink) -> None:
         """The drafter takes part no more."""
-        self._links.discard(link)
+        self._links.pop(link, None)
         link.sessions.discard(self._session)
         link.former.append(self._session)
 

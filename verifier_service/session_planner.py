@@ -10,12 +10,15 @@ import dataclasses
 import math
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from speculation.planning.best_plan import worth_sending, worth_verifying
 from speculation.planning.cost_model import PairCosts, StepCosts
 from speculation.planning.fits import AcceptanceByPosition, LinearFit
+from speculation.planning.patience import Patience
 from speculation.planning.plan import SPAN_SECONDS, START, PlanLimits
 from speculation.planning.plan_chooser import PlanChooser
+from speculation.planning.trial import Trial
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sampling.params import Rule
 from speculation.sessions.statistics import SessionStats
@@ -29,6 +32,14 @@ REPLAN_SECONDS = 0.25
 POSITIONS = 4
 #: An order of the coordinator stands for so long; then the verifier plans by itself again.
 ORDER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """What is learned over all sessions of one rule: whether to wait for drafts, and whether drafting pays at all."""
+
+    patience: Patience
+    pays: Trial | None = None
 
 
 class SessionPlanner:

@@ -33,13 +33,13 @@ from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.engine_turn import EngineTurn
 from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
-from verifier_service.open_session import OpenSession, Pacing
+from verifier_service.open_session import OpenSession
 from verifier_service.planning_budget import PlanningBudget
 from verifier_service.quotas import Quotas
 from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_messages import finished, started
-from verifier_service.session_planner import SessionPlanner
+from verifier_service.session_planner import Pacing, SessionPlanner
 from verifier_service.session_run import SessionRun
 from verifier_service.shared_step import Drawing
 from verifier_service.step_scheduler import StepScheduler

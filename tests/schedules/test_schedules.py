@@ -29,6 +29,7 @@ def test_every_schedule_ends_in_the_same_bytes(part: int):
             raise AssertionError(f"schedule {seed}") from error
         assert not course.different and not course.leaked, f"schedule {seed}: {course.different} {course.leaked}"
         happened += course.happened
+    assert happened["finished"] and happened["accepted"]
     if SCHEDULES >= 1000:
         assert {what for what in EXPECTED if happened[what]} == EXPECTED
 

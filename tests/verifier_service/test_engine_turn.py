@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dragoman import Client, Dragoman, SamplingParams
+from dragoman import Client, Completion, Dragoman, SamplingParams
 from speculation.drafts.draft_pool import SpanFate
+from speculation.errors import DragomanError
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.sampling import row_draws
 from speculation.sampling.row_draws import LaunchedDraws
@@ -108,4 +109,34 @@ async def test_drafts_are_taken_in_while_the_device_works(monkeypatch: pytest.Mo
         async with asyncio.timeout(2 * SECONDS):
             assert (await client.complete(**ASKED)).data == expected
         assert taken_in > 0 and steps > 3
+        await baseline(verifier, engine)
+
+
+@pytest.mark.parametrize("rows", [None, 16])
+async def test_what_cannot_be_taken_in_fails_its_session_only(monkeypatch: pytest.MonkeyPatch, rows: int | None):
+    """Whoever takes it in: the drafter's stream goes on, and so do the other texts."""
+    async with Dragoman(TextEngine()) as model:
+        expected = (await model.complete(**ASKED)).data
+    on_span = TargetSession.on_span
+
+    def failing(session: TargetSession, span: Span) -> SpanFate:
+        if session.request.max_tokens == 24:
+            raise RuntimeError("cannot be taken in")
+        return on_span(session, span)
+
+    monkeypatch.setattr(TargetSession, "on_span", failing)
+    engine = TextEngine(rows=rows, step_seconds=0.01)
+    plan = SpeculationPlan(stop_threshold=0.0, patience=0.5)
+    async with (
+        serving(engine, lookup=False, plan=plan, adaptive=False) as (verifier, address),
+        Client(address) as client,
+        drafting(address) as drafter,
+    ):
+        await drafters(verifier, 1)
+        async with asyncio.timeout(2 * SECONDS):
+            work = [client.complete(**ASKED), client.complete(**{**ASKED, "max_tokens": 24}), client.complete(**ASKED)]
+            first, failed, last = await asyncio.gather(*work, return_exceptions=True)
+        assert isinstance(failed, DragomanError)
+        assert [each.data for each in (first, last) if isinstance(each, Completion)] == [expected] * 2
+        assert drafter.attached
         await baseline(verifier, engine)

@@ -112,23 +112,27 @@ def test_messages_of_one_drafter():
     refused: list[Quota] = []
     quotas = Quotas(clock=lambda: now[0], refused=refused.append)
     for _ in range(MESSAGES // 100):
-        quotas.messages(EDGE, 100)
-    with pytest.raises(LimitExceededError, match="more than 8,000 messages a second"):
-        quotas.messages(EDGE, 1)
-    quotas.messages(OTHER, 100)
+        quotas.messages(EDGE, 1, 100)
+    with pytest.raises(LimitExceededError, match="more than 12,000 messages a second"):
+        quotas.messages(EDGE, 1, 1)
+    quotas.messages(EDGE, 2, 100)  # another machine with the same token
     now[0] += 100 / MESSAGES_PER_SECOND
-    quotas.messages(EDGE, 100)
+    quotas.messages(EDGE, 1, 100)
     with pytest.raises(LimitExceededError):
-        quotas.messages(EDGE, 1)
-    assert refused == [Quota.MESSAGES] * 2
+        quotas.messages(EDGE, 1, 1)
+    for _ in range(MESSAGES // 100):
+        quotas.messages(None, 3, 100)
+    with pytest.raises(LimitExceededError):
+        quotas.messages(None, 3, 1)
+    assert refused == [Quota.MESSAGES] * 3
     with pytest.raises(LimitExceededError, match="drafter edge-1 sent too many messages"), quotas.stream(EDGE):
         pass
-    with quotas.stream(OTHER):
+    with quotas.stream(OTHER), quotas.stream(None):
         pass
     now[0] += LOCKED_OUT_SECONDS
     with quotas.stream(EDGE):
         pass
-    assert refused[2:] == [Quota.LOCKED_OUT]
+    assert refused[3:] == [Quota.LOCKED_OUT]
 
 
 async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
