@@ -18,6 +18,7 @@ from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from drafter_service import client as drafter_client
 from dragoman import Client, Completion, ConnectionFailedError, Dragoman, Rule, SamplingParams
 from tests.support.certificates import TestAuthority
+from tests.support.link_faults import FAULTS, inflict, mend
 from tests.support.service_drivers import PATIENCE, baseline, drafters, drafting, serving
 from tests.support.text_engine import TextDrafter, TextEngine
 from transport.address import Address
@@ -31,7 +32,6 @@ CONDITIONS = (
     LinkConditions(0.002, bytes_per_second=50_000),
 )
 SAMPLINGS = (SamplingParams(), SamplingParams(temperature=0.8, seed=9), SamplingParams(temperature=1.2, seed=4))
-FAULTS = ("cut", "half_open_up", "half_open_down", "reset", "refuse", "weather")
 
 
 @pytest.fixture(autouse=True)
@@ -54,23 +54,12 @@ async def trouble(proxy: FaultProxy, chance: random.Random) -> None:
     """Fault after fault, each for a moment."""
     while True:
         await asyncio.sleep(chance.uniform(0, 0.3))
-        match chance.choice(FAULTS):
-            case "cut":
-                proxy.cut()
-            case "half_open_up":
-                proxy.half_open("up")
-            case "half_open_down":
-                proxy.half_open("down")
-            case "reset":
-                proxy.reset()
-            case "refuse":
-                proxy.refuse()
-                proxy.reset()
-            case "weather":
-                proxy.set(chance.choice(CONDITIONS))
+        if chance.random() < 1 / 6:
+            proxy.set(chance.choice(CONDITIONS))
+        else:
+            inflict(proxy, chance.choice(FAULTS))
         await asyncio.sleep(chance.uniform(0, 0.6))
-        proxy.restore()
-        proxy.refuse(False)
+        mend(proxy)
 
 
 async def run_schedule(seed: int, near: Client, proxies: list[FaultProxy], expecting: Dragoman) -> None:
@@ -86,8 +75,7 @@ async def run_schedule(seed: int, near: Client, proxies: list[FaultProxy], expec
             task.cancel()
         await asyncio.gather(*troubles, return_exceptions=True)
         for proxy in proxies:
-            proxy.restore()
-            proxy.refuse(False)
+            mend(proxy)
     for each, completion in zip(asked, found, strict=True):
         assert completion.data == (await expecting.complete(**each)).data, f"schedule {seed}: {each}"
 

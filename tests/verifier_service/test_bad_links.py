@@ -14,6 +14,7 @@ from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from drafter_service import client as drafter_client
 from speculation.sampling.params import SamplingParams
 from tests.support.certificates import TestAuthority
+from tests.support.link_faults import FAULTS, inflict, mend
 from tests.support.service_drivers import PATIENCE, baseline, drafters, drafting, request, serving, text_of
 from tests.support.text_engine import TextEngine
 from transport.address import Address
@@ -65,9 +66,6 @@ async def test_distance_changes_no_byte(conditions: LinkConditions):
         assert proxy.bytes_up > 0 and proxy.bytes_down > 0
 
 
-FAULTS = ["cut", "half_open_up", "half_open_down", "reset", "refuse"]
-
-
 @pytest.mark.parametrize("fault, in_tls", [*((fault, False) for fault in FAULTS), *((fault, True) for fault in FAULTS)])
 async def test_an_outage_in_mid_text(fault: str, in_tls: bool, tmp_path: Path):
     engine = TextEngine(step_seconds=0.02)
@@ -82,21 +80,9 @@ async def test_an_outage_in_mid_text(fault: str, in_tls: bool, tmp_path: Path):
             nonlocal steps
             steps += 1
             if steps == 6:
-                match fault:
-                    case "cut":
-                        proxy.cut()
-                    case "half_open_up":
-                        proxy.half_open("up")
-                    case "half_open_down":
-                        proxy.half_open("down")
-                    case "reset":
-                        proxy.reset()
-                    case "refuse":
-                        proxy.refuse()
-                        proxy.reset()
+                inflict(proxy, fault)
             if steps == 30:
-                proxy.restore()
-                proxy.refuse(False)
+                mend(proxy)
 
         text, finished = await written(address, request(SAMPLING, max_tokens=150, ignore_end=True), watch)
         assert text == expected
