@@ -30,7 +30,7 @@ def dragoman(*arguments: str, stdin: str = "", **environment: str) -> subprocess
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,  # a demo takes a minute on a slow machine, and tests run beside other processes
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment},
     )
