@@ -44,7 +44,6 @@ class KVMemory:
         self._lines: dict[int, tuple[int, ...]] = {}
         self._sources: list[int] = []
         self._targets: list[int] = []
-        self._moved: set[int] = set()
         self._stacks: list[Tensor] = []  # [layers, keys and values, places, KV heads, head size]
         for kind in dict.fromkeys((kv_heads, size) for _, kv_heads, size in shapes.values()):
             members = [module for module, (_, *of_module) in shapes.items() if tuple(of_module) == kind]
@@ -65,11 +64,10 @@ class KVMemory:
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Before the next pass copy keys and values between places, all sources read before any target is written."""
-        if not self._moved.isdisjoint((*sources, *targets)):  # these follow on what is still to be moved there
+        if not {*sources, *targets}.isdisjoint(self._targets):  # these follow on what is still to be moved there
             self.apply_pending()
         self._sources += sources
         self._targets += targets
-        self._moved.update(targets)
 
     def apply_pending(self) -> None:
         """Do what was left for the coming pass: of all sessions together, or each would wait for a transfer."""
@@ -79,7 +77,7 @@ class KVMemory:
             moving = [stack[:, :, read] for stack in self._stacks]
             for stack, values in zip(self._stacks, moving, strict=True):
                 stack[:, :, write] = values
-            self._sources, self._targets, self._moved = [], [], set()
+            self._sources, self._targets = [], []
         if self._lines:
             width = self.page_table.shape[1]
             at = [slot * width + number for slot, line in self._lines.items() for number in range(len(line))]

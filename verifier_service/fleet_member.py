@@ -38,7 +38,8 @@ class VerifierMember:
     ) -> None:
         self._verifier = verifier
         engine = verifier.engine
-        registration = pb.Registration(
+        #: What it joins a fleet with.
+        self.registration = pb.Registration(
             protocol_version=PROTOCOL_VERSION,
             instance=instance,
             name=name,
@@ -52,7 +53,7 @@ class VerifierMember:
         )
         self._link = CoordinatorLink(
             coordinator=coordinator,
-            registration=registration,
+            registration=self.registration,
             report=self.report,
             on_order=self.carry_out,
             on_joined=self._take_in,

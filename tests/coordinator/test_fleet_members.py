@@ -17,6 +17,7 @@ from tests.support.coordinators import CONFIG, coordinating, running, status
 from tests.support.long_text import SAMPLING
 from tests.support.service_drivers import (
     QUICK,
+    SLOW,
     baseline,
     drafters,
     drafting,
@@ -37,10 +38,11 @@ def drafter_member(coordinator: Address, number: int, **kwargs) -> DrafterMember
 
 @contextlib.asynccontextmanager
 async def fleet(
-    coordinator: Address, engine: TextEngine, *, count: int = 1, max_sessions: int = 4
+    coordinator: Address, engine: TextEngine, *, count: int = 1, max_sessions: int = 4, adaptive: bool = False
 ) -> AsyncIterator[tuple[Verifier, Address]]:
-    """A verifier and so many drafters of one name, none of which knows of the others."""
-    async with serving(engine) as (verifier, address):
+    """A verifier and so many drafters of one name, none of which knows of the others. Not ``adaptive``: drafts are
+    asked for and waited for, though they do not pay on a machine that is busy with something else."""
+    async with serving(engine, plan=SLOW, adaptive=adaptive) as (verifier, address):
         member = VerifierMember(verifier, coordinator, instance="v", name="cloud", advertised=str(address))
         edges = [drafter_member(coordinator, number, max_sessions=max_sessions) for number in range(count)]
         async with running(member, *edges):
@@ -111,7 +113,11 @@ async def test_drafters_of_one_name_are_told_apart_and_share_the_sessions():
 
 async def test_a_session_moves_from_drafter_to_drafter_in_mid_text() -> None:
     engine = TextEngine(step_seconds=0.01)
-    async with serving(engine) as (verifier, address), drafting(address), drafting(address):
+    async with (
+        serving(engine, plan=SLOW, adaptive=False) as (verifier, address),
+        drafting(address),
+        drafting(address),
+    ):
         await drafters(verifier, 2)
         links = verifier.roster.links
         seen: set[int] = set()
@@ -155,7 +161,7 @@ async def test_a_plan_out_of_range_is_not_obeyed(plan: pb.SpeculationPlan):
 async def test_the_limits_of_plans_outlive_the_coordinator():
     engine = TextEngine()
     config = CONFIG.model_copy(update={"plan": CONFIG.plan.model_copy(update={"max_width": 3, "max_alternatives": 0})})
-    async with coordinating(config=config) as (server, at), fleet(at, engine) as (verifier, address):
+    async with coordinating(config=config) as (server, at), fleet(at, engine, adaptive=True) as (verifier, address):
         await eventually(lambda: verifier.plan_limits == PlanLimits(3, CONFIG.plan.max_lookahead, 0))
         await server.stop(grace=0.1)
 

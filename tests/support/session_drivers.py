@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,10 +31,12 @@ def request(sampling: SamplingParams, *, max_tokens: int = 40, **fields: Any) ->
     return SessionRequest(PROMPT_IDS, sampling, max_tokens, 4096, **fields)
 
 
-def plain_text(sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE) -> list[int]:
+def plain_text(
+    sampling: SamplingParams, max_tokens: int, rule: Rule = Rule.RACE, prompt_ids: Sequence[int] = PROMPT_IDS
+) -> list[int]:
     """The reference: one token after another, no session and no draft anywhere."""
     stream = "race" if rule is Rule.RACE else "target"
-    sampler = TokenSampler(sampling, TARGET_VOCAB, NOISE, prompt_ids=PROMPT_IDS, stream=stream)
+    sampler = TokenSampler(sampling, TARGET_VOCAB, NOISE, prompt_ids=prompt_ids, stream=stream)
     ids: list[int] = []
     while len(ids) < max_tokens:
         token = sampler.draw(TARGET.logits(ids))

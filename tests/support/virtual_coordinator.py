@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from coordinator.config import CoordinatorConfig
 from coordinator.fleet import Dismissal, Fleet
 from coordinator.registry import Member
-from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError
 from tests.support.virtual_hosts import Course, Host
 from tests.support.virtual_time import Clock
 from transport.address import Address
-from transport.limits import PROTOCOL_VERSION
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.verifier import Verifier
 
@@ -48,7 +46,7 @@ class _Coordinator:
                 continue
             if host.verifier not in self._members:
                 with contextlib.suppress(DragomanError):
-                    self._members[host.verifier] = self._fleet.join(_registration(host), self._clock.now)
+                    self._members[host.verifier] = self._fleet.join(_member(host).registration, self._clock.now)
             elif self._chance.random() < 0.9:
                 self._fleet.receive(self._members[host.verifier], _member(host).report(), self._clock.now)
 
@@ -69,21 +67,5 @@ class _Coordinator:
 
 def _member(host: Host) -> VerifierMember:
     """Without the link: what it would report, and how it carries orders out."""
-    return VerifierMember(
-        host.verifier, Address("127.0.0.1", 1), instance=f"v{host.number}", name=f"v{host.number}", advertised="here:1"
-    )
-
-
-def _registration(host: Host) -> pb.Registration:
-    engine = host.engine
-    return pb.Registration(
-        protocol_version=PROTOCOL_VERSION,
-        instance=f"v{host.number}",
-        name=f"v{host.number}",
-        model=engine.name,
-        vocab_size=engine.vocab_size,
-        vocab_hash=engine.tokenizer.vocab.content_hash,
-        max_sessions=host.verifier.max_sessions,
-        verifier=pb.VerifierKind(address=f"10.0.0.{1 + host.number}:1"),
-        dtype=engine.dtype_name,
-    )
+    name, here = f"v{host.number}", f"10.0.0.{1 + host.number}:1"
+    return VerifierMember(host.verifier, Address("127.0.0.1", 1), instance=name, name=name, advertised=here)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from collections.abc import Coroutine
 from typing import Any
@@ -16,11 +17,12 @@ from unittest import mock
 from speculation.errors import DivergedError, DragomanError
 from speculation.protocol.generation import Chunk, Finished, GenerationRequest
 from speculation.protocol.messages import Prompt, SpeculationPlan
-from speculation.sampling.params import Rule, SamplingParams
+from speculation.sampling.params import Rule
+from tests.support.session_drivers import SAMPLINGS, TARGET
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.text_models import DRAFTER_VOCAB, TextModel
 from tests.support.virtual_coordinator import coordinate
-from tests.support.virtual_hosts import TARGET, Course, Host, LostError, plain_text
+from tests.support.virtual_hosts import Course, Host, LostError, plain_text
 from tests.support.virtual_links import Stream, Weather
 from tests.support.virtual_time import Clock, VirtualThread, run_virtually
 from verifier_service import memory_queue, step_scheduler
@@ -29,11 +31,6 @@ from verifier_service.verifier import Verifier
 
 #: Virtual seconds in which every text has to be there, whatever happens in the first ``TROUBLE`` of them.
 ENDED, TROUBLE = 600.0, 60.0
-SAMPLINGS = (
-    SamplingParams(),
-    SamplingParams(temperature=0.8, seed=7),
-    SamplingParams(temperature=1.3, top_p=0.9, presence_penalty=0.5, repetition_penalty=1.1, seed=11),
-)
 PROMPTS = ("a story: ", "twice ", "the cat", "猫")
 #: Made once: what they computed serves all schedules.
 _DRAFTERS = [TextModel(DRAFTER_VOCAB, salt) for salt in (1, 2, 3)]
@@ -139,7 +136,7 @@ class VirtualFleet:
             if not host.up:
                 await asyncio.sleep(0.3)
                 continue
-            resumed = _resumed(asked, bytes(text))
+            resumed = dataclasses.replace(asked, received=bytes(text))
             call = asyncio.create_task(self._read(host, resumed, text, leaves_after=leaves_after, slowness=slowness))
             host.calls.append(call)
             try:
@@ -245,17 +242,6 @@ class VirtualFleet:
         await self._check(host)
         fresh = self._host(host.number)
         host.verifier, host.engine, host.up = fresh.verifier, fresh.engine, True
-
-
-def _resumed(asked: GenerationRequest, received: bytes) -> GenerationRequest:
-    return GenerationRequest(
-        prompt=asked.prompt,
-        sampling=asked.sampling,
-        max_tokens=asked.max_tokens,
-        rule=asked.rule,
-        draft=asked.draft,
-        received=received,
-    )
 
 
 def run_schedule(seed: int) -> Course:

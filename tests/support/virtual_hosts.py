@@ -7,32 +7,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from speculation.protocol.generation import GenerationRequest
-from speculation.sampling.params import Rule
-from speculation.sampling.race import RaceNoise
-from speculation.sampling.sampler import TokenSampler
+from tests.support import session_drivers
 from tests.support.text_engine import TextEngine
-from tests.support.text_models import TARGET_VOCAB, TextModel
+from tests.support.text_models import TARGET_VOCAB
 from tests.support.virtual_links import Stream
 from verifier_service.verifier import Verifier
 
-#: Made once: what it computed serves all schedules.
-TARGET = TextModel(TARGET_VOCAB, salt=1)
-_NOISE = RaceNoise(TARGET_VOCAB)
-
 
 def plain_text(request: GenerationRequest) -> bytes:
-    """The reference: one token after another, no session and no draft anywhere."""
+    """The bytes of ``session_drivers.plain_text``."""
     prompt_ids = TextEngine.tokenizer.prompt_ids(request.prompt)
-    stream = "race" if request.rule is Rule.RACE else "target"
-    sampler = TokenSampler(request.sampling, TARGET_VOCAB, _NOISE, prompt_ids=prompt_ids, stream=stream)
-    ids: list[int] = []
-    while len(ids) < request.max_tokens:
-        token = sampler.draw(TARGET.logits(ids))
-        sampler.advance(token)
-        if token in TARGET_VOCAB.end_ids:
-            break
-        ids.append(token)
-    return TARGET_VOCAB.text(ids)
+    return TARGET_VOCAB.text(session_drivers.plain_text(request.sampling, request.max_tokens, request.rule, prompt_ids))
 
 
 class LostError(Exception):
