@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PROTOS_VENV ?= .venv-protos
 PROTOS_BIN := $(PROTOS_VENV)/bin
+AUDIT_VENV ?= .venv-audit
 WORKERS ?= 2
 
 # Old stubs run on a newer protobuf, never the other way round: 1.71.2 makes stubs that run on protobuf 5.29 to 7.
@@ -58,6 +59,12 @@ fuzz: venv ## Send every handler, and readers of files, what no honest peer woul
 schedules: export DRAGOMAN_SCHEDULES ?= 10000
 schedules: venv ## Run a fleet through schedules of faults in virtual time (half an hour; DRAGOMAN_SCHEDULES=1000)
 	$(BIN)/python -m pytest -n $(WORKERS) tests/schedules $(ARGS)
+
+# Asks PyPI about each pinned package, so it needs the network, and is no part of .ci/run.
+.PHONY: audit
+audit: ## Look the pinned packages up among known vulnerabilities (pip-audit, in an environment of its own)
+	$(PYTHON) -m venv $(AUDIT_VENV) && $(AUDIT_VENV)/bin/pip install --quiet pip-audit==2.10.1
+	$(AUDIT_VENV)/bin/pip-audit --no-deps --disable-pip -r constraints.txt $(ARGS)
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/site; a broken link is an error

@@ -138,7 +138,7 @@ def serve_verifier(
             joining.append(asyncio.get_running_loop().create_task(member.run()))
 
     joining: list[asyncio.Task[None]] = []
-    with _metrics_at(address.host, metrics_port) as instruments_of, asyncio.Runner() as runner:
+    with asyncio.Runner() as runner, _metrics_at(address.host, metrics_port, runner.get_loop()) as instruments_of:
         server, bound = runner.run(bind())
         try:
             with _running(runner.get_loop()):
@@ -173,20 +173,25 @@ def _running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _metrics_at(host: str, port: int | None) -> Iterator[Callable[[str, str], Instruments | None]]:
-    """Prometheus metrics served at the port, empty until the function that it gives is called with the names of model
-    and verifier.
+def _metrics_at(
+    host: str, port: int | None, loop: asyncio.AbstractEventLoop
+) -> Iterator[Callable[[str, str], Instruments | None]]:
+    """Prometheus metrics served at the port: of the process and its event loop at once, of the verifier from when the
+    function that it gives is called with the names of model and verifier.
 
     Raises ConnectionFailedError.
     """
     if port is None:
         yield lambda model, name: None
         return
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, start_http_server
 
-    from verifier_service.metrics import PrometheusInstruments
+    from verifier_service.metrics import PREFIX, PrometheusInstruments
 
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    tasks = Gauge(f"{PREFIX}event_loop_tasks", "Tasks of the event loop.", registry=registry)
+    tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:

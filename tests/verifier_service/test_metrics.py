@@ -50,17 +50,21 @@ HISTOGRAMS = {
 
 
 class Collected:
-    """Samples by name, summed over labels other than the model's."""
+    """Samples of the verifier by name, summed over labels other than the model's; ``process``: of its process."""
 
     def __init__(self, text: str) -> None:
         self.kinds: dict[str, str] = {}
         self.replicas: set[str] = set()
+        self.process: dict[str, float] = {}
         self.values: dict[str, float] = {}
         self.positions: dict[int, float] = {}
         self.drafted: dict[tuple[str, str], float] = {}  # draft tokens by source and drafter
         self.accepted: dict[tuple[str, str], float] = {}
         for family in text_string_to_metric_families(text):
             if family.name.endswith("_created"):
+                continue
+            if family.name.startswith("process_") or family.name == PREFIX + "event_loop_tasks":
+                self.process[family.name] = family.samples[0].value
                 continue
             self.kinds[family.name] = family.type
             for sample in family.samples:
@@ -219,6 +223,8 @@ async def test_the_command_serves_them(tiny_llama: Path):
         assert found["generation_tokens_total"] == 5 and found["drafters_connected"] == 0
         name = f"{socket.gethostname()}/{tiny_llama.name}:{address.rpartition(':')[2]}"
         assert found.replicas == {name}, "the verifier's name"
+        assert found.process["process_resident_memory_bytes"] > 50e6 and found.process["process_open_fds"] > 3
+        assert found.process[PREFIX + "event_loop_tasks"] > 0
         alone = dragoman("generate", f"--verifier={address}", "--prompt=The heron", "--max-tokens=5")
         assert "no drafter is connected" in alone.stderr
         taken = dragoman("verifier", f"--model={tiny_llama}", "--listen=127.0.0.1:0", f"--metrics-port={port}")
