@@ -1,17 +1,11 @@
-"""A drafter by its name: a model of any kind, or ``lookup``, which needs none."""
+"""A drafter by its name: a model of any kind, or ``lookup``, which needs none and brings no torch along."""
 
 from __future__ import annotations
 
-import torch
-
-from drafter_service.draft_model import DraftModel
 from drafter_service.draft_source import Drafter
 from drafter_service.lookup_drafter import LookupDrafter
-from drafter_service.model_drafter import ModelDrafter
 from drafter_service.settings import DrafterSettings
-from engine.paged_choice import in_paged_engine
-from language_models.causal_lm import CausalLM
-from language_models.weights import Progress, home
+from language_models.weights import Progress, check_name
 
 LOOKUP_MODEL = "lookup"
 
@@ -35,13 +29,19 @@ def load_drafter(
     """
     if model == LOOKUP_MODEL:
         return LookupDrafter()
-    if dtype == "auto" and device in ("auto", "cpu"):
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
-        dtype = "int8" if on_cpu and "fbgemm" in torch.backends.quantized.supported_engines else "auto"
-    loaded = CausalLM.load(
-        model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code, progress=progress
+    check_name(model)  # a name that is none is told before torch is loaded
+    from drafter_service.model_loading import load_model_drafter
+
+    return load_model_drafter(
+        model,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+        engine=engine,
+        max_sessions=max_sessions,
+        progress=progress,
     )
-    return ModelDrafter(_in_engine(loaded, engine, max_sessions), vocabularies=home() / "vocabularies")
 
 
 def drafter_of(settings: DrafterSettings, *, progress: Progress | None = None) -> Drafter:
@@ -56,14 +56,3 @@ def drafter_of(settings: DrafterSettings, *, progress: Progress | None = None) -
         max_sessions=settings.max_sessions,
         progress=progress,
     )
-
-
-def _in_engine(model: CausalLM, engine: str, max_sessions: int) -> DraftModel:
-    """Raises InputError where the paged engine is asked for and cannot be had."""
-
-    def paged() -> DraftModel:
-        from engine.paged_model import PagedModel  # with it comes triton
-
-        return PagedModel(model, max_sessions=max_sessions)
-
-    return in_paged_engine(model, engine, paged) or model

@@ -38,6 +38,11 @@ def doctor(
         missing = "target" if target is None else "drafter"
         remedy = "give --target and --drafter, or --connect; see `dragoman doctor --help`"
         raise InputError(missing, None, "is missing", remedy=remedy)
+    from drafter_service.loading import LOOKUP_MODEL
+    from language_models.weights import check_name
+
+    for model in {target, drafter} - {LOOKUP_MODEL}:
+        check_name(model)
     from dragoman.doctor import PairVerdict, diagnose, show
 
     found = diagnose(target, drafter)

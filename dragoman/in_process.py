@@ -104,7 +104,7 @@ class Dragoman(TextClient):
             return self._target
         from language_models.causal_lm import CausalLM
         from verifier_service.engine_choice import engine_for
-        from verifier_service.transformers_engine import check_target_dtype
+        from verifier_service.settings import check_target_dtype
 
         check_target_dtype(self._dtype)
         return engine_for(CausalLM.load(self._target, device=self._device, dtype=self._dtype, threads=self._threads))

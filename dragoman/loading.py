@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from drafter_service import loading
 from drafter_service.draft_source import Drafter
 from drafter_service.settings import DrafterSettings
 from dragoman.terminal import err, progress_bar
-from language_models.causal_lm import CausalLM
 from language_models.embedded import EMBEDDED
+from language_models.weights import check_name
+
+if TYPE_CHECKING:
+    from language_models.causal_lm import CausalLM
 
 
 def show_licence(model: str) -> None:
@@ -22,6 +27,9 @@ def load_model(
 ) -> CausalLM:
     """Raises InputError, ModelError."""
     show_licence(model)
+    check_name(model)  # a name that is none is told before torch is loaded
+    from language_models.causal_lm import CausalLM
+
     with progress_bar() as progress:
         return CausalLM.load(
             model,

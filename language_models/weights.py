@@ -21,7 +21,7 @@ from language_models.gguf_parts import is_gguf, join_parts, model_name, parts_of
 from language_models.pins import check_pin, pinned, split_pin
 from speculation.errors import UnknownModelError, WeightsError
 
-__all__ = ["ModelFiles", "ModelStatus", "Progress", "fetch", "home", "list_models", "resolve"]
+__all__ = ["ModelFiles", "ModelStatus", "Progress", "check_name", "fetch", "home", "list_models", "resolve"]
 
 _BLOCK = 1 << 22
 
@@ -55,6 +55,7 @@ def resolve(model: str, *, trust_remote_code: bool = False, progress: Progress |
     Raises UnknownModelError, WeightsError, InputError.
     """
     progress = progress or _silent
+    check_name(model)
     model, pin = split_pin(model)
     if model in EMBEDDED:
         check_pin(model, found=EMBEDDED[model].sha256, pin=pin)
@@ -65,11 +66,28 @@ def resolve(model: str, *, trust_remote_code: bool = False, progress: Progress |
     if is_gguf(path) and not path.is_dir():
         return ModelFiles(model_name(path), str(_converted_file(path, progress)), local=True)
     if path.is_dir():
+        return ModelFiles(path.resolve().name, str(path.resolve()), local=True, trust_remote_code=trust_remote_code)
+    return ModelFiles(model, model, local=False, trust_remote_code=trust_remote_code)
+
+
+def check_name(model: str) -> None:
+    """Whether there is such a model, as far as a look at its name and its first file tells.
+
+    Raises UnknownModelError, WeightsError, InputError.
+    """
+    model, _ = split_pin(model)
+    path = Path(model).expanduser()
+    if model in EMBEDDED:
+        return
+    if is_gguf(path) and not path.is_dir():
+        _parts(path)
+        return
+    if path.is_dir():
         if not (path / "config.json").is_file():
             raise UnknownModelError(f"{model} is a folder without config.json", remedy=_instead_of(path))
-        return ModelFiles(path.resolve().name, str(path.resolve()), local=True, trust_remote_code=trust_remote_code)
+        return
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
-        return ModelFiles(model, model, local=False, trust_remote_code=trust_remote_code)
+        return
     near = difflib.get_close_matches(model, EMBEDDED, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UnknownModelError(
@@ -133,15 +151,11 @@ def _converted_embedded(model: EmbeddedModel, progress: Progress, *, force: bool
 
 
 def _converted_file(path: Path, progress: Progress) -> Path:
-    parts = parts_of(path)
+    parts = _parts(path)
     try:
-        for part in parts:
-            with part.open("rb") as file:
-                if file.read(4) != b"GGUF":
-                    raise WeightsError(f"{part} is no GGUF file", remedy="check the path, or download it again")
         sha256 = digest(parts, progress)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}", remedy="check its permissions") from error
+        raise _unreadable(path, error) from error
 
     def gguf(temporary: Path) -> Path:
         if len(parts) == 1:
@@ -154,6 +168,23 @@ def _converted_file(path: Path, progress: Progress) -> Path:
     remedy = f"run `dragoman models remove {name}`"
     original = Original(name, str(parts[0].resolve()), sha256, label=str(path), remedy=remedy)
     return converted(original, gguf, progress)
+
+
+def _parts(path: Path) -> list[Path]:
+    """Of a GGUF file, that there are. Raises WeightsError."""
+    parts = parts_of(path)
+    try:
+        for part in parts:
+            with part.open("rb") as file:
+                if file.read(4) != b"GGUF":
+                    raise WeightsError(f"{part} is no GGUF file", remedy="check the path, or download it again")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return parts
+
+
+def _unreadable(path: Path, error: OSError) -> WeightsError:
+    return WeightsError(f"{path} cannot be read: {error.strerror}", remedy="check its permissions")
 
 
 def _instead_of(folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from speculation.errors import InputError
 from speculation.planning.plan import START
 from speculation.protocol.messages import SpeculationPlan
 from transport.settings import Device, Duration, MemorySize, Settings, Share, Threads
@@ -14,6 +15,12 @@ from verifier_service.drafter_trust import DrafterTrust, PromptsTo
 
 #: int8 is not among them: a target's text would depend on the drafts.
 TargetDtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def check_target_dtype(dtype: str) -> None:
+    """Raises InputError for int8: its activations are scaled by all rows of a step, so drafts would change the text."""
+    if dtype == "int8":
+        raise InputError("dtype", dtype, "is for drafters: a target's text would depend on the drafts", remedy="auto")
 
 
 class PlanSettings(Settings):

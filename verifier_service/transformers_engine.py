@@ -13,10 +13,11 @@ from language_models.kv_cache import KVCache
 from language_models.shared_pass import TextRows
 from language_models.tokenizer_check import Role, check_tokenizer
 from speculation.drafts.candidates import CandidateTree
-from speculation.errors import InputError, UnsupportedModelError
+from speculation.errors import UnsupportedModelError
 from speculation.protocol.messages import SpeculationPlan
 from speculation.verification.step import Step
 from verifier_service.engine import OneByOne, WholePrompt
+from verifier_service.settings import check_target_dtype
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,6 @@ class TransformersSlot(WholePrompt):
         """Its keys and values, until it is closed."""
         assert self._held is not None, "the slot is closed"
         return self._held
-
-
-def check_target_dtype(dtype: str) -> None:
-    """Raises InputError for int8: its activations are scaled by all rows of a step, so drafts would change the text."""
-    if dtype == "int8":
-        raise InputError("dtype", dtype, "is for drafters: a target's text would depend on the drafts", remedy="auto")
 
 
 def check_row_invariance(model: CausalLM) -> None:

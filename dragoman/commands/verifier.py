@@ -25,7 +25,7 @@ from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
 from transport.security import Security
 from verifier_service.drafter_trust import PromptsTo
-from verifier_service.settings import PlanSettings, VerifierSettings
+from verifier_service.settings import PlanSettings, VerifierSettings, check_target_dtype
 
 if TYPE_CHECKING:
     from verifier_service.engine import Engine
@@ -88,12 +88,11 @@ def verifier(
     from dragoman.loading import load_model
     from dragoman.log_setup import set_up_logging
     from dragoman.serve import fleet_membership, listen_address, serve_verifier
+    from language_models.weights import check_name
     from speculation.protocol.messages import SpeculationPlan
     from transport.channels import check_dialling
     from transport.durations import parse_duration
     from transport.sizes import parse_size
-    from verifier_service.engine_choice import engine_of
-    from verifier_service.transformers_engine import check_target_dtype
 
     set_up_logging(verbose, log_format=log_format, audit_log=audit_log)
     check_target_dtype(dtype)
@@ -135,8 +134,11 @@ def verifier(
         plan=PlanSettings.of(plan),
     )
     settings.trust.check(security)
+    check_name(model)
 
     def load() -> Engine:
+        from verifier_service.engine_choice import engine_of  # with it comes torch
+
         loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
         return engine_of(loaded, settings)
 

@@ -106,9 +106,12 @@ _LIGHT = (
     "dragoman.cli",
     "dragoman.client",
     "dragoman.fleet_client",
+    "dragoman.commands.verifier",
+    "dragoman.demo",
+    "dragoman.models",
     "coordinator.server",
     "drafter_service.client",
-    "drafter_service.lookup_drafter",
+    "drafter_service.loading",
     "drafter_service.fleet_member",
     "speculation.sessions.target_session",
     "speculation.sessions.drafter_session",
@@ -125,6 +128,29 @@ def test_no_torch_where_no_tensor_is(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verifier", "--model=nonsense"),
+        ("drafter", "--model=nonsense"),
+        ("drafter", "--model=lookup", "--verifier=127.0.0.1:99999"),
+        ("doctor", "--target=nonsense", "--drafter=lookup"),
+        ("demo", "--target=nonsense"),
+        ("models", "list"),
+    ],
+)
+def test_a_mistake_is_told_before_torch_is_loaded(arguments: tuple[str, ...]) -> None:
+    """That takes ten seconds on a small machine."""
+    code = (
+        "import atexit, sys; from dragoman.cli import main; "
+        "atexit.register(lambda: print('heavy:', *{'torch', 'transformers', 'ray'} & set(sys.modules))); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "heavy:" and "Traceback" not in done.stderr
+    assert (done.returncode == 0) is (arguments[0] == "models")
 
 
 def test_services_never_import_each_other() -> None:

@@ -37,6 +37,11 @@ SETTINGS = {
 }
 
 
+def settings_of(rule: Rule) -> list[str]:
+    """Exact draws, of which no draft has a part, are drawn with everything at once only."""
+    return ["penalties"] if rule is Rule.EXACT else list(SETTINGS)
+
+
 def probabilities(logits: torch.Tensor, params: SamplingParams, prompt: list[int], ids: Sequence[int]) -> torch.Tensor:
     """The settings by their definitions."""
     scores = logits.double()

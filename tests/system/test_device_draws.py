@@ -20,7 +20,7 @@ from speculation.sampling import row_draws
 from speculation.sampling.params import Rule
 from tests.support.distributions import ALPHA
 from tests.support.service_drivers import drafters, drafting, serving
-from tests.support.text_distributions import AT_ONCE, DRAWS, PLAN, SETTINGS, draw, p_value
+from tests.support.text_distributions import AT_ONCE, DRAWS, PLAN, draw, p_value, settings_of
 from tests.support.tiny_models import load_tiny
 from verifier_service import shared_step
 
@@ -67,7 +67,7 @@ async def test_texts_are_the_targets(
         return row_draws.draw_rows(logits, wanted, noise, padding)
 
     monkeypatch.setattr(shared_step, "draw_rows", counted)
-    p, accepted = await check(engine, target, tiny_llama, rule, ["penalties"] if rule.proposes else SETTINGS)
+    p, accepted = await check(engine, target, tiny_llama, rule, ["penalties"] if rule.proposes else settings_of(rule))
     assert p > ALPHA
     assert accepted > DRAWS / 20, "drafts took part"
     assert (drawn > DRAWS) is not rule.proposes, "where probabilities are needed, each row is drawn by itself"

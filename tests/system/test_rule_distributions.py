@@ -26,7 +26,7 @@ from speculation.verification import rules
 from tests.support import tiny_models
 from tests.support.distributions import ALPHA
 from tests.support.service_drivers import drafters, drafting, serving
-from tests.support.text_distributions import AT_ONCE, DRAWS, PLAN, SETTINGS, draw, p_value
+from tests.support.text_distributions import AT_ONCE, DRAWS, PLAN, draw, p_value, settings_of
 from transport.address import Address
 from verifier_service.transformers_engine import TransformersEngine
 from verifier_service.verifier import Verifier
@@ -63,7 +63,7 @@ async def check(target: CausalLM, folder: Path, rule: Rule, kinds: Iterable[str]
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", Rule.concrete())
 async def test_texts_through_two_processes_are_the_targets(target: CausalLM, drafter: Path, rule: Rule):
-    await check(target, drafter, rule, SETTINGS)
+    await check(target, drafter, rule, settings_of(rule))
 
 
 @pytest.mark.slow
