@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import secrets
 import socket
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drafter_service.draft_source import Drafter
+from dragoman.metrics_page import metrics_page
 from dragoman.terminal import err
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import ConnectionFailedError, InputError
+from speculation.errors import InputError
 from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 from transport.pem_files import pem_files
 from transport.security import Security
@@ -25,9 +27,13 @@ from transport.tokens import read_tokens
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
-    from verifier_service.engine import Engine  # brings torch along, which a coordinator does without
-    from verifier_service.metrics import Instruments
+
+    # These bring torch along, which a coordinator does without.
+    from verifier_service.engine import Engine
+    from verifier_service.fleet_member import VerifierMember
+    from verifier_service.server import VerifierServer
     from verifier_service.settings import VerifierSettings
+    from verifier_service.verifier import Verifier
 
 
 def listen_address(listen: str, security: Security, *, default_port: int = DEFAULT_PORT) -> Address:
@@ -108,24 +114,25 @@ def serve_verifier(
     raises.
     """
     from verifier_service.fleet_member import VerifierMember
-    from verifier_service.server import VerifierServer, serve_until_signal
-    from verifier_service.verifier import Verifier
+    from verifier_service.server import VerifierServer
+    from verifier_service.verifier_choice import verifier_of
 
     async def bind() -> tuple[VerifierServer, Address]:
         server = VerifierServer(security=security)
         return server, await server.start(address)
 
-    async def serve(verifier: Verifier) -> None:
+    with asyncio.Runner() as runner, metrics_page(address.host, metrics_port, runner.get_loop()) as instruments_of:
+        server, bound = runner.run(bind())
         try:
-            await serve_until_signal(server, verifier, on_ready=lambda: on_ready(verifier), grace=settings.grace)
-        finally:
-            for task in joining:
-                task.cancel()
-            await asyncio.gather(*joining, return_exceptions=True)
-
-    def on_ready(verifier: Verifier) -> None:
+            with _running(runner.get_loop()):
+                engine = load()
+            name = (membership.name if membership is not None else None) or default_name(engine.name, f":{bound.port}")
+            verifier = verifier_of(engine, settings, instruments_of(engine.name, name))
+        except BaseException:
+            runner.run(server.stop())
+            raise
         words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
-        _say_ready(words, ready_json, address=str(bound))
+        member = None
         if membership is not None:
             member = VerifierMember(
                 verifier,
@@ -135,29 +142,34 @@ def serve_verifier(
                 advertised=membership.advertise or str(bound),
                 security=security,
             )
-            joining.append(asyncio.get_running_loop().create_task(member.run()))
+        say = functools.partial(_say_ready, words, ready_json, address=str(bound))
+        runner.run(_serve_and_join(server, verifier, member, grace=settings.grace, on_ready=say))
+
+
+async def _serve_and_join(
+    server: VerifierServer,
+    verifier: Verifier,
+    member: VerifierMember | None,
+    *,
+    grace: float,
+    on_ready: Callable[[], None],
+) -> None:
+    """Until a signal; a member of a fleet from when it is ready."""
+    from verifier_service.server import serve_until_signal
 
     joining: list[asyncio.Task[None]] = []
-    with asyncio.Runner() as runner, _metrics_at(address.host, metrics_port, runner.get_loop()) as instruments_of:
-        server, bound = runner.run(bind())
-        try:
-            with _running(runner.get_loop()):
-                engine = load()
-            name = (membership.name if membership is not None else None) or default_name(engine.name, f":{bound.port}")
-            verifier = Verifier(
-                engine,
-                plan=settings.plan.plan(),
-                adaptive=settings.adaptive,
-                lookup=settings.lookup,
-                max_sessions=settings.max_sessions,
-                max_sessions_each=settings.max_sessions_each,
-                trust=settings.trust,
-                instruments=instruments_of(engine.name, name),
-            )
-        except BaseException:
-            runner.run(server.stop())
-            raise
-        runner.run(serve(verifier))
+
+    def ready() -> None:
+        on_ready()
+        if member is not None:
+            joining.append(asyncio.get_running_loop().create_task(member.run()))
+
+    try:
+        await serve_until_signal(server, verifier, on_ready=ready, grace=grace)
+    finally:
+        for task in joining:
+            task.cancel()
+        await asyncio.gather(*joining, return_exceptions=True)
 
 
 @contextlib.contextmanager
@@ -169,42 +181,6 @@ def _running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         yield
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
-@contextlib.contextmanager
-def _metrics_at(
-    host: str, port: int | None, loop: asyncio.AbstractEventLoop
-) -> Iterator[Callable[[str, str], Instruments | None]]:
-    """Prometheus metrics served at the port: of the process and its event loop at once, of the verifier from when the
-    function that it gives is called with the names of model and verifier.
-
-    Raises ConnectionFailedError.
-    """
-    if port is None:
-        yield lambda model, name: None
-        return
-    from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, start_http_server
-
-    from verifier_service.metrics import PREFIX, PrometheusInstruments
-
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    tasks = Gauge(f"{PREFIX}event_loop_tasks", "Tasks of the event loop.", registry=registry)
-    tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise ConnectionFailedError(
-            f"cannot serve metrics at {Address(host, port)}: {error.strerror or error}",
-            remedy="give another --metrics-port",
-        ) from error
-
-    try:
-        yield lambda model, name: PrometheusInstruments(registry, model, name)
-    finally:
-        server.shutdown()
-        server.server_close()
         thread.join()
 
 

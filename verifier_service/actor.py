@@ -20,7 +20,7 @@ from verifier_service.fleet_member import VerifierMember
 from verifier_service.metrics import Instruments, NoInstruments
 from verifier_service.server import VerifierServer
 from verifier_service.settings import VerifierSettings
-from verifier_service.verifier import Verifier
+from verifier_service.verifier_choice import verifier_of
 
 
 class VerifierActor(SelfStarting):
@@ -55,17 +55,7 @@ class VerifierActor(SelfStarting):
     async def _serve(self, host: str, serving: Callable[[Address | None], None]) -> None:
         if self._engine is None:
             self._engine = await asyncio.to_thread(self._load)
-        settings = self.settings
-        verifier = Verifier(
-            self._engine,
-            plan=settings.plan.plan(),
-            adaptive=settings.adaptive,
-            lookup=settings.lookup,
-            max_sessions=settings.max_sessions,
-            max_sessions_each=settings.max_sessions_each,
-            trust=settings.trust,
-            instruments=self._instruments,
-        )
+        verifier = verifier_of(self._engine, self.settings, self._instruments)
         self._server = server = VerifierServer(verifier, security=self._security)
         bound = await server.start(Address(host, self._port))
         try:
@@ -84,7 +74,7 @@ class VerifierActor(SelfStarting):
             await asyncio.Event().wait()  # refused later: those whom it serves it goes on serving
         finally:
             self._server = None
-            await asyncio.shield(server.stop(grace=settings.grace))
+            await asyncio.shield(server.stop(grace=self.settings.grace))
 
     async def drain(self, seconds: float) -> int:
         """Take no new sessions; those still running after so many seconds are handed over. Returns how many were.
