@@ -38,6 +38,7 @@ class Quota(StrEnum):
     ARRIVALS = "arrivals_of_one_drafter"
     MESSAGES = "messages_of_one_drafter"
     LOCKED_OUT = "drafter_locked_out"
+    MALFORMED = "malformed_messages_of_one_drafter"
 
 
 class Buckets:

@@ -24,6 +24,7 @@ from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import OpenSession
+from verifier_service.quotas import Quota
 from verifier_service.session_planner import ORDER_SECONDS
 from verifier_service.step_report import Message, StepReport
 from verifier_service.vocabulary_sender import VocabularySender
@@ -127,6 +128,7 @@ class Roster:
         opened = self._sessions.get(_session_of(message))
         (log if opened is None else opened.log).warning("drafter %s: refused %s", link.hello.name, error)
         if link.rejected_messages > self._limits.malformed_messages:
+            self._metrics.refused_by(Quota.MALFORMED)
             raise LimitExceededError(
                 f"drafter {link.hello.name!r} sent {link.rejected_messages} malformed messages; the last: {error}"
             ) from error

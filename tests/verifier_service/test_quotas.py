@@ -176,6 +176,7 @@ async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: py
         ("arrivals_of_one_drafter", 0.0),
         ("messages_of_one_drafter", 0.0),
         ("drafter_locked_out", 0.0),
+        ("malformed_messages_of_one_drafter", 0.0),
     }
     refused = [record for record in caplog.records if record.getMessage() == "refused"]
     assert len(refused) == 1 and "anna" in json.dumps(refused[0].__dict__, default=str)
