@@ -1,7 +1,8 @@
 """An hour of mixed load on a fleet whose processes are killed, stopped and held at random.
 
 Every text is compared with that of the target alone, every process that is spared is watched. Exit code 1 if a text
-differs or is lost, if a session or KV memory is left at the end, or if memory, file descriptors, threads or tasks grow.
+differs, stands still or is lost, if a process ends by itself or does not end when it is told to, if a session is left,
+or if memory, file descriptors, threads or tasks grow.
 
     python -m benchmarks.soak --minutes 60 --output soak.json --plot soak.png
 """
@@ -12,7 +13,6 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from benchmarks.pair_processes import Side
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from benchmarks.soak_fleet import SoakFleet, soak_fleet
-from benchmarks.soak_resources import Watch, growth
+from benchmarks.soak_resources import CLIENTS, Watch, growth
 from dragoman.client import Client
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import run_with_children
@@ -45,7 +45,7 @@ _SAMPLINGS = (
 )
 #: A client leaves before the end of so many texts, and wants no drafts for so many.
 _LEAVING, _ALONE = 0.1, 0.1
-#: Seconds that a text may stand still before it counts as lost: a spared verifier is held for some of them.
+#: Seconds that a text may stand still, or that its requests may fail, before it counts as lost.
 _PATIENCE = 120.0
 
 
@@ -64,7 +64,8 @@ def _with_drafts(options: TextOptions, drafts: bool) -> TextOptions:
 
 @dataclass
 class Tally:
-    """What became of the texts. ``lost``: the errors of those that did not end, ``different``: tasks by number."""
+    """What became of the texts. ``lost``: the errors of those that did not end, ``different``: what is known of those
+    that are not the target's."""
 
     texts: int = 0
     left: int = 0
@@ -72,11 +73,11 @@ class Tally:
     resumes: int = 0
     accepted_tokens: int = 0
     lost: list[str] = field(default_factory=list)
-    different: list[int] = field(default_factory=list)
+    different: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Soak:
-    """``clients``: at once. ``seed``: of everything that is left to chance."""
+    """``clients``: at once. ``seed``: of what each client asks for, and of the faults in their order."""
 
     def __init__(
         self, fleet: SoakFleet, prompts: Sequence[Prompt], *, clients: int, max_tokens: int, seed: int
@@ -85,9 +86,11 @@ class Soak:
         self._prompts = prompts
         self._clients = clients
         self._max_tokens = max_tokens
-        self._chance = random.Random(seed)
+        self._seed = seed
         self._tasks: list[Task] = []
         self.tally = Tally()
+        watched = {member.name: member.process for member in fleet.spared} | {CLIENTS: psutil.Process()}
+        self.watch = Watch(watched, {fleet.verifiers[0].name: f"http://127.0.0.1:{fleet.metrics_port}/metrics"})
 
     async def prepare(self) -> None:
         """The texts of the target alone."""
@@ -99,49 +102,52 @@ class Soak:
                         alone = await client.complete(prompt, **_with_drafts(options, False))
                         self._tasks.append(Task(prompt, options, alone.data))
 
-    async def run(self, seconds: float, fault_every: float, sample_every: float) -> Watch:
-        """Load and faults for so long; then the texts that run come to their ends."""
+    async def run(self, seconds: float, fault_every: float, sample_every: float) -> None:
+        """Load and faults for so long; then the texts that run come to their ends.
+
+        Raises DragomanError if a process ended by itself, or does not end or come back as it should.
+        """
         fleet = self._fleet
-        processes = {member.name: member.process for member in fleet.spared} | {"clients": psutil.Process()}
-        watch = Watch(processes, {"verifier-0": f"http://127.0.0.1:{fleet.metrics_port}/metrics"})
         until = time.monotonic() + seconds
         try:
             async with (
                 FleetClient(fleet.coordinator.address, patience=_PATIENCE) as client,
                 asyncio.TaskGroup() as group,
             ):
-                watching = group.create_task(watch.run(sample_every))
-                striking = group.create_task(fleet.strike(self._chance, fault_every, until))
-                writing = [group.create_task(self._write(client, until)) for _ in range(self._clients)]
-                await asyncio.wait([striking, *writing])
+                watching = group.create_task(self.watch.run(sample_every))
+                faults = group.create_task(fleet.strike(random.Random(f"{self._seed} faults"), fault_every, until))
+                chances = [random.Random(f"{self._seed} client {number}") for number in range(self._clients)]
+                writing = [group.create_task(self._write(client, until, chance)) for chance in chances]
+                await asyncio.wait([faults, *writing])
                 watching.cancel()
-        except* DragomanError as failed:  # a process does not come back
+        except* DragomanError as failed:
             raise failed.exceptions[0] from None
-        return watch
 
-    async def _write(self, client: FleetClient, until: float) -> None:
+    async def _write(self, client: FleetClient, until: float, chance: random.Random) -> None:
         while time.monotonic() < until:
-            number = self._chance.randrange(len(self._tasks))
+            number = chance.randrange(len(self._tasks))
             try:
-                await self._text(client, number)
+                await self._text(client, number, chance)
             except DragomanError as error:
-                self.tally.lost.append(str(error))
+                self.tally.lost.append(f"text {number}: {error}")
+            except TimeoutError:
+                self.tally.lost.append(f"text {number} stood still for {_PATIENCE:g} s")
 
-    async def _text(self, client: FleetClient, number: int) -> None:
-        task, chance, tally = self._tasks[number], self._chance, self.tally
+    async def _text(self, client: FleetClient, number: int, chance: random.Random) -> None:
+        """Raises DragomanError, and TimeoutError if nothing comes for long."""
+        task, tally = self._tasks[number], self.tally
         leaves_after = chance.randrange(1, 20) if chance.random() < _LEAVING else None
         drafted = chance.random() >= _ALONE
         async with client.stream(task.prompt, **_with_drafts(task.options, drafted)) as stream:
             chunks = 0
-            async for _ in stream:
+            while chunks != leaves_after and await asyncio.wait_for(anext(stream, None), _PATIENCE) is not None:
                 chunks += 1
-                if chunks == leaves_after:
-                    tally.left += 1
-                    break
             found = stream.completion
         whole = chunks != leaves_after
+        tally.left += not whole
         if not (found.data == task.expected if whole else task.expected.startswith(found.data)):
-            tally.different.append(number)
+            told = {"text": number, "whole": whole, "drafted": drafted, "resumes": found.resumes}
+            tally.different.append(told | {"found": repr(found.data), "expected": repr(task.expected)})
         tally.texts += whole
         tally.tokens += found.completion_tokens
         tally.resumes += found.resumes
@@ -167,21 +173,29 @@ class Setup:
 async def soak(setup: Setup, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """What came of it; ``good``: whether all of it is as it should be. Raises DragomanError if a process does not
     start."""
+    died = ""
     async with soak_fleet((setup.target, setup.replicas), setup.drafters, setup.side) as fleet:
         running = Soak(fleet, prompts, clients=setup.clients, max_tokens=setup.max_tokens, seed=setup.seed)
         await running.prepare()
-        watch = await running.run(setup.minutes * 60, setup.fault_every, setup.sample_every)
+        try:
+            await running.run(setup.minutes * 60, setup.fault_every, setup.sample_every)
+        except DragomanError as error:
+            died = str(error)
         left = await fleet.leftovers()
-    rows, tally = growth(watch.samples), running.tally
-    good = not (left or tally.lost or tally.different) and all(row["flat"] for row in rows)
+    rows, tally = growth(running.watch.samples), running.tally
+    watched = {(row["process"], row["resource"]) for row in rows}
+    unwatched = sorted(f"{process} {resource}" for process, resource in running.watch.to_tell - watched)
+    good = not (died or left or unwatched or tally.lost or tally.different) and all(row["flat"] for row in rows)
     return {
         "setup": dataclasses.asdict(setup),
         "good": good,
+        "died": died,
         "texts": dataclasses.asdict(tally),
-        "faults": dict(Counter(fleet.faults)),
+        "faults": dict(fleet.faults),
         "left": left,
+        "unwatched": unwatched,
         "growth": rows,
-        "samples": [dataclasses.asdict(sample) for sample in watch.samples],
+        "samples": [dataclasses.asdict(sample) for sample in running.watch.samples],
     }
 
 
@@ -198,6 +212,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
         f"{sum(found['faults'].values())} faults; {len(texts['different'])} differ, {len(texts['lost'])} lost; "
         f"left behind: {found['left'] or 'nothing'}"
     )
+    for problem in (found["died"], *found["unwatched"]):
+        if problem:
+            console.print(problem, style="red", highlight=False)
 
 
 def main(

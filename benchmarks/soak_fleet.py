@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import psutil
@@ -20,6 +20,7 @@ from benchmarks.pair_processes import Side
 from dragoman.client import Client
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.processes import ChildProcess, child
+from speculation.errors import DragomanError
 
 #: Seconds between the end of a process and its successor, and for which one is held.
 _GONE, _HELD = 0.5, (1.0, 8.0)
@@ -53,24 +54,39 @@ class Member:
         self.address = (await self._process.ready()).get("address", "")
 
     @property
+    def faults(self) -> tuple[Fault, ...]:
+        """That may befall it."""
+        return (Fault.HELD,) if self.spared else tuple(Fault)
+
+    @property
     def process(self) -> psutil.Process:
         """That runs now."""
         assert self._process is not None
         return psutil.Process(self._process.pid)
 
-    async def suffer(self, fault: Fault, chance: random.Random) -> None:
-        """Until it is there again."""
+    def check(self) -> None:
+        """Raises DragomanError if it ended by itself."""
+        assert self._process is not None
+        if (code := self._process.exit_code) is not None:
+            raise DragomanError(f"{self.name} ended by itself ({code}):\n{self._process.last_words}")
+
+    async def suffer(self, fault: Fault, seconds: float) -> None:
+        """Until it is there again. ``seconds``: for which it is held. Raises DragomanError if it had ended by itself,
+        or does not end on SIGTERM."""
+        self.check()
         assert self._process is not None
         if fault is Fault.HELD:
             os.kill(self._process.pid, signal.SIGSTOP)
             try:
-                await asyncio.sleep(chance.uniform(*_HELD))
+                await asyncio.sleep(seconds)
             finally:
                 os.kill(self._process.pid, signal.SIGCONT)
             return
         if fault is Fault.KILLED:
             self._process.kill()
         await self.close()
+        if fault is Fault.STOPPED and self._process.exit_code != 0:
+            raise DragomanError(f"{self.name} stopped with {self._process.exit_code}:\n{self._process.last_words}")
         await asyncio.sleep(_GONE)
         await self.start()
 
@@ -98,26 +114,54 @@ class SoakFleet:
     def _members(self) -> list[Member]:
         return [self.coordinator, *self.verifiers, *self.drafters]
 
+    async def together(self) -> None:
+        """Until the coordinator knows all. Raises DragomanError if one is missing for long."""
+        count = len(self.verifiers) + len(self.drafters)
+        async with CoordinatorClient(self.coordinator.address) as control:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TOGETHER):
+                    while len((await control.status()).members) < count:
+                        await asyncio.sleep(0.2)
+                    return
+        raise DragomanError(f"of {count} members some did not join in {_TOGETHER:g} s")
+
+    def faults_to_come(self, chance: random.Random) -> Iterator[tuple[Member, Fault]]:
+        """Rounds of all that may befall them, in any order; each begins with a verifier that is killed, if one may."""
+        faults = [(member, fault) for member in self._members for fault in member.faults]
+        while True:
+            chance.shuffle(faults)
+            faults.sort(key=lambda each: each[0] not in self.verifiers or each[1] is not Fault.KILLED)
+            yield from faults
+
     async def strike(self, chance: random.Random, every: float, until: float) -> None:
-        """One fault after the other up to that time; ``every``: mean seconds between them. At the end all are there."""
-        while (at := time.monotonic() + chance.expovariate(1 / every)) < until:
+        """One fault after the other up to that time; ``every``: mean seconds between them. At the end all are there.
+
+        Raises DragomanError if a process ended by itself.
+        """
+        for member, fault in self.faults_to_come(chance):
+            if (at := time.monotonic() + chance.expovariate(1 / every)) >= until:
+                break
             await asyncio.sleep(at - time.monotonic())
-            member = chance.choice(self._members)
-            fault = Fault.HELD if member.spared else chance.choice(list(Fault))
             self.faults[f"{member.name} {fault}"] += 1
-            await member.suffer(fault, chance)
+            await member.suffer(fault, chance.uniform(*_HELD))
+        await asyncio.sleep(until - time.monotonic())
+        for member in self._members:
+            member.check()
 
     async def leftovers(self, seconds: float = 60.0) -> dict[str, str]:
         """By verifier what is still held some time after the last text: {} as it should be."""
         left: dict[str, str] = {}
         for verifier in self.verifiers:
-            async with Client(verifier.address) as client:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        while (now := await client.describe()).sessions or now.kv_cache_bytes:
-                            await asyncio.sleep(0.2)
-                if now.sessions or now.kv_cache_bytes:
-                    left[verifier.name] = f"{now.sessions} sessions, {now.kv_cache_bytes} bytes of KV cache"
+            try:
+                async with Client(verifier.address) as client, asyncio.timeout(seconds):
+                    while sessions := (await client.describe()).sessions:
+                        left[verifier.name] = f"{sessions} sessions"
+                        await asyncio.sleep(0.2)
+                    left.pop(verifier.name, None)
+            except TimeoutError:
+                left.setdefault(verifier.name, "no answer")
+            except DragomanError as error:
+                left[verifier.name] = str(error)
         return left
 
 
@@ -144,9 +188,7 @@ async def soak_fleet(targets: tuple[str, int], drafters: list[str], side: Side) 
             fleet.drafters.append(Member(name, arguments, spared=number == 0))
         for member in (*fleet.verifiers, *fleet.drafters):
             await member.start()
-        async with CoordinatorClient(coordinator.address) as control, asyncio.timeout(_TOGETHER):
-            while len((await control.status()).members) < replicas + len(drafters):
-                await asyncio.sleep(0.2)
+        await fleet.together()
         yield fleet
     finally:
         for member in (*fleet.drafters, *fleet.verifiers, fleet.coordinator):
@@ -154,6 +196,9 @@ async def soak_fleet(targets: tuple[str, int], drafters: list[str], side: Side) 
 
 
 def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Below those that connections are given, or the fleet itself may take it before it is used."""
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port

@@ -13,8 +13,13 @@ from typing import Final
 
 import psutil
 
+from speculation.errors import DragomanError
+
 #: What may be more at the end than after the first quarter: a share, and so much in any case (bytes for memory).
 GROWTH: Final = {"memory": (0.05, 16 << 20), "files": (0.0, 8), "threads": (0.0, 2), "tasks": (0.0, 16)}
+
+#: The process that asks for texts: this one.
+CLIENTS: Final = "clients"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +42,28 @@ class Watch:
         self._tasks_at = tasks_at
         self.samples: list[Sample] = []
 
+    @property
+    def to_tell(self) -> set[tuple[str, str]]:
+        """Processes and resources of which there must be samples."""
+        tasks = {CLIENTS, *self._tasks_at}
+        return {(name, kind) for name in self._processes for kind in GROWTH if kind != "tasks" or name in tasks}
+
     async def run(self, every: float) -> None:
-        """Until cancelled; seconds between samples."""
+        """Until cancelled; seconds between samples. Raises DragomanError if a process is gone."""
         began = time.monotonic()
         while True:
             for name, process in self._processes.items():
-                with process.oneshot():
-                    held = (process.memory_info().rss, process.num_fds(), process.num_threads())
+                try:
+                    with process.oneshot():
+                        held = (process.memory_info().rss, process.num_fds(), process.num_threads())
+                except psutil.Error as error:
+                    raise DragomanError(f"{name} is gone: {error}") from error
                 tasks = await self._tasks(name, process)
                 self.samples.append(Sample(name, time.monotonic() - began, *held, tasks))
             await asyncio.sleep(every)
 
     async def _tasks(self, name: str, process: psutil.Process) -> int | None:
-        if process.pid == psutil.Process().pid:
+        if name == CLIENTS:
             return len(asyncio.all_tasks())
         if name not in self._tasks_at:
             return None

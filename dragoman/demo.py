@@ -23,7 +23,7 @@ from dragoman.processes import ChildProcess, child, run_with_children
 from dragoman.prompts import PROMPTS
 from dragoman.terminal import err, progress_bar
 from dragoman.transcript import TextOptions, check_max_tokens
-from language_models.weights import resolve
+from language_models.weights import check_name, resolve
 from speculation.errors import DragomanError
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams
@@ -129,11 +129,13 @@ def title(prompt: Prompt) -> str:
 def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
     """Run and show it; returns whether every text was identical. Raises DragomanError."""
     check_max_tokens(config.max_tokens)
-    for model in (config.target, config.drafter):
-        if model != LOOKUP_MODEL:
-            show_licence(model)
-            with progress_bar() as progress:  # converting is slow and belongs on this terminal, not a child's
-                resolve(model, progress=progress)
+    models = [config.target, *([config.drafter] if config.drafter != LOOKUP_MODEL else [])]
+    for model in models:
+        check_name(model)
+    for model in models:
+        show_licence(model)
+        with progress_bar() as progress:  # converting is slow and belongs on this terminal, not a child's
+            resolve(model, progress=progress)
     result = run_with_children(_compare(config, quiet=as_json))
     if as_json:
         print(json.dumps(result.to_json()))

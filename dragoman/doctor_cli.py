@@ -41,8 +41,9 @@ def doctor(
     from drafter_service.loading import LOOKUP_MODEL
     from language_models.weights import check_name
 
-    for model in {target, drafter} - {LOOKUP_MODEL}:
-        check_name(model)
+    check_name(target)
+    if drafter != LOOKUP_MODEL:
+        check_name(drafter)
     from dragoman.doctor import PairVerdict, diagnose, show
 
     found = diagnose(target, drafter)

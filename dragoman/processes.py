@@ -45,6 +45,11 @@ class ChildProcess:
         return self._process.pid
 
     @property
+    def exit_code(self) -> int | None:
+        """None while it runs; -N: ended by signal N."""
+        return self._process.returncode
+
+    @property
     def last_words(self) -> str:
         """The end of its standard error, for people."""
         return "\n".join(self._errors) or "it said nothing"

@@ -128,20 +128,20 @@ def serve_verifier(
                 engine = load()
             name = (membership.name if membership is not None else None) or default_name(engine.name, f":{bound.port}")
             verifier = verifier_of(engine, settings, instruments_of(engine.name, name))
+            words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
+            member = None
+            if membership is not None:
+                member = VerifierMember(
+                    verifier,
+                    membership.coordinator,
+                    instance=new_instance(),
+                    name=name,
+                    advertised=membership.advertise or str(bound),
+                    security=security,
+                )
         except BaseException:
             runner.run(server.stop())
             raise
-        words = f"verifier of {engine.name} ({engine.dtype_name}, {engine.device_name}) ready at {bound}"
-        member = None
-        if membership is not None:
-            member = VerifierMember(
-                verifier,
-                membership.coordinator,
-                instance=new_instance(),
-                name=name,
-                advertised=membership.advertise or str(bound),
-                security=security,
-            )
         say = functools.partial(_say_ready, words, ready_json, address=str(bound))
         runner.run(_serve_and_join(server, verifier, member, grace=settings.grace, on_ready=say))
 

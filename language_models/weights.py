@@ -58,7 +58,6 @@ def resolve(model: str, *, trust_remote_code: bool = False, progress: Progress |
     check_name(model)
     model, pin = split_pin(model)
     if model in EMBEDDED:
-        check_pin(model, found=EMBEDDED[model].sha256, pin=pin)
         return ModelFiles(model, str(_converted_embedded(EMBEDDED[model], progress)), local=True)
     path = Path(model).expanduser()
     if pin is not None:
@@ -75,9 +74,10 @@ def check_name(model: str) -> None:
 
     Raises UnknownModelError, WeightsError, InputError.
     """
-    model, _ = split_pin(model)
+    model, pin = split_pin(model)
     path = Path(model).expanduser()
     if model in EMBEDDED:
+        check_pin(model, found=EMBEDDED[model].sha256, pin=pin)
         return
     if is_gguf(path) and not path.is_dir():
         _parts(path)
@@ -88,6 +88,8 @@ def check_name(model: str) -> None:
         return
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return
+    if pin is not None:
+        pinned(path, _silent)  # says what of all that may have a digest it would have to be
     near = difflib.get_close_matches(model, EMBEDDED, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UnknownModelError(

@@ -54,8 +54,9 @@ async def test_a_short_soak(tiny_qwen2: Path, tiny_llama: Path, tmp_path: Path):
     )
     found = await soak(setup, [Prompt(text="The heron"), Prompt(text="def add(a, b):")])
     texts = found["texts"]
-    assert texts["different"] == [] and texts["lost"] == [] and found["left"] == {}
-    assert texts["texts"] > 10 and sum(found["faults"].values()) > 0 and texts["accepted_tokens"] > 0
+    assert texts["different"] == [] and texts["lost"] == [] and found["left"] == {} and not found["died"]
+    assert found["faults"]["verifier-1 killed"] > 0 and texts["texts"] > 10 and texts["accepted_tokens"] > 0
+    assert found["unwatched"] == []
     watched = {(row["process"], row["resource"]) for row in found["growth"]}
     assert {("verifier-0", "tasks"), ("clients", "memory"), ("coordinator", "files")} <= watched
     draw(found, tmp_path / "soak.png")

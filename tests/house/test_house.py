@@ -132,25 +132,26 @@ def test_no_torch_where_no_tensor_is(module: str) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "arguments",
+    "code, words, arguments",
     [
-        ("verifier", "--model=nonsense"),
-        ("drafter", "--model=nonsense"),
-        ("drafter", "--model=lookup", "--verifier=127.0.0.1:99999"),
-        ("doctor", "--target=nonsense", "--drafter=lookup"),
-        ("demo", "--target=nonsense"),
-        ("models", "list"),
+        (3, "no model 'nonsense'", ("verifier", "--model=nonsense")),
+        (3, "no model 'nonsense'", ("drafter", "--model=nonsense")),
+        (2, "99999", ("drafter", "--model=lookup", "--verifier=127.0.0.1:99999")),
+        (3, "no model 'nonsense'", ("doctor", "--target=nonsense", "--drafter=neither")),
+        (3, "sha256", ("doctor", "--target=smollm2-135m@sha256:" + "0" * 64, "--drafter=lookup")),
+        (3, "no model 'nonsense'", ("demo", "--target=smollm2-135m", "--drafter=nonsense")),
+        (0, "", ("models", "list")),
     ],
 )
-def test_a_mistake_is_told_before_torch_is_loaded(arguments: tuple[str, ...]) -> None:
+def test_a_mistake_is_told_before_torch_is_loaded(code: int, words: str, arguments: tuple[str, ...]) -> None:
     """That takes ten seconds on a small machine."""
-    code = (
+    script = (
         "import atexit, sys; from dragoman.cli import main; "
         "atexit.register(lambda: print('heavy:', *{'torch', 'transformers', 'ray'} & set(sys.modules))); main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "heavy:" and "Traceback" not in done.stderr
-    assert (done.returncode == 0) is (arguments[0] == "models")
+    assert done.returncode == code and words in done.stderr, done.stderr
 
 
 def test_services_never_import_each_other() -> None:

@@ -31,8 +31,8 @@ from transport.security import FILES, Security
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-SEEDS = range(4)
-TOKENS = 120
+SEEDS = range(3)
+TOKENS = 60
 #: What is cut off, and the quota that it exceeds; "": gRPC itself ends what is larger than any message may be. The
 #: others break no rule: they cost what looking at their spans costs.
 CUT_OFF = {
