@@ -70,7 +70,7 @@ class Pair:
         asked = (
             self.client.complete(
                 "The heron",
-                sampling=SamplingParams(temperature=0.7, seed=seed),
+                sampling=SamplingParams(temperature=1.0, seed=seed),
                 max_tokens=TOKENS,
                 ignore_end=True,
                 draft=draft,
