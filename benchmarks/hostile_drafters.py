@@ -23,6 +23,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
 from transport.address import Address
+from transport.bundles import bundled, unbundled
 from transport.limits import PROTOCOL_VERSION
 from transport.pem_files import pem_files
 from transport.security import Security
@@ -121,7 +122,7 @@ class HostileDrafter:
         """Where each text stands that it was offered: offset and digest."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             while (message := await call.read()) is not grpc.aio.EOF:
-                for one in message.several.messages if message.HasField("several") else [message]:
+                for one in unbundled(message):
                     if one.HasField("offer"):
                         text = one.offer.committed
                         self._stands[one.offer.session] = len(text), extend_digest(EMPTY_DIGEST, text)
@@ -153,8 +154,8 @@ class HostileDrafter:
 
     async def _send(self, call: Any, *spans: pb.DraftSpan) -> None:
         messages = [pb.AssistRequest(span=span) for span in spans]
-        whole = messages[0] if len(messages) == 1 else pb.AssistRequest(several=pb.AssistRequests(messages=messages))
-        await call.write(whole)
+        for whole in bundled(messages, takes_several=True):
+            await call.write(whole)
         self.outcome.sent += len(spans)
 
     async def _flood(self, call: Any) -> None:

@@ -8,7 +8,6 @@ import enum
 import os
 import random
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from benchmarks.pair_processes import Side
+from benchmarks.ports import free_port
 from dragoman.client import Client
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.processes import ChildProcess, child
@@ -173,7 +173,7 @@ async def soak_fleet(targets: tuple[str, int], drafters: list[str], side: Side) 
     """
     model, replicas = targets
     coordinator = Member("coordinator", ["coordinator", "--listen=127.0.0.1:0"], spared=True)
-    fleet = SoakFleet(coordinator, [], [], _free_port())
+    fleet = SoakFleet(coordinator, [], [], free_port())
     try:
         await coordinator.start()
         join = f"--coordinator={coordinator.address}"
@@ -193,12 +193,3 @@ async def soak_fleet(targets: tuple[str, int], drafters: list[str], side: Side) 
     finally:
         for member in (*fleet.drafters, *fleet.verifiers, fleet.coordinator):
             await member.close()
-
-
-def _free_port() -> int:
-    """Below those that connections are given, or the fleet itself may take it before it is used."""
-    while True:
-        port = random.randrange(20_000, 32_768)
-        with contextlib.suppress(OSError), socket.socket() as free:
-            free.bind(("127.0.0.1", port))
-            return port

@@ -9,7 +9,6 @@ from drafter_service.draft_source import Drafter
 from drafter_service.settings import DrafterSettings
 from dragoman.terminal import err, progress_bar
 from language_models.embedded import EMBEDDED
-from language_models.weights import check_name
 
 if TYPE_CHECKING:
     from language_models.causal_lm import CausalLM
@@ -25,9 +24,11 @@ def show_licence(model: str) -> None:
 def load_model(
     model: str, *, device: str, dtype: str, threads: int | None, trust_remote_code: bool = False
 ) -> CausalLM:
-    """Raises InputError, ModelError."""
+    """``model``: a name that was checked (``language_models.weights.check_name``) before torch is loaded here.
+
+    Raises InputError, ModelError.
+    """
     show_licence(model)
-    check_name(model)  # a name that is none is told before torch is loaded
     from language_models.causal_lm import CausalLM
 
     with progress_bar() as progress:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.ports import free_port
 from dragoman.cli import main
 from dragoman.connection_check import Step, run_connect, steps
 from speculation.errors import AccessError, ConnectionFailedError, DragomanError, InputError, WrongServiceError
 from tests.support.certificates import TestAuthority
 from tests.support.coordinators import coordinating
-from tests.support.ports import free_port
 from tests.support.service_drivers import serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.ports import free_port
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.fleet import status_as_dict, watch
 from dragoman.fleet_view import away_line, fleet_view, show_age, show_plan, sparkline
@@ -23,7 +24,6 @@ from tests.support.commands import dragoman, hearing_signals
 from tests.support.coordinators import coordinating, joining, target
 from tests.support.fleet_drawings import a_fleet, drawn
 from tests.support.fleet_members import FakeDrafter
-from tests.support.ports import free_port
 from tests.support.service_drivers import PATIENCE, eventually
 from transport.address import Address
 

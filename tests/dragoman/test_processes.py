@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.ports import free_port
 from dragoman.processes import child
 from speculation.errors import DragomanError
 from tests.support.commands import hearing_signals
-from tests.support.ports import free_port
 from tests.support.service_drivers import eventually
 
 pytestmark = pytest.mark.process

@@ -16,7 +16,7 @@ import pytest
 
 from dragoman.cli import main
 from dragoman.processes import ChildProcess, child
-from tests.support.certificates import TestAuthority
+from tests.support.certificates import TestAuthority, options
 from tests.support.commands import dragoman
 from tests.support.service_drivers import eventually
 from transport.identity import Role
@@ -34,12 +34,6 @@ def ours(tmp_path: Path) -> TestAuthority:
 @pytest.fixture(autouse=True)
 def _quiet_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
-
-
-def options(security: Security) -> list[str]:
-    """As they are written on the command line."""
-    given = ((name, getattr(security, name)) for name in FILES)
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
 
 
 def environment(security: Security) -> dict[str, str]:

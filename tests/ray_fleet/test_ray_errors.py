@@ -14,13 +14,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from benchmarks.ports import free_port
 from dragoman.cli import main
 from dragoman.ray_fleet.cluster import connect, find
 from dragoman.ray_fleet.commands import run_up
 from dragoman.ray_fleet.probe import probe
 from speculation.errors import ConnectionFailedError, DragomanError, ModelTooLargeError, UnknownModelError
 from tests.support.coordinators import coordinating
-from tests.support.ports import free_port
 from tests.support.ray_clusters import (
     ACCELERATOR,
     EDGE,

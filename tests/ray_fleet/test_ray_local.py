@@ -18,8 +18,8 @@ import psutil
 import pytest
 import yaml
 
+from benchmarks.ports import free_port
 from tests.support.commands import dragoman
-from tests.support.ports import free_port
 
 pytestmark = pytest.mark.ray
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.ports import free_port
 from dragoman.client import Client
 from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
@@ -24,7 +25,6 @@ from dragoman.ray_fleet.standing import Standing
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
-from tests.support.ports import free_port
 from tests.support.service_drivers import described, serving
 from transport.address import Address
 

@@ -1,7 +1,5 @@
 """A drafter with a good certificate that does harm, beside an honest one: same bytes, and who goes too far is cut off,
 with a metric and a line of the audit log.
-
-What it costs in time is measured by ``benchmarks/hostile.py``.
 """
 
 from __future__ import annotations
@@ -18,16 +16,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.hostile_drafters import Attack, HostileDrafter
+from benchmarks.ports import free_port
 from dragoman.client import Client
 from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
 from speculation.sampling.params import SamplingParams
-from tests.support.certificates import TestAuthority
-from tests.support.ports import free_port
+from tests.support.certificates import TestAuthority, options
 from tests.support.service_drivers import PATIENCE, described
 from transport.address import Address
 from transport.identity import Role
-from transport.security import FILES, Security
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -78,11 +75,6 @@ class Pair:
             for seed in SEEDS
         )
         return [completion.data for completion in await asyncio.gather(*asked)]
-
-
-def options(security: Security) -> list[str]:
-    given = ((name, getattr(security, name)) for name in FILES)
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.ports import free_port
 from drafter_service.fleet_member import DrafterMember
 from dragoman.client import Client
 from dragoman.coordinator_client import CoordinatorClient
@@ -23,7 +24,6 @@ from speculation.errors import LoadingError, WrongServiceError
 from speculation.protocol.messages import Prompt
 from tests.support.commands import dragoman, hearing_signals
 from tests.support.coordinators import coordinating
-from tests.support.ports import free_port
 from tests.support.service_drivers import LOOPBACK, QUICK, described, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextDrafter, TextEngine
 from transport.address import Address

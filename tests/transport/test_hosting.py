@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_port
 from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from coordinator.server import CoordinatorServer
@@ -30,7 +31,6 @@ from speculation.errors import (
 from speculation.protocol.messages import Prompt
 from tests.support.certificates import TestAuthority
 from tests.support.coordinators import CONFIG, coordinating, joining, target
-from tests.support.ports import free_port
 from tests.support.service_drivers import LOOPBACK, described, eventually
 from transport.address import Address
 from transport.backoff import Backoff

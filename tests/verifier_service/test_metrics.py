@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.ports import free_port
 from dragoman.client import Client
 from dragoman.processes import child
 from protos.dragoman.v1 import dragoman_pb2 as pb
@@ -20,7 +21,6 @@ from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
 from tests.support.commands import dragoman
-from tests.support.ports import free_port
 from tests.support.service_drivers import SLOW, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextEngine
 from verifier_service.metrics import PREFIX, PrometheusInstruments, VerifierMetrics
