@@ -37,8 +37,7 @@ from verifier_service.engine import OneByOne, WholePrompt
 from verifier_service.server import GRACE
 from verifier_service.settings import PlanSettings, VerifierSettings
 
-#: Loopback, or network namespaces of one machine.
-NO_REAL_HOST = Security(allow_plaintext=True)
+TlsFile = Annotated[str | None, typer.Option(help="As of `dragoman`")]
 
 
 def number_of(prompt: Prompt, texts: list[RecordedText]) -> int:
@@ -236,6 +235,11 @@ class WrongDraftSource:
         pass
 
 
+def security_of(certificate: str | None, key: str | None, authority: str | None) -> Security:
+    """Plaintext without files, of namespaces as well: they are of one machine."""
+    return Security(tls_cert=certificate, tls_key=key, tls_ca=authority, allow_plaintext=True)
+
+
 app = typer.Typer(add_completion=False)
 Recording = Annotated[Path, typer.Option(help="Made by benchmarks.recording")]
 
@@ -257,6 +261,9 @@ def verifier(
     patience: Annotated[int, typer.Option(help="Milliseconds")] = 0,
     adaptive: bool = True,
     lookup: bool = True,
+    tls_cert: TlsFile = None,
+    tls_key: TlsFile = None,
+    tls_ca: TlsFile = None,
 ) -> None:
     """A target that steps at the given speed. Says ready in JSON."""
     engine = ReplayEngine(load(recording), target, step=step, step_per_token=step_per_token)
@@ -272,7 +279,8 @@ def verifier(
     )
     settings = VerifierSettings(model=target, adaptive=adaptive, lookup=lookup, grace=GRACE, plan=plan)
     address = Address.parse(listen, field="listen", allow_port_zero=True)
-    serve_verifier(lambda: engine, address, settings, security=NO_REAL_HOST, ready_json=True)
+    security = security_of(tls_cert, tls_key, tls_ca)
+    serve_verifier(lambda: engine, address, settings, security=security, ready_json=True)
 
 
 @app.command()
@@ -281,6 +289,9 @@ def drafter(
     recording: Annotated[Path | None, typer.Option(help="Without one: a drafter that is never right")] = None,
     token: float = 0.003,
     row: float = 0.15,
+    tls_cert: TlsFile = None,
+    tls_key: TlsFile = None,
+    tls_ca: TlsFile = None,
 ) -> None:
     """A drafter of the given speed. Says ready in JSON."""
     replaying: ReplayDrafter | WrongDrafter
@@ -288,7 +299,8 @@ def drafter(
         replaying = WrongDrafter(token=token, row=row)
     else:
         replaying = ReplayDrafter(load(recording), token=token, row=row)
-    serve_drafter(replaying, Address.parse(verifier, field="verifier"), security=NO_REAL_HOST, ready_json=True)
+    security = security_of(tls_cert, tls_key, tls_ca)
+    serve_drafter(replaying, Address.parse(verifier, field="verifier"), security=security, ready_json=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import statistics
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,85 +22,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fault_proxy import FaultProxy, LinkConditions
-from benchmarks.namespaces import Hosts, two_hosts
-from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
+from benchmarks.certificates import Certificates
+from benchmarks.command import run_command
+from benchmarks.fault_proxy import LinkConditions
+from benchmarks.figures import percentiles
+from benchmarks.namespaces import two_hosts
+from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of
 from benchmarks.prompts import load_prompts
 from benchmarks.recording import load
 from benchmarks.results import write_results
-from dragoman.client import Client
+from benchmarks.wide_area_pair import IN_TLS, Setup, arm_of
 from dragoman.completion import Completion
 from dragoman.demo import title
-from dragoman.processes import child
+from speculation.errors import InputError
 from speculation.protocol.messages import Prompt
-from transport.address import Address
-from transport.security import Security
-
-#: In place of a drafter: none.
-ABSENT = "absent"
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is measured on what."""
-
-    target: str
-    drafter: str
-    replay: Path | None
-    step: float
-    token: float
-    step_per_token: float
-    max_tokens: int
-    hosts: Hosts | None = None
-    cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0)))[:2])
-
-    def verifier(self, *plan: str) -> tuple[list[str], tuple[str, ...]]:
-        """Arguments and module of the process. ``plan``: options of the verifier."""
-        listen = f"--listen={self.hosts.cloud.address}:0" if self.hosts else "--listen=127.0.0.1:0"
-        if self.replay is not None:
-            options = [f"--recording={self.replay}", f"--step={self.step}", f"--step-per-token={self.step_per_token}"]
-            return ["verifier", listen, *options, *plan], ("benchmarks.replay",)
-        options = [f"--model={self.target}", "--allow-plaintext", "--threads=1"]
-        return ["verifier", listen, *options, *plan], ("dragoman", "--ready-json")
-
-    def drafting(self, address: str) -> tuple[list[str], tuple[str, ...]]:
-        wrong = self.drafter == "wrong"
-        if self.replay is not None or wrong:
-            options = [f"--token={self.token}", *([] if wrong else [f"--recording={self.replay}"])]
-            return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
-        options = [f"--model={self.drafter}", f"--verifier={address}", "--allow-plaintext", "--threads=1"]
-        return ["drafter", *options], ("dragoman", "--ready-json")
-
-
-@dataclass
-class Arm:
-    """One plan: a verifier, a drafter behind the proxy, and a client."""
-
-    client: Client
-    proxy: FaultProxy
-
-
-@contextlib.asynccontextmanager
-async def arm_of(setup: Setup, arm: str) -> AsyncIterator[Arm]:
-    cloud, edge = (setup.hosts.cloud, setup.hosts.edge) if setup.hosts else (None, None)
-    async with contextlib.AsyncExitStack() as stack:
-        arguments, module = setup.verifier(*plan_options(arm))
-        inside = cloud.within if cloud else ()
-        target = child("verifier", arguments, module=module, cpus=setup.cores[:1], within=inside)
-        address = (await (await stack.enter_async_context(target)).ready())["address"]
-        upstream = Address.parse(address, field="verifier")
-        listen = f"{edge.outside}:0" if edge else "127.0.0.1:0"
-        near = LinkConditions(0.0, 0.0, None)
-        proxy = await stack.enter_async_context(
-            FaultProxy(upstream_host=upstream.host, upstream_port=upstream.port, conditions=near, listen=listen)
-        )
-        if setup.drafter != ABSENT:
-            arguments, module = setup.drafting(proxy.address)
-            inside = edge.within if edge else ()
-            drafter = child("drafter", arguments, module=module, cpus=setup.cores[1:], within=inside)
-            await (await stack.enter_async_context(drafter)).ready()
-        client = Client(address, security=Security(allow_plaintext=True))  # in a namespace of this machine
-        yield Arm(await stack.enter_async_context(client), proxy)
 
 
 def figures(completion: Completion) -> dict[str, Any]:
@@ -131,7 +64,8 @@ async def measure(
     """All cells. Prompt by prompt the arms take turns; the target alone is measured with every round trip anew."""
     cells = []
     async with contextlib.AsyncExitStack() as stack:
-        running = {arm: await stack.enter_async_context(arm_of(setup, arm)) for arm in arms}
+        certificates = Certificates(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "certs")
+        running = {arm: await stack.enter_async_context(arm_of(setup, arm, certificates)) for arm in arms}
         alone_on = running[arms[0]].client
         warm_up = prompts[0]
         for arm in running.values():
@@ -157,22 +91,30 @@ async def measure(
 
 
 def summary(cells: list[dict[str, Any]], arms: list[str]) -> list[dict[str, Any]]:
-    """Medians over the prompts, per round trip."""
+    """Medians over the prompts, and the quartiles of each arm, per round trip."""
     rows = []
     for round_trip in sorted({cell["round_trip_ms"] for cell in cells}):
         of_trip = [cell for cell in cells if cell["round_trip_ms"] == round_trip]
-        row: dict[str, Any] = {"round_trip_ms": round_trip}
+        row: dict[str, Any] = {"round_trip_ms": round_trip, "quartiles": {}}
         for arm in arms:
-            row[arm] = statistics.median(cell[arm]["speed_up"] for cell in of_trip)
+            found = percentiles("", [cell[arm]["speed_up"] for cell in of_trip])
+            row[arm], row["quartiles"][arm] = found["median_"], (found["p25_"], found["p75_"])
         synchronous = [row[arm] for arm in arms if arm.startswith("synchronous_")]
         row["synchronous"] = max(synchronous) if synchronous else None
         fixed = [row[arm] for arm in arms if arm.startswith("fixed_")]
         row["fixed"] = max(fixed) if fixed else None
         row["worst"] = min(cell[ADAPTIVE]["speed_up"] for cell in of_trip) if ADAPTIVE in arms else None
-        row["bytes_per_token"] = statistics.median(cell[arms[-1]]["bytes_per_token"] for cell in of_trip)
+        row |= {f"in_tls_{arm}": in_tls(of_trip, arm) for arm in arms if arm + IN_TLS in arms}
+        row["bytes_per_token"] = percentiles("", [cell[arms[-1]]["bytes_per_token"] for cell in of_trip])["median_"]
         row["identical"] = all(cell["identical"] for cell in of_trip)
         rows.append(row)
     return rows
+
+
+def in_tls(cells: list[dict[str, Any]], arm: str) -> tuple[float, float, float]:
+    """Tokens per second in TLS over those in plaintext, prompt by prompt: the median and the quartiles."""
+    found = percentiles("", [cell[arm]["tpot_ms"] / cell[arm + IN_TLS]["tpot_ms"] for cell in cells])
+    return found["median_"], found["p25_"], found["p75_"]
 
 
 def show(rows: list[dict[str, Any]], arms: list[str], console: Console) -> None:
@@ -185,6 +127,15 @@ def show(rows: list[dict[str, Any]], arms: list[str], console: Console) -> None:
     table.add_row("bytes per token", *(f"{row['bytes_per_token']:.0f}" for row in rows))
     table.add_row("same text", *("yes" if row["identical"] else "NO" for row in rows))
     console.print(table)
+    table = Table("quartiles", *(f"{row['round_trip_ms']:.0f} ms" for row in rows))
+    for arm in arms:
+        table.add_row(arm, *("{:.2f}-{:.2f}".format(*row["quartiles"][arm]) for row in rows))
+    console.print(table)
+    for row in rows:
+        for arm in arms:
+            if f"in_tls_{arm}" in row:
+                words = "{:.3f} ({:.3f} - {:.3f}) of the tokens/s of plaintext".format(*row[f"in_tls_{arm}"])
+                console.print(f"{arm} in TLS, {row['round_trip_ms']:.0f} ms: {words}", highlight=False)
 
 
 def main(
@@ -202,6 +153,9 @@ def main(
     step: float = 0.025,
     token: Annotated[float, typer.Option(help="Seconds a draft token; of real models for the figures only")] = 0.003,
     step_per_token: Annotated[float, typer.Option(help="Seconds that one adds to a step; as before")] = 0.0002,
+    device: Annotated[str, typer.Option(help="The target's; a CPU is one core")] = "cpu",
+    drafter_device: Annotated[str, typer.Option(help="The same of the drafter")] = "cpu",
+    tls: Annotated[bool, typer.Option(help="Each arm in mutual TLS as well, of the same prompts")] = False,
     namespaces: Annotated[
         bool, typer.Option(help="Put each side into a network namespace of its own; as root")
     ] = False,
@@ -212,6 +166,9 @@ def main(
     arms = list(arm or ARMS)
     for name in arms:
         plan_of(name)
+    if tls and namespaces:
+        raise InputError("tls", tls, "has certificates for loopback", remedy="leave out --tls or --namespaces")
+    arms += [name + IN_TLS for name in arms] if tls else []
     if replay is None:
         asked = load_prompts(prompts, limit=limit, task=task)
     else:
@@ -226,6 +183,8 @@ def main(
             token=token,
             step_per_token=step_per_token,
             max_tokens=max_tokens,
+            device=device,
+            drafter_device=drafter_device,
             hosts=hosts,
         )
         cells = asyncio.run(measure(setup, asked, trips, arms, console))
@@ -235,4 +194,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 from dragoman.certificates.folder import Folder, Written
 from dragoman.certs import LOOPBACK
 from transport.identity import Identity, Role
-from transport.security import FILES, Security
+from transport.security import Security
 
 HOUR = datetime.timedelta(hours=1)
 
@@ -47,9 +47,3 @@ class TestAuthority:
     def trusting(self) -> Security:
         """Settings of somebody without a certificate who trusts this authority."""
         return Security(tls_ca=self.ca)
-
-
-def options(security: Security) -> list[str]:
-    """As they are written on the command line."""
-    given = ((name, getattr(security, name)) for name in FILES)
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.certificates import tls_options
 from benchmarks.hostile_drafters import Attack, HostileDrafter
 from benchmarks.ports import free_port
 from dragoman.client import Client
 from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
 from speculation.sampling.params import SamplingParams
-from tests.support.certificates import TestAuthority, options
+from tests.support.certificates import TestAuthority
 from tests.support.service_drivers import PATIENCE, described
 from transport.address import Address
 from transport.identity import Role
@@ -82,12 +83,12 @@ async def pair(authority: TestAuthority, target: Path, drafter: Path, folder: Pa
     port, audit = free_port(), folder / "audit.jsonl"
     common = ("--dtype=float32", "--threads=1")
     serving = ["verifier", f"--model={target}", "--listen=127.0.0.1:0", f"--metrics-port={port}", *common]
-    serving += [f"--audit-log={audit}", *TAKING_TURNS_OPTIONS, *options(authority.mutual(Role.VERIFIER))]
+    serving += [f"--audit-log={audit}", *TAKING_TURNS_OPTIONS, *tls_options(authority.mutual(Role.VERIFIER))]
     async with child("verifier", serving) as verifier:
         address = (await verifier.ready())["address"]
         drafting = ["drafter", f"--model={drafter}", f"--verifier={address}", *common]
         async with (
-            child("drafter", [*drafting, *options(authority.mutual(Role.DRAFTER, "honest"))]) as honest,
+            child("drafter", [*drafting, *tls_options(authority.mutual(Role.DRAFTER, "honest"))]) as honest,
             Client(address, security=authority.mutual(Role.CLIENT)) as client,
         ):
             await honest.ready()
