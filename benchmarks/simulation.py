@@ -25,7 +25,8 @@ from rich.table import Table
 
 from benchmarks.plans import ARMS, looks_up, plan_of
 from benchmarks.recording import load
-from benchmarks.replay import ReplayDrafter, ReplayEngine, batch_seconds
+from benchmarks.replay_drafter import ReplayDrafter, batch_seconds
+from benchmarks.replay_target import ReplayEngine
 from drafter_service.desk import DeskSession, Message
 from speculation.planning.fits import LinearFit, Smoothed
 from speculation.planning.plan import START

@@ -14,16 +14,19 @@ from enum import StrEnum
 from typing import Final
 
 from speculation.errors import LimitExceededError
+from speculation.plural import count_of
 from transport.identity import Identity
 
 #: Streams of one drafter's certificate or token, which several machines may share.
 STREAMS_EACH: Final = 1024
 #: Streams that it may open in a row, and a second from then on: one that lost its link dials again a few times.
 ARRIVALS, ARRIVALS_PER_SECOND = 120, 2.0
-#: Messages that one stream may bring in a row, and a second from then on. Each is read, even if it is of no use. A
-#: drafter on an H200 sent 2,800 a second for 16 sessions, which for 64 would be 11,200 at most: with more sessions
-#: unlikely drafts are not sent.
-MESSAGES, MESSAGES_PER_SECOND = 36_000, 12_000.0
+#: Messages that one stream may bring a second, and how many more for each session that it drafts for. Each is read,
+#: even if it is of no use. A drafter on an H200 sent 2,800 a second for 16 sessions; with more, unlikely drafts are not
+#: sent.
+MESSAGES_PER_SECOND, MESSAGES_PER_SESSION = 2_000.0, 175.0
+#: Seconds for which that many may come all at once.
+MESSAGES_SECONDS: Final = 2.0
 #: Seconds for which an identity that sent more is given no new stream.
 LOCKED_OUT_SECONDS: Final = 60.0
 #: Identities that are remembered for how often they came.
@@ -50,7 +53,7 @@ class Buckets:
         self._clock = clock
         self._left: dict[Hashable, tuple[float, float]] = {}  # and when that was so
 
-    def take(self, holder: Hashable, count: int = 1) -> bool:
+    def take(self, holder: Hashable, count: float = 1) -> bool:
         """Whether so many more may come; if not, they are not counted."""
         now = self._clock()
         left, then = self._left.pop(holder, (self._most, now))
@@ -79,7 +82,7 @@ class Quotas:
         self._sessions: Counter[Identity] = Counter()
         self._streams: Counter[Identity] = Counter()
         self._arrivals = Buckets(ARRIVALS, ARRIVALS_PER_SECOND, clock)
-        self._messages = Buckets(MESSAGES, MESSAGES_PER_SECOND, clock)
+        self._messages = Buckets(MESSAGES_SECONDS, 1.0, clock)  # of seconds: how many come in one depends on sessions
         self._clock = clock
         self._locked_out: dict[Identity, float] = {}  # until when
 
@@ -108,14 +111,17 @@ class Quotas:
         with _counted(self._streams, who):
             yield
 
-    def messages(self, who: Identity | None, stream: int, count: int) -> None:
-        """So many more came on a stream, told by its number. Raises LimitExceededError if these are more than it may
-        bring; then ``who`` gets no other for a while."""
-        if not self._messages.take(stream, count):
+    def messages(self, who: Identity | None, stream: int, count: int, *, sessions: int) -> None:
+        """So many more came on a stream, told by its number, that drafts for ``sessions`` now.
+
+        Raises LimitExceededError if these are more than it may bring; then ``who`` gets no other for a while.
+        """
+        rate = MESSAGES_PER_SECOND + sessions * MESSAGES_PER_SESSION
+        if not self._messages.take(stream, count / rate):
             if who is not None:
                 self._lock_out(who)
-            problem = f"more than {MESSAGES_PER_SECOND:,.0f} messages a second for seconds on end"
-            raise self._exceeded(Quota.MESSAGES, problem, remedy="draft for fewer sessions, or send longer spans")
+            problem = f"more than {rate:,.0f} messages a second, the most for {count_of(sessions, 'session')}"
+            raise self._exceeded(Quota.MESSAGES, problem, remedy="send longer spans, or fewer alternatives")
 
     def _lock_out(self, who: Identity) -> None:
         now = self._clock()

@@ -124,7 +124,8 @@ async def _read(verifier: Verifier, link: DrafterLink, requests: AsyncIterator[p
     who = caller()
     try:
         async for message in requests:
-            verifier.quotas.messages(who, link.number, max(1, len(message.several.messages)))
+            count = max(1, len(message.several.messages))
+            verifier.quotas.messages(who, link.number, count, sessions=len(link.sessions))
             verifier.roster.receive(link, message)
     finally:
         link.outbox.end()

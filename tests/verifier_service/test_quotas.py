@@ -28,8 +28,9 @@ from verifier_service.quotas import (
     ARRIVALS,
     ARRIVALS_PER_SECOND,
     LOCKED_OUT_SECONDS,
-    MESSAGES,
     MESSAGES_PER_SECOND,
+    MESSAGES_PER_SESSION,
+    MESSAGES_SECONDS,
     STREAMS_EACH,
     Quota,
     Quotas,
@@ -111,19 +112,18 @@ def test_messages_of_one_drafter():
     now = [0.0]
     refused: list[Quota] = []
     quotas = Quotas(clock=lambda: now[0], refused=refused.append)
-    for _ in range(MESSAGES // 100):
-        quotas.messages(EDGE, 1, 100)
-    with pytest.raises(LimitExceededError, match="more than 12,000 messages a second"):
-        quotas.messages(EDGE, 1, 1)
-    quotas.messages(EDGE, 2, 100)  # another machine with the same token
+    most = int(MESSAGES_SECONDS * MESSAGES_PER_SECOND)
+    quotas.messages(EDGE, 1, most, sessions=0)
+    with pytest.raises(LimitExceededError, match="more than 2,000 messages a second, the most for 0 sessions"):
+        quotas.messages(EDGE, 1, 1, sessions=0)
+    quotas.messages(EDGE, 2, 100, sessions=0)  # another machine with the same token
     now[0] += 100 / MESSAGES_PER_SECOND
-    quotas.messages(EDGE, 1, 100)
+    quotas.messages(EDGE, 1, 100, sessions=0)
     with pytest.raises(LimitExceededError):
-        quotas.messages(EDGE, 1, 1)
-    for _ in range(MESSAGES // 100):
-        quotas.messages(None, 3, 100)
+        quotas.messages(EDGE, 1, 1, sessions=0)
+    quotas.messages(None, 3, most, sessions=0)
     with pytest.raises(LimitExceededError):
-        quotas.messages(None, 3, 1)
+        quotas.messages(None, 3, 1, sessions=0)
     assert refused == [Quota.MESSAGES] * 3
     with pytest.raises(LimitExceededError, match="drafter edge-1 sent too many messages"), quotas.stream(EDGE):
         pass
@@ -200,14 +200,27 @@ async def test_a_reconnect_storm_ends_at_the_door(tmp_path: Path, monkeypatch: p
                 await drafters(verifier, 1)
 
 
+def test_who_drafts_for_more_sessions_may_send_more_messages():
+    """A drafter on an H200 sends some 175 a second for each of 16."""
+    now = [0.0]
+    quotas = Quotas(clock=lambda: now[0])
+    rate = int(MESSAGES_PER_SECOND + 16 * MESSAGES_PER_SESSION)
+    assert rate > 1.5 * 2_800
+    for _ in range(60):
+        quotas.messages(EDGE, 1, rate, sessions=16)
+        now[0] += 1.0
+    quotas.messages(EDGE, 1, int(MESSAGES_SECONDS) * rate, sessions=16)
+    with pytest.raises(LimitExceededError, match="4,800 messages a second, the most for 16 sessions"):
+        quotas.messages(EDGE, 1, rate, sessions=16)
+
+
 @pytest.mark.parametrize("in_tls", [False, True])
 async def test_a_flood_that_breaks_no_other_rule_ends_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, in_tls: bool
 ):
     """Spans for a session that is over are no fault: they may have been on their way. So many are."""
     caplog.set_level(logging.INFO, "dragoman.audit")
-    monkeypatch.setattr(quotas_module, "MESSAGES", 550)
-    monkeypatch.setattr(quotas_module, "MESSAGES_PER_SECOND", 1.0)
+    monkeypatch.setattr(quotas_module, "MESSAGES_PER_SECOND", 275.0)
     authority = TestAuthority(tmp_path)
     serves, drafts, asks = (
         authority.mutual(role) if in_tls else None for role in (Role.VERIFIER, Role.DRAFTER, Role.CLIENT)
