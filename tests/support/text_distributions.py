@@ -22,7 +22,7 @@ from transport.address import Address
 
 TOKENS = 3
 DRAWS = 500
-AT_ONCE = 3
+AT_ONCE = 12
 PROMPT = "a story: "  # of tests.support.service_drivers.request
 #: Patient enough for a drafter on a machine that is busy with other things.
 PLAN = SpeculationPlan(stop_threshold=0.0, lookahead=3, patience=5.0)
