@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from language_models.attention import ROW_INVARIANT
 from language_models.causal_self_test import SelfTest
@@ -190,7 +190,7 @@ class CausalLM:
         positions = base + depths
         masks = cache.tree_mask(base, visible, positions)
         mask = masks if self._several_masks else next(iter(masks.values()))
-        return self._call(tokens, positions[-len(tokens) :], cache, attention_mask=mask)
+        return self._call(tokens, positions[-len(tokens) :], cache.cache, attention_mask=mask)
 
     def forward_branches(self, tokens: Sequence[int], cache: KVCache, tree: TreeRows) -> Tensor:
         """``forward_tree`` for tokens whose ancestors are all in the cache."""
@@ -207,7 +207,7 @@ class CausalLM:
         self._check_context(shared.last_position + 1)
         mask = dict.fromkeys(LAYER_TYPES, shared.mask) if self._several_masks else shared.mask
         with shared.undone_if_it_fails():
-            logits = self._call(shared.tokens, shared.positions, shared, attention_mask=mask)
+            logits = self._call(shared.tokens, shared.positions, shared.new_cache(), attention_mask=mask)
         return shared.divide(logits)
 
     def _check_context(self, tokens: int) -> None:
@@ -223,17 +223,17 @@ class CausalLM:
         kept = (
             {"logits_to_keep": logits_to_keep + padding} if logits_to_keep and "logits_to_keep" in self._takes else {}
         )
-        logits = self._call([*tokens, *[tokens[last]] * padding], positions, cache, **kept)
+        logits = self._call([*tokens, *[tokens[last]] * padding], positions, cache.cache, **kept)
         cache.rollback(padding)
         cache.settle()
         return logits[: logits.shape[0] - padding]
 
-    def _call(self, tokens: Sequence[int], positions: Tensor, cache: KVCache | SharedPass, **options: object) -> Tensor:
+    def _call(self, tokens: Sequence[int], positions: Tensor, cache: Cache, **options: object) -> Tensor:
         """Logits [len(tokens), V] in float32; ``positions`` [len(tokens)] count from the text's first token."""
         if "position_ids" in self._takes:
             options["position_ids"] = (positions + self._first_position)[None].to(self.device)
         ids = torch.tensor([list(tokens)], device=self.device)
-        output = self._model(input_ids=ids, past_key_values=cache.cache, use_cache=True, **options)
+        output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
         return output.logits[0].float()
 
 

@@ -80,8 +80,15 @@ class SharedPass:
         self.positions = torch.cat([*self._places, self._places[-1][-1:].expand(padding)])
         #: In place of the pass's additive mask.
         self.mask = torch.full((), torch.nan, dtype=dtype).expand(1, 1, len(self.tokens), len(self.tokens))
+
+    def new_cache(self) -> Cache:
+        """All texts' caches as one, for a call of the model.
+
+        The pass does not keep it: its layers know the pass, and objects that know each other keep all keys and values
+        of these texts until Python next looks for such circles, minutes later.
+        """
         layers = zip(*(cache.cache.layers for cache in self._caches), strict=True)
-        self.cache = Cache(layers=[_SharedLayer(self, each) for each in layers])
+        return Cache(layers=[_SharedLayer(self, each) for each in layers])
 
     @property
     def last_position(self) -> int:
