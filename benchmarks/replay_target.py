@@ -53,6 +53,7 @@ class ReplayEngine(OneByOne):
     dtype_name = "float32"
     device_name = "cpu"
     parameter_bytes = 0
+    kv_cache_bytes = 0
     free_draft_tokens = 0
     max_draft_tokens = SpeculationPlan.MAX_TOKENS
 
@@ -75,8 +76,6 @@ class ReplayEngine(OneByOne):
 
 class ReplaySlot(WholePrompt):
     """One session: knows how far it has come in its text."""
-
-    kv_cache_bytes = 0
 
     def __init__(self, engine: ReplayEngine, text: RecordedText) -> None:
         self._engine = engine

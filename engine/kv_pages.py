@@ -36,6 +36,11 @@ class PagePool:
         """Those that nobody holds."""
         return len(self._empty) + len(self._left)
 
+    @property
+    def held_pages(self) -> int:
+        """Those that somebody holds."""
+        return len(self._holders)
+
     def allocate(self, count: int) -> list[int]:
         """Raises LimitExceededError if so many are not free; nothing is held then."""
         if count > self.free_pages:

@@ -150,6 +150,11 @@ class PagedEngine:
             self.context_length = held
             log.warning("%s serves contexts of %d tokens: KV memory holds no more", self.name, held)
 
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Of the pages that sessions hold; what is kept for prompts to come may be taken from it at any time."""
+        return self.pool.held_pages * self.page_bytes
+
     def has_room(self, positions: int) -> bool:
         """Whether a session that may grow to so many tokens could begin now."""
         pages = -(-(positions + self.rows_per_step) // PAGE)

@@ -142,11 +142,6 @@ class PagedSlot:
             self._engine.return_slot(self._slot)
         self._pages, self._slot = [], -1
 
-    @property
-    def kv_cache_bytes(self) -> int:
-        """Of the pages that it holds, alone or with others."""
-        return len(self._pages) * self._engine.page_bytes
-
     def place(self, position: int) -> int:
         """Of a position in KV memory."""
         return self._pages[position // PAGE] * PAGE + position % PAGE

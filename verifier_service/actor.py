@@ -117,6 +117,6 @@ class VerifierActor(SelfStarting):
                 "sessions": len(verifier.sessions),
                 "draining": verifier.draining,
                 "drafters": len(verifier.roster.links),
-                "kv_cache_bytes": sum(opened.kv_cache_bytes for opened in verifier.sessions),
+                "kv_cache_bytes": verifier.engine.kv_cache_bytes,
             }
         return facts

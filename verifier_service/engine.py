@@ -44,9 +44,6 @@ class Slot(Protocol):
         """Free the cache."""
         ...
 
-    @property
-    def kv_cache_bytes(self) -> int: ...
-
 
 class Tokenizer(Protocol):
     """The target's tokenizer."""
@@ -80,6 +77,11 @@ class Engine(Protocol):
     def device_name(self) -> str: ...
     @property
     def parameter_bytes(self) -> int: ...
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Of keys and values that are in memory for its slots: those of closed ones too, if anything still has them."""
+        ...
+
     @property
     def free_draft_tokens(self) -> int:
         """So many draft tokens make a step no longer."""

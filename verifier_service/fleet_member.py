@@ -81,7 +81,7 @@ class VerifierMember:
             links=[link_report(link) for link in verifier.roster.links],
             sessions=[session_report(opened) for opened in verifier.sessions],
             committed_tokens=verifier.committed_tokens,
-            kv_cache_bytes=sum(opened.kv_cache_bytes for opened in verifier.sessions),
+            kv_cache_bytes=verifier.engine.kv_cache_bytes,
             draining=verifier.draining,
         )
         return pb.JoinRequest(verifier=report)

@@ -278,11 +278,6 @@ class OpenSession:
     # ---- figures ----------------------------------------------------------------------------------------------
 
     @property
-    def kv_cache_bytes(self) -> int:
-        """That the session holds."""
-        return self._run.kv_cache_bytes
-
-    @property
     def new_tokens(self) -> int:
         """Committed tokens, without those of a replay."""
         return len(self.session.token_ids) - self.session.replayed_tokens

@@ -93,9 +93,3 @@ class SessionRun:
         if self._slot is not None:
             self._slot.close()
             self._slot = None
-
-    @property
-    def kv_cache_bytes(self) -> int:
-        """That the session holds."""
-        slot = self._slot  # which the engine's thread may close meanwhile
-        return slot.kv_cache_bytes if slot is not None else 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -57,10 +59,6 @@ class TransformersSlot(WholePrompt):
         self._held = None
 
     @property
-    def kv_cache_bytes(self) -> int:
-        return self._held.nbytes if self._held is not None else 0
-
-    @property
     def cache(self) -> KVCache:
         """Its keys and values, until it is closed."""
         assert self._held is not None, "the slot is closed"
@@ -102,6 +100,8 @@ class TransformersEngine(OneByOne):
         self.draws_all_rows = model.draws_all_rows
         self.parameter_bytes = model.parameter_bytes
         self.free_draft_tokens = model.least_rows - 1
+        self._caches: WeakValueDictionary[int, KVCache] = WeakValueDictionary()
+        self._opened = itertools.count()
         most = SpeculationPlan.MAX_TOKENS
         self.max_draft_tokens = most if model.most_rows is None else min(most, model.most_rows - 1)
         if model.self_test.unshared:
@@ -116,4 +116,12 @@ class TransformersEngine(OneByOne):
         return self.model.forward_together([slot.rows(step) for slot, step in batch])
 
     def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
-        return TransformersSlot(self.model, prompt_ids)
+        slot = TransformersSlot(self.model, prompt_ids)
+        self._caches[next(self._opened)] = slot.cache
+        return slot
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        # Copied in one go: this is asked for while the engine's thread opens and closes slots.
+        caches = (held() for held in self._caches.valuerefs())
+        return sum(cache.nbytes for cache in caches if cache is not None)

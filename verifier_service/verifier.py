@@ -291,6 +291,6 @@ class Verifier:
             device=engine.device_name,
             drafters=tuple(link.status() for link in self.roster.links),
             sessions=len(self._sessions),
-            kv_cache_bytes=sum(opened.kv_cache_bytes for opened in self._sessions.values()),
+            kv_cache_bytes=engine.kv_cache_bytes,
             parameter_bytes=engine.parameter_bytes,
         )

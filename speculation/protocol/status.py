@@ -25,7 +25,7 @@ class DrafterStatus:
 
 @dataclass(frozen=True, slots=True)
 class VerifierStatus:
-    """``version``: of Dragoman. ``kv_cache_bytes``: that open sessions hold; 0 when none is open."""
+    """``version``: of Dragoman. ``kv_cache_bytes``: in memory for sessions; 0 when none is open."""
 
     version: str
     model: str

@@ -43,7 +43,7 @@ class TextSlot(WholePrompt):
         self._ids = list(prompt_ids[:-1])
         self._last_of_prompt = prompt_ids[-1]
         self._prompt_length = len(prompt_ids)
-        engine.open_slots += 1
+        engine.opened.add(self)
         self._open = True
 
     def step(self, last: int, candidates: CandidateTree) -> torch.Tensor:
@@ -77,14 +77,14 @@ class TextSlot(WholePrompt):
     def close(self) -> None:
         """Frees what it holds; twice is once."""
         if self._open:
-            self._engine.open_slots -= 1
+            self._engine.opened.discard(self)
             self._engine.held.pop(self, None)
         self._open = False
 
     @property
-    def kv_cache_bytes(self) -> int:
-        """As if each id held 64 bytes, until it is closed."""
-        return 64 * len(self._ids) if self._open else 0
+    def ids(self) -> int:
+        """How many it holds."""
+        return len(self._ids)
 
 
 class TextEngine(OneByOne):
@@ -112,9 +112,19 @@ class TextEngine(OneByOne):
             self.max_draft_tokens = rows - 1
         self.model = TextModel(TARGET_VOCAB, salt)
         self.step_seconds = step_seconds
-        self.open_slots = 0
+        self.opened: set[TextSlot] = set()
         self.gate = threading.Event()
         self.gate.set()
+
+    @property
+    def open_slots(self) -> int:
+        """Not closed yet."""
+        return len(self.opened)
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """As if each id of an open slot held 64 bytes."""
+        return sum(64 * slot.ids for slot in list(self.opened))
 
     def has_room(self, positions: int) -> bool:
         """Beside what others hold."""
