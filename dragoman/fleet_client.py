@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable
 from typing import Final, Unpack
 
-from dragoman.client import ATTEMPTS, PATIENCE, Client
+from dragoman.client import ATTEMPTS, PATIENCE
 from dragoman.completion import Completion
 from dragoman.coordinator_client import CoordinatorClient
 from dragoman.retries import Retries
 from dragoman.text_client import TextClient
 from dragoman.transcript import TextOptions, Transcript, Writer, generation_request
+from dragoman.verifier_clients import VerifierClients
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, NoVerifierError
 from speculation.protocol.generation import Chunk
@@ -56,18 +57,19 @@ class FleetClient(TextClient):
         self._model = model
         self._attempts = attempts
         self._patience = patience
-        self._clients: dict[str, Client] = {}
+        self._verifiers = VerifierClients(self._security)
         self._known: dict[str, pb.RouteCandidate] = {}  # by address, the latest last
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(self._coordinator.close(), *(client.close() for client in self._clients.values()))
+        await asyncio.gather(self._coordinator.close(), self._verifiers.close())
 
     async def describe(self) -> VerifierStatus:
         """One of the verifiers that texts may go to. Raises what ``CoordinatorClient.route`` and ``Client.describe``
         raise."""
         candidates = await self._coordinator.route(0, model=self._model)
-        return await self._client(candidates[0].address).describe()
+        async with self._verifiers.client(candidates[0].address) as client:
+            return await client.describe()
 
     async def complete(
         self,
@@ -115,7 +117,8 @@ class FleetClient(TextClient):
                     raise diverged[-1] from error
                 continue
             try:
-                return await self._client(candidate.address).follow(transcript)
+                async with self._verifiers.client(candidate.address) as client:
+                    return await client.follow(transcript)
             except DragomanError as error:
                 if isinstance(error, InputError):
                     raise
@@ -147,8 +150,3 @@ class FleetClient(TextClient):
         if writer is None:
             return self._model in ("", candidate.model)
         return writer == Writer(candidate.model, candidate.vocab_hash, candidate.dtype)
-
-    def _client(self, address: str) -> Client:
-        if address not in self._clients:
-            self._clients[address] = Client(address, security=self._security)
-        return self._clients[address]
