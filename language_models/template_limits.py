@@ -9,7 +9,9 @@ end.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -25,8 +27,20 @@ _TEMPLATE: Final = "<template>"
 
 @contextlib.contextmanager
 def bounded_time(seconds: float = SECONDS) -> Iterator[None]:
-    """Templates that run in here, in this thread, raise TimeoutError once they took ``seconds`` of processor time."""
-    deadline = time.thread_time() + seconds
+    """Templates that run in here, in this thread, raise TimeoutError once they took ``seconds`` of processor time.
+
+    Garbage collections are not counted: they are the whole process's, and may fall into any line.
+    """
+    deadline, here, collecting = time.thread_time() + seconds, threading.get_ident(), 0.0
+
+    def on_collection(phase: str, info: dict[str, int]) -> None:
+        nonlocal deadline, collecting
+        if threading.get_ident() != here:
+            return
+        if phase == "start":
+            collecting = time.thread_time()
+        else:
+            deadline += time.thread_time() - collecting
 
     def on_line(frame: FrameType, event: str, arg: Any) -> Any:
         if time.thread_time() > deadline:
@@ -37,11 +51,13 @@ def bounded_time(seconds: float = SECONDS) -> Iterator[None]:
         return on_line if frame.f_code.co_filename == _TEMPLATE else None
 
     before = sys.gettrace()
+    gc.callbacks.append(on_collection)
     sys.settrace(on_call)
     try:
         yield
     finally:
         sys.settrace(before)
+        gc.callbacks.remove(on_collection)
 
 
 def check_length(text: str, *, messages: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from language_models.template_limits import bounded_time
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError, ModelError
 from tests.support.tiny_models import CHAT_TEMPLATE
@@ -202,3 +205,19 @@ def test_a_template_cannot_reach_the_machine(tiny_llama: Path, tmp_path: Path):
     tokenizer = load(changed(tiny_llama, tmp_path / "m", template=reaching + CHAT_TEMPLATE))
     with pytest.raises(InputError, match="unsafe"):
         tokenizer.encode_chat(chat("y"))
+
+
+def test_what_python_collects_meanwhile_is_no_time_of_the_template():
+    def slow(phase: str, info: dict[str, int]) -> None:
+        until = time.thread_time() + 0.3
+        while phase == "stop" and time.thread_time() < until:
+            pass
+
+    gc.callbacks.append(slow)
+    try:
+        with bounded_time(0.2):
+            exec(compile("import gc\ngc.collect()\ndone = 1\n", "<template>", "exec"), {})
+        with bounded_time(0.2), pytest.raises(TimeoutError):
+            exec(compile("while True:\n    pass\n", "<template>", "exec"), {})
+    finally:
+        gc.callbacks.remove(slow)

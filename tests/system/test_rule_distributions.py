@@ -50,7 +50,8 @@ def drafter(tmp_path_factory: pytest.TempPathFactory, target: CausalLM) -> Path:
 async def check(target: CausalLM, folder: Path, rule: Rule, kinds: Iterable[str]) -> None:
     """The drafter is a process of its own."""
     async with serving(TransformersEngine(target), plan=PLAN, adaptive=False) as (verifier, address):
-        options = [f"--model={folder}", f"--verifier={address}", "--dtype=float32", "--threads=1", "--max-sessions=3"]
+        options = [f"--model={folder}", f"--verifier={address}", "--dtype=float32", "--threads=1"]
+        options += [f"--max-sessions={AT_ONCE}"]
         async with child("drafter", ["drafter", *options]) as process:
             await process.ready()
             await drafters(verifier, 1)

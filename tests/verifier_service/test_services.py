@@ -46,7 +46,7 @@ SAMPLINGS = [SamplingParams(), SamplingParams(temperature=0.8, seed=5)]
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 async def test_same_bytes_with_and_without_drafters(sampling: SamplingParams, rule: Rule):
     engine = TextEngine(step_seconds=0.02)
-    async with serving(engine) as (verifier, address):
+    async with serving(engine, plan=SLOW, adaptive=False) as (verifier, address):
         alone, _ = await text_of(address, request(sampling, rule=rule))
         async with drafting(address), drafting(address, LookupDrafter()):
             await drafters(verifier, 2)
