@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.wide_area import show, summary
+from benchmarks.wide_area_pair import IN_TLS
 from speculation.errors import InputError
 
 SHOWN = ["synchronous_2", "synchronous_4", "fixed_4_8_0", ADAPTIVE]
@@ -35,6 +36,32 @@ def test_medians_over_prompts_and_the_best_of_each_kind():
     assert none["synchronous"] == 1.5 and forty["fixed"] == 1.3
     assert (forty[ADAPTIVE], forty["worst"], forty["bytes_per_token"]) == (1.5, 1.2, 150)
     assert none["identical"] and not forty["identical"], "one text that differs is told"
+
+
+def test_quartiles_and_what_tls_costs_are_prompt_by_prompt():
+    arms = [ADAPTIVE, ADAPTIVE + IN_TLS]
+    cells = [
+        {
+            "round_trip_ms": 0,
+            "identical": True,
+            ADAPTIVE: {"speed_up": up, "tpot_ms": plain, "bytes_per_token": 1},
+            ADAPTIVE + IN_TLS: {"speed_up": up, "tpot_ms": plain * slower, "bytes_per_token": 1},
+        }
+        for up, plain, slower in (
+            (1.0, 10.0, 1.25),
+            (2.0, 20.0, 1.0),
+            (3.0, 5.0, 1.25),
+            (4.0, 8.0, 1.25),
+            (5.0, 9.0, 1.0),
+        )
+    ]
+    [row] = summary(cells, arms)
+    assert row["quartiles"][ADAPTIVE] == (2.0, 4.0) and row[ADAPTIVE] == 3.0
+    assert row[f"in_tls_{ADAPTIVE}"] == pytest.approx((0.8, 0.8, 1.0))
+    shown = io.StringIO()
+    show([row], arms, Console(file=shown, width=80))
+    assert "2.00-4.00" in shown.getvalue()
+    assert "adaptive in TLS, 0 ms: 0.800 (0.800 - 1.000) of the tokens/s of plaintext" in shown.getvalue()
 
 
 def test_every_figure_is_readable_in_a_terminal_of_80_columns():
