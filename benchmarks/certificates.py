@@ -1,35 +1,52 @@
-"""Certificates for the processes of a benchmark, as `dragoman certs` makes them."""
+"""Certificates for processes that are measured or tested, as `dragoman certs` makes them."""
 
 from __future__ import annotations
 
 import datetime
 from pathlib import Path
 
-from dragoman.certificates.folder import Folder
+from dragoman.certificates.folder import Folder, Written
 from dragoman.certs import LOOPBACK
 from transport.identity import Identity, Role
 from transport.security import FILES, Security
 
-_LIFETIME = datetime.timedelta(days=1)
+_DAY = datetime.timedelta(days=1)
 
 
 class Certificates:
-    """Of an authority of their own, in ``folder``, for servers on loopback."""
+    """Of an authority of their own, in ``folder``, for servers on loopback. ``lifetime``: of each, a day at most."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = Folder(folder)
-        self._folder.create_authority("benchmark", _LIFETIME)
+    def __init__(self, folder: Path, *, lifetime: datetime.timedelta = _DAY) -> None:
+        self.folder = Folder(folder)
+        self.authority = self.folder.create_authority("test", _DAY)
+        self._lifetime = lifetime
 
-    def mutual(self, role: Role, name: str) -> Security:
+    @property
+    def ca(self) -> str:
+        """The file with the authority's certificate."""
+        return str(self.folder.authority_files.certificate)
+
+    def issue(
+        self,
+        role: Role,
+        name: str = "a",
+        *,
+        hosts: tuple[str, ...] = LOOPBACK,
+        lifetime: datetime.timedelta | None = None,
+    ) -> Written:
+        """A certificate of that role; a negative lifetime ended before it began."""
+        return self.folder.issue(Identity(role, name), hosts if role.serves else (), lifetime or self._lifetime)
+
+    def mutual(self, role: Role, name: str = "a") -> Security:
         """Settings of mutual TLS with a certificate of that role, issued at its first mention."""
-        files = self._folder.files_of(Identity(role, name))
+        files = self.folder.files_of(Identity(role, name))
         if not files.certificate.exists():
-            self._folder.issue(Identity(role, name), LOOPBACK if role.serves else (), _LIFETIME)
-        authority = self._folder.authority_files.certificate
-        return Security(tls_cert=str(files.certificate), tls_key=str(files.key), tls_ca=str(authority))
+            self.issue(role, name)
+        return Security(tls_cert=str(files.certificate), tls_key=str(files.key), tls_ca=self.ca)
 
 
-def tls_options(security: Security) -> list[str]:
+def security_options(security: Security) -> list[str]:
     """As they are written on the command line."""
     given = ((name, getattr(security, name)) for name in FILES)
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
+    return [*options, "--allow-plaintext"] if security.allow_plaintext else options

@@ -19,6 +19,7 @@ import grpc
 import typer
 
 from benchmarks.command import run_command
+from dragoman.security_options import secured
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
@@ -218,14 +219,17 @@ async def _status(call: Any) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(await call.code(), initial, trailing, await call.details())
 
 
+@secured
 def main(
+    *,
     attack: Annotated[Attack, typer.Argument(help="What it does")],
     verifier: Annotated[str, typer.Option(help="Whom it attacks")] = "127.0.0.1:50051",
     seconds: Annotated[float, typer.Option(help="How long", min=0.1)] = 20.0,
     seed: Annotated[int, typer.Option(help="Of what it makes up")] = 1,
+    security: Security,
 ) -> None:
     """Attack."""
-    drafter = HostileDrafter(Address.parse(verifier, field="verifier"), seed=seed)
+    drafter = HostileDrafter(Address.parse(verifier, field="verifier"), security=security, seed=seed)
     outcome = asyncio.run(drafter.run(attack, seconds))
     print(f"{attack}: dialled in {outcome.dialled} times, sent {outcome.sent} spans")
     for words, times in sorted(outcome.ended.items(), key=lambda item: -item[1])[:5]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dragoman.client import Client
 from dragoman.processes import ChildProcess, child
+from transport.security import Security
 
 #: Sessions that both are ready for at least: the verifier's own default.
 SESSIONS = 64
@@ -39,12 +40,15 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(target: str, side: Side, *plan: str) -> AsyncIterator[Serving]:
-    """`dragoman verifier`. ``plan``: options of its own that ``side`` may overrule. Raises DragomanError if it dies."""
+async def serving(target: str, side: Side, *plan: str, security: Security | None = None) -> AsyncIterator[Serving]:
+    """`dragoman verifier`. ``plan``: options of its own that ``side`` may overrule. ``security``: of its client.
+
+    Raises DragomanError if it dies.
+    """
     arguments = ["verifier", "--listen=127.0.0.1:0", *plan, *side.arguments(target)]
     async with child("verifier", arguments) as verifier:
         address = (await verifier.ready())["address"]
-        async with Client(address) as client:
+        async with Client(address, security=security) as client:
             yield Serving(verifier, address, client)
 
 

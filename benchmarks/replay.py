@@ -17,6 +17,7 @@ import typer
 from benchmarks.recording import load
 from benchmarks.replay_drafter import ReplayDrafter, WrongDrafter
 from benchmarks.replay_target import ReplayEngine
+from dragoman.security_options import secured
 from dragoman.serve import serve_drafter, serve_verifier
 from speculation.planning.plan import START
 from transport.address import Address
@@ -24,20 +25,14 @@ from transport.security import Security
 from verifier_service.server import GRACE
 from verifier_service.settings import PlanSettings, VerifierSettings
 
-TlsFile = Annotated[str | None, typer.Option(help="As of `dragoman`")]
-
-
-def security_of(certificate: str | None, key: str | None, authority: str | None) -> Security:
-    """Plaintext without files, of namespaces as well: they are of one machine."""
-    return Security(tls_cert=certificate, tls_key=key, tls_ca=authority, allow_plaintext=True)
-
-
 app = typer.Typer(add_completion=False)
 Recording = Annotated[Path, typer.Option(help="Made by benchmarks.recording")]
 
 
 @app.command()
+@secured
 def verifier(
+    *,
     recording: Recording,
     target: str = "qwen2.5-coder-1.5b",
     step: float = 0.025,
@@ -53,9 +48,7 @@ def verifier(
     patience: Annotated[int, typer.Option(help="Milliseconds")] = 0,
     adaptive: bool = True,
     lookup: bool = True,
-    tls_cert: TlsFile = None,
-    tls_key: TlsFile = None,
-    tls_ca: TlsFile = None,
+    security: Security,
 ) -> None:
     """A target that steps at the given speed. Says ready in JSON."""
     engine = ReplayEngine(load(recording), target, step=step, step_per_token=step_per_token)
@@ -71,19 +64,18 @@ def verifier(
     )
     settings = VerifierSettings(model=target, adaptive=adaptive, lookup=lookup, grace=GRACE, plan=plan)
     address = Address.parse(listen, field="listen", allow_port_zero=True)
-    security = security_of(tls_cert, tls_key, tls_ca)
     serve_verifier(lambda: engine, address, settings, security=security, ready_json=True)
 
 
 @app.command()
+@secured
 def drafter(
+    *,
     verifier: Annotated[str, typer.Option(help="Address of the verifier, host:port")],
     recording: Annotated[Path | None, typer.Option(help="Without one: a drafter that is never right")] = None,
     token: float = 0.003,
     row: float = 0.15,
-    tls_cert: TlsFile = None,
-    tls_key: TlsFile = None,
-    tls_ca: TlsFile = None,
+    security: Security,
 ) -> None:
     """A drafter of the given speed. Says ready in JSON."""
     replaying: ReplayDrafter | WrongDrafter
@@ -91,7 +83,6 @@ def drafter(
         replaying = WrongDrafter(token=token, row=row)
     else:
         replaying = ReplayDrafter(load(recording), token=token, row=row)
-    security = security_of(tls_cert, tls_key, tls_ca)
     serve_drafter(replaying, Address.parse(verifier, field="verifier"), security=security, ready_json=True)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import tempfile
 import time
@@ -23,24 +22,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.certificates import Certificates, tls_options
+from benchmarks.certificates import Certificates, security_options
 from benchmarks.clients import Asking
 from benchmarks.command import run_command
 from benchmarks.figures import percentiles
 from benchmarks.hostile_drafters import Attack
+from benchmarks.pair_processes import Serving, Side, drafting, serving
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
-from dragoman.client import Client
-from dragoman.processes import child
 from speculation.errors import DragomanError
 from speculation.protocol.messages import Prompt
 from transport.identity import Role
-from transport.security import FILES, PREFIX, Security
+from transport.security import Security
 
 #: In place of an attack: none.
 CALM = "calm"
-#: Seconds that the honest drafter has to be there.
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -109,10 +105,9 @@ async def attacking(attack: str, address: str, security: Security, seconds: floa
     if attack == CALM:
         yield []
         return
-    variables = {PREFIX + name.upper(): str(getattr(security, name)) for name in FILES}
-    arguments = ["-m", "benchmarks.hostile_drafters", attack, f"--verifier={address}", f"--seconds={seconds}"]
+    arguments = [attack, f"--verifier={address}", f"--seconds={seconds}", *security_options(security)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env=os.environ | variables, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "benchmarks.hostile_drafters", *arguments, stdout=asyncio.subprocess.PIPE
     )
     said: list[str] = []
     try:
@@ -126,23 +121,16 @@ async def attacking(attack: str, address: str, security: Security, seconds: floa
 
 
 @contextlib.asynccontextmanager
-async def pair(setup: Setup, certificates: Certificates) -> AsyncIterator[tuple[str, Client]]:
-    """The verifier's address, and a client of it, once its honest drafter is there. Raises DragomanError."""
-    serving = ["verifier", f"--model={setup.target}", f"--device={setup.device}", f"--threads={setup.threads}"]
-    serving += ["--listen=127.0.0.1:0", *tls_options(certificates.mutual(Role.VERIFIER, "verifier"))]
-    async with child("verifier", serving) as verifier:
-        address = (await verifier.ready())["address"]
-        drafting = ["drafter", f"--model={setup.drafter}", f"--verifier={address}", f"--device={setup.drafter_device}"]
-        drafting += ["--threads=1", *tls_options(certificates.mutual(Role.DRAFTER, "honest"))]
-        async with (
-            child("drafter", drafting) as drafter,
-            Client(address, security=certificates.mutual(Role.CLIENT, "client")) as client,
-        ):
-            await drafter.ready()
-            async with asyncio.timeout(_PATIENCE):
-                while not (await client.describe()).drafters:
-                    await asyncio.sleep(0.1)
-            yield address, client
+async def pair(setup: Setup, certificates: Certificates) -> AsyncIterator[Serving]:
+    """A verifier, once its honest drafter is there. Raises DragomanError."""
+    cloud, edge, client = (certificates.mutual(role) for role in (Role.VERIFIER, Role.DRAFTER, Role.CLIENT))
+    target = Side(setup.device, threads=setup.threads, options=tuple(security_options(cloud)))
+    drafter = Side(setup.drafter_device, threads=1, options=tuple(security_options(edge)))
+    async with (
+        serving(setup.target, target, security=client) as verifier,
+        drafting([setup.drafter], verifier.address, drafter),
+    ):
+        yield verifier
 
 
 async def measure(setup: Setup, prompts: list[Prompt], attacks: list[Attack], console: Console) -> list[dict[str, Any]]:
@@ -150,8 +138,8 @@ async def measure(setup: Setup, prompts: list[Prompt], attacks: list[Attack], co
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         certificates = Certificates(Path(folder) / "certs")
-        async with pair(setup, certificates) as (address, client):
-            asking = Asking(client, prompts, temperature=0.0, max_tokens=setup.max_tokens, ignore_end=True)
+        async with pair(setup, certificates) as verifier:
+            asking = Asking(verifier.client, prompts, temperature=0.0, max_tokens=setup.max_tokens, ignore_end=True)
             bench = Bench(setup, asking, len(prompts))
             await bench.alone()
             await bench.period()
@@ -160,7 +148,7 @@ async def measure(setup: Setup, prompts: list[Prompt], attacks: list[Attack], co
                 found: dict[str, list[Period]] = {CALM: [], attack: []}
                 for _ in range(setup.repeats):
                     for kind, periods in found.items():
-                        async with attacking(kind, address, security, setup.seconds + 1.0) as said:
+                        async with attacking(kind, verifier.address, security, setup.seconds + 1.0) as said:
                             periods.append(await bench.period())
                         periods[-1].said = "; ".join(said)
                 rows.append(row_of(attack, found[CALM], found[attack]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.certificates import Certificates, tls_options
+from benchmarks.certificates import Certificates, security_options
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from benchmarks.namespaces import Hosts
 from benchmarks.plans import plan_options
@@ -77,7 +77,7 @@ class Setup:
         if self.replay is not None:
             options = [f"--recording={self.replay}", f"--step={self.step}", f"--step-per-token={self.step_per_token}"]
             return ["verifier", listen, f"--target={self.target}", *options, *plan], ("benchmarks.replay",)
-        options = [f"--model={self.target}", "--allow-plaintext", *self.cloud.options]
+        options = [f"--model={self.target}", *self.cloud.options]
         return ["verifier", listen, *options, *plan], ("dragoman", "--ready-json")
 
     def drafting(self, address: str) -> tuple[list[str], tuple[str, ...]]:
@@ -86,7 +86,7 @@ class Setup:
         if self.replay is not None or wrong:
             options = [f"--token={self.token}", *([] if wrong else [f"--recording={self.replay}"])]
             return ["drafter", *options, f"--verifier={address}"], ("benchmarks.replay",)
-        options = [f"--model={self.drafter}", f"--verifier={address}", "--allow-plaintext", *self.edge.options]
+        options = [f"--model={self.drafter}", f"--verifier={address}", *self.edge.options]
         return ["drafter", *options], ("dragoman", "--ready-json")
 
 
@@ -105,7 +105,7 @@ async def arm_of(setup: Setup, arm: str, certificates: Certificates) -> AsyncIte
     secured = {role: certificates.mutual(role, arm) for role in Role} if arm.endswith(IN_TLS) else {}
     async with contextlib.AsyncExitStack() as stack:
         arguments, module = setup.verifier(*plan_options(arm.removesuffix(IN_TLS)))
-        arguments += tls_options(secured.get(Role.VERIFIER, PLAINTEXT))
+        arguments += security_options(secured.get(Role.VERIFIER, PLAINTEXT))
         inside = cloud.within if cloud else ()
         target = child("verifier", arguments, module=module, cpus=setup.cloud.cpus, within=inside)
         address = (await (await stack.enter_async_context(target)).ready())["address"]
@@ -117,7 +117,7 @@ async def arm_of(setup: Setup, arm: str, certificates: Certificates) -> AsyncIte
         )
         if setup.drafter != ABSENT:
             arguments, module = setup.drafting(proxy.address)
-            arguments += tls_options(secured.get(Role.DRAFTER, PLAINTEXT))
+            arguments += security_options(secured.get(Role.DRAFTER, PLAINTEXT))
             inside = edge.within if edge else ()
             drafter = child("drafter", arguments, module=module, cpus=setup.edge.cpus, within=inside)
             await (await stack.enter_async_context(drafter)).ready()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -101,7 +100,6 @@ class TransformersEngine(OneByOne):
         self.parameter_bytes = model.parameter_bytes
         self.free_draft_tokens = model.least_rows - 1
         self._caches: WeakValueDictionary[int, KVCache] = WeakValueDictionary()
-        self._opened = itertools.count()
         most = SpeculationPlan.MAX_TOKENS
         self.max_draft_tokens = most if model.most_rows is None else min(most, model.most_rows - 1)
         if model.self_test.unshared:
@@ -117,7 +115,7 @@ class TransformersEngine(OneByOne):
 
     def open(self, prompt_ids: Sequence[int]) -> TransformersSlot:
         slot = TransformersSlot(self.model, prompt_ids)
-        self._caches[next(self._opened)] = slot.cache
+        self._caches[id(slot.cache)] = slot.cache
         return slot
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.certificates import tls_options
+from benchmarks.certificates import security_options
 from dragoman.cli import main
 from dragoman.processes import ChildProcess, child
 from tests.support.certificates import TestAuthority
@@ -44,7 +44,7 @@ def environment(security: Security) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def verifying(model: Path, security: Security) -> AsyncIterator[tuple[ChildProcess, str]]:
     arguments = ["verifier", f"--model={model}", "--listen=127.0.0.1:0", "--dtype=float32", "--threads=1"]
-    async with child("verifier", [*arguments, *tls_options(security)]) as started:
+    async with child("verifier", [*arguments, *security_options(security)]) as started:
         yield started, (await started.ready())["address"]
 
 
@@ -61,11 +61,11 @@ async def test_a_drafted_text_over_mutual_tls_by_options_and_by_environment(tiny
     asking = ["generate", "--prompt=The heron", "--max-tokens=12", "--json"]
     async with verifying(tiny_qwen2, ours.mutual(Role.VERIFIER)) as (_, address):
         to = f"--verifier={address}"
-        drafting = ["drafter", "--model=lookup", to, *tls_options(ours.mutual(Role.DRAFTER))]
+        drafting = ["drafter", "--model=lookup", to, *security_options(ours.mutual(Role.DRAFTER))]
         async with child("drafter", drafting) as drafter:
             await drafter.ready()
             client = ours.mutual(Role.CLIENT)
-            by_options = await run(*asking, to, *tls_options(client))
+            by_options = await run(*asking, to, *security_options(client))
             by_environment = await run(*asking, to, **environment(client))
     assert by_options[0] == by_environment[0] == 0, by_options[2]
     written = [json.loads(out) for _, out, _ in (by_options, by_environment)]
@@ -88,21 +88,21 @@ async def test_both_sides_say_in_a_line_why_there_is_no_access(tiny_qwen2: Path,
                 "CERTIFICATE_VERIFY_FAILED",
             ),
         ):
-            code, out, errors = await run(*arguments, *tls_options(dialling))
+            code, out, errors = await run(*arguments, *security_options(dialling))
             assert (code, out) == (7, "") and words in errors, errors
             assert [line.partition(":")[0].strip() for line in errors.splitlines()] == ["error", "fix"], errors
             await eventually(functools.partial(said, verifier, heard))
         wrong_role = ours.mutual(Role.DRAFTER)
-        code, _, errors = await run(*asking, *tls_options(wrong_role))
+        code, _, errors = await run(*asking, *security_options(wrong_role))
         assert code == 7 and "drafter a may not call Generate" in errors
         await eventually(lambda: "refused a call of Generate from" in verifier.last_words)
 
 
 async def test_the_commands_of_a_fleet_take_the_same_options(ours: TestAuthority):
-    arguments = ["coordinator", "--listen=127.0.0.1:0", *tls_options(ours.mutual(Role.COORDINATOR))]
+    arguments = ["coordinator", "--listen=127.0.0.1:0", *security_options(ours.mutual(Role.COORDINATOR))]
     async with child("coordinator", arguments) as started:
         at = f"--coordinator={(await started.ready())['address']}"
-        client, admin = tls_options(ours.mutual(Role.CLIENT)), tls_options(ours.mutual(Role.ADMIN))
+        client, admin = security_options(ours.mutual(Role.CLIENT)), security_options(ours.mutual(Role.ADMIN))
         for command in (["status"], ["top", "--once"]):
             code, out, errors = await run(*command, at, *client)
             assert code == 0 and "Nobody has joined yet" in out, errors

@@ -44,7 +44,6 @@ class TextSlot(WholePrompt):
         self._last_of_prompt = prompt_ids[-1]
         self._prompt_length = len(prompt_ids)
         engine.opened.add(self)
-        self._open = True
 
     def step(self, last: int, candidates: CandidateTree) -> torch.Tensor:
         """Logits after the last token, and after each candidate."""
@@ -52,7 +51,7 @@ class TextSlot(WholePrompt):
 
     def logits(self, last: int, candidates: CandidateTree) -> torch.Tensor:
         """Of the rows of a step."""
-        assert self._open
+        assert self in self._engine.opened
         paths = [candidates.path(node) for node in range(ROOT, len(candidates))]
         self._rows = [[last, *(candidates.tokens[node] for node in path)] for path in paths]
         return torch.stack([self._engine.model.logits((self._ids + row)[self._prompt_length :]) for row in self._rows])
@@ -76,10 +75,8 @@ class TextSlot(WholePrompt):
 
     def close(self) -> None:
         """Frees what it holds; twice is once."""
-        if self._open:
-            self._engine.opened.discard(self)
-            self._engine.held.pop(self, None)
-        self._open = False
+        self._engine.opened.discard(self)
+        self._engine.held.pop(self, None)
 
     @property
     def ids(self) -> int:

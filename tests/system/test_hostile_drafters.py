@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.certificates import tls_options
+from benchmarks.certificates import security_options
 from benchmarks.hostile_drafters import Attack, HostileDrafter
 from benchmarks.ports import free_port
 from dragoman.client import Client
@@ -83,12 +83,12 @@ async def pair(authority: TestAuthority, target: Path, drafter: Path, folder: Pa
     port, audit = free_port(), folder / "audit.jsonl"
     common = ("--dtype=float32", "--threads=1")
     serving = ["verifier", f"--model={target}", "--listen=127.0.0.1:0", f"--metrics-port={port}", *common]
-    serving += [f"--audit-log={audit}", *TAKING_TURNS_OPTIONS, *tls_options(authority.mutual(Role.VERIFIER))]
+    serving += [f"--audit-log={audit}", *TAKING_TURNS_OPTIONS, *security_options(authority.mutual(Role.VERIFIER))]
     async with child("verifier", serving) as verifier:
         address = (await verifier.ready())["address"]
         drafting = ["drafter", f"--model={drafter}", f"--verifier={address}", *common]
         async with (
-            child("drafter", [*drafting, *tls_options(authority.mutual(Role.DRAFTER, "honest"))]) as honest,
+            child("drafter", [*drafting, *security_options(authority.mutual(Role.DRAFTER, "honest"))]) as honest,
             Client(address, security=authority.mutual(Role.CLIENT)) as client,
         ):
             await honest.ready()
