@@ -34,10 +34,10 @@ _PURPOSES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate and its key, both in PEM."""
+    """A certificate and its key, both in PEM; None: the key is elsewhere, with whoever sent the request."""
 
     certificate: bytes
-    key: bytes
+    key: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,11 @@ class Authority:
         lifetime: datetime.timedelta,
         *,
         after: datetime.datetime | None = None,
+        public_key: ec.EllipticCurvePublicKey | None = None,
     ) -> Issued:
         """A certificate for ``identity``, which ends with the authority's at the latest. ``hosts``: names and IP
-        addresses of a server. ``after``: those that are valid since then are revoked."""
+        addresses of a server. ``after``: those that are valid since then are revoked. ``public_key``: of a key that is
+        elsewhere; else a new one is made."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(identity))])
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
@@ -78,7 +80,7 @@ class Authority:
             _builder(
                 subject,
                 self.certificate.subject,
-                key.public_key(),
+                public_key or key.public_key(),
                 lifetime,
                 latest=self.certificate.not_valid_after_utc,
                 after=after,
@@ -93,7 +95,7 @@ class Authority:
             )
             .sign(self.key, hashes.SHA256())
         )
-        return Issued(pem_of(certificate), key_pem(key))
+        return Issued(pem_of(certificate), key_pem(key) if public_key is None else None)
 
 
 def pem_of(certificate: x509.Certificate) -> bytes:

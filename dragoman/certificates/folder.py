@@ -1,4 +1,6 @@
-"""The folder of an authority: ``ca.pem`` and ``ca.key``, and of each certificate ROLE-NAME.pem and ROLE-NAME.key.
+"""The folder of an authority: ``ca.pem`` and ``ca.key``, and of each certificate ROLE-NAME.pem and ROLE-NAME.key, or
+ROLE-NAME.csr, the request that it was issued for: then its key never was here. ``revoked`` is for servers, ``keys`` is
+the authority's own memory of public keys.
 
 Keys are for their owner alone (mode 0600). Nothing is overwritten but by a renewal, which replaces whole files, so that
 a service that reads them in that moment finds the old ones or the new ones.
@@ -7,8 +9,6 @@ a service that reads them in that moment finds the old ones or the new ones.
 from __future__ import annotations
 
 import datetime
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +19,30 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dragoman.certificates.authority import CLOCK_SKEW, Authority, Issued, key_pem, pem_of
+from dragoman.certificates.keys import KnownKeys
+from dragoman.certificates.request import Request, read_request
+from dragoman.certificates.writing import write_whole
 from speculation.errors import InputError
 from transport.identity import Identity
-from transport.revocations import Revocation, Revoked, first_valid, read_revocations
+from transport.revocations import Revocation, Revoked, first_valid, is_revoked, read_revocations
 
 _CA_CERTIFICATE: Final = "ca.pem"
 _CA_KEY: Final = "ca.key"
 _REVOKED: Final = "revoked"
+_KEYS: Final = "keys"
 _PUBLIC, _PRIVATE = 0o644, 0o600
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The two files of a certificate."""
+    """The two files of a certificate; where it was issued for a request, that and no key is there."""
 
     certificate: Path
     key: Path
+
+    @property
+    def request(self) -> Path:
+        return self.certificate.with_suffix(".csr")
 
 
 class Folder:
@@ -92,6 +100,52 @@ class Folder:
         self._write(files, self._issued(identity, hosts, lifetime), replace=False)
         return files
 
+    def sign(self, request: Request, hosts: Sequence[str], lifetime: datetime.timedelta, *, named: bool) -> Written:
+        """A certificate for a key that is elsewhere; it replaces one that was issued for a request before.
+
+        ``named``: who signs said whose it is. Raises InputError if he did not and the holder had another key or was
+        revoked, if that identity has one here whose key was made here, or if the key was revoked.
+        """
+        files = self.files_of(request.identity)
+        if not files.request.exists():
+            remedy = "take another name for the request's holder, or move the files away"
+            self._refuse_to_overwrite(files, "is there already, and was not issued for a request", remedy)
+        self._refuse_revoked(files.certificate, request)
+        if not named:
+            self._refuse_another(files.certificate, request)
+        issued = self._issued(request.identity, hosts, lifetime, public_key=request.public_key)
+        self._write(files, issued, replace=True)
+        self._write_request(files.request, request.pem)
+        return files
+
+    def _refuse_another(self, old: Path, request: Request) -> None:
+        """What stands in a request is what its sender wants to be: that does not make him a holder known already."""
+        holder = request.identity
+        if old.exists():
+            if read_certificate(old).public_key() == request.public_key:
+                return
+            problem = "is of another key than this holder's certificate"
+        elif holder in self.revocations():
+            problem = "is of a holder that was revoked"
+        else:
+            return
+        remedy = f"if it is his new key: `dragoman certs issue {holder.role} {holder.name} --request FILE`"
+        raise InputError("request", str(holder), problem, remedy=remedy)
+
+    def _refuse_revoked(self, old: Path, request: Request) -> None:
+        """A key that was revoked is not certified again, for whomever: whoever took it has it still."""
+        known = KnownKeys(self.path / _KEYS)
+        if known.is_revoked(request.public_key) or self._is_of_revoked(old, request):
+            remedy = "let its machine make another: remove key.pem there, then `dragoman edge install --request`"
+            raise InputError("request", str(request.identity), "is for a key that was revoked", remedy=remedy)
+
+    def _is_of_revoked(self, old: Path, request: Request) -> bool:
+        """By the certificate that is here, for revocations from before keys were remembered."""
+        certificate = read_certificate(old) if old.exists() else None
+        if certificate is None or certificate.public_key() != request.public_key:
+            return False
+        return is_revoked(self.revocations(), request.identity, certificate.not_valid_before_utc)
+
     @property
     def revoked_file(self) -> Path:
         """For servers, which are given it with --tls-revoked."""
@@ -113,13 +167,29 @@ class Folder:
         except OSError as error:
             problem = f"cannot be written to: {error.strerror}"
             raise InputError("dir", str(self.revoked_file), problem, remedy="give another --dir") from error
+        files = self.files_of(holder)  # after what servers are told: that is done, whatever is found here
+        keys = [read_certificate(files.certificate).public_key()] if files.certificate.exists() else []
+        keys += [read_request(files.request).public_key] if files.request.exists() else []
+        KnownKeys(self.path / _KEYS).revoke(holder, keys)
         return made
 
-    def _issued(self, identity: Identity, hosts: Sequence[str], lifetime: datetime.timedelta) -> Issued:
-        return self.authority().issue(identity, hosts, lifetime, after=self.revocations().get(identity))
+    def _issued(
+        self,
+        identity: Identity,
+        hosts: Sequence[str],
+        lifetime: datetime.timedelta,
+        *,
+        public_key: ec.EllipticCurvePublicKey | None = None,
+    ) -> Issued:
+        after = self.revocations().get(identity)
+        issued = self.authority().issue(identity, hosts, lifetime, after=after, public_key=public_key)
+        made = x509.load_pem_x509_certificate(issued.certificate)
+        KnownKeys(self.path / _KEYS).add(identity, made.public_key())
+        return issued
 
     def renew(self, certificate: Path, lifetime: datetime.timedelta | None) -> Written:
-        """The same identity and hosts with a new key, for as long as before or for ``lifetime``. Raises InputError."""
+        """The same identity and hosts, for as long as before or for ``lifetime``, with a new key; with the same where
+        the certificate was issued for a request. Raises InputError."""
         old = read_certificate(certificate)
         identity = identity_of(old)
         if identity is None:
@@ -130,7 +200,12 @@ class Folder:
         length = old.not_valid_after_utc - old.not_valid_before_utc
         lifetime = lifetime or (length if begins_at_once else length - CLOCK_SKEW)
         files = Written(certificate, certificate.with_suffix(".key"))
-        self._write(files, self._issued(identity, hosts_of(old), lifetime), replace=True)
+        public_key = None
+        if files.request.exists():
+            request = read_request(files.request)
+            self._refuse_revoked(certificate, request)
+            public_key = request.public_key
+        self._write(files, self._issued(identity, hosts_of(old), lifetime, public_key=public_key), replace=True)
         return files
 
     def _refuse_to_overwrite(self, files: Written, problem: str, remedy: str) -> None:
@@ -146,21 +221,20 @@ class Folder:
                 (files.key, issued.key, _PRIVATE),
                 (files.certificate, issued.certificate, _PUBLIC),
             ):
-                _write_whole(path, data, mode, replace=replace)
+                if data is not None:
+                    write_whole(path, data, mode, replace=replace)
         except FileExistsError as error:
             raise InputError("file", str(error.filename), "is there already", remedy="take another name") from error
         except OSError as error:
             problem = f"cannot be written to: {error.strerror}"
             raise InputError("dir", str(files.key.parent), problem, remedy="give another --dir") from error
 
-
-def _write_whole(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
-    """Raises FileExistsError, OSError."""
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if replace else path
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-    if replace:
-        new.replace(path)
+    def _write_request(self, path: Path, pem: bytes) -> None:
+        try:
+            write_whole(path, pem, _PUBLIC, replace=True)
+        except OSError as error:
+            problem = f"cannot be written to: {error.strerror}"
+            raise InputError("dir", str(path.parent), problem, remedy="give another --dir") from error
 
 
 def read_certificate(path: Path) -> x509.Certificate:

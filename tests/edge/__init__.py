@@ -1,0 +1,1 @@
+"""A drafter as a service of systemd."""
