@@ -1,0 +1,185 @@
+"""The routes: thin shells that read a body, ask, and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from gateway.access import Access
+from gateway.answers import answer_to
+from gateway.body_limit import BodyLimit
+from gateway.connection import SendLimit
+from gateway.fleet import FleetView
+from gateway.http_errors import UNFORESEEN, HttpError, http_error_of, of_validation, unavailable
+from gateway.json_bytes import json_bytes
+from gateway.metrics import CountRequests
+from gateway.replies import ChatReplies, CompletionReplies
+from gateway.requests import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from gateway.response_replies import ResponseReplies
+from gateway.response_requests import ResponsesBody
+from gateway.settings import GatewaySettings
+from gateway.static_page import add_page
+from gateway.texts import Texts
+from gateway.tools import tools_of
+from gateway.translation import prompt_of
+from speculation.errors import DragomanError, InputError
+from speculation.protocol.messages import Prompt
+from speculation.protocol.status import ServedModel
+from transport.security import Security
+from transport.version import VERSION
+
+_OWNER: Final = "dragoman"
+
+
+def application(texts: Texts, settings: GatewaySettings, security: Security) -> ASGIApp:
+    """The whole application behind the server. Raises InputError for files of ``security`` that cannot be used."""
+    app: ASGIApp = _routes(texts, page=settings.page)
+    app = BodyLimit(app, most=settings.max_body, seconds=settings.body_timeout)
+    app = Access(app, security=security)
+    app = SendLimit(app, seconds=settings.send_timeout)
+    return CountRequests(app, metrics=texts.metrics)
+
+
+def _routes(texts: Texts, *, page: bool) -> FastAPI:
+    # No pages that load scripts from elsewhere.
+    app = FastAPI(title="Dragoman", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    _add_errors(app)
+    _add_texts(app, texts)
+    _add_models(app, texts)
+    _add_tokens(app, texts)
+    _add_fleet(app, FleetView(texts.backend))
+    _add_operations(app, texts)
+    if page:
+        add_page(app)
+    return app
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(json_bytes(body), status, media_type="application/json")
+
+
+def _add_errors(app: FastAPI) -> None:
+    def handle(kind: type[Exception], told: Callable[[Any], HttpError]) -> None:
+        async def handler(request: Request, error: Exception) -> Response:
+            headers = getattr(error, "headers", None)  # of a wrong method: those that are right
+            return told(error).response(headers)
+
+        app.add_exception_handler(kind, handler)
+
+    handle(DragomanError, http_error_of)
+    handle(RequestValidationError, lambda error: of_validation(error.errors()))
+    handle(HTTPException, lambda error: HttpError(error.status_code, str(error.detail)))
+    handle(Exception, lambda error: UNFORESEEN)  # and it is raised on, to the log
+
+
+def _add_texts(app: FastAPI, texts: Texts) -> None:
+    @app.post("/v1/completions", response_model=None)
+    async def completions(body: CompletionBody) -> Response:
+        """Write a text on."""
+        order = await texts.completion_order(body)
+        return answer_to(texts, order, CompletionReplies(order))
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat_completions(body: ChatBody) -> Response:
+        """Answer in a conversation."""
+        order = await texts.chat_order(body)
+        return answer_to(texts, order, ChatReplies(order))
+
+    @app.post("/v1/responses", response_model=None)
+    async def responses(body: ResponsesBody) -> Response:
+        """The same, as OpenAI's newer route has it."""
+        order = await texts.response_order(body)
+        return answer_to(texts, order, ResponseReplies(order, body))
+
+
+def _add_models(app: FastAPI, texts: Texts) -> None:
+    began = int(time.time())
+
+    def told(model: ServedModel) -> dict[str, Any]:
+        common = {"id": model.name, "object": "model", "created": began, "owned_by": _OWNER}
+        return common | {"max_model_len": model.context_length}
+
+    @app.get("/v1/models", response_model=None)
+    async def models() -> Response:
+        """The models that are served now."""
+        return _json({"object": "list", "data": [told(model) for model in await texts.models.served()]})
+
+    # Names may be paths.
+    @app.get("/v1/models/{name:path}", response_model=None)
+    async def model(name: str) -> Response:
+        """One of them."""
+        return _json(told(await texts.models.find(name)))
+
+
+def _add_tokens(app: FastAPI, texts: Texts) -> None:
+    @app.post("/tokenize", response_model=None)
+    async def tokenize(body: TokenizeBody) -> Response:
+        """A prompt in the model's tokens."""
+        texts.note_unknown(body)
+        if (body.prompt is None) == (body.messages is None):
+            raise InputError("prompt", body.prompt, "stands beside messages, or neither is there", remedy="give one")
+        prompt = _prompt_to_count(body)
+        model = await texts.models.find(body.model)
+        ids = await texts.backend.tokenize(model.name, prompt)
+        pieces = await texts.pieces(model, ids, field="prompt") if body.return_token_strs else None
+        told = {"count": len(ids), "max_model_len": model.context_length, "tokens": ids}
+
+        def answer() -> Response:
+            return _json({**told, "token_strs": None if pieces is None else [piece.shown for piece in pieces]})
+
+        return await asyncio.to_thread(answer)  # a million ids take long to write
+
+    @app.post("/detokenize", response_model=None)
+    async def detokenize(body: DetokenizeBody) -> Response:
+        """The text that tokens stand for; special ones by their names."""
+        texts.note_unknown(body)
+        model = await texts.models.find(body.model)
+        pieces = await texts.pieces(model, body.tokens, field="tokens")
+
+        def answer() -> Response:
+            data = b"".join(piece.special.encode() or piece.text for piece in pieces)
+            return _json({"prompt": data.decode(errors="replace")})
+
+        return await asyncio.to_thread(answer)
+
+
+def _prompt_to_count(body: TokenizeBody) -> Prompt:
+    if body.messages is not None:
+        return prompt_of(body.messages, tools_of(body.tools))
+    return Prompt(text=body.prompt, tools=tools_of(body.tools))
+
+
+def _add_fleet(app: FastAPI, fleet: FleetView) -> None:
+    @app.get("/dragoman/fleet", response_model=None)
+    async def who_drafts_for_whom() -> Response:
+        """The fleet as it stands."""
+        return _json(await fleet.body())
+
+
+def _add_operations(app: FastAPI, texts: Texts) -> None:
+    @app.get("/health", response_model=None)
+    async def health() -> Response:
+        """Whether a text would find a verifier."""
+        try:
+            await texts.models.served()
+        except DragomanError as error:  # not logged: it is asked every few seconds
+            return unavailable(error).response()
+        return _json({"status": "ok"})
+
+    @app.get("/metrics", response_model=None)
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(texts.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/version", response_model=None)
+    async def version() -> Response:
+        """Of Dragoman."""
+        return _json({"version": VERSION})

@@ -1,0 +1,28 @@
+"""The settings of a gateway: one model for the command line and for programs."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from transport.settings import Duration, Settings
+
+
+class GatewaySettings(Settings):
+    """Times are in seconds."""
+
+    max_concurrent: int = Field(default=64, ge=1, le=100_000, description="Texts that are written at once")
+    max_queue: int = Field(
+        default=256, ge=0, le=1_000_000, description="Requests that wait for their turn; further ones are refused (429)"
+    )
+    max_choices: int = Field(
+        default=128, ge=1, le=10_000, description="Texts that one request may ask for: prompts times n"
+    )
+    max_body: int = Field(
+        default=4 << 20, ge=1024, le=1 << 30, description="Bytes of a request's body; longer ones are refused (413)"
+    )
+    page: bool = Field(default=True, description="Serve the page for browsers at /")
+    body_timeout: Duration = Field(default=60.0, gt=0, description="A body must be there in this time")
+    send_timeout: Duration = Field(
+        default=60.0, gt=0, description="A client that takes nothing for so long is cut off: 40ms, 1.5s, 5m"
+    )
+    grace: Duration = Field(default=30.0, description="Texts that run at a stop may go on for so long: 40ms, 1.5s, 5m")

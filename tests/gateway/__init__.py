@@ -1,0 +1,1 @@
+"""The HTTP front door: real servers and the clients that people use."""
