@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from language_models.conversation import Conversation, Message
 from language_models.special_names import SpecialNames, Spot
 from language_models.template_limits import bounded_time, check_length
 from speculation.errors import InputError, ModelError
 
-Message = Mapping[str, str]
-Render = Callable[[Sequence[Message]], str]
+Render = Callable[[Conversation], str]
 
 #: Words of the conversations that are rendered to see what a template does.
 _WORDS = "dragomansays"
@@ -40,15 +40,18 @@ class Rendered:
         return [spot for spot in names.spots(self.text) if self.spelled.isdisjoint(range(*spot))]
 
 
-def render_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, answer: bool) -> str:
+def render_template(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, answer: bool) -> str:
     """By the tokenizer's own template, in a sandbox. Raises what the template raises, TimeoutError or ValueError if it
     makes too much of the messages."""
     with bounded_time():
         text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=answer
+            [dict(message) for message in conversation.messages],
+            tools=[dict(tool) for tool in conversation.tools] or None,
+            tokenize=False,
+            add_generation_prompt=answer,
         )
     assert isinstance(text, str)
-    check_length(text, messages=sum(map(len, _contents(messages))))
+    check_length(text, messages=conversation.length)
     return text
 
 
@@ -66,33 +69,36 @@ class ChatTemplate:
     def __bool__(self) -> bool:
         return bool(self._tokenizer.chat_template)
 
-    def text(self, messages: Sequence[Message], *, answer: bool = True) -> str:
+    def text(self, messages: Sequence[Message] | Conversation, *, answer: bool = True) -> str:
         """What a prompt of these messages is, with ``answer`` up to where the answer begins.
 
         Raises InputError if the template refuses the messages, or makes too much of them.
         """
+        given = messages if isinstance(messages, Conversation) else Conversation(messages)
         try:
-            known = [{**m, "role": self._known_role(m["role"])} for m in messages]
-            return render_template(self._tokenizer, known, answer=answer)
+            known = [{**m, "role": self._known_role(m["role"])} for m in given.messages]
+            return render_template(self._tokenizer, Conversation(known, given.tools), answer=answer)
         except Exception as error:  # templates raise what they like
-            raise InputError("messages", [m["role"] for m in messages], f"the chat template says: {error}") from error
+            roles = [m["role"] for m in given.messages]
+            raise InputError("messages", roles, f"the chat template says: {error}") from error
 
     def _known_role(self, role: str) -> str:
         """Few templates know a developer, and they take that for another name of the system."""
         unknown = role == "developer" and role not in str(self._tokenizer.chat_template)
         return "system" if unknown else role
 
-    def render(self, messages: Sequence[Message], names: SpecialNames) -> Rendered:
+    def render(self, conversation: Conversation, names: SpecialNames) -> Rendered:
         """The same, and what in it is not the template's own. Raises InputError."""
-        text = self.text(messages)
-        spots = [names.suspicious(m["content"]) for m in messages]
-        if not any(spots):
+        text = self.text(conversation)
+        given = list(conversation.texts)
+        spelled = {each: found for each in given if (found := names.suspicious(each))}
+        if not spelled:
             return Rendered(text)
-        unused = _unused_characters("".join([text, str(self._tokenizer.chat_template), *_contents(messages)]))
+        unused = _unused_characters("".join([text, str(self._tokenizer.chat_template), *given]))
         first: Rendered | None = None
         for marking in (_in_disguise, _in_brackets):
             try:
-                rendered = marking(messages, spots, self.text, unused)
+                rendered = marking(conversation, spelled, self.text, unused)
             except InputError:  # it minds the marks
                 continue
             if rendered.text == text:
@@ -101,7 +107,7 @@ class ChatTemplate:
             first = first if first is not None or marking is _in_brackets else rendered
         if first is None:
             problem = "spell special tokens that this model's chat template looks at"
-            raise InputError("messages", _contents(messages), problem, remedy="leave them out")
+            raise InputError("messages", list(spelled), problem, remedy="leave them out")
         return first
 
     def conversations(self, *, answer: bool) -> Iterator[str]:
@@ -114,10 +120,6 @@ class ChatTemplate:
                     raise without_end(error.__cause__) from error
 
 
-def _contents(messages: Sequence[Message]) -> list[str]:
-    return [m["content"] for m in messages]
-
-
 def _unused_characters(text: str) -> list[str]:
     """For private use, and not used in the text: more than names have different characters."""
     used = set(text)
@@ -126,25 +128,25 @@ def _unused_characters(text: str) -> list[str]:
 
 
 def _in_disguise(
-    messages: Sequence[Message], spots: Sequence[Sequence[Spot]], render: Render, unused: Sequence[str]
+    conversation: Conversation, spelled: Mapping[str, Sequence[Spot]], render: Render, unused: Sequence[str]
 ) -> Rendered:
     """Every character of a name as another one: all lengths remain, but a template does not recognise the name."""
-    plain = {c: None for m, found in zip(messages, spots, strict=True) for a, b in found for c in m["content"][a:b]}
+    plain = {c: None for text, found in spelled.items() for a, b in found for c in text[a:b]}
     disguises = dict(zip(plain, unused, strict=False))
     back = {ord(disguise): character for character, disguise in disguises.items()}
-    text = render(_marked(messages, spots, lambda name: "".join(disguises[c] for c in name)))
+    text = render(_marked(conversation, spelled, lambda name: "".join(disguises[c] for c in name)))
     return Rendered(text.translate(back), frozenset(at for at, c in enumerate(text) if ord(c) in back))
 
 
 def _in_brackets(
-    messages: Sequence[Message], spots: Sequence[Sequence[Spot]], render: Render, unused: Sequence[str]
+    conversation: Conversation, spelled: Mapping[str, Sequence[Spot]], render: Render, unused: Sequence[str]
 ) -> Rendered:
     """A mark before and behind every name: a template recognises the name, but contents are longer."""
     left, right = unused[:2]
-    marked = {m["content"][a:b] for m, found in zip(messages, spots, strict=True) for a, b in found}
-    text = render(_marked(messages, spots, lambda name: f"{left}{name}{right}"))
+    marked = {text[a:b] for text, found in spelled.items() for a, b in found}
+    text = render(_marked(conversation, spelled, lambda name: f"{left}{name}{right}"))
     pieces: list[str] = []
-    spelled: set[int] = set()
+    places: set[int] = set()
     at = 0
     # A template that cuts at a name leaves single marks, which say nothing about what stands beside them.
     for piece in re.split(f"({left}[^{left}{right}]*{right})", text):
@@ -152,19 +154,19 @@ def _in_brackets(
         bracketed = piece == f"{left}{name}{right}" and name in marked
         pieces.append(name if bracketed else piece.replace(left, "").replace(right, ""))
         if bracketed:
-            spelled.update(range(at, at + len(name)))
+            places.update(range(at, at + len(name)))
         at += len(pieces[-1])
-    return Rendered("".join(pieces), frozenset(spelled))
+    return Rendered("".join(pieces), frozenset(places))
 
 
 def _marked(
-    messages: Sequence[Message], spots: Sequence[Sequence[Spot]], mark: Callable[[str], str]
-) -> Sequence[Message]:
-    marked = []
-    for message, found in zip(messages, spots, strict=True):
-        content, pieces, at = message["content"], [], 0
-        for start, end in found:
-            pieces += [content[at:start], mark(content[start:end])]
+    conversation: Conversation, spelled: Mapping[str, Sequence[Spot]], mark: Callable[[str], str]
+) -> Conversation:
+    def change(text: str) -> str:
+        pieces, at = [], 0
+        for start, end in spelled.get(text, ()):
+            pieces += [text[at:start], mark(text[start:end])]
             at = end
-        marked.append({**message, "content": "".join([*pieces, content[at:]])})
-    return marked
+        return "".join([*pieces, text[at:]])
+
+    return conversation.mapped(change)

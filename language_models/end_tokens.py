@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from language_models.chat_template import render_template, without_end
+from language_models.conversation import Conversation
 from language_models.quiet import quiet
 from language_models.weights import ModelFiles
 
@@ -56,7 +57,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, added: Mapping[str, int]) -
     words = "dragomansays"
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": words}]
     try:
-        text = render_template(tokenizer, turns, answer=False)
+        text = render_template(tokenizer, Conversation(turns), answer=False)
     except TimeoutError as error:  # without an answer, a text might go on beyond its turn
         raise without_end(error) from error
     except Exception:  # a template with demands of its own

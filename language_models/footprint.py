@@ -40,6 +40,18 @@ def weights_bytes(files: ModelFiles, dtype: torch.dtype) -> int | None:
     return sum(_shard_bytes(shard, dtype) for shard in shards) if shards else None
 
 
+def kv_bytes_per_token(files: ModelFiles, dtype: torch.dtype) -> int | None:
+    """Of keys and values of one token in all layers; None if its configuration is not here, or does not say."""
+    try:
+        written = json.loads((model_folder(files) / "config.json").read_text("utf-8"))
+        text = written.get("text_config", written)
+        heads = text["num_attention_heads"]
+        size = text.get("head_dim") or text["hidden_size"] // heads
+        return int(2 * text["num_hidden_layers"] * (text.get("num_key_value_heads") or heads) * size * dtype.itemsize)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return None
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Memory that a process may still take there; None if unknown."""
     if device.type == "cuda":

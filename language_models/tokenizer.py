@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Encoding, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from language_models.chat_template import ChatTemplate
+from language_models.conversation import Conversation, Message
 from language_models.custom_code import custom_code_error
 from language_models.end_tokens import find_end_ids
 from language_models.special_names import LEFT, PickyParser, SpecialNames
 from language_models.tokenizer_check import findings
 from language_models.tokenizer_description import Description, byte_vocab, for_pieces, literal_copy, token_names
+from language_models.tool_templates import tool_format_of
 from language_models.weights import ModelFiles
-from speculation.errors import InputError, ModelError, UnsupportedModelError
+from speculation.errors import InputError, ModelError, UnsupportedFieldError, UnsupportedModelError
 from speculation.protocol.messages import Prompt
+from speculation.protocol.tools import ToolFormat
 from speculation.text.byte_vocab import ByteVocab
 
 
@@ -79,14 +82,15 @@ class TextTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(
             files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
         )
-        if getattr(tokenizer, "backend_tokenizer", None) is None:
-            raise UnsupportedModelError(
-                f"{files.name} has no fast tokenizer, so its vocabulary cannot be read as bytes",
-                remedy="convert it to tokenizer.json",
-            )
-        end_ids = find_end_ids(tokenizer, files)
+        check_fast(tokenizer, files.name)
+        return cls.of(tokenizer, find_end_ids(tokenizer, files), vocab_size, files.name)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, end_ids: list[int], vocab_size: int, name: str) -> TextTokenizer:
+        """One that is loaded already, of the model ``name``. Raises UnsupportedModelError."""
+        check_fast(tokenizer, name)
         description = json.loads(tokenizer.backend_tokenizer.to_str())
-        return cls(tokenizer, byte_vocab(description, end_ids, vocab_size, files.name), end_ids, description)
+        return cls(tokenizer, byte_vocab(description, end_ids, vocab_size, name), end_ids, description)
 
     # ---- text to tokens ---------------------------------------------------------------------------------------
 
@@ -105,21 +109,35 @@ class TextTokenizer:
         """A request's prompt, raw text or messages, as this model is to read it. Raises InputError."""
         if prompt.text is not None:
             return self.encode_prompt(prompt.text)
-        return self.encode_chat([{"role": m.role, "content": m.content} for m in prompt.messages])
+        if (prompt.tools or any(turn.tool_calls for turn in prompt.messages)) and self.tool_format is None:
+            problem = "has no tools" if self.has_chat_template else "is missing, and with it a place for tools"
+            field = "tools" if prompt.tools else "messages.tool_calls"
+            raise UnsupportedFieldError(field, None, f"the model's chat template {problem}", remedy="leave them out")
+        return self.encode_conversation(Conversation.of(prompt))
+
+    @functools.cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes calls; None: its chat template has no tools."""
+        special = [self.added[token] for token in self.added if self.vocab.is_special(token)]
+        return tool_format_of(self.template, special)
 
     @property
     def has_chat_template(self) -> bool:
         return bool(self.template)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Messages ({role, content}) through the model's chat template, up to where the answer begins.
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """``encode_conversation`` of messages ({role, content}) without tools."""
+        return self.encode_conversation(Conversation(messages))
 
-        A model without a template gets a plain transcript. Raises InputError if the template refuses the messages,
-        or if they need a token that the model does not have.
+    def encode_conversation(self, conversation: Conversation) -> list[int]:
+        """Messages and tools through the model's chat template, up to where the answer begins.
+
+        A model without a template gets a plain transcript of the messages. Raises InputError if the template refuses
+        them, or if they need a token that the model does not have.
         """
         if not self.has_chat_template:
-            return self.encode_transcript(messages)
-        rendered = self.template.render(messages, self.names)
+            return self.encode_transcript(conversation.messages)
+        rendered = self.template.render(conversation, self.names)
         if not rendered.spelled:
             encoding = self._parsing.encode(rendered.text, add_special_tokens=False)
             return self._within_model("messages", encoding, rendered.text)
@@ -128,7 +146,7 @@ class TextTokenizer:
             self._check_within_model("messages", token, piece)
         return [token for token, _ in tokens]
 
-    def encode_transcript(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_transcript(self, messages: Sequence[Message]) -> list[int]:
         """Messages as a plain transcript, up to where the answer begins. Raises InputError as ``encode_prompt``."""
         turns = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages)
         return self.encode_prompt(turns + "Assistant:")
@@ -184,6 +202,15 @@ class TextTokenizer:
         """The added tokens that these texts of the template have, as far as they are names and no words or spaces."""
         encoded = (self._parsing.encode(text, add_special_tokens=False).ids for text in texts)
         return {name for ids in encoded for token in ids if _is_name(name := self.added.get(token, ""))}
+
+
+def check_fast(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises UnsupportedModelError for a tokenizer in Python, of the model ``name``."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise UnsupportedModelError(
+            f"{name} has no fast tokenizer, so its vocabulary cannot be read as bytes",
+            remedy="convert it to tokenizer.json",
+        )
 
 
 def _is_name(token: str) -> bool:

@@ -16,28 +16,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from language_models.template_limits import bounded_time
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError, ModelError
+from tests.support.chat_prompts import END, SPELLING, START, read_back, specials
 from tests.support.tiny_models import CHAT_TEMPLATE
 from tests.support.tiny_tokenizers import MISTRAL_LIKE, changed, load, metaspace, unigram, with_template
-
-START, END = "<|im_start|>", "<|im_end|>"
 
 
 def chat(*contents: str, roles: str = "user assistant user") -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in zip(roles.split(), contents, strict=False)]
-
-
-def read_back(tokenizer: TextTokenizer, ids: list[int]) -> str:
-    """Text and special tokens, as a prompt in which nothing was parsed would spell them."""
-    return b"".join(
-        tokenizer.vocab.special[token].encode()
-        if tokenizer.vocab.is_special(token)
-        else tokenizer.vocab.bytes_of(token)
-        for token in ids
-    ).decode()
-
-
-def specials(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
-    return [tokenizer.vocab.special[token] for token in ids if tokenizer.vocab.is_special(token)]
 
 
 @pytest.fixture
@@ -112,12 +97,6 @@ def test_a_template_that_minds_the_marks_themselves_is_a_clear_error(tiny_llama:
 _loaded: dict[Path, TextTokenizer] = {}
 _theirs: dict[Path, PreTrainedTokenizerBase] = {}
 _templated: dict[str, TextTokenizer] = {}
-
-SPELLING = st.lists(
-    st.sampled_from([START, END, "<|endoftext|>", "<|im_", "end|>", "<", ">", " ", "\n", "a", "猫", "\ue000", "\ue001",
-                     "\ufdd0", "\ufdd1", "\ufdd02\ufdd1", "\U000f0000", "e\u0301"]),
-    max_size=8,
-).map("".join)  # fmt: skip
 
 
 @given(contents=st.lists(SPELLING, min_size=1, max_size=3))

@@ -21,7 +21,7 @@ from speculation.protocol.messages import ChatMessage, Prompt
 from tests.support.service_drivers import WARM, drafters, drafting, request, serving, text_of
 from tests.support.tiny_models import CHAT_TEMPLATE, load_tiny
 from tests.support.tiny_tokenizers import changed, load, unigram, with_weights
-from transport import codec
+from transport import prompt_codec
 from verifier_service.transformers_engine import TransformersEngine
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -183,7 +183,7 @@ async def test_a_prompt_beyond_the_model_costs_its_session_only(tiny_llama: Path
     """At the verifier it is an error of the request; a drafter declines, and drafts for the next one."""
     size = json.loads((tiny_llama / "config.json").read_text())["vocab_size"] - 8
     path = with_weights(changed(tiny_llama, tmp_path / "m", added={"<extra>": False}, config={"vocab_size": size}))
-    wild, tame = (codec.prompt_to_wire(Prompt(text=text)) for text in ("a <extra> b", "a b"))
+    wild, tame = (prompt_codec.prompt_to_wire(Prompt(text=text)) for text in ("a <extra> b", "a b"))
 
     def asking(prompt, **kwargs):
         asked = request(WARM, max_tokens=8, **kwargs)
