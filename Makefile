@@ -43,8 +43,8 @@ test: venv ## Run the tests, two at a time (ARGS='-m "not models"' to choose, WO
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: check
-check: lint ## Style, types, and the tests that need no model, no Ray and no process of their own (minutes)
-	$(BIN)/python -m pytest -m "not models and not ray and not process and not netns and not slow" $(ARGS)
+check: lint ## Style, types, and the tests that need no model, no Ray, no browser and no process of their own (minutes)
+	$(BIN)/python -m pytest -m "not models and not ray and not process and not netns and not browser and not slow" $(ARGS)
 
 .PHONY: mutants
 mutants: venv ## Change the core line by line and see whether its tests notice (hours; ARGS='--sample 150 --seed 1')

@@ -17,6 +17,7 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.command import run_command
 from benchmarks.prompts import load_prompts
 from drafter_service.linear_draft import LinearDraft
 from drafter_service.model_draft_source import ModelDraftSource
@@ -125,4 +126,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -17,6 +17,7 @@ from typing import Annotated
 import transformers
 import typer
 
+from benchmarks.command import run_command
 from dragoman.model_check import Checked, check_model
 from tests.support.architecture_settings import ARCHITECTURES, Architecture
 from tests.support.tiny_architectures import shared_tokenizer, tiny_architecture
@@ -103,4 +104,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

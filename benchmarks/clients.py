@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from benchmarks.figures import Served
+from dragoman.bench.load import Load as Traffic
 from dragoman.client import Client
 from dragoman.transcript import TextOptions, Transcript, generation_request
 from speculation.errors import InputError
@@ -48,28 +47,8 @@ class Load:
 
         Arrivals are the same in every run.
         """
-        found: dict[int, _T] = {}
-        began = time.perf_counter()
-        if self.rate:
-            chance, at, arriving = random.Random(1), 0.0, []
-            for number in range(count):
-                arriving.append(_at(at, ask, number, found))
-                at += chance.expovariate(self.rate)
-        else:
-            numbers = iter(range(count))
-            arriving = [_one_by_one(numbers, ask, found) for _ in range(min(self.concurrency, count))]
-        await asyncio.gather(*arriving)
-        return [found[number] for number in range(count)], time.perf_counter() - began
-
-
-async def _at(seconds: float, ask: Callable[[int], Awaitable[_T]], number: int, found: dict[int, _T]) -> None:
-    await asyncio.sleep(seconds)
-    found[number] = await ask(number)
-
-
-async def _one_by_one(numbers: Iterator[int], ask: Callable[[int], Awaitable[_T]], found: dict[int, _T]) -> None:
-    for number in numbers:
-        found[number] = await ask(number)
+        load = Traffic(request_rate=self.rate, seed=1) if self.rate else Traffic(max_concurrency=self.concurrency)
+        return await load.run(ask, count)
 
 
 class Asking:

@@ -11,10 +11,14 @@ from dragoman.terminal import show_error
 from speculation.errors import DragomanError
 
 
-def run_command(main: Callable[..., None]) -> None:
-    """Run ``main`` with the options of the command line; a DragomanError is no traceback."""
+def run_command(main: Callable[..., None] | typer.Typer) -> None:
+    """Run ``main``, or one of several commands, with the options of the command line; a DragomanError is no
+    traceback."""
     try:
-        typer.run(main)
+        if isinstance(main, typer.Typer):
+            main()
+        else:
+            typer.run(main)
     except DragomanError as error:
         show_error(error)
         sys.exit(error.exit_code)

@@ -22,6 +22,7 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
+from benchmarks.command import run_command
 from engine.attention_items import ROOT
 from engine.paged_engine import ROWS, PagedEngine
 from engine.step_tables import SequenceRows
@@ -232,4 +233,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -17,8 +17,7 @@ import struct
 from dataclasses import dataclass
 from typing import Literal, Self
 
-import typer
-
+from benchmarks.command import run_command
 from speculation.errors import InputError
 
 MAX_IN_FLIGHT = 4 << 20  # bytes of one direction of one connection; above it the proxy stops to read
@@ -247,4 +246,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dragoman.completion import Completion
+from dragoman.bench.figures import throughput
+from dragoman.bench.goal import Goal
+from dragoman.bench.percentiles import percentiles as percentiles_of
+from speculation.protocol.completion import Completion
 
 if TYPE_CHECKING:
     from benchmarks.transformers_arm import Answer
@@ -68,41 +69,14 @@ class Served:
         return [later - earlier for earlier, later in itertools.pairwise(self.arrivals)]
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """Milliseconds that a good request keeps; 0: any number."""
-
-    ttft_ms: float = 0.0
-    tpot_ms: float = 0.0
-
-    def kept(self, row: dict[str, Any]) -> bool:
-        """Whether a request with these figures is a good one."""
-        limits = (("ttft_ms", self.ttft_ms), ("tpot_ms", self.tpot_ms))
-        return all(not limit or (row[name] or 0.0) <= limit for name, limit in limits)
-
-
 def percentiles(name: str, values: Sequence[float | None]) -> dict[str, float]:
     """``median_NAME``, ``p90_NAME`` and so on of the values that there are; {} without any."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return {}
-    found = np.percentile(known, PERCENTILES)
-    return {
-        f"{'median' if rank == 50 else f'p{rank}'}_{name}": float(value)
-        for rank, value in zip(PERCENTILES, found, strict=True)
-    }
+    return percentiles_of(name, values, PERCENTILES)
 
 
 def of_rows(rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Of requests, of whomever, which took so many seconds together."""
-    tokens = sum(row["output_tokens"] for row in rows)
-    figures: dict[str, Any] = {
-        "completed": len(rows),
-        "duration": seconds,
-        "total_output_tokens": tokens,
-        "output_throughput": tokens / seconds,
-        "request_throughput": len(rows) / seconds,
-    }
+    figures = throughput(rows, seconds)
     for name in ("ttft_ms", "tpot_ms", "e2el_ms"):
         figures |= percentiles(name, [row[name] for row in rows])
     return figures
@@ -120,22 +94,3 @@ def of_arm(served: Sequence[Served], seconds: float, goal: Goal) -> dict[str, An
         "mean_acceptance_length": statistics.mean(row["mean_acceptance_length"] or 0.0 for row in rows),
         "acceptance_rate": accepted / drafts if drafts else None,
     }
-
-
-def ratios(name: str, values: Sequence[float | None]) -> dict[str, float]:
-    """Median, quartiles and the worst of what is there."""
-    found = percentiles(name, values)
-    kept = {key: found[key] for key in (f"median_{name}", f"p25_{name}", f"p75_{name}") if key in found}
-    return kept | ({f"worst_{name}": min(value for value in values if value is not None)} if kept else {})
-
-
-def over(name: str, rows: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How much faster than ``base``, request by request: NAME of whole requests, tpot_NAME from the first token on."""
-    pairs = list(zip(rows, base, strict=True))
-    whole = [_ratio(row["output_throughput"], other["output_throughput"]) for row, other in pairs]
-    decoding = [_ratio(other["tpot_ms"], row["tpot_ms"]) for row, other in pairs]
-    return ratios(name, whole) | ratios(f"tpot_{name}", decoding)
-
-
-def _ratio(one: float | None, other: float | None) -> float | None:
-    return one / other if one and other else None

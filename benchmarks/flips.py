@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -25,11 +26,12 @@ from benchmarks.figures import Served
 from benchmarks.pair_processes import Serving, Side, drafting, serving
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
-from dragoman.completion import Completion
 from dragoman.processes import run_with_children
 from speculation.errors import DivergedError, InputError
 from speculation.plural import count_of
+from speculation.protocol.completion import Completion
 from speculation.protocol.messages import Prompt
+from speculation.source import SourceKind
 
 REFERENCE = "alone"
 LOOKUP, DRAFTER, TOGETHER = "lookup", "drafter", "together"
@@ -68,7 +70,8 @@ class Setup:
 
 def compare(reference: Sequence[Completion], found: Sequence[Completion]) -> dict[str, Any]:
     """``flips``: prompt and token of each text that differs in bytes or ids, where it first does. ``tokens``: compared,
-    up to there."""
+    up to there. ``drafters_tokens``: draft tokens that drafters guessed; where there are none, the arm shows nothing of
+    drafters, who were too slow for the target, say."""
     flips, tokens = [], 0
     for number, (one, other) in enumerate(zip(reference, found, strict=True)):
         same = 0
@@ -84,6 +87,9 @@ def compare(reference: Sequence[Completion], found: Sequence[Completion]) -> dic
         "flips": flips,
         "draft_tokens": sum(completion.stats.draft_tokens for completion in found),
         "accepted_tokens": sum(completion.stats.accepted_tokens for completion in found),
+        "drafters_tokens": sum(
+            share.draft_tokens for completion in found for share in completion.shares_of(SourceKind.DRAFTER)
+        ),
         "replayed_tokens": sum(completion.replayed_tokens for completion in found),
     }
 
@@ -175,9 +181,11 @@ async def _drafted(asking: Asking, number: int) -> Served:
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
     """A line an arm and a temperature."""
-    table = Table("arm", "tempe-\nrature", "texts", "tokens", "flips", "draft\ntokens", "accepted")
+    heads = ("arm", "tempe-\nrature", "texts", "tokens", "flips", "draft\ntokens", "of\ndrafters", "accepted")
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # all of it in 80 columns
     for row in rows:
-        counts = (row["texts"], row["tokens"], len(row["flips"]), row["draft_tokens"], row["accepted_tokens"])
+        drafts = (row["draft_tokens"], row["drafters_tokens"], row["accepted_tokens"])
+        counts = (row["texts"], row["tokens"], len(row["flips"]), *drafts)
         table.add_row(row["arm"].replace("_", " "), f"{row['temperature']:g}", *map(str, counts))
     console.print(table)
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.engine import LLAMA, random_model, seconds
 from benchmarks.serving import AnyTokenizer
 from drafter_service.model_draft_source import ModelDraftSource
@@ -90,4 +91,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -25,12 +25,14 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
 from transport.address import Address
 from transport.bundles import bundled, unbundled
-from transport.limits import PROTOCOL_VERSION
+from transport.limits import PROTOCOL_VERSION, WireLimits
 from transport.pem_files import pem_files
 from transport.security import Security
 
 #: What an honest drafter would never send: more than a span, or a message, may have.
 _HUGE: Final = 100 << 20
+#: Bytes of a span, and of a draft, that are the most that is taken.
+_SPAN, _LONG = WireLimits().span_bytes, WireLimits().pool_bytes
 #: Seconds before it dials in again.
 _PAUSE: Final = 0.2
 #: Seconds for which one stays that dials in again and again.
@@ -39,14 +41,16 @@ _GLANCE: Final = 0.02
 
 class Attack(enum.StrEnum):
     """FLOOD: spans as fast as they go, well formed. LIES: it says that it takes no time and is always right, and never
-    is. GARBAGE: malformed spans. HUGE: spans of 100 MB. DIGESTS: spans for a text that was never written. NAMES: spans
-    for sessions of others. SLOW: it never reads. STORM: it dials in, again and again."""
+    is. GARBAGE: malformed spans. HUGE: spans of 100 MB. DIGESTS: spans for a text that was never written. PLACES: the
+    same, for places far inside a long draft, which take the longest to look for. NAMES: spans for sessions of others.
+    SLOW: it never reads. STORM: it dials in, again and again."""
 
     FLOOD = "flood"
     LIES = "lies"
     GARBAGE = "garbage"
     HUGE = "huge"
     DIGESTS = "digests"
+    PLACES = "places"
     NAMES = "names"
     SLOW = "slow"
     STORM = "storm"
@@ -185,6 +189,19 @@ class HostileDrafter:
             await self._send(call, pb.DraftSpan(**place, text=b"the"))
             await asyncio.sleep(0.001)
 
+    async def _lead_astray(self, call: Any) -> None:
+        while True:
+            place = await self._place(call)
+            offset, digest = place["base_offset"], place["base_digest"]
+            await self._send(call, *_long_draft(place, self._chance))
+            for _ in range(20):
+                if self._stands.get(place["session"]) != (offset, digest):
+                    break
+                inside = place | {"base_offset": offset + _LONG - 1 - self._chance.randrange(64)}
+                inside["base_digest"] = self._chance.getrandbits(60)
+                await self._send(call, *[pb.DraftSpan(**inside, text=b"the")] * 4)
+                await asyncio.sleep(0.002)
+
     async def _intrude(self, call: Any) -> None:
         while True:
             name = f"s-{self._chance.getrandbits(40):x}"
@@ -208,10 +225,21 @@ _ATTACKS: Final[dict[Attack, Callable[[HostileDrafter, Any], Awaitable[None]]]] 
     Attack.GARBAGE: HostileDrafter._garble,
     Attack.HUGE: HostileDrafter._swell,
     Attack.DIGESTS: HostileDrafter._mislead,
+    Attack.PLACES: HostileDrafter._lead_astray,
     Attack.NAMES: HostileDrafter._intrude,
     Attack.SLOW: HostileDrafter._hold,
     Attack.STORM: HostileDrafter._leave,
 }
+
+
+def _long_draft(place: dict[str, Any], chance: random.Random) -> list[pb.DraftSpan]:
+    """As long as a draft may be, span by span."""
+    offset, digest, spans = place["base_offset"], place["base_digest"], []
+    while offset < place["base_offset"] + _LONG:
+        text = chance.randbytes(_SPAN)
+        spans.append(pb.DraftSpan(session=place["session"], base_offset=offset, base_digest=digest, text=text))
+        offset, digest = offset + len(text), extend_digest(digest, text)
+    return spans
 
 
 async def _status(call: Any) -> grpc.aio.AioRpcError:

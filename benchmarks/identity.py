@@ -18,11 +18,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import run_command
 from benchmarks.prompts import load_prompts
 from dragoman.client import Client
-from dragoman.completion import Completion
-from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
+from speculation.protocol.completion import Completion
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
 
@@ -133,4 +134,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -19,13 +19,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import run_command
 from benchmarks.figures import of_answer, of_completion
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from benchmarks.transformers_arm import TransformersPair
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS_OPTIONS, title
+from dragoman.demo import title
 from dragoman.processes import ChildProcess, child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from speculation.protocol.messages import ChatMessage, Prompt
 
 ARMS = ("target_alone", "dragoman", "transformers", "transformers_assisted")
@@ -190,4 +192,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

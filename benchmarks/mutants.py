@@ -35,68 +35,13 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 from hypothesis import Phase, settings
 
+from benchmarks.command import run_command
+from benchmarks.mutant_tests import TESTS
+
 ROOT = Path(__file__).resolve().parents[1]
 CORE = "speculation"
 SERVICES = ("coordinator", "dragoman", "drafter_service", "engine", "language_models", "transport", "verifier_service")
 OURS = (CORE, "benchmarks", "tests", *SERVICES)
-
-_DRAFTER = "test_drafter_session test_sessions test_awaited_drafts test_bad_channel"
-_TARGET = "test_target_session test_sessions test_replay test_draft_sources test_awaited_drafts test_bad_channel"
-_POOL = "test_draft_order test_draft_runs test_draft_pool test_candidates test_draft_sources"
-_WIRE = "test_values transport/test_wire_input transport/test_recorded_exchange"
-#: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
-TESTS = {
-    "errors": "test_errors dragoman/test_wording test_sampling transport/test_wire_input",
-    "frozen_map": "test_sampling",
-    "plural": "dragoman/test_wording",
-    "source": "test_values test_draft_sources",
-    "drafts/candidates": "test_candidates test_draft_sources",
-    "drafts/draft_branches": _POOL,
-    "drafts/draft_node": _POOL,
-    "drafts/draft_path": _POOL,
-    "drafts/draft_pool": _POOL,
-    "drafts/drafter_tree": f"test_drafter_tree {_DRAFTER}",
-    "drafts/drawn_candidates": "test_drawn_candidates test_draft_sources test_rejection_trees test_rejection_bugs",
-    "drafts/lookup": "test_lookup",
-    "drafts/prediction": "test_prediction",
-    "drafts/reliability": "test_reliability",
-    "drafts/replay": "test_replay",
-    "planning/best_plan": "test_cost_timeline test_cost_model test_plan_choice",
-    "planning/cost_model": "test_cost_timeline test_cost_model",
-    "planning/fits": "test_fits_by_figures test_fits",
-    "planning/outlook": "test_plan_chooser coordinator/test_placement",
-    "planning/patience": "test_patience test_trial_phases",
-    "planning/plan": "test_plan_chooser test_plan_choice test_cost_model verifier_service/test_session_planner",
-    "planning/plan_chooser": "test_plan_chooser verifier_service/test_session_planner coordinator/test_fleet_orders",
-    "planning/trial": "test_trial_phases test_patience test_trial",
-    "protocol/generation": _WIRE,
-    "protocol/messages": f"{_WIRE} test_sessions test_draft_pool",
-    "protocol/prefix": "test_values coordinator/test_routing",
-    "protocol/proposal": f"{_WIRE} test_rejection_bugs",
-    "protocol/session_request": "test_values test_sessions",
-    "protocol/status": _WIRE,
-    "sampling/alignment": "test_alignment",
-    "sampling/noise": "test_race",
-    "sampling/params": "test_sampling",
-    "sampling/race": "test_race",
-    "sampling/row_draws": "test_row_draws",
-    "sampling/sampler": "test_sampler",
-    "sampling/warpers": "test_warpers",
-    "sessions/drafter_session": _DRAFTER,
-    "sessions/instructions": "test_sessions",
-    "sessions/statistics": "test_draft_sources test_sessions",
-    "sessions/target_session": _TARGET,
-    "text/byte_vocab": "test_byte_vocab",
-    "text/digest": "test_draft_pool",
-    "text/retokenize": "test_retokenize",
-    "text/text_stream": "test_text_stream",
-    "text/vocab_table": "test_alignment verifier_service/test_vocabulary_on_the_wire",
-    "verification/draft_verifier": "test_acceptance test_sessions",
-    "verification/rejection": "test_acceptance test_rejection",
-    "verification/rules": "test_acceptance test_rejection_trees",
-    "verification/step": "test_acceptance verifier_service/test_step_scheduler",
-    "verification/string_rejection": "test_string_rejection test_rejection_trees",
-}
 
 #: Of Cosmic Ray's operators: arithmetic and conditions become their opposites, bounds move by one, numbers by one
 #: either way, loops do nothing. Its other replacements of the same operators say hardly more.
@@ -278,8 +223,7 @@ def main(
 ) -> None:
     """Print the survivors as they are found, and the figures of each module; exit code 1 if any survived."""
     os.chdir(ROOT)
-    asked = [ROOT / name for name in module or [CORE]]
-    paths = [path for path in modules() if any(path.is_relative_to(part) for part in asked)]
+    paths = [path for path in modules() if any(path.is_relative_to(ROOT / name) for name in module or [CORE])]
     if not paths:
         raise typer.BadParameter(f"no module of {CORE}/ is under {', '.join(module or [])}")
     mutants = choose(paths, sample, seed)
@@ -294,4 +238,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

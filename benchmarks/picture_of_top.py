@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.command import run_command
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from benchmarks.prompts import load_prompts
 from dragoman.coordinator_client import CoordinatorClient
@@ -85,4 +86,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -27,16 +27,17 @@ import typer
 import yaml
 from rich.console import Console
 
+from benchmarks.command import run_command
 from benchmarks.local_pair import resident_bytes
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from drafter_service.loading import LOOKUP_MODEL
 from dragoman.client import Client
-from dragoman.completion import Completion
 from dragoman.demo import title
 from dragoman.fleet_client import FleetClient
 from dragoman.processes import child
 from language_models.weights import resolve
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from tests.support.service_drivers import described
@@ -265,4 +266,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

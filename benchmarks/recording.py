@@ -16,7 +16,9 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.command import run_command
 from benchmarks.prompts import load_prompts
+from benchmarks.results import read_results
 from drafter_service import draft_source
 from drafter_service.model_drafter import ModelDrafter
 from dragoman.demo import title
@@ -48,7 +50,9 @@ def save(path: Path, texts: list[RecordedText], setup: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> list[RecordedText]:
-    return [RecordedText(**text) for text in json.loads(path.read_text())["texts"]]
+    """Raises InputError for a file that is no recording."""
+    found = read_results(path, field="recording", holds="texts", made_by="benchmarks.recording")
+    return [RecordedText(**text) for text in found["texts"]]
 
 
 @torch.inference_mode()
@@ -119,11 +123,12 @@ def main(
     depth: int = 10,
     drafter_dtype: str = "int8",
     threads: int = 2,
+    device: Annotated[str, typer.Option(help="int8 drafters run on a CPU only")] = "cpu",
 ) -> None:
     """Record."""
     console = Console(stderr=True)
-    loaded = CausalLM.load(target, threads=threads)
-    drafting = ModelDrafter(CausalLM.load(drafter, threads=threads, dtype=drafter_dtype))
+    loaded = CausalLM.load(target, device=device, threads=threads)
+    drafting = ModelDrafter(CausalLM.load(drafter, device=device, threads=threads, dtype=drafter_dtype))
     texts = []
     for prompt in load_prompts(prompts, limit=limit, task=task):
         texts.append(record(loaded, drafting, prompt, tokens=tokens, depth=depth))
@@ -132,4 +137,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

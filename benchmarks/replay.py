@@ -14,11 +14,13 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.recording import load
 from benchmarks.replay_drafter import ReplayDrafter, WrongDrafter
 from benchmarks.replay_target import ReplayEngine
+from dragoman.drafting import serve_drafter
 from dragoman.security_options import secured
-from dragoman.serve import serve_drafter, serve_verifier
+from dragoman.serving import serve_verifier
 from speculation.planning.plan import START
 from transport.address import Address
 from transport.security import Security
@@ -48,6 +50,7 @@ def verifier(
     patience: Annotated[int, typer.Option(help="Milliseconds")] = 0,
     adaptive: bool = True,
     lookup: bool = True,
+    max_sessions: int = 64,
     security: Security,
 ) -> None:
     """A target that steps at the given speed. Says ready in JSON."""
@@ -62,7 +65,9 @@ def verifier(
         alternative_threshold=alternative_threshold,
         verify_threshold=verify_threshold,
     )
-    settings = VerifierSettings(model=target, adaptive=adaptive, lookup=lookup, grace=GRACE, plan=plan)
+    settings = VerifierSettings(
+        model=target, adaptive=adaptive, lookup=lookup, max_sessions=max_sessions, grace=GRACE, plan=plan
+    )
     address = Address.parse(listen, field="listen", allow_port_zero=True)
     serve_verifier(lambda: engine, address, settings, security=security, ready_json=True)
 
@@ -87,4 +92,4 @@ def drafter(
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -15,6 +15,7 @@ from language_models.weights import resolve
 from speculation.drafts.candidates import ROOT, CandidateTree
 from speculation.errors import InputError
 from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.protocol.tools import ToolFormat
 from speculation.text.byte_vocab import ByteVocab
 from verifier_service.engine import OneByOne, WholePrompt
 
@@ -37,6 +38,10 @@ class ReplayTokenizer:
     @property
     def vocab(self) -> ByteVocab:
         return self._tokenizer.vocab
+
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        return self._tokenizer.tool_format
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)

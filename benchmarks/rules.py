@@ -31,12 +31,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import run_command
 from benchmarks.prompts import load_prompts
 from drafter_service.model_drafter import ModelDrafter
 from drafter_service.proposing_source import ProposingSource
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from language_models.causal_lm import CausalLM
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
 from speculation.protocol.proposal import propose
@@ -243,4 +244,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

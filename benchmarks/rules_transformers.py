@@ -19,14 +19,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 import torch
-import typer
 from rich.console import Console
 from scipy.stats import power_divergence
 
+from benchmarks.command import run_command
 from benchmarks.transformers_arm import TransformersPair
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
 
@@ -113,4 +113,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

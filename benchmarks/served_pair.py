@@ -23,11 +23,13 @@ from rich.console import Console
 
 from benchmarks.clients import Asking, Load
 from benchmarks.command import run_command
-from benchmarks.figures import Goal, Served, of_answer, of_arm, of_completion, of_rows, over
+from benchmarks.figures import Served, of_answer, of_arm, of_completion, of_rows
 from benchmarks.pair_processes import Serving, Side, drafting, serving
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from benchmarks.served_pair_tables import show
+from dragoman.bench.comparison import over
+from dragoman.bench.goal import Goal
 from dragoman.demo import title
 from dragoman.processes import run_with_children
 from speculation.errors import InputError
@@ -218,7 +220,7 @@ def main(
         loads=loads,
         max_tokens=max_tokens,
         temperature=temperature,
-        goal=Goal(ttft_ms=ttft_goal, tpot_ms=tpot_goal),
+        goal=Goal(ttft_ms=ttft_goal or None, tpot_ms=tpot_goal or None),
         transformers=transformers,
     )
     check(setup)

@@ -25,8 +25,11 @@ import torch
 import typer
 
 from benchmarks.clients import Load as Arrivals
+from benchmarks.command import run_command
 from benchmarks.engine import LLAMA, bandwidth, random_model
-from dragoman import Completion, Dragoman, SamplingParams
+from benchmarks.figures import Served, of_arm
+from dragoman import Dragoman, SamplingParams
+from dragoman.bench.goal import Goal
 from engine.paged_engine import ROWS, PagedEngine
 from speculation.protocol.messages import Prompt
 from speculation.sampling import row_draws
@@ -62,32 +65,15 @@ class Load:
     rate: float
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Seconds; percentiles over sessions, of ITL over all chunks.
+async def run(engine: PagedEngine, load: Load) -> dict[str, Any]:
+    """Figures under vLLM's names, and those of steps.
 
     ``step_ms``, ``device_ms``: of a step of ``step_sessions``, the most there were, from its launch to the next one's,
     and of the device's work.
     """
+    arrivals = Arrivals(concurrency=load.sessions, rate=load.rate)
 
-    tokens_per_second: float
-    steps: int
-    step_sessions: int
-    step_ms: float
-    device_ms: float
-    busy: float
-    ttft_p50: float
-    ttft_p99: float
-    tpot_p50: float
-    tpot_p99: float
-    itl_p99: float
-    e2el_p50: float
-
-
-async def run(engine: PagedEngine, load: Load) -> Figures:
-    arrivals, gaps = Arrivals(concurrency=load.sessions, rate=load.rate), list[float]()
-
-    async def one(model: Dragoman, number: int) -> Completion:
+    async def one(model: Dragoman, number: int) -> Served:
         times: list[float] = []
         sampling = SamplingParams(temperature=load.temperature, seed=number)
         done = await model.complete(
@@ -97,35 +83,20 @@ async def run(engine: PagedEngine, load: Load) -> Figures:
             ignore_end=True,
             on_chunk=lambda chunk: times.append(time.perf_counter()),
         )
-        gaps.extend(later - earlier for earlier, later in itertools.pairwise(times))
-        return done
+        return Served(done, times)
 
     steps = DeviceSteps(engine)
     async with Dragoman(engine) as model:
         await arrivals.run(partial(one, model), min(4, load.sessions))  # graphs are captured
-        gaps.clear()
         steps.begin()
-        done, took = await arrivals.run(partial(one, model), load.sessions)
-    tpot = sorted(completion.tpot or 0.0 for completion in done)
-    ttft = sorted(completion.ttft for completion in done)
-    return Figures(
-        tokens_per_second=sum(completion.completion_tokens for completion in done) / took,
-        steps=len(steps),
-        step_sessions=steps.sessions,
-        step_ms=steps.milliseconds(),
-        device_ms=steps.device_milliseconds(),
-        busy=steps.device_milliseconds() / max(steps.milliseconds(), 1e-3),
-        ttft_p50=statistics.median(ttft),
-        ttft_p99=_percentile(ttft, 0.99),
-        tpot_p50=statistics.median(tpot),
-        tpot_p99=_percentile(tpot, 0.99),
-        itl_p99=_percentile(sorted(gaps), 0.99),
-        e2el_p50=statistics.median(completion.e2el for completion in done),
-    )
-
-
-def _percentile(values: list[float], share: float) -> float:
-    return values[min(len(values) - 1, int(share * len(values)))]
+        served, took = await arrivals.run(partial(one, model), load.sessions)
+    return of_arm(served, took, Goal()) | {
+        "steps": len(steps),
+        "step_sessions": steps.sessions,
+        "step_ms": steps.milliseconds(),
+        "device_ms": steps.device_milliseconds(),
+        "busy": steps.device_milliseconds() / max(steps.milliseconds(), 1e-3),
+    }
 
 
 @dataclass(slots=True)
@@ -223,22 +194,23 @@ def main(
             for heat in temperature or [0.0, 0.7]:
                 load = Load(number, prompt_tokens, max_tokens, heat, rate)
                 figures = asyncio.run(run(engine, load))
-                results.append({"model": name, "rows": rows} | asdict(load) | asdict(figures))
+                results.append({"model": name, "rows": rows} | asdict(load) | figures)
                 show(name, load, figures)
         engine.close()
     if output is not None:
         output.write_text(json.dumps(results, indent=1))
 
 
-def show(name: str, load: Load, figures: Figures) -> None:
-    step = f"step of {figures.step_sessions:2} {figures.step_ms:6.2f} ms"
-    speed = f"{figures.tokens_per_second:8.1f} tokens/s, {step}, device {figures.device_ms:6.2f} ({figures.busy:4.0%})"
-    waits = f"TTFT {figures.ttft_p50 * 1000:6.0f} ms, TPOT {figures.tpot_p50 * 1000:6.2f} ms"
-    tails = f"p99 {figures.tpot_p99 * 1000:.2f} ms, ITL p99 {figures.itl_p99 * 1000:.1f} ms"
+def show(name: str, load: Load, figures: dict[str, Any]) -> None:
+    step = f"step of {figures['step_sessions']:2} {figures['step_ms']:6.2f} ms"
+    device = f"device {figures['device_ms']:6.2f} ({figures['busy']:4.0%})"
+    speed = f"{figures['output_throughput']:8.1f} tokens/s, {step}, {device}"
+    waits = f"TTFT {figures['median_ttft_ms']:6.0f} ms, TPOT {figures['median_tpot_ms']:6.2f} ms"
+    tails = f"p99 {figures['p99_tpot_ms']:.2f} ms, ITL p99 {figures['p99_itl_ms']:.1f} ms"
     print(
         f"{name}, {load.sessions:3} sessions, temperature {load.temperature:g}: {speed}, {waits} ({tails})", flush=True
     )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

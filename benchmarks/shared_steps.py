@@ -21,6 +21,7 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks.command import run_command
 from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import CandidateTree
 from speculation.verification.step import Step
@@ -145,4 +146,4 @@ def show(found: Figures) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import run_command
 from benchmarks.plans import ARMS, looks_up, plan_of
 from benchmarks.recording import load
 from benchmarks.replay_drafter import ReplayDrafter, batch_seconds
@@ -273,4 +274,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

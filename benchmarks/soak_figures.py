@@ -5,13 +5,14 @@ python -m benchmarks.soak_figures soak.json --output soak.png
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
 import typer
 
+from benchmarks.command import run_command
+from benchmarks.results import read_results
 from benchmarks.soak_resources import GROWTH
 
 _TITLES = {
@@ -52,8 +53,8 @@ def main(
     output: Annotated[Path, typer.Option(help="PNG or SVG")],
 ) -> None:
     """Draw."""
-    draw(json.loads(measured.read_text()), output)
+    draw(read_results(measured, field="measured", holds="texts", made_by="benchmarks.soak"), output)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

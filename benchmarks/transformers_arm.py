@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import BaseStreamer
 
+from dragoman import RemoteDrafting
 from language_models.quiet import quiet
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import resolve
@@ -81,9 +82,15 @@ class TransformersPair:
             self._assistant_tokenizer = AutoTokenizer.from_pretrained(assistant_files.source)
         self._prompts = TextTokenizer.from_pretrained(target_files, self._target.config.vocab_size)
 
+    def remote_drafting(self, **options: Any) -> RemoteDrafting:
+        """For the target, with these options of ``RemoteDrafting``."""
+        return RemoteDrafting(self._target, self._tokenizer, **options)
+
     @torch.inference_mode()
-    def generate(self, prompt: Prompt, *, max_tokens: int, assisted: bool) -> Answer:
-        """``assisted``: with the assistant model."""
+    def generate(
+        self, prompt: Prompt, *, max_tokens: int, assisted: bool = False, drafting: RemoteDrafting | None = None
+    ) -> Answer:
+        """``assisted``: with the assistant model. ``drafting``: with remote drafters."""
         ids = self._ids(self._prompts.prompt_ids(prompt))
         first = FirstTokens()
         started = time.perf_counter()
@@ -95,6 +102,7 @@ class TransformersPair:
                 do_sample=False,
                 repetition_penalty=1.0,  # the model's own file sets another
                 streamer=first,
+                custom_generate=drafting,
                 **(self._assistance() if assisted else {}),
             )
         seconds = time.perf_counter() - started

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.command import run_command
 from benchmarks.prompts import load_prompts
 from benchmarks.results import write_results
 from benchmarks.transformers_arm import TransformersPair
@@ -53,4 +54,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -32,9 +32,9 @@ from benchmarks.prompts import load_prompts
 from benchmarks.recording import load
 from benchmarks.results import write_results
 from benchmarks.wide_area_pair import IN_TLS, Setup, arm_of
-from dragoman.completion import Completion
 from dragoman.demo import title
 from speculation.errors import InputError
+from speculation.protocol.completion import Completion
 from speculation.protocol.messages import Prompt
 
 

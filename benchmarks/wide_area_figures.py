@@ -6,7 +6,6 @@ over time, acceptance by position, and the share of draft tokens verified in vai
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,9 @@ from typing import Annotated, Any
 import matplotlib
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.plans import ADAPTIVE, DRAFTER_ONLY
+from benchmarks.results import read_results
 from speculation.planning.best_plan import best_plan
 from speculation.planning.cost_model import PairCosts, predict
 
@@ -166,7 +167,7 @@ def main(
     output: Annotated[Path, typer.Option(help="PNG or SVG")],
 ) -> None:
     """Draw."""
-    found = json.loads(measured.read_text())
+    found = read_results(measured, field="measured", holds="cells", made_by="benchmarks.wide_area")
     cells, setup = found["cells"], found["setup"]
     arms = [arm for arm in cells[0] if isinstance(cells[0][arm], dict) and arm != "target_alone"]
     figure, axes = plt.subplots(2, 2, figsize=(12, 10), layout="constrained")
@@ -179,4 +180,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -202,11 +202,13 @@ async def _registration(requests: AsyncIterator[pb.JoinRequest]) -> pb.Registrat
 
 class CoordinatorServer:
     """A gRPC server with the coordinator and the health service behind it. ``security`` None: as the environment
-    says."""
+    says. ``health_listen``: see `ServiceServer`."""
 
-    def __init__(self, config: CoordinatorConfig, *, security: Security | None = None) -> None:
+    def __init__(
+        self, config: CoordinatorConfig, *, security: Security | None = None, health_listen: Address | None = None
+    ) -> None:
         self.servicer = CoordinatorServicer(config)
-        self._server = ServiceServer(SERVICE, security)
+        self._server = ServiceServer(SERVICE, security, health_listen=health_listen)
         self.steering: asyncio.Task[None] | None = None
         pb_grpc.add_CoordinatorServiceServicer_to_server(self.servicer, self._server.grpc)
 
@@ -235,10 +237,11 @@ async def serve_until_signal(
     listen: Address,
     *,
     security: Security | None = None,
+    health_listen: Address | None = None,
     on_ready: Callable[[Address], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM. ``on_ready`` is told the bound address."""
-    server = CoordinatorServer(config, security=security)
+    server = CoordinatorServer(config, security=security, health_listen=health_listen)
     bound = await server.start(listen)
     assert server.steering is not None
     on_ready(bound)

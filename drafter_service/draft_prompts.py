@@ -1,14 +1,16 @@
 """How a drafter reads a conversation: by its own chat template, or as near to that as the template lets it.
 
 A target whose template refuses the messages says so to the client. A drafter's template concerns nobody but the
-drafter: some refuse a system message, or two turns of one side, and a draft from nearly the right prompt is better
-than none.
+drafter: some refuse a system message, or two turns of one side, or have no tools, and a draft from nearly the right
+prompt is better than none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from drafter_service.told_tools import told_tools
+from language_models.conversation import Conversation
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError
 from speculation.protocol.messages import ChatMessage, Prompt
@@ -20,12 +22,16 @@ def draft_prompt_ids(tokenizer: TextTokenizer, prompt: Prompt) -> list[int]:
     """The prompt in the drafter's own tokens. Raises InputError if it needs tokens that the model does not have."""
     if prompt.text is not None:
         return tokenizer.encode_prompt(prompt.text)
-    for messages in (prompt.messages, folded(prompt.messages)):
+    plain = told_tools(prompt) if prompt.uses_tools else prompt.messages
+    ways = [Conversation(_plain(messages)) for messages in (plain, folded(plain))]
+    if prompt.uses_tools and tokenizer.tool_format is not None:
+        ways.insert(0, Conversation.of(prompt))
+    for conversation in ways:
         try:
-            return tokenizer.encode_chat(_plain(messages))
+            return tokenizer.encode_conversation(conversation)
         except InputError:
             continue
-    return tokenizer.encode_transcript(_plain(prompt.messages))
+    return tokenizer.encode_transcript(_plain(plain))
 
 
 def folded(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -5,8 +5,8 @@ What a program needs is here; the command line is ``dragoman.cli``.
 
 import dragoman.grpc_log  # noqa: F401, before anything that imports grpc
 from dragoman.client import Client
-from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
+from dragoman.huggingface import RemoteDrafting
 from dragoman.in_process import Dragoman
 from dragoman.sync import SyncClient, SyncCompletionStream, SyncDragoman, SyncFleetClient
 from dragoman.text_client import CompletionStream
@@ -31,9 +31,13 @@ from speculation.errors import (
     WeightsError,
     WrongServiceError,
 )
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk, FinishReason, PlanChange, SourceStats, SpeculationStats
+from speculation.protocol.guide_spec import GuideSpec
+from speculation.protocol.logprobs import TokenLogprob, TokenLogprobs
 from speculation.protocol.messages import ChatMessage, Prompt, SpeculationPlan
 from speculation.protocol.status import DrafterStatus, VerifierStatus
+from speculation.protocol.tools import Tool, ToolCall
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
@@ -54,6 +58,7 @@ __all__ = [
     "DrainingError",
     "FinishReason",
     "FleetClient",
+    "GuideSpec",
     "InputError",
     "LimitExceededError",
     "LoadingError",
@@ -63,6 +68,7 @@ __all__ = [
     "PlanChange",
     "Prompt",
     "ProtocolError",
+    "RemoteDrafting",
     "Rule",
     "SamplingParams",
     "Security",
@@ -77,6 +83,10 @@ __all__ = [
     "SyncFleetClient",
     "TextOptions",
     "TextRun",
+    "TokenLogprob",
+    "TokenLogprobs",
+    "Tool",
+    "ToolCall",
     "UnknownModelError",
     "UnsupportedModelError",
     "VerifierStatus",

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dragoman.certificates.folder import Folder, Written, read_certificate
 from dragoman.certificates.inspection import Shown, Verdict, inspect
+from dragoman.certificates.request import read_request
 from speculation.errors import InputError
 from speculation.plural import count_of
 from transport.durations import parse_duration
@@ -45,14 +46,31 @@ def run_init(directory: Path, name: str, lifetime: str) -> None:
 def run_issue(directory: Path, role: Role, name: str, *, hosts: Sequence[str], lifetime: str) -> None:
     """Raises InputError."""
     identity = Identity(role, name)
-    if hosts and not role.serves:
-        raise InputError("host", hosts[0], f"is of no use to a {role}, which nobody dials", remedy="leave it out")
-    named = [_host(host) for host in hosts] or [socket.gethostname()]
-    given = list(dict.fromkeys([*named, *LOOPBACK])) if role.serves else []
+    given = _hosts(identity, hosts)
     files = Folder(directory).issue(identity, given, _lifetime(lifetime))
     _say_issued(files, identity)
     if given:
         _say(f"for {', '.join(given)}")
+
+
+def run_sign(
+    directory: Path, path: Path, role: Role | None, name: str | None, *, hosts: Sequence[str], lifetime: str
+) -> None:
+    """Without a role only a drafter's request is signed: who signs has to say that he means any other. Without a name
+    no new key of a known holder is: nor of one that was revoked.
+
+    Raises InputError.
+    """
+    request = read_request(path)
+    found = request.identity
+    if (role or Role.DRAFTER) is not found.role or name not in (None, found.name):
+        remedy = f"if it shall be signed: `dragoman certs issue {found.role} {found.name} --request {path}`"
+        raise InputError("request", str(path), f"asks for a certificate of {found}", remedy=remedy)
+    given = _hosts(found, hosts)
+    files = Folder(directory).sign(request, given, _lifetime(lifetime), named=name is not None)
+    ends = read_certificate(files.certificate).not_valid_after_utc
+    _say(f"{files.certificate}: {found}, valid until {_day(ends)}; its key is where the request was made")
+    _say(f"give it to that machine, with {Folder(directory).authority_files.certificate}")
 
 
 def run_renew(directory: Path, certificates: Sequence[Path], lifetime: str | None) -> None:
@@ -81,13 +99,23 @@ def run_revoke(directory: Path, role: Role, name: str) -> None:
     _say("give the file to every server, with --tls-revoked; running streams of the holder end within seconds")
 
 
+def _hosts(identity: Identity, given: Sequence[str]) -> list[str]:
+    """At which a server with the certificate is dialled. Raises InputError."""
+    role = identity.role
+    if given and not role.serves:
+        raise InputError("host", given[0], f"is of no use to a {role}, which nobody dials", remedy="leave it out")
+    named = [_host(host) for host in given] or [socket.gethostname()]
+    return list(dict.fromkeys([*named, *LOOPBACK])) if role.serves else []
+
+
 def _second(time: datetime.datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _say_issued(files: Written, identity: Identity) -> None:
     ends = read_certificate(files.certificate).not_valid_after_utc
-    _say(f"{files.certificate} and {files.key.name}: {identity}, valid until {_day(ends)}")
+    key = "" if files.request.exists() else f" and {files.key.name}"
+    _say(f"{files.certificate}{key}: {identity}, valid until {_day(ends)}")
 
 
 def _say(words: str) -> None:

@@ -13,7 +13,6 @@ from rich.console import Console
 from dragoman.chat_commands import carry_out, is_command
 from dragoman.chat_input import chat_input
 from dragoman.client import Client
-from dragoman.completion import Completion
 from dragoman.conversation import Conversation
 from dragoman.dialling import Destination
 from dragoman.fleet_client import FleetClient
@@ -22,6 +21,7 @@ from dragoman.transcript import TextOptions, check_max_tokens
 from dragoman.waiting_line import WaitingLine
 from language_models.weights import home
 from speculation.errors import DragomanError
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.sampling.params import Rule, SamplingParams
 

@@ -13,11 +13,15 @@ from typing import Annotated
 
 import typer
 
+from dragoman.commands.bench import bench
 from dragoman.commands.certs import certs_app
 from dragoman.commands.chat import chat
 from dragoman.commands.demo import demo
 from dragoman.commands.drafter import drafter
+from dragoman.commands.edge import edge_app
+from dragoman.commands.gateway import gateway
 from dragoman.commands.generate import generate
+from dragoman.commands.serve import serve
 from dragoman.commands.tokens import tokens_app
 from dragoman.commands.verifier import verifier
 from dragoman.doctor_cli import doctor
@@ -40,6 +44,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(certs_app, name="certs")
 app.add_typer(tokens_app, name="tokens")
+app.add_typer(edge_app, name="edge")
 app.command("plan")(plan)
 app.command("doctor")(doctor)
 
@@ -60,7 +65,7 @@ def _root(
     """Options of all commands."""
 
 
-for command in (demo, verifier, drafter, generate, chat):
+for command in (demo, serve, verifier, drafter, gateway, generate, chat, bench):
     app.command()(command)
 add_fleet_commands(app)
 

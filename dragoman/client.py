@@ -6,21 +6,32 @@ async with Client("127.0.0.1:50061") as client:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import grpc
 
-from dragoman.completion import Completion
 from dragoman.retries import Retries, may_help_later
 from dragoman.text_client import TextClient
 from dragoman.transcript import Transcript
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import DragomanError, DrainingError, LoadingError, SessionError
+from speculation.errors import (
+    DragomanError,
+    DrainingError,
+    LoadingError,
+    ProtocolError,
+    SessionError,
+    WrongServiceError,
+)
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import GenerationEvent, GenerationRequest
+from speculation.protocol.messages import Prompt
 from speculation.protocol.status import VerifierStatus
+from speculation.protocol.tokenizing import TokenPiece
 from transport import codec
 from transport.address import Address
 from transport.channels import Connection
@@ -28,6 +39,11 @@ from transport.generation_codec import event_from_wire, request_to_wire, status_
 from transport.limits import PROTOCOL_VERSION
 from transport.security import Security
 from transport.status import explain
+from transport.tokenizing_codec import (
+    detokenize_request_to_wire,
+    detokenize_response_from_wire,
+    tokenize_request_to_wire,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +51,11 @@ log = logging.getLogger(__name__)
 ATTEMPTS, PATIENCE = 64, 30.0
 #: Times in a row that one verifier may give a text up: what breaks it may break it every time.
 ANSWERS = 3
+#: Seconds that a verifier may take to tell of its tokens: a prompt of megabytes takes some.
+TOKENIZE_SECONDS = 30.0
+#: Seconds to find out what listens at an address.
+_ASK_SECONDS = 2.0
+_T = TypeVar("_T")
 
 
 class Client(TextClient):
@@ -69,25 +90,53 @@ class Client(TextClient):
     async def describe(self, *, timeout: float = 5.0) -> VerifierStatus:
         """The verifier's model, its drafters and its load."""
         request = pb.DescribeRequest(protocol_version=PROTOCOL_VERSION)
-        retries = Retries(attempts=ANSWERS, patience=self._patience)
-        while True:
-            try:
-                response = await self._describe(request, timeout)
-                break
-            except LoadingError as error:
-                await self._wait(error, retries, 0)
+        response = await self._answer(lambda stub: stub.Describe(request, timeout=timeout))
         codec.check_version(response.protocol_version, who=f"the verifier at {self.address}")
         return status_from_wire(response)
 
-    async def _describe(self, request: pb.DescribeRequest, timeout: float) -> pb.DescribeResponse:
+    async def tokenize(self, prompt: Prompt | str) -> tuple[int, ...]:
+        """The prompt's token ids, as this verifier would read it. Raises ProtocolError if it is too old to tell."""
+        request = tokenize_request_to_wire(prompt if isinstance(prompt, Prompt) else Prompt(text=prompt))
+        response = await self._answer(lambda stub: stub.Tokenize(request, timeout=TOKENIZE_SECONDS))
+        return tuple(response.token_ids)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> tuple[TokenPiece, ...]:
+        """What each token stands for. Raises ProtocolError if the verifier is too old to tell."""
+        request = detokenize_request_to_wire(token_ids)
+        response = await self._answer(lambda stub: stub.Detokenize(request, timeout=TOKENIZE_SECONDS))
+        # Of a long prompt that takes a tenth of a second, in which a gateway has texts to pass on.
+        return await asyncio.to_thread(detokenize_response_from_wire, response)
+
+    async def _answer(self, call: Callable[[pb_grpc.VerifierServiceStub], Awaitable[_T]]) -> _T:
+        """What the verifier answers once it has its model."""
+        retries = Retries(attempts=ANSWERS, patience=self._patience)
+        while True:
+            try:
+                return await self._call(call)
+            except LoadingError as error:
+                await self._wait(error, retries, 0)
+
+    async def _call(self, call: Callable[[pb_grpc.VerifierServiceStub], Awaitable[_T]]) -> _T:
         async with self._connection.channel() as channel:
             try:
-                return await pb_grpc.VerifierServiceStub(channel).Describe(request, timeout=timeout)
+                return await call(pb_grpc.VerifierServiceStub(channel))
             except grpc.RpcError as error:
                 raise await self._explain(error, channel) from error
 
     async def _explain(self, error: grpc.RpcError, channel: grpc.aio.Channel) -> DragomanError:
-        return await explain(error, channel, self.address, who="verifier", security=self._connection.security)
+        explained = await explain(error, channel, self.address, who="verifier", security=self._connection.security)
+        if isinstance(explained, WrongServiceError) and await self._is_verifier(channel):
+            return ProtocolError(f"the verifier at {self.address} is too old for this call", remedy="update it")
+        return explained
+
+    async def _is_verifier(self, channel: grpc.aio.Channel) -> bool:
+        """Whether a verifier of any release is there, as what all of them answer shows."""
+        request = pb.DescribeRequest(protocol_version=PROTOCOL_VERSION)
+        try:
+            await pb_grpc.VerifierServiceStub(channel).Describe(request, timeout=_ASK_SECONDS)
+        except grpc.RpcError:
+            return False
+        return True
 
     async def _write(self, transcript: Transcript) -> Completion:
         retries = Retries(attempts=ANSWERS, patience=self._patience)

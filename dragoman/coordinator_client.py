@@ -42,10 +42,10 @@ class CoordinatorClient:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def status(self) -> pb.StatusResponse:
+    async def status(self, *, timeout: float = TIMEOUT) -> pb.StatusResponse:
         """The fleet as it stands."""
         request = pb.StatusRequest(protocol_version=PROTOCOL_VERSION)
-        return await self._answer(lambda stub: stub.Status(request, timeout=TIMEOUT))
+        return await self._answer(lambda stub: stub.Status(request, timeout=timeout))
 
     async def route(
         self, prefix: int, *, model: str = "", exclude: frozenset[str] = frozenset(), writer: Writer | None = None

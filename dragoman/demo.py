@@ -16,28 +16,18 @@ from rich.text import Text
 
 from drafter_service.loading import LOOKUP_MODEL
 from dragoman.client import Client
-from dragoman.completion import Completion
-from dragoman.in_process import TAKING_TURNS
 from dragoman.loading import show_licence
 from dragoman.processes import ChildProcess, child, run_with_children
 from dragoman.prompts import PROMPTS
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from dragoman.terminal import err, progress_bar
 from dragoman.transcript import TextOptions, check_max_tokens
 from language_models.weights import check_name, resolve
 from speculation.errors import DragomanError
+from speculation.protocol.completion import Completion
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams
 
-#: Plan of a target that shares the processors of one machine with its drafter: one works while the other waits.
-TAKING_TURNS_OPTIONS = (
-    "--no-adaptive",
-    f"--width={TAKING_TURNS.width}",
-    f"--lookahead={TAKING_TURNS.lookahead}",
-    f"--stop-threshold={TAKING_TURNS.stop_threshold:g}",
-    f"--span-tokens={TAKING_TURNS.span_tokens}",
-    f"--alternatives={TAKING_TURNS.alternatives}",
-    f"--patience={TAKING_TURNS.patience * 1000:.0f}",
-)
 #: Without a word of text from the target, in seconds: something hangs.
 QUIET_SECONDS = 600.0
 HEADINGS = ("alone\ntokens/s", "drafted\ntokens/s", "ratio", "tokens\nper step", "accepted", "same\ntext")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.options import AuditLog, LogAs, LogFormat
+from dragoman.options import AuditLog, HealthListen, LogAs, LogFormat
 from dragoman.security_options import secured
 from transport.address import COORDINATOR_PORT
 from transport.security import Security
@@ -33,6 +33,7 @@ def coordinator(
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings; coordinator/coordinator.yaml explains them")
     ] = None,
+    health_listen: HealthListen = None,
     ready_json: Annotated[
         bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent")
     ] = False,
@@ -47,12 +48,13 @@ def coordinator(
     """Steer a fleet: which drafters draft for which sessions, and how far; verifiers and drafters dial in."""
     from coordinator.config import CoordinatorConfig, read_config
     from dragoman.log_setup import set_up_logging
-    from dragoman.serve import listen_address, serve_coordinator
+    from dragoman.serving import health_address, listen_address, serve_coordinator
 
     set_up_logging(verbose, log_format=log_format, audit_log=audit_log)
     settings = CoordinatorConfig() if config is None else read_config(config)
     address = listen_address(listen or settings.listen, security, default_port=COORDINATOR_PORT)
-    serve_coordinator(settings, address, security=security, ready_json=ready_json)
+    health = health_address(health_listen)
+    serve_coordinator(settings, address, health_listen=health, security=security, ready_json=ready_json)
 
 
 def status(

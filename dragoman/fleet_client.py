@@ -7,23 +7,34 @@ async with FleetClient("127.0.0.1:50060") as client:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import logging
-from collections.abc import Callable
-from typing import Final, Unpack
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, Self, Unpack
 
-from dragoman.client import ATTEMPTS, PATIENCE
-from dragoman.completion import Completion
-from dragoman.coordinator_client import CoordinatorClient
+from dragoman.client import ATTEMPTS, PATIENCE, Client
+from dragoman.context_lengths import ContextLengths
+from dragoman.coordinator_client import ROUTE_TIMEOUT, TIMEOUT, CoordinatorClient
 from dragoman.retries import Retries
 from dragoman.text_client import TextClient
 from dragoman.transcript import TextOptions, Transcript, Writer, generation_request
 from dragoman.verifier_clients import VerifierClients
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import DivergedError, DragomanError, InputError, LimitExceededError, NoVerifierError
+from speculation.errors import (
+    ConnectionFailedError,
+    DivergedError,
+    DragomanError,
+    InputError,
+    LimitExceededError,
+    NoVerifierError,
+)
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.protocol.prefix import prefix_digest
-from speculation.protocol.status import VerifierStatus
+from speculation.protocol.status import ServedModel, VerifierStatus
+from speculation.protocol.tokenizing import TokenPiece
 from transport.address import Address
 from transport.security import Security
 
@@ -59,17 +70,68 @@ class FleetClient(TextClient):
         self._patience = patience
         self._verifiers = VerifierClients(self._security)
         self._known: dict[str, pb.RouteCandidate] = {}  # by address, the latest last
+        self._context_lengths = ContextLengths(self._context_length)
+        self._borrows = False
+
+    def of_model(self, model: str) -> Self:
+        """A client of another model of the fleet, over the connections of this one, which closes them."""
+        other = copy.copy(self)
+        other._model = model
+        other._borrows = True
+        return other
 
     async def close(self) -> None:
-        """Close all connections."""
-        await asyncio.gather(self._coordinator.close(), self._verifiers.close())
+        """Close all connections, if they are this client's own."""
+        if not self._borrows:
+            await asyncio.gather(self._coordinator.close(), self._verifiers.close())
 
     async def describe(self) -> VerifierStatus:
         """One of the verifiers that texts may go to. Raises what ``CoordinatorClient.route`` and ``Client.describe``
         raise."""
-        candidates = await self._coordinator.route(0, model=self._model)
-        async with self._verifiers.client(candidates[0].address) as client:
+        async with self._any_verifier() as client:
             return await client.describe()
+
+    async def tokenize(self, prompt: Prompt | str) -> tuple[int, ...]:
+        """The prompt's token ids, as any verifier of the model would read it. Raises what ``Client.tokenize`` and
+        ``CoordinatorClient.route`` raise."""
+        async with self._any_verifier() as client:
+            return await client.tokenize(prompt)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> tuple[TokenPiece, ...]:
+        """What each token of the model stands for. Raises what ``tokenize`` raises."""
+        async with self._any_verifier() as client:
+            return await client.detokenize(token_ids)
+
+    @contextlib.asynccontextmanager
+    async def _any_verifier(self) -> AsyncIterator[Client]:
+        candidate = await self._candidate(0, None, frozenset())
+        async with self._verifiers.client(candidate.address) as client:
+            yield client
+
+    async def status(self) -> pb.StatusResponse:
+        """The fleet as it stands. Raises what ``CoordinatorClient.status`` raises."""
+        return await self._coordinator.status()
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """What the fleet serves, by name; of verifiers that differ in more than that, the first that registered.
+
+        A model of which no verifier answers is among them, without its context length: whether texts of it are written
+        is found out by asking for one. Where no coordinator answers, the models of verifiers that this client was sent
+        to. Raises what ``CoordinatorClient.status`` raises if there never were any.
+        """
+        try:
+            members = (await self._coordinator.status(timeout=ROUTE_TIMEOUT if self._known else TIMEOUT)).members
+            served = [(m.model, m.verifier.vocab_hash, m.verifier.dtype) for m in members if m.HasField("verifier")]
+        except ConnectionFailedError:
+            if not self._known:
+                raise
+            served = [(known.model, known.vocab_hash, known.dtype) for known in self._known.values()]
+        first = {model[0]: model for model in reversed(served)}
+        lengths = await self._context_lengths.of(first)
+        return tuple(ServedModel(*model, length) for model, length in zip(first.values(), lengths, strict=True))
+
+    async def _context_length(self, model: str) -> int:
+        return (await self.of_model(model).describe()).context_length
 
     async def complete(
         self,
@@ -90,7 +152,7 @@ class FleetClient(TextClient):
             Transcript(
                 request=generation_request(prompt, **options),
                 on_chunk=on_chunk,
-                on_started=on_started,
+                on_started=lambda started: on_started(started.prompt_tokens),
                 on_restart=on_restart,
             )
         )
@@ -101,7 +163,7 @@ class FleetClient(TextClient):
         failed: dict[str, DragomanError] = {}  # by instance, since the last pause
         while True:
             try:
-                candidate = await self._candidate(prefix, transcript, frozenset(failed))
+                candidate = await self._candidate(prefix, transcript.must_write, frozenset(failed))
             except InputError:
                 raise
             except DragomanError as error:
@@ -126,9 +188,8 @@ class FleetClient(TextClient):
                 retries.failed(error, transcript.received)
                 failed[candidate.instance] = error
 
-    async def _candidate(self, prefix: int, transcript: Transcript, exclude: frozenset[str]) -> pb.RouteCandidate:
+    async def _candidate(self, prefix: int, writer: Writer | None, exclude: frozenset[str]) -> pb.RouteCandidate:
         """Where to go next. Raises what ``CoordinatorClient.route`` raises if nowhere."""
-        writer = transcript.must_write
         try:
             candidates = await self._coordinator.route(prefix, model=self._model, exclude=exclude, writer=writer)
         except (NoVerifierError, LimitExceededError, InputError):

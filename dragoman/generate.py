@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from dragoman.completion import Completion
 from dragoman.dialling import Destination
+from dragoman.logprob_table import show_logprobs
 from dragoman.terminal import LiveText, show_summary
 from dragoman.transcript import check_max_tokens
 from dragoman.waiting_line import WaitingLine
 from speculation.errors import DragomanError, InputError
+from speculation.protocol.completion import Completion
+from speculation.protocol.guide_spec import GuideSpec
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import Rule, SamplingParams
 
@@ -38,6 +41,25 @@ def _named(
     prompt: str | None, prompt_file: Path | None, messages: str | None
 ) -> tuple[tuple[str, str | Path | None], ...]:
     return ("--prompt", prompt), ("--prompt-file", prompt_file), ("--messages", messages)
+
+
+def read_guide(
+    json_schema: Path | None, regex: str | None, choice: Sequence[str] | None, grammar: Path | None
+) -> GuideSpec | None:
+    """What the text is held to, from whichever option was given; None if none was. Raises InputError."""
+    found = []
+    if json_schema is not None:
+        found.append(GuideSpec.json_schema(_read(json_schema, field="json-schema"), field="json-schema"))
+    if regex is not None:
+        found.append(GuideSpec.regex(regex, field="regex"))
+    if choice:
+        found.append(GuideSpec.choice(choice, field="choice"))
+    if grammar is not None:
+        found.append(GuideSpec.grammar(_read(grammar, field="grammar"), field="grammar"))
+    if len(found) > 1:
+        given = " ".join(f"--{spec.name}" for spec in found)
+        raise InputError(found[0].name, given, "a text is held to one of these", remedy="give one")
+    return found[0] if found else None
 
 
 def _read(path: Path, *, field: str) -> str:
@@ -89,8 +111,10 @@ def run_generate(
     as_json: bool,
     priority: int = 0,
     prediction_file: Path | None = None,
+    guide: GuideSpec | None = None,
+    logprobs: int | None = None,
 ) -> None:
-    """Ask, and show the text live, or one JSON object at the end."""
+    """Ask, and show the text live and what was asked for about it, or one JSON object at the end."""
     check_max_tokens(max_tokens)
     prediction = _read(prediction_file, field="prediction-file") if prediction_file is not None else ""
     live = LiveText(Console())
@@ -107,6 +131,8 @@ def run_generate(
                 draft=draft,
                 prediction=prediction,
                 priority=priority,
+                guide=guide,
+                logprobs=logprobs,
                 on_started=waiting.started,
                 on_chunk=(lambda chunk: None) if as_json else waiting.before(live.show),
             )
@@ -120,4 +146,5 @@ def run_generate(
         print(json.dumps(completion.to_json()))
         return
     live.end()
+    show_logprobs(completion.logprobs, notes)
     show_summary(completion, notes)

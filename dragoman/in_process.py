@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Self
 
-from dragoman.completion import Completion
+from dragoman.taking_turns import TAKING_TURNS
 from dragoman.text_client import TextClient
 from dragoman.transcript import Transcript
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import SessionError
+from speculation.protocol.completion import Completion
 from speculation.protocol.messages import SpeculationPlan
 from speculation.protocol.status import VerifierStatus
 
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     from drafter_service.draft_source import Drafter
     from verifier_service.engine import Engine
     from verifier_service.verifier import Verifier
-
-#: One works while the other waits: together they would only share the processors.
-TAKING_TURNS: Final = SpeculationPlan(
-    width=8, lookahead=8, stop_threshold=0.3, span_tokens=8, alternatives=0, patience=0.4
-)
-
 
 #: Texts written at once, and drafted for.
 SESSIONS: Final = 64

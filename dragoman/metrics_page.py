@@ -11,7 +11,7 @@ from speculation.errors import ConnectionFailedError
 from transport.address import Address
 
 if TYPE_CHECKING:
-    from verifier_service.metrics import Instruments
+    from verifier_service.instruments import Instruments
 
 
 @contextlib.contextmanager
@@ -28,11 +28,12 @@ def metrics_page(
         return
     from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, start_http_server
 
-    from verifier_service.metrics import PREFIX, PrometheusInstruments
+    from verifier_service.instruments import PrometheusInstruments
+    from verifier_service.metrics import OWN
 
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    tasks = Gauge(f"{PREFIX}event_loop_tasks", "Tasks of the event loop.", registry=registry)
+    tasks = Gauge(f"{OWN}event_loop_tasks", "Tasks of the event loop.", registry=registry)
     tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)

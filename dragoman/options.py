@@ -23,6 +23,12 @@ class EngineName(StrEnum):
     TRANSFORMERS = "transformers"
 
 
+class Compare(StrEnum):
+    """With what each request of a benchmark is compared."""
+
+    NO_DRAFT = "no-draft"
+
+
 class LogFormat(StrEnum):
     """``json``: an object a line."""
 
@@ -49,6 +55,27 @@ Stop = Annotated[
         "and usage; stop_reason names it"
     ),
 ]
+PredictionFile = Annotated[
+    Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")
+]
+JsonSchema = Annotated[
+    Path | None, typer.Option(help="File with a JSON schema that the text must fit; - is standard input")
+]
+Regex = Annotated[str | None, typer.Option(help="Regular expression that the whole text must fit")]
+Choice = Annotated[list[str] | None, typer.Option(help="The text is this, or another of them; may be repeated")]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Tell how likely each token was, and so many of the likeliest at its place: a table after the text, or "
+        "logprobs in --json",
+        min=0,
+        max=20,
+        metavar="K",
+    ),
+]
+Grammar = Annotated[
+    Path | None, typer.Option(help="File with a grammar of the text, Lark or GBNF; - is standard input")
+]
 Temperature = Annotated[float, typer.Option(help="0 is greedy")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off")]
 TopK = Annotated[int, typer.Option(help="Keep this many likeliest tokens; 0 is off")]
@@ -60,6 +87,12 @@ AuditLog = Annotated[
     Path | None,
     typer.Option(
         help="File for who came and what was refused: JSON lines without prompts, in files of 10 MB, ten at most"
+    ),
+]
+HealthListen = Annotated[
+    str | None,
+    typer.Option(
+        help="Answer health checks, and nothing else, in plaintext at this address as well, for probes without TLS"
     ),
 ]
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from dragoman.plot_file import check_plot, save_figure
 from dragoman.record_table import record_table
 from speculation.errors import InputError
 from speculation.planning.best_plan import best_plan, break_even_round_trip
@@ -24,17 +25,31 @@ SYNCHRONOUS_WIDTHS = range(1, 17)
 
 
 def plan(
-    target_step: Annotated[str, typer.Option(help="Time of a verify step of the target, 25ms")],
-    draft_token: Annotated[str, typer.Option(help="Time of the drafter per token, 4ms")],
-    acceptance: Annotated[float, typer.Option(help="Chance that a draft token is accepted, 0..1")],
+    target_step: Annotated[str | None, typer.Option(help="Time of a verify step of the target, 25ms")] = None,
+    draft_token: Annotated[str | None, typer.Option(help="Time of the drafter per token, 4ms")] = None,
+    acceptance: Annotated[float | None, typer.Option(help="Chance that a draft token is accepted, 0..1")] = None,
     rtt: Annotated[str, typer.Option(help="Round trip between them, 40ms")] = "0ms",
     step_per_token: Annotated[
         str | None, typer.Option(help="What each draft token adds to a step  [default: 1 % of the step]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw speed-up against round trip into this .png or .svg")] = None,
+    kubernetes: Annotated[
+        Path | None, typer.Option(help="Instead: requests and limits of each group of this fleet file")
+    ] = None,
+    context: Annotated[int, typer.Option(help="With --kubernetes: tokens of a session", min=1, max=10_000_000)] = 4096,
 ) -> None:
-    """The best plan for two machines and a distance, what to expect of it, and where it stops paying."""
+    """The best plan for two machines and a distance, what to expect of it, and where it stops paying; or, for a fleet
+    file, what its replicas ask of Kubernetes."""
+    if kubernetes is not None:
+        from dragoman.kubernetes_plan import show_resources
+
+        show_resources(kubernetes, context=context, as_json=as_json)
+        return
+    if target_step is None or draft_token is None or acceptance is None:
+        given = {"target-step": target_step, "draft-token": draft_token, "acceptance": acceptance}
+        missing = next(name for name, value in given.items() if value is None)
+        raise InputError(missing, None, "is missing", remedy=f"add --{missing}; see `dragoman plan --help`")
     step = parse_duration("target-step", target_step)
     if not step:
         raise InputError(
@@ -131,12 +146,9 @@ def print_json(costs: PairCosts) -> None:
 
 def draw(costs: PairCosts, path: Path) -> None:
     """Speed-up against round trip, free-running and synchronous. Raises InputError."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InputError("plot", path, "needs matplotlib", remedy="pip install matplotlib") from error
-    if path.suffix not in (".png", ".svg"):
-        raise InputError("plot", path, "is neither .png nor .svg", remedy="name the file so")
+    check_plot(path)
+    from matplotlib.figure import Figure
+
     longest = max(0.16, 2 * costs.round_trip)
     trips = [longest * i / 60 for i in range(61)]
     there = [replace(costs, round_trip=trip) for trip in trips]
@@ -156,7 +168,4 @@ def draw(costs: PairCosts, path: Path) -> None:
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    try:
-        figure.savefig(path, dpi=144)
-    except OSError as error:
-        raise InputError("plot", path, f"cannot be written: {error.strerror}", remedy="check the path") from error
+    save_figure(figure, path)

@@ -11,17 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from speculation.errors import DragomanError
 
+log = logging.getLogger(__name__)
+
 #: Lines of a child's standard error that are kept for the case that it dies.
 _LAST_LINES = 12
+#: Bytes of a line; a longer one is told in pieces.
+_LONGEST_LINE = 64 << 10
 _STOP_SECONDS = 10.0
 #: In which a process that died is known to be dead, in seconds.
 _DEATH_SECONDS = 2.0
@@ -31,7 +36,10 @@ _T = TypeVar("_T")
 
 
 class ChildProcess:
-    """One `dragoman` command running as a child. ``on_words`` is told each line of its standard error."""
+    """One `dragoman` command running as a child.
+
+    ``on_words`` is told each line of its standard error; what it raises is logged, and it is told the next.
+    """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -72,11 +80,11 @@ class ChildProcess:
                 said = json.loads(line)
                 if isinstance(said, dict) and said.get("ready"):
                     return said
-        await self._process.wait()
-        raise await self._death("before it was ready")
+        raise await self.death("before it was ready")
 
-    async def during(self, work: Awaitable[_T]) -> _T:
-        """The result of ``work``, which needs this child. Raises DragomanError with its last words if it dies."""
+    async def during(self, work: Awaitable[_T], *, when: str = "before the work was done") -> _T:
+        """The result of ``work``, which needs this child. Raises DragomanError with its last words if it dies;
+        ``when``: how the error says that it should not have."""
         task = asyncio.ensure_future(work)
         death = asyncio.ensure_future(self._process.wait())
         try:
@@ -85,14 +93,16 @@ class ChildProcess:
                 # A broken connection says less than the process behind it, whose end is noticed a moment later.
                 await asyncio.wait((death,), timeout=_DEATH_SECONDS)
             if death.done() and not (task.done() and task.exception() is None):
-                raise await self._death("before the work was done")
+                raise await self.death(when)
             return task.result()
         finally:
             for future in (task, death):
                 future.cancel()
             await asyncio.gather(task, death, return_exceptions=True)
 
-    async def _death(self, when: str) -> DragomanError:
+    async def death(self, when: str) -> DragomanError:
+        """Waits until it has ended; the error that tells of it, with its last words and its exit code."""
+        await self._process.wait()
         await self._drain
         code = self._process.returncode or 0
         end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -119,11 +129,25 @@ class ChildProcess:
             await self._drain
 
     async def _read_errors(self) -> None:
+        """To its end, whatever comes: a child whose pipe is full stands still."""
         assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            words = line.decode(errors="replace").rstrip()
-            self._errors.append(words)
+        rest = b""
+        while part := await self._process.stderr.read(_LONGEST_LINE):
+            *lines, rest = (rest + part).split(b"\n")
+            if len(rest) >= _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._hear(line)
+        if rest:
+            self._hear(rest)
+
+    def _hear(self, line: bytes) -> None:
+        words = line.decode(errors="replace").rstrip()
+        self._errors.append(words)
+        try:
             self.on_words(words)
+        except Exception:
+            log.exception("what the %s said could not be passed on", self.name)
 
 
 @contextlib.asynccontextmanager
@@ -134,11 +158,13 @@ async def child(
     module: Sequence[str] = ("dragoman", "--ready-json"),
     cpus: Collection[int] = (),
     within: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ChildProcess]:
     """`dragoman ARGUMENTS --ready-json` as a child of this process, stopped when the block is left.
 
     ``module``: another module, and what it takes after the arguments. ``cpus``: the processors it may use.
-    ``within``: a command that runs it, in a network namespace say.
+    ``within``: a command that runs it, in a network namespace say. ``environment``: its variables; None: those of this
+    process.
     """
     process = await asyncio.create_subprocess_exec(
         *within,
@@ -153,6 +179,7 @@ async def child(
         stderr=asyncio.subprocess.PIPE,
         # Ctrl-C at the terminal is for the parent, which then stops its children.
         start_new_session=True,
+        env=environment,
     )
     if cpus:
         os.sched_setaffinity(process.pid, cpus)  # before it has threads, which inherit it

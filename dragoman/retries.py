@@ -20,7 +20,7 @@ class Retries:
     """Patience with verifiers that fail, which every new byte of text restores.
 
     ``attempts``: requests that may fail in a row, of those that count. ``patience``: seconds that may pass from the
-    first failure on.
+    first failure on; 0: none is forgiven.
     """
 
     def __init__(self, *, attempts: int, patience: float) -> None:
@@ -55,7 +55,7 @@ class Retries:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         waited = now - self._since
-        if self._counted > self._attempts or waited > self._patience:
+        if self._counted > self._attempts or waited >= self._patience:
             message = f"{error.message}; gave up after {count_of(self.failures, 'failed request')} in {waited:.1f} s"
             if self._received:
                 message += f", with {count_of(self._received, 'byte')} of text received"

@@ -10,19 +10,18 @@ any thread.
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from dragoman.client import PATIENCE, Client
-from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
-from dragoman.in_process import TAKING_TURNS, Dragoman
+from dragoman.in_process import Dragoman
+from dragoman.loop_thread import LoopThread
+from dragoman.taking_turns import TAKING_TURNS
 from dragoman.text_client import CompletionStream, TextClient
 from dragoman.transcript import TextOptions
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.protocol.status import VerifierStatus
@@ -38,40 +37,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class _LoopThread:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dragoman", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Its result; it is cancelled if the caller is interrupted."""
-        done: Future[_T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return done.result()
-        except BaseException:
-            done.cancel()
-            raise
-
-    def close(self) -> None:
-        """Idempotent."""
-        if self._loop.is_closed():
-            return
-        self.run(self._loop.shutdown_asyncgens())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
 class SyncCompletionStream:
     """Chunks of one completion, in order; ``completion`` is whole once they are through.
 
     Who leaves the loop early calls ``close``, or uses the stream as a context manager.
     """
 
-    def __init__(self, loop: _LoopThread, open_stream: Callable[[], CompletionStream]) -> None:
+    def __init__(self, loop: LoopThread, open_stream: Callable[[], CompletionStream]) -> None:
         self._loop = loop
         self._stream = loop.run(_call(open_stream))
 
@@ -117,7 +89,7 @@ class SyncTextClient:
     """Use as a context manager. Raises what the asynchronous client raises."""
 
     def __init__(self, make: Callable[[], TextClient]) -> None:
-        self._loop = _LoopThread()
+        self._loop = LoopThread()
         try:
             self._client = self._loop.run(_call(make))
             self._loop.run(self._client.__aenter__())

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dragoman.completion import Completion
 from speculation.errors import DragomanError
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk, SourceStats
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
@@ -28,6 +28,7 @@ SOURCE_STYLES = {
     SourceKind.PREDICTION: "magenta",
     SourceKind.LOOKUP: "cyan",
     SourceKind.REPLAY: "blue",
+    SourceKind.GRAMMAR: "yellow",
 }
 TARGET_STYLE = "default"
 
@@ -165,16 +166,16 @@ def show_summary(completion: Completion, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(console: Console = err) -> Iterator[Callable[[str, int, int], None]]:
     """A callback (stage, done, total) that draws a bar on a terminal, and a line per stage elsewhere."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        console=err,
+        console=console,
         transient=True,
-        disable=not err.is_terminal,
+        disable=not console.is_terminal,
     ) as bars:
         task = bars.add_task("", total=None, visible=False)
         stage_shown = ""
@@ -183,8 +184,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             nonlocal stage_shown
             if stage != stage_shown:
                 stage_shown = stage
-                if not err.is_terminal:
-                    err.print(f"{stage} ...", highlight=False)
+                if not console.is_terminal:
+                    console.print(f"{stage} ...", highlight=False)
                 bars.reset(task, visible=True)
             # A stage of one step says nothing until it is done: let the bar pulse.
             bars.update(task, description=stage, completed=done, total=total if total > 1 else None)

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self, Unpack
 
-from dragoman.completion import Completion
 from dragoman.transcript import TextOptions, Transcript, generation_request
-from speculation.protocol.generation import Chunk
+from speculation.protocol.completion import Completion
+from speculation.protocol.generation import Chunk, GenerationRequest, Started
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import VerifierStatus
 
@@ -108,11 +108,24 @@ class TextClient(ABC):
         **options: Unpack[TextOptions],
     ) -> Completion:
         """The answer to ``prompt``; ``on_chunk`` sees it grow. For the ``options`` see ``TextOptions``: sampling,
-        max_tokens, stop, rule, draft, ignore_end, prediction, priority.
+        max_tokens, stop, rule, draft, ignore_end, prediction, guide, logprobs, priority.
 
         ``on_started``: told the prompt's tokens as soon as the verifier has them, which may be long before any text.
         """
-        return await self._write(Transcript(generation_request(prompt, **options), on_chunk, on_started))
+        request = generation_request(prompt, **options)
+        return await self._write(Transcript(request, on_chunk, lambda started: on_started(started.prompt_tokens)))
+
+    async def write(
+        self,
+        request: GenerationRequest,
+        *,
+        on_chunk: Callable[[Chunk], None] = _ignore_chunk,
+        on_started: Callable[[Started], None] = lambda started: None,
+        on_restart: Callable[[], None] | None = None,
+    ) -> Completion:
+        """The answer to a request that is made already; ``on_restart``: see ``FleetClient.complete``, others never
+        begin anew. Raises what ``complete`` raises."""
+        return await self._write(Transcript(request, on_chunk, on_started, on_restart=on_restart))
 
     def stream(self, prompt: Prompt | str, **options: Unpack[TextOptions]) -> CompletionStream:
         """The answer to ``prompt``, chunk by chunk as it is committed. Raises what ``complete`` raises."""

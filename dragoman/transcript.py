@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict, Unpack
 
-from dragoman.completion import Completion
 from speculation.errors import InputError, ProtocolError, SessionError
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk, Finished, GenerationEvent, GenerationRequest, Started
-from speculation.protocol.messages import Prompt, check_text
+from speculation.protocol.guide_spec import GuideSpec
+from speculation.protocol.messages import Prompt
+from speculation.protocol.text_check import check_text
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.text.text_stream import check_stops
 from transport.generation_codec import request_to_wire
@@ -33,6 +35,10 @@ class TextOptions(TypedDict, total=False):
     ignore_end: bool
     #: What the answer may turn out to be, or be made of (an old version of it, say); it is verified like any draft.
     prediction: str
+    #: What the text is held to (a JSON schema, an expression, a choice, a grammar): nothing.
+    guide: GuideSpec | None
+    #: Tell how likely each token was, and so many of the likeliest at its place (0..20): nothing is told.
+    logprobs: int | None
     #: Lower ones get KV memory first where it is short, -1000..1000: 0.
     priority: int
 
@@ -62,6 +68,8 @@ def generation_request(prompt: Prompt | str, **options: Unpack[TextOptions]) -> 
         ignore_end=options.get("ignore_end", False),
         prediction=options.get("prediction", "").encode(),
         priority=options.get("priority", 0),
+        guide=options.get("guide"),
+        logprobs=options.get("logprobs"),
     )
     request_to_wire(request)  # raises for what no verifier could be sent
     return request
@@ -85,7 +93,7 @@ class Transcript:
         self,
         request: GenerationRequest,
         on_chunk: Callable[[Chunk], None],
-        on_started: Callable[[int], None] = lambda prompt_tokens: None,
+        on_started: Callable[[Started], None] = lambda started: None,
         on_restart: Callable[[], None] | None = None,
     ) -> None:
         self._request = request
@@ -163,6 +171,13 @@ class Transcript:
         writer = Writer(started.model, started.vocab_hash, started.dtype)
         if started.received_bytes != self.received:
             raise ProtocolError("the verifier is too old to resume a text", remedy="update it")
+        if self._request.guide is not None and not started.guided:
+            held = self._request.guide.name
+            raise ProtocolError(f"the verifier is too old to hold a text to a {held}", remedy="update it")
+        if self._request.logprobs is not None and not started.logprobs:
+            raise ProtocolError("the verifier is too old to tell logprobs", remedy="update it, or ask for none")
+        if self._request.prompt.uses_tools and started.tool_format is None:
+            raise ProtocolError("the verifier is too old to know of tools", remedy="update it")
         if self.must_write is not None and writer != self.must_write:
             raise SessionError(
                 f"the text was begun by {self.writer}, and {writer} would not write it on in the same way",
@@ -171,14 +186,15 @@ class Transcript:
         self.completion.resumes += self.begun
         self.writer = writer
         self._rule = started.rule or self._rule
-        self._on_started(started.prompt_tokens)
+        self.completion.tool_format = started.tool_format
+        self._on_started(started)
 
     def _add(self, chunk: Chunk) -> None:
         completion = self.completion
         # Where the text was resumed, its first tokens are told again.
         known = max(0, len(completion.token_ids) - self._tokens_told)
         self._tokens_told += len(chunk.token_ids)
-        tokens = chunk.token_ids[known:]
+        tokens, logprobs = chunk.token_ids[known:], chunk.logprobs[known:]
         if not tokens and not chunk.runs:
             return
         if not completion.token_ids:
@@ -186,8 +202,9 @@ class Transcript:
             completion.first_tokens = len(tokens)
         completion.runs += chunk.runs
         completion.token_ids += tokens
+        completion.logprobs += logprobs
         self._received += chunk.data
-        self._on_chunk(Chunk(chunk.runs, tokens))
+        self._on_chunk(Chunk(chunk.runs, tokens, logprobs=logprobs, step=chunk.step))
 
     def _finish(self, finished: Finished) -> None:
         completion, stopped_by = self.completion, finished.stopped_by

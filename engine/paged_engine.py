@@ -110,6 +110,8 @@ class PagedEngine:
         self.shares_prefixes = False  # in the check each text is to be computed
         #: Of all prompts so far: positions that were not run, as another prompt had begun alike.
         self.shared_positions = 0
+        #: Those that were looked for.
+        self.queried_positions = 0
         self._make_shapes(module, expected, exact=exact)
         self.shares_prefixes = prefix_caching
 
@@ -154,6 +156,16 @@ class PagedEngine:
     def kv_cache_bytes(self) -> int:
         """Of the pages that sessions hold; what is kept for prompts to come may be taken from it at any time."""
         return self.pool.held_pages * self.page_bytes
+
+    @property
+    def kv_pages(self) -> int:
+        """In all, without the scratch page."""
+        return self.pool.pages - 1
+
+    @property
+    def kv_pages_held(self) -> int:
+        """By sessions."""
+        return self.pool.held_pages
 
     def has_room(self, positions: int) -> bool:
         """Whether a session that may grow to so many tokens could begin now."""

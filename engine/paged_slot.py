@@ -35,6 +35,7 @@ class PagedSlot:
         self._prompt = len(prompt_ids) - 1  # positions of it that prefill runs
         self._tokens = (*prompt_ids, *written)[:-1]  # all that it runs
         self._names = prefix_names(self._tokens[: self._prompt]) if engine.shares_prefixes else []
+        engine.queried_positions += self._prompt if engine.shares_prefixes else 0
         try:
             self.share()
             self._reach(positions)

@@ -2,6 +2,7 @@
 
     DragomanError                     exit 1   anything of ours; shown as one line of cause and one of remedy
     |- InputError                     exit 2   a field the user gave is wrong
+    |  '- UnsupportedFieldError       exit 2   a field asks for what is not there yet
     |- ModelError                     exit 3   a model cannot be used
     |  |- UnknownModelError           exit 3   no such hub id, folder, file or embedded name
     |  |- WeightsError                exit 3   weights missing, corrupt, or of another digest
@@ -87,6 +88,10 @@ class InputError(DragomanError):
         return error
 
 
+class UnsupportedFieldError(InputError):
+    """A field asks for something that others have and this side has not, or not yet."""
+
+
 def _as_written(value: object) -> str:
     """The value as a person writes it, not as Python does: no Path(...), no (70.0,), no b'...'."""
     match value:
@@ -99,7 +104,9 @@ def _as_written(value: object) -> str:
         case bytes():
             return repr(value.decode(errors="backslashreplace"))
         case tuple() | list():
-            parts = [_as_written(part) for part in value]
+            # Of a long one the ends are shown, and every part has a character and its comma.
+            ends = value if len(value) <= _SHOWN else (*value[: _SHOWN // 2], *value[-_SHOWN // 2 :])
+            parts = [_as_written(part) for part in ends]
             return parts[0] if isinstance(value, tuple) and len(parts) == 1 else f"[{', '.join(parts)}]"
         case _:
             return repr(value)

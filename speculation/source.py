@@ -17,6 +17,8 @@ class SourceKind(enum.IntEnum):
     LOOKUP = 2
     #: What the client has of a text that is resumed.
     REPLAY = 3
+    #: What a guide leaves no choice about.
+    GRAMMAR = 4
 
     @property
     def label(self) -> str:
@@ -36,3 +38,4 @@ DRAFTER: Final = Source(SourceKind.DRAFTER)
 PREDICTION: Final = Source(SourceKind.PREDICTION)
 LOOKUP: Final = Source(SourceKind.LOOKUP)
 REPLAY: Final = Source(SourceKind.REPLAY)
+GRAMMAR: Final = Source(SourceKind.GRAMMAR)

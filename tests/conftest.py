@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from language_models.causal_lm import CausalLM
-from tests.support import tiny_architectures, tiny_models
+from tests.support import tiny_architectures, tiny_models, warm_start
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+if sys.platform == "linux" and not os.environ.get("DRAGOMAN_COLD_START"):
+    subprocess.Popen = warm_start.WarmPopen  # type: ignore[misc]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,6 +10,8 @@ from speculation.errors import InputError
 
 DEFAULT_PORT = 50061
 COORDINATOR_PORT = 50060
+#: Where health checks alone are answered, if that is asked for.
+HEALTH_PORT = 50062
 
 
 def _is_ip(host: str) -> bool:

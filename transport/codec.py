@@ -13,11 +13,12 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError, LimitExceededError, ProtocolError, VersionMismatchError
 from speculation.planning.cost_model import StepCosts
 from speculation.planning.plan import PlanLimits
-from speculation.protocol.messages import ChatMessage, Prompt, SessionOffer, Span, SpeculationPlan, Verdict
+from speculation.protocol.messages import SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.protocol.proposal import MAX_PAIRS, Proposal
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import DRAFTER, Source, SourceKind
 from transport.limits import PROTOCOL_VERSION, WireLimits
+from transport.prompt_codec import prompt_from_wire, prompt_to_wire
 
 _RULES = {
     Rule.RACE: pb.RULE_RACE,
@@ -32,6 +33,7 @@ _SOURCES = {
     SourceKind.PREDICTION: pb.DRAFT_SOURCE_PREDICTION,
     SourceKind.LOOKUP: pb.DRAFT_SOURCE_LOOKUP,
     SourceKind.REPLAY: pb.DRAFT_SOURCE_REPLAY,
+    SourceKind.GRAMMAR: pb.DRAFT_SOURCE_GRAMMAR,
 }
 _SOURCES_BACK = {value: kind for kind, value in _SOURCES.items()}
 
@@ -45,20 +47,7 @@ def check_version(theirs: int, *, who: str) -> None:
         )
 
 
-# ---- prompts and sampling ---------------------------------------------------------------------------------------
-
-
-def prompt_to_wire(prompt: Prompt) -> pb.Prompt:
-    messages = [pb.ChatMessage(role=m.role, content=m.content) for m in prompt.messages]
-    return pb.Prompt(text=(prompt.text or "").encode(), messages=messages)
-
-
-def prompt_from_wire(prompt: pb.Prompt) -> Prompt:
-    try:
-        text = prompt.text.decode() if prompt.text else None
-    except UnicodeDecodeError as error:
-        raise InputError("prompt", prompt.text, f"is not UTF-8: {error.reason} at byte {error.start}") from None
-    return Prompt(text, tuple(ChatMessage(m.role, m.content) for m in prompt.messages))
+# ---- sampling -------------------------------------------------------------------------------------------------------
 
 
 def sampling_to_wire(params: SamplingParams) -> pb.SamplingParams:

@@ -21,8 +21,13 @@ from speculation.protocol.generation import (
 from speculation.protocol.status import DrafterStatus, VerifierStatus
 from speculation.text.text_stream import TextRun
 from transport import codec
+from transport.guide_codec import guide_from_wire, guide_to_wire
 from transport.limits import PROTOCOL_VERSION, WireLimits
+from transport.logprobs_codec import logprobs_from_wire, logprobs_to_wire
+from transport.prompt_codec import prompt_from_wire, prompt_to_wire
 from transport.request_size import check_request_size
+from transport.started_codec import started_from_wire, started_to_wire
+from transport.step_codec import step_from_wire, step_to_wire
 
 _FINISH = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 _FINISH_BACK = {value: reason for reason, value in _FINISH.items()}
@@ -32,7 +37,7 @@ def request_to_wire(request: GenerationRequest) -> pb.GenerateRequest:
     """Raises InputError if it does not fit into a message."""
     message = pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
-        prompt=codec.prompt_to_wire(request.prompt),
+        prompt=prompt_to_wire(request.prompt),
         sampling=codec.sampling_to_wire(request.sampling),
         max_tokens=request.max_tokens,
         stop=request.stop,
@@ -42,7 +47,12 @@ def request_to_wire(request: GenerationRequest) -> pb.GenerateRequest:
         received=request.received,
         prediction=request.prediction,
         priority=request.priority,
+        tell_steps=request.tell_steps,
     )
+    if request.guide is not None:
+        message.guide.CopyFrom(guide_to_wire(request.guide))
+    if request.logprobs is not None:
+        message.logprobs = request.logprobs
     check_request_size(message)
     return message
 
@@ -52,7 +62,7 @@ def request_from_wire(message: pb.GenerateRequest, limits: WireLimits) -> Genera
     codec.check_version(message.protocol_version, who="the client")
     check_request_size(message, limits)
     return GenerationRequest(
-        prompt=codec.prompt_from_wire(message.prompt),
+        prompt=prompt_from_wire(message.prompt),
         sampling=codec.sampling_from_wire(message.sampling),
         max_tokens=message.max_tokens,
         stop=tuple(message.stop),
@@ -62,16 +72,16 @@ def request_from_wire(message: pb.GenerateRequest, limits: WireLimits) -> Genera
         prediction=message.prediction,
         received=message.received,
         priority=message.priority,
+        guide=guide_from_wire(message.guide) if message.HasField("guide") else None,
+        logprobs=message.logprobs if message.HasField("logprobs") else None,
+        tell_steps=message.tell_steps,
     )
-
-
-# ---- events -----------------------------------------------------------------------------------------------------
 
 
 def event_to_wire(event: GenerationEvent) -> pb.GenerateResponse:
     match event:
         case Started():
-            return pb.GenerateResponse(started=_started_to_wire(event))
+            return pb.GenerateResponse(started=started_to_wire(event))
         case Chunk():
             return pb.GenerateResponse(chunk=_chunk_to_wire(event))
         case Finished():
@@ -82,38 +92,12 @@ def event_from_wire(message: pb.GenerateResponse) -> GenerationEvent | None:
     """None for an event that is not known here: a newer verifier may have more of them."""
     match message.WhichOneof("event"):
         case "started":
-            return _started_from_wire(message.started)
+            return started_from_wire(message.started)
         case "chunk":
             return _chunk_from_wire(message.chunk)
         case "finished":
             return _finished_from_wire(message.finished)
     return None
-
-
-def _started_to_wire(started: Started) -> pb.GenerateStarted:
-    return pb.GenerateStarted(
-        session=started.session,
-        prompt_tokens=started.prompt_tokens,
-        drafters=started.drafters,
-        received_bytes=started.received_bytes,
-        model=started.model,
-        vocab_hash=started.vocab_hash,
-        dtype=started.dtype,
-        rule=codec.rule_to_wire(started.rule) if started.rule is not None else pb.RULE_UNSPECIFIED,
-    )
-
-
-def _started_from_wire(started: pb.GenerateStarted) -> Started:
-    return Started(
-        session=started.session,
-        prompt_tokens=started.prompt_tokens,
-        drafters=started.drafters,
-        received_bytes=started.received_bytes,
-        model=started.model,
-        vocab_hash=started.vocab_hash,
-        dtype=started.dtype,
-        rule=codec.rule_from_wire(started.rule) if started.rule != pb.RULE_UNSPECIFIED else None,
-    )
 
 
 def _chunk_to_wire(chunk: Chunk) -> pb.TextChunk:
@@ -125,12 +109,16 @@ def _chunk_to_wire(chunk: Chunk) -> pb.TextChunk:
         )
         for run in chunk.runs
     ]
-    return pb.TextChunk(runs=runs, token_ids=chunk.token_ids)
+    step = step_to_wire(chunk.step) if chunk.step is not None else None
+    logprobs = map(logprobs_to_wire, chunk.logprobs)
+    return pb.TextChunk(runs=runs, token_ids=chunk.token_ids, logprobs=logprobs, step=step)
 
 
 def _chunk_from_wire(chunk: pb.TextChunk) -> Chunk:
     runs = tuple(TextRun(run.text, run.drafted, codec.source_from_wire(run.source)) for run in chunk.runs)
-    return Chunk(runs, tuple(chunk.token_ids))
+    step = step_from_wire(chunk.step) if chunk.HasField("step") else None
+    logprobs = tuple(map(logprobs_from_wire, chunk.logprobs))
+    return Chunk(runs, tuple(chunk.token_ids), logprobs=logprobs, step=step)
 
 
 def _finished_to_wire(finished: Finished) -> pb.GenerateFinished:

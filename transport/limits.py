@@ -12,6 +12,9 @@ MAX_MESSAGE_BYTES = 4 << 20
 #: Of a vocabulary's table in one message.
 CHUNK_BYTES = 256 << 10
 
+#: That somebody may ask about at once: as many as a long context has.
+MAX_TOKEN_IDS = 1 << 17
+
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
@@ -19,6 +22,7 @@ class WireLimits:
 
     The rest is what a client may send: its prompt or messages, its own draft, its stop strings in all, and the text
     that it received before. Together they fit into a message; and so does an offer to a drafter, prompt and text.
+    ``token_ids``: that it asks about.
     """
 
     span_bytes: int = 1024
@@ -29,3 +33,4 @@ class WireLimits:
     prediction_bytes: int = MAX_MESSAGE_BYTES // 4
     received_bytes: int = MAX_MESSAGE_BYTES // 8
     stop_bytes: int = MAX_MESSAGE_BYTES // 64
+    token_ids: int = MAX_TOKEN_IDS

@@ -29,7 +29,9 @@ MAY_CALL: Final = {
     "dragoman.v1.VerifierService": {
         "Assist": frozenset({Role.DRAFTER}),
         "Describe": _PEOPLE,
+        "Detokenize": _PEOPLE,
         "Generate": _PEOPLE,
+        "Tokenize": _PEOPLE,
     },
     "dragoman.v1.CoordinatorService": {
         "Drain": frozenset({Role.ADMIN}),

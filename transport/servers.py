@@ -32,7 +32,7 @@ def bind(server: grpc.aio.Server, listen: Address, security: Security, *, option
             return Address(listen.host, server.add_insecure_port(str(listen)))
         return Address(listen.host, server.add_secure_port(str(listen), credentials))
     except RuntimeError as error:  # someone else was quicker
-        raise _refused(listen, option, OSError(errno.EADDRINUSE, "")) from error
+        raise not_bindable(listen, option, OSError(errno.EADDRINUSE, "")) from error
 
 
 def _credentials(security: Security) -> grpc.ServerCredentials:
@@ -67,7 +67,7 @@ def check_bindable(listen: Address, *, option: str = "--listen") -> None:
     try:
         found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise _refused(listen, option, error) from error
+        raise not_bindable(listen, option, error) from error
     problems = []
     for family, kind, protocol, _, where in found:
         try:
@@ -80,10 +80,11 @@ def check_bindable(listen: Address, *, option: str = "--listen") -> None:
     taken = [error for error in problems if error.errno == errno.EADDRINUSE]
     # A name may stand for IPv4 and IPv6, of which a machine need not have both.
     if taken or len(problems) == len(found):
-        raise _refused(listen, option, (taken or problems)[0])
+        raise not_bindable(listen, option, (taken or problems)[0])
 
 
-def _refused(listen: Address, option: str, error: OSError) -> ConnectionFailedError:
+def not_bindable(listen: Address, option: str, error: OSError) -> ConnectionFailedError:
+    """Why nothing can listen there, and what to do about it."""
     match error.errno:
         case errno.EADDRINUSE:
             why, remedy = "the port is in use", f"give another {option}, or stop what runs there"
@@ -96,14 +97,54 @@ def _refused(listen: Address, option: str, error: OSError) -> ConnectionFailedEr
     return ConnectionFailedError(f"cannot listen at {listen}: {why}", remedy=remedy)
 
 
+class HealthPort:
+    """The standard health service for ``service``, its full name, at servers that have it beside others, and with
+    ``listen`` at a port of its own, with nothing else and in plaintext: the probes of Kubernetes speak no TLS."""
+
+    def __init__(self, service: str, listen: Address | None) -> None:
+        self._names = ("", service)
+        self._listen = listen
+        self._servicer = health.aio.HealthServicer()
+        self._own: grpc.aio.Server | None = None
+
+    def answer_at(self, server: grpc.aio.Server) -> None:
+        """Of a server that was not started yet."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        """Answer at the port of its own, where there is one. Raises ConnectionFailedError."""
+        if self._listen is None:
+            return
+        self._own = grpc.aio.server(options=server_options())
+        self.answer_at(self._own)
+        bind(self._own, self._listen, Security(allow_plaintext=True), option="--health-listen")
+        await self._own.start()
+
+    async def tell(self, *, serving: bool) -> None:
+        """What health checks are answered from now on."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._servicer.set(name, status)
+
+    async def begin_shutdown(self) -> None:
+        """Checks are told that it stops, whatever they are told later."""
+        await self._servicer.enter_graceful_shutdown()
+
+    async def stop(self) -> None:
+        """No checks are answered any more."""
+        if self._own is not None:
+            await self._own.stop(None)
+
+
 class ServiceServer:
     """A gRPC server with one service of ours and the health service. Add the servicer to ``grpc``, then start.
 
     ``service``: its full name. ``security`` None: as the environment says; that it asks for certificates or tokens
-    means that peers have roles, which ``transport/roles.py`` checks. Raises InputError.
+    means that peers have roles, which ``transport/roles.py`` checks. ``health_listen``: where health checks alone are
+    answered as well, in plaintext. Raises InputError.
     """
 
-    def __init__(self, service: str, security: Security | None = None) -> None:
+    def __init__(self, service: str, security: Security | None = None, *, health_listen: Address | None = None) -> None:
         self._security = security or Security.from_environment()
         tokens = TokenFile(self._security.tokens) if self._security.tokens is not None else None
         knows_peers = tokens is not None or self._security.asks_for_certificates
@@ -111,27 +152,26 @@ class ServiceServer:
         revocations = RevocationFile(revoked) if revoked is not None else None
         interceptors = [RoleCheck(tokens, revocations)] if knows_peers else []
         self.grpc = grpc.aio.server(options=server_options(), interceptors=interceptors)
-        self._service = service
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        self._health = HealthPort(service, health_listen)
+        self._health.answer_at(self.grpc)
 
     async def start(self, listen: Address, *, serving: bool = True) -> Address:
         """Bind and answer; returns the address with the port that was bound. Raises what ``bind`` raises."""
         bound = bind(self.grpc, listen, self._security)
+        await self._health.start()
         await self.tell_health(serving=serving)
         await self.grpc.start()
         return bound
 
     async def tell_health(self, *, serving: bool) -> None:
         """What health checks are answered from now on."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", self._service):
-            await self._health.set(name, status)
+        await self._health.tell(serving=serving)
 
     async def begin_shutdown(self) -> None:
         """Health checks are told that it stops; calls are answered still."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.begin_shutdown()
 
     async def stop(self, grace: float) -> None:
         """No new calls; those that run may end within ``grace`` seconds."""
         await self.grpc.stop(grace)
+        await self._health.stop()

@@ -17,7 +17,7 @@ from transport.joining import AddressSource
 from transport.security import Security
 from verifier_service.engine import Engine
 from verifier_service.fleet_member import VerifierMember
-from verifier_service.metrics import Instruments, NoInstruments
+from verifier_service.instruments import Instruments, NoInstruments
 from verifier_service.server import VerifierServer
 from verifier_service.settings import VerifierSettings
 from verifier_service.verifier_choice import verifier_of

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from speculation.errors import InputError
+from speculation.guide import Guide
 from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.messages import SpeculationPlan
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule
 from speculation.sessions.target_session import TargetSession
 from verifier_service.engine import Engine
+from verifier_service.local_text import LocalText
 
 
 def admit(
@@ -21,8 +23,11 @@ def admit(
     pool_bytes: int,
     lookup: bool,
     auto: Callable[[], Rule],
+    guide: Guide | None = None,
+    local: LocalText | None = None,
 ) -> TargetSession:
-    """``auto`` says which rule to run where the request leaves it open. Raises InputError."""
+    """``auto`` says which rule to run where the request leaves it open; with a ``guide`` it is the race. ``local``: see
+    ``Verifier.generate``. Raises InputError."""
     sampling, rule = request.sampling, request.rule
     beyond = [token for token in sampling.logit_bias if token >= engine.vocab_size]
     if beyond:
@@ -30,23 +35,29 @@ def admit(
     if request.received and rule is Rule.AUTO:
         problem = "cannot be resumed under: the text was begun under one rule"
         raise InputError("rule", rule, problem, remedy="give the rule that the first verifier named")
+    if rule is Rule.AUTO:
+        rule = auto() if guide is None else Rule.RACE
+    speculates = plan.width > 0 and request.draft
     return TargetSession(
         SessionRequest(
-            prompt_ids=tuple(engine.tokenizer.prompt_ids(request.prompt)),
+            prompt_ids=tuple(engine.tokenizer.prompt_ids(request.prompt)) if local is None else local.prompt_ids,
             sampling=sampling,
             max_tokens=request.max_tokens or engine.context_length,
             context_length=engine.context_length,
             stop=request.stop,
-            rule=auto() if rule is Rule.AUTO else rule,
+            rule=rule,
             ignore_end=request.ignore_end,
             received=request.received,
+            tell_steps=request.tell_steps,
         ),
         engine.tokenizer.vocab,
         engine.tokenizer.encode,
         plan=plan,
         pool_bytes=pool_bytes,
-        lookup=lookup and plan.width > 0 and request.draft,
+        lookup=lookup and speculates,
         prediction=request.prediction,
+        guide=guide,
+        jumps=speculates,
         free=engine.free_draft_tokens,
         widest=engine.max_draft_tokens,
     )

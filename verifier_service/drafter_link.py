@@ -13,6 +13,7 @@ from speculation.planning.fits import LONGEST_SECONDS, Smoothed
 from speculation.protocol.status import DrafterStatus
 from speculation.source import Source, SourceKind
 from verifier_service.outbox import Outbox
+from verifier_service.work_budget import WorkBudget
 
 _numbers = itertools.count(1)
 
@@ -33,7 +34,9 @@ class DrafterLink:
     former: deque[str] = field(default_factory=lambda: deque(maxlen=DrafterLink.FORMER_SESSIONS))
     spans: int = 0
     stale_spans: int = 0
+    #: What was not taken: malformed messages, and those that there was no room for.
     rejected_messages: int = 0
+    malformed_messages: int = 0
     #: Its draft tokens that were verified, and those of them that were accepted, in all sessions.
     draft_tokens: int = 0
     accepted_tokens: int = 0
@@ -44,11 +47,17 @@ class DrafterLink:
     _draft_token: Smoothed = field(default_factory=Smoothed)
     _pings: dict[int, float] = field(default_factory=dict)
     outbox: Outbox = field(default_factory=Outbox)
+    work: WorkBudget = field(default_factory=WorkBudget)
 
     @property
     def has_room(self) -> bool:
         """Whether it takes one more session: it has not as many as it wants, and keeps up with what it is sent."""
         return len(self.sessions) < self.hello.max_sessions and not self.outbox.full
+
+    @property
+    def may_work(self) -> bool:
+        """Whether there is time for what it sent."""
+        return self.work.has_left(len(self.sessions))
 
     def ping(self) -> None:
         """Ask for a sign of life, and note when."""

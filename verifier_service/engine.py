@@ -13,6 +13,7 @@ from torch import Tensor
 
 from speculation.drafts.candidates import CandidateTree
 from speculation.protocol.messages import Prompt
+from speculation.protocol.tools import ToolFormat
 from speculation.text.byte_vocab import ByteVocab
 from speculation.verification.step import Step
 
@@ -51,6 +52,11 @@ class Tokenizer(Protocol):
     @property
     def vocab(self) -> ByteVocab: ...
 
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes calls; None: its chat template has no tools."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ordinary text, special-token parsing off, nothing added."""
         ...
@@ -80,6 +86,26 @@ class Engine(Protocol):
     @property
     def kv_cache_bytes(self) -> int:
         """Of keys and values that are in memory for its slots: those of closed ones too, if anything still has them."""
+        ...
+
+    @property
+    def kv_pages(self) -> int:
+        """That KV memory is divided into; 0: it grows as it has to."""
+        ...
+
+    @property
+    def kv_pages_held(self) -> int:
+        """By slots that are open."""
+        ...
+
+    @property
+    def queried_positions(self) -> int:
+        """Of prompts so far: those that were looked for among what other prompts began with."""
+        ...
+
+    @property
+    def shared_positions(self) -> int:
+        """Those of them that were not run, as another prompt had begun alike."""
         ...
 
     @property
@@ -139,6 +165,17 @@ class OneByOne:
     rows_per_step: int | None = None
     draws_all_rows = False
     prefill_rows = 0
+    queried_positions = shared_positions = 0
+
+    @property
+    def kv_pages(self) -> int:
+        """Its KV caches grow as they have to."""
+        return 0
+
+    @property
+    def kv_pages_held(self) -> int:
+        """Nor are any held."""
+        return 0
 
     def open(self, prompt_ids: Sequence[int]) -> Any:
         """A slot, prefilled."""

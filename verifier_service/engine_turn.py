@@ -16,9 +16,12 @@ class EngineTurn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        #: Whether the engine's thread waits for a gap to end. There is no other until it had its turn: a lock is given
+        #: to whoever comes by first, and that would be the thread that has just released it.
+        self.wanted = False
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self._acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -32,12 +35,17 @@ class EngineTurn:
         try:
             yield
         finally:
-            self._lock.acquire()
+            self._acquire()
+
+    def _acquire(self) -> None:
+        self.wanted = True
+        self._lock.acquire()
+        self.wanted = False
 
     @contextlib.contextmanager
     def gap(self) -> Iterator[bool]:
         """In the event loop, without waiting: whether sessions may be touched in the block."""
-        free = self._lock.acquire(blocking=False)
+        free = not self.wanted and self._lock.acquire(blocking=False)
         try:
             yield free
         finally:

@@ -8,6 +8,7 @@ reads what ``end_step`` returned, and puts into the inbox, which it empties itse
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from speculation.drafts.draft_pool import SpanFate
+from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.generation import Chunk, SpeculationStats
 from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span
 from speculation.sampling.noise import drafter_seed
@@ -67,12 +68,11 @@ class OpenSession:
         self.figures = SessionFigures(planner.plan)
         session.follow(planner.plan)  # what a drafter is offered, too
         self.priority = priority
-        self._prompt, self._vocab_hash = prompt, vocab_hash
+        self.prompt, self._vocab_hash = prompt, vocab_hash
         self._run = run
         self._pacing = pacing
         self._turn = turn
         self._inbox = Inbox()
-        self._came = asyncio.Event()
         self._report = StepReport()  # of the coming step
         self._held, self._unanswered = 0.0, False  # seconds that the coming step was held back; and no draft came
         self._ended: EndedStep | None = None
@@ -92,7 +92,6 @@ class OpenSession:
                     self._read_inbox(Inbox.AT_ONCE)
                 except Exception as error:  # it is this session's, not the caller's
                     self._failed = error
-        self._came.set()
 
     def refuses(self, link: DrafterLink) -> bool:
         """Whether what the drafter sends before the coming step need not even be read."""
@@ -109,7 +108,7 @@ class OpenSession:
             self.drafters.decline(link)
         else:
             self.drafters.leave(link)
-        self._came.set()
+        self._inbox.leave(link)
 
     def replan(self) -> None:
         """By who steps the session: take the planner's newest plan; the coming verdict carries it to the drafters."""
@@ -128,8 +127,7 @@ class OpenSession:
         try:
             async with asyncio.timeout(patience):
                 while not self._ready():
-                    self._came.clear()
-                    await self._came.wait()
+                    await self._inbox.arrival()
         except TimeoutError:
             self._unanswered = not self.session.has_draft
         self._held = time.perf_counter() - started
@@ -156,19 +154,25 @@ class OpenSession:
         return self.session.positions_ahead(tokens)
 
     @property
+    def tells_logprobs(self) -> bool:
+        """See ``SessionRun``."""
+        return self._run.tells_logprobs
+
+    @property
     def slot(self) -> Slot:
         """Its place in the engine."""
         return self._run.slot
 
     def begin(self, growth: int) -> None:
         """Take memory, or take it again. See ``SessionRun.begin``."""
-        self._run.begin(growth)
+        with self.figures.beginning():
+            self._run.begin(growth)
 
     def preempt(self) -> None:
         """Give the memory up; before the next step prompt and text are run again."""
         self.log.info("waits: its KV memory went to an older text")
         self.settle()
-        self.figures.interrupted()
+        self.figures.preempted()
         self._run.close()
 
     def begin_step(self, share: int | None) -> Step:
@@ -188,7 +192,7 @@ class OpenSession:
         """Of the step that runs, if all its rows can be drawn at once."""
         return self._run.rows_to_draw()
 
-    def end_step(self, found: Tensor | Sequence[Draw], *, began: float, ended: float) -> StepReport:
+    def end_step(self, found: Tensor | Sequence[Draw], *, logits: Tensor, began: float, ended: float) -> StepReport:
         """The target has run them: verify, commit. For the arguments see ``SessionRun.end_step``.
 
         What is learned of the step may be left for ``settle``, if the session goes on.
@@ -196,11 +200,12 @@ class OpenSession:
         session, report = self.session, self._report
         self._report = StepReport()
         replaying, drafted = session.replaying, session.stats.draft_tokens
-        result = self._run.end_step(found, began=began, ended=ended)
+        result = self._run.end_step(found, logits=logits, began=began, ended=ended)
         for instruction in result.instructions:
             match instruction:
                 case Emit(runs, token_ids):
-                    report.chunk = Chunk(runs, token_ids)
+                    told = self.drafters.with_round_trip(result.told)
+                    report.chunk = Chunk(runs, token_ids, logprobs=result.logprobs[: len(token_ids)], step=told)
                 case SendVerdict(verdict):
                     report.messages.append((None, verdict))
                 case Finish(reason):
@@ -244,18 +249,25 @@ class OpenSession:
         self._run.close()
 
     def _read_inbox(self, most: int | None = None) -> None:
-        for link, event in self._inbox.take(most):
-            match event:
-                case Span():
-                    link.stale_spans += self.session.on_span(event) is SpanFate.STALE
-                case Resync():
-                    verdict = self.session.on_resync(event)
-                    if verdict is None:
-                        link.rejected_messages += 1
-                    else:
-                        self._report.messages.append((link, verdict))
-                case Join():
-                    self._report.messages.append((link, self._offer()))
+        """``most``: in the event loop, for which the engine's thread does not wait longer than for one."""
+        with contextlib.closing(self._inbox.take(most)) as events:
+            for link, event in events:
+                self._take_in(link, event)
+                if most is not None and self._turn.wanted:
+                    break
+
+    def _take_in(self, link: DrafterLink, event: Event) -> None:
+        match event:
+            case Span():
+                link.stale_spans += self.session.on_span(event) is SpanFate.STALE
+            case Resync():
+                verdict = self.session.on_resync(event)
+                if verdict is None:
+                    link.rejected_messages += 1
+                else:
+                    self._report.messages.append((link, verdict))
+            case Join():
+                self._report.messages.append((link, self._offer()))
 
     def _offer(self) -> SessionOffer:
         session, request = self.session, self.session.request
@@ -265,7 +277,7 @@ class OpenSession:
             sampling = dataclasses.replace(sampling, seed=drafter_seed(sampling.seed))
         return SessionOffer(
             session=self.name,
-            prompt=self._prompt,
+            prompt=self.prompt,
             sampling=sampling,
             rule=request.rule,
             committed=session.committed,

@@ -20,18 +20,18 @@ PATIENCE: Final = 2.0
 
 
 class PlanningBudget:
-    """``clock``: steady seconds. ``spent``: seconds of work of the thread that asks."""
+    """``clock``: steady seconds. ``spent``: seconds of work of the thread that asks. None: the system's."""
 
     def __init__(
         self,
         share: float = SHARE,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        spent: Callable[[], float] = time.thread_time,
+        clock: Callable[[], float] | None = None,
+        spent: Callable[[], float] | None = None,
     ) -> None:
         self._share = share
-        self._clock = clock
-        self._spent = spent
+        self._clock = clock or time.monotonic
+        self._spent = spent or time.thread_time
         self._free_from = 0.0
         self._waiting: dict[object, float] = {}  # in order, and when each asked last
 

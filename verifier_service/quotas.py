@@ -42,6 +42,8 @@ class Quota(StrEnum):
     MESSAGES = "messages_of_one_drafter"
     LOCKED_OUT = "drafter_locked_out"
     MALFORMED = "malformed_messages_of_one_drafter"
+    UNREAD = "waiting_messages_of_one_drafter"
+    TOKENIZING = "waiting_questions_about_tokens"
 
 
 class Buckets:
@@ -67,7 +69,7 @@ class Buckets:
 
 class Quotas:
     """``sessions_each``: texts of one client at once; None: as many as there may be in all. ``refused``: told of every
-    refusal. ``clock``: steady seconds.
+    refusal. ``clock``: steady seconds; None: the system's.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class Quotas:
         sessions_each: int | None = None,
         *,
         refused: Callable[[Quota], None] = lambda quota: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        clock = clock or time.monotonic
         self._sessions_each = sessions_each
         self._refused = refused
         self._sessions: Counter[Identity] = Counter()

@@ -125,12 +125,13 @@ class Roster:
 
     def _refuse(self, link: DrafterLink, message: pb.AssistRequest, error: DragomanError) -> None:
         link.rejected_messages += 1
+        link.malformed_messages += 1  # no flood counts here: an honest drafter may be faster than a session's steps
         opened = self._sessions.get(_session_of(message))
         (log if opened is None else opened.log).warning("drafter %s: refused %s", link.hello.name, error)
-        if link.rejected_messages > self._limits.malformed_messages:
+        if link.malformed_messages > self._limits.malformed_messages:
             self._metrics.refused_by(Quota.MALFORMED)
             raise LimitExceededError(
-                f"drafter {link.hello.name!r} sent {link.rejected_messages} malformed messages; the last: {error}"
+                f"drafter {link.hello.name!r} sent {link.malformed_messages} malformed messages; the last: {error}"
             ) from error
 
     def _route(self, link: DrafterLink, message: pb.AssistRequest) -> None:
@@ -138,7 +139,7 @@ class Roster:
             case "span":
                 link.spans += 1
                 opened = self._offered(link, message.span.session)
-                if opened is not None and not opened.refuses(link):
+                if opened is not None and not self._refuses(opened, link):
                     opened.figures.bytes_up += message.ByteSize()
                     if not opened.session.request.rule.proposes:
                         message.span.ClearField("drawn")  # nobody asked for it, and it takes long to read
@@ -150,7 +151,7 @@ class Roster:
                     opened.put(link, span)
             case "resync":
                 opened = self._offered(link, message.resync.session)
-                if opened is not None and not opened.refuses(link):
+                if opened is not None and not self._refuses(opened, link):
                     opened.figures.bytes_up += message.ByteSize()
                     opened.put(link, Resync(message.resync.offset))
             case "decline":
@@ -166,6 +167,13 @@ class Roster:
                 raise ProtocolError("a second hello on one stream")
             case _:
                 raise ProtocolError("an empty or unknown message")
+
+    def _refuses(self, opened: OpenSession, link: DrafterLink) -> bool:
+        """Whether more waits of what the drafter sent for the session than it may send: it is not even read."""
+        if not opened.refuses(link):
+            return False
+        self._metrics.refused_by(Quota.UNREAD)
+        return True
 
     def _offered(self, link: DrafterLink, name: str) -> OpenSession | None:
         """The session if the drafter takes part in it, None if it is over, else ProtocolError."""

@@ -22,7 +22,9 @@ from transport.security import Security
 from transport.servers import ServiceServer
 from transport.signals import stop_signal
 from transport.status import LOADING, status_of
+from transport.tokenizing_codec import detokenize_request_from_wire, tokenize_request_from_wire
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.metrics import StreamEnding
 from verifier_service.verifier import Verifier
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 GRACE = 1.0
 #: Seconds in which clients and drafters take leave after that.
 _FAREWELL_SECONDS = 1.0
+_BREAK_IS_TOLD_SECONDS = 0.1
 SERVICE = pb.DESCRIPTOR.services_by_name["VerifierService"].full_name
 
 
@@ -72,6 +75,26 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             audit("refused", by=caller(), call="Generate", session=session, reason=type(error).__name__)
             await context.abort(*status_of(error))
 
+    async def Tokenize(self, request: pb.TokenizeRequest, context: grpc.aio.ServicerContext) -> pb.TokenizeResponse:
+        try:
+            verifier = self._loaded()
+            prompt = tokenize_request_from_wire(request, verifier.limits)
+            return await verifier.tokenizing.tokenize(prompt)
+        except DragomanError as error:
+            audit("refused", by=caller(), call="Tokenize", reason=type(error).__name__)
+            await context.abort(*status_of(error))
+
+    async def Detokenize(
+        self, request: pb.DetokenizeRequest, context: grpc.aio.ServicerContext
+    ) -> pb.DetokenizeResponse:
+        try:
+            verifier = self._loaded()
+            token_ids = detokenize_request_from_wire(request, verifier.limits)
+            return await verifier.tokenizing.detokenize(token_ids)
+        except DragomanError as error:
+            audit("refused", by=caller(), call="Detokenize", reason=type(error).__name__)
+            await context.abort(*status_of(error))
+
     async def Assist(
         self, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.AssistResponse]:
@@ -98,26 +121,45 @@ async def _assisting(
     verifier: Verifier, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest], context: grpc.aio.ServicerContext
 ) -> AsyncGenerator[pb.AssistResponse, None]:
     """What is sent to a drafter that was let in, until its stream ends."""
-    roster = verifier.roster
     who = {"by": caller(), "drafter": link.hello.name, "instance": link.hello.instance or None}
+    ending = StreamEnding.LEFT
     audit("drafter attached", **who, model=link.hello.model, trusted=link.trusted, peer=context.peer())
-    reader = asyncio.create_task(_read(verifier, link, requests))
-    measuring = asyncio.create_task(roster.keep_measuring(link))
     try:
-        # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
-        while messages := await link.outbox.next_messages():
-            for message in bundled(messages, takes_several=link.hello.takes_several):
-                yield message
+        async with _attached(verifier, link, requests) as reader:
+            # One await, that of this handler itself: a task beside it would outlive a call that is cancelled.
+            while messages := await link.outbox.next_messages():
+                for message in bundled(messages, takes_several=link.hello.takes_several):
+                    yield message
         if reader.done():
             reader.result()
+            if not verifier.stopping:
+                # gRPC may first say of a broken stream that it ended, as if the drafter took leave, and then cancel.
+                await asyncio.sleep(_BREAK_IS_TOLD_SECONDS)
     except DragomanError as error:
+        ending = StreamEnding.CUT_OFF
         audit("refused", **who, call="Assist", peer=context.peer(), reason=str(error))
         await context.abort(*status_of(error))
+    except (asyncio.CancelledError, GeneratorExit):
+        ending = StreamEnding.BROKEN
+        raise
+    finally:
+        verifier.metrics.drafter_ended(ending)
+        audit("drafter left", **who, ending=ending.value, rejected_messages=link.rejected_messages)
+
+
+@contextlib.asynccontextmanager
+async def _attached(
+    verifier: Verifier, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]
+) -> AsyncIterator[asyncio.Task[None]]:
+    """The task that reads what the drafter sends."""
+    reader = asyncio.create_task(_read(verifier, link, requests))
+    measuring = asyncio.create_task(verifier.roster.keep_measuring(link))
+    try:
+        yield reader
     finally:
         reader.cancel()
         measuring.cancel()
-        roster.detach(link)
-        audit("drafter left", **who, rejected_messages=link.rejected_messages)
+        verifier.roster.detach(link)
 
 
 async def _read(verifier: Verifier, link: DrafterLink, requests: AsyncIterator[pb.AssistRequest]) -> None:
@@ -136,12 +178,18 @@ class VerifierServer:
 
     Without a verifier it holds its port while the model is loaded: it refuses all calls as UNAVAILABLE, which clients
     and drafters take for a reason to try again, and tells health checks that it does not serve. ``security`` None: as
-    the environment says.
+    the environment says. ``health_listen``: see `ServiceServer`.
     """
 
-    def __init__(self, verifier: Verifier | None = None, *, security: Security | None = None) -> None:
+    def __init__(
+        self,
+        verifier: Verifier | None = None,
+        *,
+        security: Security | None = None,
+        health_listen: Address | None = None,
+    ) -> None:
         self._servicer = VerifierServicer(verifier)
-        self._server = ServiceServer(SERVICE, security)
+        self._server = ServiceServer(SERVICE, security, health_listen=health_listen)
         pb_grpc.add_VerifierServiceServicer_to_server(self._servicer, self._server.grpc)
 
     @property

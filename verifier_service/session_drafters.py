@@ -5,9 +5,10 @@ The only owner of this: what a link knows of its sessions is changed here as wel
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
-from speculation.protocol.generation import SourceStats
+from speculation.protocol.generation import SourceStats, VerifyStep
 from speculation.sessions.statistics import SessionStats, SourceCounts
 from speculation.source import Source, SourceKind
 from verifier_service.drafter_link import DrafterLink
@@ -93,6 +94,11 @@ class SessionDrafters:
     def link_of(self, source: Source) -> DrafterLink | None:
         """The drafter's stream; None for other sources."""
         return self._by_source.get(source)
+
+    def with_round_trip(self, step: VerifyStep | None) -> VerifyStep | None:
+        """What is told of a step, with how far the nearest drafter is."""
+        measured = [link.round_trip.mean for link in self if link.round_trip.mean is not None]
+        return dataclasses.replace(step, round_trip=min(measured)) if step is not None and measured else step
 
     def stats(self, stats: SessionStats) -> tuple[SourceStats, ...]:
         """All that drafted and all drafters that took part. A drafter that came back is one and the same."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
+from collections.abc import Callable, Iterator
 
 from speculation.protocol.generation import PlanChange, SourceStats, SpeculationStats
 from speculation.protocol.messages import SpeculationPlan
@@ -24,6 +26,11 @@ class SessionFigures:
         self.verify_seconds = 0.0
         self.decode_seconds = 0.0  # from the end of the first step on
         self.decode_tokens = 0
+        #: When its prompt was first run, by the steady clock; and whether it has KV memory, or is given it.
+        self.began_at: float | None = None
+        self.runs = False
+        #: Told of that in the engine's thread, before and after.
+        self.on_begun: Callable[[], None] = lambda: None
         self._opened_at = time.monotonic()
         self._plans = [PlanChange(0, 0.0, plan)]
         self._overheads: list[float] = []
@@ -35,8 +42,19 @@ class SessionFigures:
         if len(self._plans) < self.PLAN_CHANGES:
             self._plans.append(PlanChange(committed_tokens, time.monotonic() - self._opened_at, plan))
 
-    def interrupted(self) -> None:
+    @contextlib.contextmanager
+    def beginning(self) -> Iterator[None]:
+        """The session has its turn: within the block it is given memory, and its prompt is run, or run again."""
+        self.runs = True
+        if self.began_at is None:
+            self.began_at = time.monotonic()
+        self.on_begun()
+        yield
+        self.on_begun()
+
+    def preempted(self) -> None:
         """The session waits for something else than a step: what comes until the next one is no step's time."""
+        self.runs = False
         self._forward_ended = self._step_ended = None
 
     def replayed(self, result: StepResult) -> None:

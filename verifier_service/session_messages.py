@@ -1,8 +1,14 @@
-"""What a client is told of its session when it begins and when it ends."""
+"""What a client is told: of its session when it begins and when it ends, and of the verifier."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from speculation.protocol.generation import Finished, FinishReason, Started
+from speculation.protocol.status import VerifierStatus
+from speculation.protocol.tools import ToolFormat
+from transport.version import VERSION
+from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Engine
 from verifier_service.open_session import OpenSession
 
@@ -19,6 +25,9 @@ def started(opened: OpenSession, engine: Engine) -> Started:
         vocab_hash=engine.tokenizer.vocab.content_hash,
         dtype=engine.dtype_name,
         rule=request.rule,
+        guided=opened.session.guided,
+        logprobs=opened.tells_logprobs,
+        tool_format=(engine.tokenizer.tool_format or ToolFormat.TEXT) if opened.prompt.uses_tools else None,
     )
 
 
@@ -32,4 +41,21 @@ def finished(opened: OpenSession, reason: FinishReason, *, drafters_connected: i
         stats=opened.stats(drafters_connected=drafters_connected),
         stopped_by=session.stopped_by,
         replayed_tokens=session.replayed_tokens,
+    )
+
+
+def described(engine: Engine, links: Iterable[DrafterLink], *, sessions: int) -> VerifierStatus:
+    """How the verifier of ``engine`` stands, with its drafters and so many sessions."""
+    return VerifierStatus(
+        version=VERSION,
+        model=engine.name,
+        vocab_size=engine.vocab_size,
+        vocab_hash=engine.tokenizer.vocab.content_hash,
+        context_length=engine.context_length,
+        dtype=engine.dtype_name,
+        device=engine.device_name,
+        drafters=tuple(link.status() for link in links),
+        sessions=sessions,
+        kv_cache_bytes=engine.kv_cache_bytes,
+        parameter_bytes=engine.parameter_bytes,
     )

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from speculation.planning.best_plan import worth_sending, worth_verifying
 from speculation.planning.cost_model import PairCosts, StepCosts
@@ -40,6 +41,12 @@ class Pacing:
 
     patience: Patience
     pays: Trial | None = None
+
+    @classmethod
+    def of(cls, rule: Rule, plan: SpeculationPlan, *, adaptive: bool) -> Self:
+        """Whether drafting pays is learned where it may not: under rules whose drafts are met by chance when late."""
+        patience = Patience(plan.patience, learns=adaptive)
+        return cls(patience, Trial() if rule.proposes and adaptive else None)
 
 
 class SessionPlanner:
@@ -85,10 +92,8 @@ class SessionPlanner:
         """For the coordinator; None before the first step."""
         if not self._step_fit.seen:
             return None
-        fit, rates = self._step_fit, self._acceptance.rates(POSITIONS)
-        return StepCosts(
-            step=fit.intercept, step_per_token=fit.slope, acceptance=rates, drafted_steps=self._drafted_steps
-        )
+        (step, step_per_token), rates = self._step_fit.line, self._acceptance.rates(POSITIONS)
+        return StepCosts(step=step, step_per_token=step_per_token, acceptance=rates, drafted_steps=self._drafted_steps)
 
     def observe_step(self, stats: SessionStats, seconds: float) -> None:
         """A step ended. ``stats``: of the session, this step included."""
@@ -146,7 +151,7 @@ class SessionPlanner:
         """Without a measured drafter: what a candidate costs is known all the same."""
         if not self._step_fit.seen:
             return
-        threshold = worth_verifying(self._step_fit.intercept, self._step_fit.slope)
+        threshold = worth_verifying(*self._step_fit.line)
         if abs(threshold - self._chosen.verify_threshold) >= 0.01:
             self._follow(dataclasses.replace(self._chosen, verify_threshold=threshold))
 
@@ -157,9 +162,10 @@ class SessionPlanner:
             return None
         quickest = min(measured, key=DrafterLink.seconds_to_first_span)
         assert quickest.seconds_per_token is not None and quickest.round_trip.mean is not None
+        step, step_per_token = self._step_fit.line
         return PairCosts(
-            step=self._step_fit.intercept,
-            step_per_token=self._step_fit.slope,
+            step=step,
+            step_per_token=step_per_token,
             draft_token=quickest.seconds_per_token * (ENUMERATION_COST if self._rule is Rule.STRING_REJECTION else 1.0),
             round_trip=quickest.round_trip.mean,
             acceptance=self._acceptance.rates(POSITIONS),

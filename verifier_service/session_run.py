@@ -8,21 +8,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from speculation.protocol.generation import VerifyStep
+from speculation.protocol.logprobs import TokenLogprobs
 from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sessions.instructions import Instruction, Keep
 from speculation.sessions.target_session import TargetSession
+from speculation.sessions.told_step import told_step
 from speculation.verification.draft_verifier import DraftVerifier
 from speculation.verification.step import Step
 from verifier_service.engine import Engine, Slot
+from verifier_service.token_logprobs import logprobs_of
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What is left to do after a step, and when its forward pass began and ended, by ``time.perf_counter``."""
+    """What is left to do after a step, and when its forward pass began and ended, by ``time.perf_counter``.
+
+    ``logprobs``: of the tokens that were verified, if the client asked for them.
+    ``told``: what it tried, if the client wants to know.
+    """
 
     instructions: tuple[Instruction, ...]
     forward_began: float
     forward_ended: float
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    told: VerifyStep | None = None
 
     @property
     def forward_seconds(self) -> float:
@@ -31,13 +41,21 @@ class StepResult:
 
 
 class SessionRun:
-    """In the engine's thread."""
+    """In the engine's thread. ``logprobs``: as of ``GenerationRequest``."""
 
-    def __init__(self, session: TargetSession, verifier: DraftVerifier, engine: Engine) -> None:
+    def __init__(
+        self, session: TargetSession, verifier: DraftVerifier, engine: Engine, *, logprobs: int | None = None
+    ) -> None:
         self._session = session
         self._verifier = verifier
         self._engine = engine
+        self._logprobs = logprobs
         self._slot: Slot | None = None
+
+    @property
+    def tells_logprobs(self) -> bool:
+        """Whether the client asked for them."""
+        return self._logprobs is not None
 
     @property
     def begun(self) -> bool:
@@ -69,24 +87,35 @@ class SessionRun:
         """Of the pending step, if all its rows can be drawn at once."""
         return self._verifier.rows_to_draw(self._session.pending)
 
-    def end_step(self, found: Tensor | Sequence[Draw], *, began: float, ended: float) -> StepResult:
-        """Verify, commit, keep. ``found``: logits [1 + candidates, V] float32, or the draw of each row. ``began``,
-        ``ended``: the forward pass, by ``time.perf_counter``.
+    def end_step(self, found: Tensor | Sequence[Draw], *, logits: Tensor, began: float, ended: float) -> StepResult:
+        """Verify, commit, keep. ``logits``: [1 + candidates, V] float32. ``found``: the same, or the draw of each row.
+        ``began``, ``ended``: the forward pass, by ``time.perf_counter``.
 
         Where torch is in inference mode.
         """
-        step = self._session.pending
+        session, step = self._session, self._session.pending
         if isinstance(found, Tensor):
             acceptance = self._verifier.verify(step, found)
         else:
             acceptance = self._verifier.verify_draws(step, found)
+        logprobs: tuple[TokenLogprobs, ...] = ()
+        if self._logprobs is not None:
+            logprobs = logprobs_of(acceptance, logits, self._logprobs, self._engine.tokenizer.vocab)
+        telling = session.request.tell_steps and not session.replaying
+        plan, before = session.plan, len(session.token_ids)
         left = []
-        for instruction in self._session.on_acceptance(acceptance):
+        for instruction in session.on_acceptance(acceptance):
             if isinstance(instruction, Keep):
                 self.slot.keep(instruction.rows)
             else:
                 left.append(instruction)
-        return StepResult(instructions=tuple(left), forward_began=began, forward_ended=ended)
+        told = None
+        if telling:
+            committed = len(session.token_ids) - before
+            told = told_step(step, acceptance, committed=committed, plan=plan, vocab=self._engine.tokenizer.vocab)
+        return StepResult(
+            instructions=tuple(left), forward_began=began, forward_ended=ended, logprobs=logprobs, told=told
+        )
 
     def close(self) -> None:
         """Free the KV cache. May be called before it began, and twice; it may begin again."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from speculation.errors import SessionError
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, LaunchedDraws, draw_rows
 from speculation.verification.step import Step
@@ -133,9 +134,12 @@ class SharedStep:
             return outcomes
         for number, rows in found.items():
             try:
-                outcomes[number] = sessions[number].end_step(rows, began=began, ended=ended)
+                logits = launched.logits[number]
+                outcomes[number] = sessions[number].end_step(rows, logits=logits, began=began, ended=ended)
             except Exception as error:
                 outcomes[number] = error
+            except BaseException as error:  # of a caller's processor; it would end the thread's turn, and then tasks
+                outcomes[number] = SessionError(f"a step was ended by {type(error).__name__}")
         return outcomes
 
     def _launch(self, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> _LaunchedStep:

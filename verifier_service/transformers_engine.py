@@ -79,13 +79,14 @@ def check_row_invariance(model: CausalLM) -> None:
 
 class TransformersEngine(OneByOne):
     """Any decoder-only causal language model that ``CausalLM`` loads. A step is one forward pass for all its sessions,
-    where the self-test found that each has the logits then that it has alone; else it is for one session.
+    where the self-test found that each has the logits then that it has alone, and with ``shares``; else it is for one
+    session.
 
     Raises InputError for a model in int8, UnsupportedModelError for one whose tokenizer would spoil the text, or whose
     bits depend on what runs together.
     """
 
-    def __init__(self, model: CausalLM) -> None:
+    def __init__(self, model: CausalLM, *, shares: bool = True) -> None:
         check_target_dtype(model.dtype_name)
         check_tokenizer(model.tokenizer, Role.TARGET, model.name)
         check_row_invariance(model)
@@ -102,6 +103,8 @@ class TransformersEngine(OneByOne):
         self._caches: WeakValueDictionary[int, KVCache] = WeakValueDictionary()
         most = SpeculationPlan.MAX_TOKENS
         self.max_draft_tokens = most if model.most_rows is None else min(most, model.most_rows - 1)
+        if not shares:
+            return
         if model.self_test.unshared:
             log.warning("%s is stepped one session at a time: %s", model.name, model.self_test.unshared)
         else:

@@ -14,11 +14,10 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 
-from speculation.errors import DragomanError, DrainingError, LimitExceededError
+from speculation.errors import DragomanError, DrainingError, LimitExceededError, SessionError
+from speculation.guide import Guide
 from speculation.planning.fits import LinearFit
-from speculation.planning.patience import Patience
 from speculation.planning.plan import PlanLimits
-from speculation.planning.trial import Trial
 from speculation.plural import count_of
 from speculation.protocol.generation import Finished, FinishReason, GenerationEvent, GenerationRequest
 from speculation.protocol.messages import SpeculationPlan
@@ -27,22 +26,27 @@ from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
 from speculation.verification.draft_verifier import DraftVerifier
 from transport.limits import WireLimits
-from transport.version import VERSION
 from verifier_service.admission import admit, check_width
 from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.engine_turn import EngineTurn
-from verifier_service.metrics import Instruments, NoInstruments, SessionMeter, VerifierMetrics
+from verifier_service.guides import Guides
+from verifier_service.instruments import Instruments, NoInstruments
+from verifier_service.local_text import LocalText
+from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import OpenSession
 from verifier_service.planning_budget import PlanningBudget
 from verifier_service.quotas import Quotas
 from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
-from verifier_service.session_messages import finished, started
+from verifier_service.session_messages import described, finished, started
+from verifier_service.session_meter import SessionMeter
 from verifier_service.session_planner import Pacing, SessionPlanner
 from verifier_service.session_run import SessionRun
 from verifier_service.shared_step import Drawing
 from verifier_service.step_scheduler import StepScheduler
+from verifier_service.tokenizing import Tokenizing
+from verifier_service.tool_guide import compiled
 
 log = logging.getLogger(__name__)
 #: What waits for a client: the session's text, or what it ended with.
@@ -52,7 +56,8 @@ Events = asyncio.Queue[GenerationEvent | BaseException]
 class Verifier:
     """A target that serves completions.
 
-    Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on.
+    Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on. ``local_only``: texts
+    are asked for in this process alone; nothing that comes over the wire changes that.
 
     Raises InputError for a plan of steps that are too wide for the engine.
     """
@@ -65,6 +70,7 @@ class Verifier:
         limits: WireLimits | None = None,
         adaptive: bool = True,
         lookup: bool = True,
+        local_only: bool = False,
         max_sessions: int = 64,
         max_sessions_each: int | None = None,
         trust: DrafterTrust | None = None,
@@ -78,17 +84,18 @@ class Verifier:
         #: What no adaptive plan exceeds; a coordinator may set others.
         self.plan_limits = PlanLimits()
         self.committed_tokens = 0
-        self._adaptive = adaptive
-        self._lookup = lookup
+        self._adaptive, self._lookup = adaptive, lookup
         self._step_fit, self._planning_budget = LinearFit(), PlanningBudget()
-        self.pacing = {rule: self._new_pacing(rule) for rule in Rule.concrete()}
+        self.pacing = {rule: Pacing.of(rule, self._plan, adaptive=adaptive) for rule in Rule.concrete()}
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
-        #: Whether new sessions are refused.
-        self.draining = False
-        self._stopping = False
+        #: Whether new sessions are refused, and whether for good.
+        self.draining, self.stopping, self._local_only = local_only, False, local_only
         self._sessions: dict[str, OpenSession] = {}
         self._events: dict[str, Events] = {}
-        self.metrics = VerifierMetrics(instruments or NoInstruments())
+        self._local: set[str] = set()  # sessions of callers in this process
+        self.metrics = VerifierMetrics(instruments or NoInstruments(), engine=engine, sessions=self._sessions)
+        self.tokenizing = Tokenizing(engine.tokenizer, refused=self.metrics.refused_by)
+        self._guides = Guides(engine.tokenizer.vocab)
         #: Of the identities that call.
         self.quotas = Quotas(max_sessions_each, refused=self.metrics.refused_by)
         self.roster = Roster(
@@ -98,43 +105,49 @@ class Verifier:
             metrics=self.metrics,
             trust=trust or DrafterTrust(),
         )
-        self._rules = RuleChoice()
-        self._turn = EngineTurn()
-        self._steps = StepScheduler(
-            engine,
-            Drawing.of(engine, self._noise),
+        self._rules, self._turn = RuleChoice(), EngineTurn()
+        self._steps = self._new_scheduler()
+
+    def _new_scheduler(self) -> StepScheduler:
+        return StepScheduler(
+            self.engine,
+            Drawing.of(self.engine, self._noise),
             turn=self._turn,
             send=self.roster.send,
             on_preempted=lambda: self.metrics.preemptions(1),
         )
-
-    def _new_pacing(self, rule: Rule) -> Pacing:
-        """Whether drafting pays is learned where it may not: under rules whose drafts are met by chance when late."""
-        patience = Patience(self._plan.patience, learns=self._adaptive)
-        return Pacing(patience, Trial() if rule.proposes and self._adaptive else None)
 
     @property
     def sessions(self) -> list[OpenSession]:
         return list(self._sessions.values())
 
     def shutdown(self) -> None:
-        """End the engine's thread, and with it all sessions; those that waited for it to close them are closed here."""
+        """End the threads and all sessions; those that waited for the engine's thread to close them are closed here."""
+        self.tokenizing.shutdown()
         self._steps.shutdown()
+        self._guides.close()
         for opened in self._sessions.values():
             opened.close()
 
     # ---- clients ----------------------------------------------------------------------------------------------
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+    async def generate(
+        self, request: GenerationRequest, local: LocalText | None = None
+    ) -> AsyncGenerator[GenerationEvent, None]:
         """Serve one request. Raises InputError, DrainingError or LimitExceededError before anything is yielded if it
         cannot be served, DrainingError later if the session is handed over, DivergedError if it cannot be resumed.
 
-        Closing the iterator (the client went away) ends the session and frees its KV cache.
+        Closing the iterator (the client went away) ends the session and frees its KV cache. ``local``: of a caller in
+        this process, whom a drain, which is for clients, does not concern.
         """
-        opened = self._open(request)
+        guide = await compiled(self._guides, request, self.engine.tokenizer)
+        opened = self._open(request, guide, local)
         events = self._events[opened.name] = Events()
+        if local is not None:
+            self._local.add(opened.name)
         # A task of its own, so that a client that reads slowly holds up nothing, least of all its KV cache.
         pump = asyncio.create_task(self._serve(opened, events))
+        pump.add_done_callback(lambda _: events.put_nowait(SessionError("the session was ended")))  # however it was
         try:
             while True:
                 event = await events.get()
@@ -145,12 +158,13 @@ class Verifier:
                     return
         finally:
             self._events.pop(opened.name, None)
+            self._local.discard(opened.name)
             pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(asyncio.gather(pump, return_exceptions=True))
 
-    def _open(self, request: GenerationRequest) -> OpenSession:
-        if self.draining:
+    def _open(self, request: GenerationRequest, guide: Guide | None, local: LocalText | None) -> OpenSession:
+        if self.stopping or (self.draining and local is None):
             raise DrainingError("this verifier takes no more sessions", remedy="ask another of the same model")
         if len(self._sessions) >= self.max_sessions:
             raise LimitExceededError(
@@ -165,30 +179,32 @@ class Verifier:
             pool_bytes=self.limits.pool_bytes,
             lookup=self._lookup,
             auto=lambda: self._rules.choose(link for link in self.roster.links if link.trusted),
+            guide=guide,
+            local=local,
         )
-        rule, limits = session.request.rule, lambda: self.plan_limits
+        processor = None if local is None else local.processor
+        drawing = DraftVerifier.of(session.request, vocab, self._noise, guide=guide, processor=processor)
         opened = OpenSession(
             name=f"s-{secrets.token_hex(8)}",
             prompt=request.prompt,
             session=session,
-            run=SessionRun(session, DraftVerifier.of(session.request, vocab, self._noise), self.engine),
+            run=SessionRun(session, drawing, self.engine, logprobs=request.logprobs),
             planner=SessionPlanner(
                 self._plan,
                 self._step_fit,
                 adaptive=self._adaptive,
-                limits=limits,
-                rule=rule,
+                limits=lambda: self.plan_limits,
+                rule=session.request.rule,
                 budget=self._planning_budget,
                 sessions=lambda: max(1, len(self._sessions)),
             ),
-            pacing=self.pacing[rule],
+            pacing=self.pacing[session.request.rule],
             turn=self._turn,
             wants_drafters=self._plan.width > 0 and request.draft,
             priority=request.priority,
             vocab_hash=vocab.content_hash,
         )
         self._sessions[opened.name] = opened
-        self.metrics.sessions(len(self._sessions))
         return opened
 
     async def _serve(self, opened: OpenSession, events: Events) -> None:
@@ -197,20 +213,19 @@ class Verifier:
         try:
             self.roster.find_drafters(opened)
             events.put_nowait(started(opened, self.engine))
-            received = count_of(len(opened.session.request.received), "byte")
-            prompt_tokens = count_of(len(opened.session.request.prompt_ids), "token")
-            opened.log.info("%s of prompt, %s received before", prompt_tokens, received)
+            request = opened.session.request
+            sizes = count_of(len(request.prompt_ids), "token"), count_of(len(request.received), "byte")
+            opened.log.info("%s of prompt, %s received before", *sizes)
             await self._steps.prefill(opened)
-            finish_reason = None
-            while finish_reason is None:
-                finish_reason = await self._step(opened, events, meter)
+            while (finish_reason := await self._step(opened, events, meter)) is None:
+                pass
             events.put_nowait(finished(opened, finish_reason, drafters_connected=len(self.roster.links)))
             self._rules.observe_session(opened)
-            meter.finished()
-            completion_tokens = count_of(len(opened.session.token_ids), "token")
-            opened.log.info("ends with %s (%s)", completion_tokens, finish_reason)
+            meter.finished(finish_reason)
+            opened.log.info("ends with %s (%s)", count_of(len(opened.session.token_ids), "token"), finish_reason)
         except asyncio.CancelledError:
             opened.log.info("left after %s", count_of(len(opened.session.token_ids), "token"))
+            meter.left()
             raise
         except DragomanError as error:
             opened.log.warning("failed: %s", error)
@@ -219,7 +234,7 @@ class Verifier:
             opened.log.exception("failed")
             events.put_nowait(error)
         finally:
-            meter.flush()
+            meter.end()
             await asyncio.shield(self._close(opened))
 
     async def _step(self, opened: OpenSession, events: Events, meter: SessionMeter) -> FinishReason | None:
@@ -238,59 +253,43 @@ class Verifier:
 
     async def _close(self, opened: OpenSession) -> None:
         self.roster.release(opened)
-        # After any step still running: the engine's thread works in order.
-        await self._steps.close(opened)
+        await self._steps.close(opened)  # after any step still running
         self._sessions.pop(opened.name, None)
-        self.metrics.sessions(len(self._sessions))
+        self.metrics.stand()
 
     # ---- going out of service -----------------------------------------------------------------------------------
 
     def drain(self, draining: bool = True) -> None:
         """Refuse new sessions, or take them again; those that run go on. One that stops cannot be called back."""
-        if draining != self.draining and not self._stopping:
+        if draining != self.draining and not self.stopping and not self._local_only:
             log.info("drains: no new sessions" if draining else "takes sessions again")
             self.draining = draining
 
     def hand_over(self) -> None:
-        """End the sessions that run, after what they have committed, so that their clients resume elsewhere."""
+        """End the sessions that run, after what they have committed, so that their clients resume elsewhere. Those of
+        callers in this process, who cannot, go on until it stops."""
         error = DrainingError("this verifier hands its sessions over", remedy="resume with the bytes received")
         for name, opened in self._sessions.items():
-            if name in self._events:  # else its client is gone
+            if name in self._events and (self.stopping or name not in self._local):  # else its client is gone
                 opened.log.info("handed over")
                 self._events[name].put_nowait(error)
 
     async def stop_serving(self, grace: float) -> None:
         """For good: sessions may end by themselves for ``grace`` seconds, then they are handed over."""
         self.drain()
-        self._stopping = True
+        self.stopping = True
         deadline = time.monotonic() + grace
         while self._events and time.monotonic() < deadline:
             await asyncio.sleep(min(0.02, grace))
         self.hand_over()
 
-    # ---- the coordinator ------------------------------------------------------------------------------------------
+    # ---- the coordinator, and whoever asks ------------------------------------------------------------------------
 
     def order_plan(self, session: str, plan: SpeculationPlan, now: float) -> None:
         """How far to speculate; stands for a while, then the session plans by itself."""
-        opened = self._sessions.get(session)
-        if opened is not None:
+        if (opened := self._sessions.get(session)) is not None:
             opened.planner.order(plan, now)
-
-    # ---- figures ----------------------------------------------------------------------------------------------
 
     def describe(self) -> VerifierStatus:
         """How it stands."""
-        engine = self.engine
-        return VerifierStatus(
-            version=VERSION,
-            model=engine.name,
-            vocab_size=engine.vocab_size,
-            vocab_hash=engine.tokenizer.vocab.content_hash,
-            context_length=engine.context_length,
-            dtype=engine.dtype_name,
-            device=engine.device_name,
-            drafters=tuple(link.status() for link in self.roster.links),
-            sessions=len(self._sessions),
-            kv_cache_bytes=engine.kv_cache_bytes,
-            parameter_bytes=engine.parameter_bytes,
-        )
+        return described(self.engine, self.roster.links, sessions=len(self._sessions))

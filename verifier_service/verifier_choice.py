@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from verifier_service.engine import Engine
-from verifier_service.metrics import Instruments
+from verifier_service.instruments import Instruments
 from verifier_service.settings import VerifierSettings
 from verifier_service.verifier import Verifier
 

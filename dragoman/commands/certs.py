@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dragoman.options import AsJson
+from speculation.errors import InputError
 from transport.identity import Role
 
 certs_app = typer.Typer(no_args_is_help=True, help="Certificates for TLS: init, issue, renew, revoke, show.")
@@ -32,8 +33,8 @@ def init(
 
 @certs_app.command()
 def issue(
-    role: Annotated[Role, typer.Argument(help="What its holder is")],
-    name: Annotated[str, typer.Argument(help="Who its holder is, gpu-box say")],
+    role: Annotated[Role | None, typer.Argument(help="What its holder is")] = None,
+    name: Annotated[str | None, typer.Argument(help="Who its holder is, gpu-box say")] = None,
     host: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,12 +42,26 @@ def issue(
             "[default: this machine's name]"
         ),
     ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sign this request, whose key stays where it was made; of a drafter without ROLE and NAME",
+            metavar="FILE",
+        ),
+    ] = None,
     directory: Dir = _DIR,
     lifetime: Annotated[str, typer.Option("--for", help="How long it is valid")] = _CERTIFICATE,
 ) -> None:
-    """Make a certificate and its key. They are ROLE-NAME.pem and ROLE-NAME.key."""
-    from dragoman.certs import run_issue
+    """Make a certificate and its key, or sign a request. They are ROLE-NAME.pem and ROLE-NAME.key."""
+    from dragoman.certs import run_issue, run_sign
 
+    if request is not None:
+        run_sign(directory, request, role, name, hosts=host or [], lifetime=lifetime)
+        return
+    if role is None or name is None:
+        missing = "role" if role is None else "name"
+        remedy = "write `dragoman certs issue ROLE NAME`, or sign a request with --request FILE"
+        raise InputError(missing, None, "is missing", remedy=remedy)
     run_issue(directory, role, name, hosts=host or [], lifetime=lifetime)
 
 

@@ -8,12 +8,12 @@ import typer
 
 from drafter_service.settings import DrafterSettings
 from dragoman.options import (
-    LOCAL_VERIFIER,
     MODEL_HELP,
     Coordinator,
     Device,
     Dtype,
     EngineName,
+    HealthListen,
     LogAs,
     LogFormat,
     ReadyJson,
@@ -24,8 +24,6 @@ from dragoman.options import (
 )
 from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
-from speculation.errors import InputError
-from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
 from transport.security import Security
 
 
@@ -43,6 +41,7 @@ def drafter(
     dtype: Dtype = "auto",
     threads: Threads = 0,
     trust_remote_code: TrustRemoteCode = False,
+    health_listen: HealthListen = None,
     ready_json: ReadyJson = False,
     log_format: LogAs = LogFormat.TEXT,
     verbose: Verbose = False,
@@ -50,12 +49,14 @@ def drafter(
     security: Security,
 ) -> None:
     """Draft for a verifier, or for those that a coordinator names; dials out, and again whenever the link ends."""
+    from dragoman.drafting import serve_drafter
     from dragoman.loading import load_drafter
     from dragoman.log_setup import set_up_logging
-    from dragoman.serve import serve_drafter
+    from dragoman.serving import dialled_address, health_address
 
     set_up_logging(verbose, log_format=log_format)
-    dialled = _dialled(verifier, coordinator, security)
+    dialled = dialled_address(verifier, coordinator, security)
+    health = health_address(health_listen)
     settings = settings_from(
         DrafterSettings,
         model=model,
@@ -72,19 +73,7 @@ def drafter(
         fleet=coordinator is not None,
         name=name,
         max_sessions=settings.max_sessions,
+        health_listen=health,
         security=security,
         ready_json=ready_json,
     )
-
-
-def _dialled(verifier: str | None, coordinator: str | None, security: Security) -> Address:
-    """Raises InputError for two addresses, or one that may not be dialled so."""
-    from transport.channels import check_dialling
-
-    if verifier is not None and coordinator is not None:
-        raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
-    field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
-    port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
-    dialled = Address.parse(address, field=field, default_port=port)
-    check_dialling(dialled, security, who=field)
-    return dialled

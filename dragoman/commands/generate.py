@@ -10,10 +10,16 @@ import typer
 from dragoman.fleet_cli import FleetModel, FleetOf, ResumeFor
 from dragoman.options import (
     AsJson,
+    Choice,
+    Grammar,
+    JsonSchema,
+    Logprobs,
     MaxTokens,
     MinP,
     NoDraft,
+    PredictionFile,
     Priority,
+    Regex,
     RuleName,
     RuleOption,
     Seed,
@@ -30,9 +36,7 @@ from transport.security import Security
 @secured
 def generate(
     prompt: Annotated[str | None, typer.Option(help="Text to continue")] = None,
-    prompt_file: Annotated[
-        Path | None, typer.Option(help="File with the text to continue; - is standard input")
-    ] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="File with that text; - is standard input")] = None,
     messages: Annotated[
         str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
     ] = None,
@@ -48,9 +52,12 @@ def generate(
     seed: Seed = 0,
     stop: Stop = None,
     rule: RuleOption = RuleName.RACE,
-    prediction_file: Annotated[
-        Path | None, typer.Option(help="File with what the answer may be, or be made of; - is standard input")
-    ] = None,
+    prediction_file: PredictionFile = None,
+    json_schema: JsonSchema = None,
+    regex: Regex = None,
+    choice: Choice = None,
+    grammar: Grammar = None,
+    logprobs: Logprobs = None,
     no_draft: NoDraft = False,
     priority: Priority = 0,
     as_json: AsJson = False,
@@ -59,7 +66,7 @@ def generate(
 ) -> None:
     """Let the target write; drafted text and its own appear in two colours."""
     from dragoman.dialling import Destination
-    from dragoman.generate import read_prompt, run_generate
+    from dragoman.generate import read_guide, read_prompt, run_generate
     from speculation.sampling.params import Rule, SamplingParams
 
     run_generate(
@@ -73,4 +80,6 @@ def generate(
         priority=priority,
         as_json=as_json,
         prediction_file=prediction_file,
+        guide=read_guide(json_schema, regex, choice, grammar),
+        logprobs=logprobs,
     )

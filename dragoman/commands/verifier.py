@@ -14,6 +14,7 @@ from dragoman.options import (
     Device,
     Dtype,
     EngineName,
+    HealthListen,
     LogAs,
     LogFormat,
     ReadyJson,
@@ -77,6 +78,7 @@ def verifier(
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics at this port of the --listen host", min=1, max=65535)
     ] = None,
+    health_listen: HealthListen = None,
     ready_json: ReadyJson = False,
     log_format: LogAs = LogFormat.TEXT,
     audit_log: AuditLog = None,
@@ -87,16 +89,21 @@ def verifier(
     """Serve a target model; clients and drafters dial in."""
     from dragoman.loading import load_model
     from dragoman.log_setup import set_up_logging
-    from dragoman.serve import fleet_membership, listen_address, serve_verifier
+    from dragoman.serving import fleet_membership, health_address, listen_address, serve_verifier
     from language_models.weights import check_name
     from speculation.protocol.messages import SpeculationPlan
+    from transport.address import Address
     from transport.channels import check_dialling
     from transport.durations import parse_duration
+    from transport.servers import check_bindable
     from transport.sizes import parse_size
 
     set_up_logging(verbose, log_format=log_format, audit_log=audit_log)
     check_target_dtype(dtype)
     address = listen_address(listen, security)
+    if metrics_port is not None:
+        check_bindable(Address(address.host, metrics_port), option="--metrics-port")
+    health = health_address(health_listen)
     membership = fleet_membership(coordinator, name, address, advertise)
     if membership is not None:
         check_dialling(membership.coordinator, security, who="coordinator")
@@ -148,6 +155,7 @@ def verifier(
         settings,
         membership=membership,
         metrics_port=metrics_port,
+        health_listen=health,
         security=security,
         ready_json=ready_json,
     )

@@ -24,6 +24,7 @@ PORT: Final = 6379
 _PACKAGES = (
     "dragoman",
     "coordinator",
+    "gateway",
     "verifier_service",
     "drafter_service",
     "engine",

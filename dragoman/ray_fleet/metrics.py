@@ -1,13 +1,14 @@
 """Figures of a verifier as Ray's own metrics: its agent on each node exports them, its dashboard shows them.
 
-Names are those of `dragoman verifier --metrics-port`, with the prefix ``ray_`` that Ray gives to all.
+Names are those of `dragoman verifier --metrics-port`, with the prefix ``ray_`` that Ray gives to all, and without
+colons, which Ray takes none of: ``ray_vllm_...``, as vLLM's are on Ray, and ``ray_dragoman_...``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verifier_service.metrics import PREFIX, Record
+from verifier_service.instruments import Record
 
 #: The actor that a figure comes from, for example qwen/0.
 _REPLICA = "replica"
@@ -22,7 +23,7 @@ class RayInstruments:
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Record:
         from ray.util.metrics import Counter
 
-        made = Counter(PREFIX + name, meaning, tag_keys=(_REPLICA, *labels))
+        made = Counter(_plain(name), meaning, tag_keys=(_REPLICA, *labels))
 
         def add(value: float, **given: str) -> None:
             if value > 0:  # Ray takes nothing else
@@ -33,7 +34,7 @@ class RayInstruments:
     def gauge(self, name: str, meaning: str) -> Record:
         from ray.util.metrics import Gauge
 
-        made = Gauge(PREFIX + name, meaning, tag_keys=(_REPLICA,))
+        made = Gauge(_plain(name), meaning, tag_keys=(_REPLICA,))
         made.set_default_tags(self._tags)
         return made.set
 
@@ -42,7 +43,11 @@ class RayInstruments:
 
         # Ray counts what is at most 0 in the first bucket anyway.
         made = Histogram(
-            PREFIX + name, meaning, boundaries=[bound for bound in bounds if bound > 0], tag_keys=(_REPLICA,)
+            _plain(name), meaning, boundaries=[bound for bound in bounds if bound > 0], tag_keys=(_REPLICA,)
         )
         made.set_default_tags(self._tags)
         return made.observe
+
+
+def _plain(name: str) -> str:
+    return name.replace(":", "_")

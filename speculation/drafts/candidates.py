@@ -66,6 +66,16 @@ class CandidateTree:
             sources=self.sources[:width],
         )
 
+    def kept(self, keep: Sequence[bool]) -> CandidateTree:
+        """The tree of those candidates for which ``keep`` is true: of each, all its ancestors too."""
+        numbers = {node: place for place, node in enumerate(itertools.compress(range(len(self)), keep))} | {ROOT: ROOT}
+        return CandidateTree(
+            tokens=tuple(itertools.compress(self.tokens, keep)),
+            parents=tuple(numbers[parent] for parent in itertools.compress(self.parents, keep)),
+            first_choices=tuple(numbers[node] for node in self.first_choices if node in numbers),
+            sources=tuple(itertools.compress(self.sources, keep)),
+        )
+
     @property
     def is_chain(self) -> bool:
         return all(parent == node - 1 for node, parent in enumerate(self.parents))
@@ -76,6 +86,23 @@ class CandidateTree:
             if self.parents[number] == node and self.tokens[number] == token:
                 return number
         return None
+
+    @property
+    def depth(self) -> int:
+        """Candidates in a row on the longest branch."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent == ROOT else depths[parent] + 1)
+        return max(depths, default=0)
+
+    def beyond(self, node: int) -> tuple[int, ...]:
+        """The likeliest branch after ``node``, or of all where that is ROOT: a candidate's first child is its
+        likeliest."""
+        nodes: list[int] = []
+        for number in range(node + 1, len(self.tokens)):
+            if self.parents[number] == node:
+                nodes.append(node := number)
+        return tuple(nodes)
 
     def path(self, node: int) -> tuple[int, ...]:
         """Nodes from the first candidate down to ``node``."""

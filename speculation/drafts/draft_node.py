@@ -57,6 +57,11 @@ class DraftNode:
         self.ends: Voices = {}
         self.proposal: tuple[Proposal, bytes, Source] | None = None
 
+    @property
+    def brought_by(self) -> Source:
+        """Who guessed the run first. Of runs with text only."""
+        return next(iter(self.voices))
+
     def grow(self, text: bytes, source: Source, rank: tuple[int, int], share: float) -> DraftNode:
         """A new run after this one, of one source."""
         child = DraftNode(text, {source: Voice(rank, share)})

@@ -8,31 +8,24 @@ Under a rejection rule a node also holds the draft token that was drawn there, w
 came, and only until the place is decided (see ``verification/rejection.py``). Its bytes are in the trie like any text.
 
 Invariants: a node's digest, if it has one, is that of committed text + its path; ``size`` counts the bytes below the
-root and never exceeds ``capacity``; after ``advance`` only text that follows the new committed end is left.
+root, of which no source brought more than ``capacity``; after ``advance`` only text that follows the new committed end
+is left.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from speculation.drafts.draft_branches import branches, guesses
 from speculation.drafts.draft_node import NO_TRUST, DraftNode, agreement
 from speculation.drafts.draft_path import DraftPath
+from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.source import Source, SourceKind
 from speculation.text.digest import DigestedText, extend_digest
 
-
-class SpanFate(enum.Enum):
-    """What became of a span."""
-
-    USED = "used"  # it holds text that the pool did not have
-    KNOWN = "known"  # all of it is committed or in the pool already (a resend, or two drafters that agree)
-    STALE = "stale"  # it follows a text that is not, or no longer, possible
-    FULL = "full"  # the pool is at its capacity, or the source has said enough about that place
-
-
+#: Of the target itself: nobody sent what they guess.
+_OWN = (SourceKind.LOOKUP, SourceKind.GRAMMAR)
 #: A place in the trie, good until its next change.
 Place = DraftNode
 
@@ -40,17 +33,24 @@ Place = DraftNode
 class DraftPool:
     """All draft text after the committed text, as a trie of bytes.
 
-    ``capacity`` bounds the bytes held, whatever drafters send.
+    ``capacity`` bounds the bytes that each source may bring, so that none leaves the others without room, and
+    ``SHARES`` times as many those of all.
     """
+
+    #: Capacities that the pool holds, of however many sources.
+    SHARES = 8
 
     #: Tokens in all distributions that the pool holds.
     MAX_PAIRS = 1 << 16
     #: Continuations of one place by one source: twice as many as a plan may ask for. Each is looked at in each step.
     MAX_CHOICES = 2 * (1 + SpeculationPlan.MAX_ALTERNATIVES)
+    #: Bytes of others' guesses in which a span's place is looked for, on its sender's time; a run counts as some more.
+    LOOKED_AT, RUN_COST = 2048, 16
 
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
         self.size = 0
+        self._brought: dict[Source, int] = {}
         self._pairs = 0
         self._zero_width = 0
         self._arrivals = 0
@@ -80,7 +80,7 @@ class DraftPool:
             node = self._root
             offset = committed_end
         else:
-            found = self._place(span.base_offset, span.base_digest)
+            found = self._place(span.base_offset, span.base_digest, span.source)
             if found is None:
                 return SpanFate.STALE
             node, offset = found, span.base_offset
@@ -150,10 +150,11 @@ class DraftPool:
                 if len(node.children) >= self.MAX_CHOICES and node.choices_of(source) >= self.MAX_CHOICES:
                     fates.append(SpanFate.FULL)
                     return None
-                new = text[at : at + self.capacity - self.size]
+                new = text[at : at + self._room_of(source)]
                 if new:
                     node = node.grow(new, source, rank, min(share, 1.0))
                     self.size += len(new)
+                    self._brought[source] = self._brought.get(source, 0) + len(new)
                     fates.append(SpanFate.USED)
                 at += len(new)
                 if at < len(text):
@@ -170,6 +171,10 @@ class DraftPool:
                 fates.append(SpanFate.USED)
             node.hear_end(source, rank)
         return node
+
+    def _room_of(self, source: Source) -> int:
+        """Bytes that it may bring yet."""
+        return min(self.capacity - self._brought.get(source, 0), self.SHARES * self.capacity - self.size)
 
     @property
     def root(self) -> Place:
@@ -234,38 +239,54 @@ class DraftPool:
         self._root = DraftNode(digest=self._committed.digest)
         self._count()
 
-    def _place(self, offset: int, digest: int) -> DraftNode | None:
-        """The place that a span continues from, beyond the committed end."""
-        left = [(self._root, self._committed.digest, len(self._committed))]
-        while left:
-            node, of_node, at = left.pop()
-            if at == offset:
-                if of_node == digest:
-                    return node
-                continue
+    def _place(self, offset: int, digest: int, source: Source) -> DraftNode | None:
+        """The place that a span continues from, beyond the committed end: one that its source guessed, else of others
+        as far as they are looked at."""
+        own: list[tuple[DraftNode, int, int, int]] = []  # node, its child, digest and offset before the child
+        others: list[tuple[DraftNode, int, int, int]] = []
+        left = self.LOOKED_AT
+
+        def look_after(node: DraftNode, of_node: int, at: int) -> None:
             for byte, run in node.children.items():
-                end = at + len(run.text)
-                if end > offset:
-                    if extend_digest(of_node, run.text[: offset - at]) == digest:
-                        return node.split(byte, offset - at)
-                    continue
-                if run.digest is None:
-                    run.digest = extend_digest(of_node, run.text)
-                left.append((run, run.digest, end))
+                (own if source in run.voices else others).append((node, byte, of_node, at))
+
+        look_after(self._root, self._committed.digest, len(self._committed))
+        while own or (others and left > 0):
+            is_own = bool(own)
+            node, byte, of_node, at = (own or others).pop()
+            run = node.children[byte]
+            end = at + len(run.text)
+            if not is_own:
+                left -= max(self.RUN_COST, min(end, offset) - at)
+            if left < 0 and not is_own:
+                break
+            if end > offset:
+                if extend_digest(of_node, run.text[: offset - at]) == digest:
+                    return node.split(byte, offset - at)
+                continue
+            if run.digest is None:
+                run.digest = extend_digest(of_node, run.text)
+            if end < offset:
+                look_after(run, run.digest, end)
+            elif run.digest == digest:
+                return run
         return None
 
     def _count(self) -> None:
-        """What is held below the root."""
+        """What is held below the root, and who brought it."""
         self._root.text, self.size, self._pairs = b"", 0, 0
+        self._brought = {}
         left = [self._root]
         while left:
             node = left.pop()
-            self.size += len(node.text)
+            if node.text:
+                self.size += len(node.text)
+                self._brought[node.brought_by] = self._brought.get(node.brought_by, 0) + len(node.text)
             if node.proposal is not None:
                 self._pairs += len(node.proposal[0].ids)
             left += node.children.values()
 
 
 def _was_sent(node: DraftNode) -> bool:
-    """Whether any text after the node was sent here, not looked up."""
-    return any(source.kind is not SourceKind.LOOKUP for child in node.children.values() for source in child.voices)
+    """Whether any text after the node was sent here: not looked up, nor forced by a guide."""
+    return any(source.kind not in _OWN for child in node.children.values() for source in child.voices)

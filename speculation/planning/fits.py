@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from speculation.errors import InputError
 
@@ -27,69 +27,94 @@ _PRIOR_WEIGHT: Final = 4.0  # of a slope: that of so many observations with x on
 _POSITIONS: Final = 32  # positions since the last miss that are told apart
 
 
+class _Moments(NamedTuple):
+    """Of the weighted observations: the sum of weights, means, and centred sums of products."""
+
+    weight: float
+    x: float
+    y: float
+    xx: float
+    xy: float
+
+    def with_point(self, x: float, y: float) -> _Moments:
+        before = self.weight * _FIT_DECAY
+        weight = before + 1
+        dx, dy, share = x - self.x, y - self.y, 1 / weight
+        return _Moments(
+            weight,
+            x=self.x + dx * share,
+            y=self.y + dy * share,
+            xx=self.xx * _FIT_DECAY + dx * dx * before * share,
+            xy=self.xy * _FIT_DECAY + dx * dy * before * share,
+        )
+
+
+_NOTHING_SEEN: Final = _Moments(0.0, x=0.0, y=0.0, xx=0.0, xy=0.0)
+
+
 class LinearFit:
     """Seconds = intercept + slope * x by least squares whose weights decay exponentially.
 
     The slope is never negative, the intercept at least ``SHORTEST_SECONDS``: noise may have a step cost nothing but its
     draft tokens, but costs and ratios of them must stay finite.
     ``prior_share``: the slope as a share of the intercept, taken until x has spread. Observations must be finite.
+    Any thread may read what one observes.
     """
 
     def __init__(self, prior_share: float = 0.02) -> None:
         self._prior_share = prior_share
         self._recent: deque[tuple[float, float, int]] = deque(maxlen=_IN_A_ROW)  # x, y, side on which it was a outlier
-        self._forget()
-
-    def _forget(self) -> None:
-        self._weight = self._x = self._y = self._xx = self._xy = 0.0  # the last four: means and centred sums
+        self._moments = _NOTHING_SEEN  # replaced as one: another thread may be reading
 
     @property
     def seen(self) -> bool:
-        """Whether there is anything to predict from."""
-        return self._weight > 0
+        """Whether there is anything to predict from. It stays so."""
+        return self._moments.weight > 0
 
     def observe_point(self, x: float, y: float) -> None:
         """Take in a measurement. Above five times the prediction it counts as five times the prediction.
 
-        Three in a row that are all so high, or all as low, are the new truth, and the past is forgotten.
+        Three in a row that are all so high, or all as low, are the new truth, and the past is forgotten. One thread at
+        a time.
         """
         expected = self.predict(x) if self.seen else y
         side = (y > _OUTLIER * expected) - (y < expected / _OUTLIER)
         self._recent.append((x, y, side))
         if side and len(self._recent) == _IN_A_ROW and all(other == side for *_, other in self._recent):
-            self._forget()
+            moments = _NOTHING_SEEN
             for x_then, y_then, _ in self._recent:
-                self._add(x_then, y_then)
+                moments = moments.with_point(x_then, y_then)
+            self._moments = moments
             self._recent.clear()
         else:
-            self._add(x, min(y, _OUTLIER * expected))
+            self._moments = self._moments.with_point(x, min(y, _OUTLIER * expected))
 
-    def _add(self, x: float, y: float) -> None:
-        before = self._weight * _FIT_DECAY
-        self._weight = before + 1
-        dx, dy, share = x - self._x, y - self._y, 1 / self._weight
-        self._xx = self._xx * _FIT_DECAY + dx * dx * before * share
-        self._xy = self._xy * _FIT_DECAY + dx * dy * before * share
-        self._x += dx * share
-        self._y += dy * share
+    @property
+    def line(self) -> tuple[float, float]:
+        """Intercept and slope, of the same observations."""
+        moments = self._moments
+        x, y = moments.x, moments.y
+        # The slope between the prior and what the observations say, by how much they spread.
+        prior = self._prior_share * y / (1 + self._prior_share * x)
+        slope = (moments.xy + _PRIOR_WEIGHT * prior) / (moments.xx + _PRIOR_WEIGHT)
+        highest = y / x if x > 0 else math.inf  # leaves the intercept at 0
+        slope = min(max(slope, 0.0), highest)
+        return max(y - slope * x, SHORTEST_SECONDS), slope
 
     @property
     def slope(self) -> float:
-        """The change of y per x: between the prior and what the observations say, by how much they spread."""
-        prior = self._prior_share * self._y / (1 + self._prior_share * self._x)
-        slope = (self._xy + _PRIOR_WEIGHT * prior) / (self._xx + _PRIOR_WEIGHT)
-        x, y = self._x, self._y  # another thread may be observing
-        highest = y / x if x > 0 else math.inf  # leaves the intercept at 0
-        return min(max(slope, 0.0), highest)
+        """The change of y per x."""
+        return self.line[1]
 
     @property
     def intercept(self) -> float:
         """The expected y at x = 0."""
-        return max(self._y - self.slope * self._x, SHORTEST_SECONDS)
+        return self.line[0]
 
     def predict(self, x: float) -> float:
         """The expected y."""
-        return self.intercept + self.slope * x
+        intercept, slope = self.line
+        return intercept + slope * x
 
 
 class Smoothed:

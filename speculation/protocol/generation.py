@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from speculation.errors import InputError
+from speculation.protocol.guide_spec import GuideSpec
+from speculation.protocol.logprobs import MOST_LOGPROBS, TokenLogprobs
 from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.protocol.tools import ToolFormat
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
@@ -34,7 +37,11 @@ class GenerationRequest:
     ``max_tokens``: 0 is as far as the context reaches. ``stop``: the completion ends before the first of these, UTF-8.
     ``draft``: whether drafters may be offered it. ``ignore_end``: go on after the end token. ``prediction``: a draft of
     the client. ``received``: what the client was shown of the answer to this very request; only what follows is sent.
-    ``priority``: lower ones get KV memory first where it is short. Raises InputError for one beyond ``PRIORITIES``.
+    ``priority``: lower ones get KV memory first where it is short. ``guide``: what the text is held to.
+    ``logprobs``: tell those of each token, and of so many of the likeliest at its place; None: of none.
+    ``tell_steps``: chunks tell what was tried for them.
+
+    Raises InputError for a number out of its range, and for a guide with what cannot go with it.
     """
 
     prompt: Prompt
@@ -47,11 +54,26 @@ class GenerationRequest:
     prediction: bytes = b""
     received: bytes = b""
     priority: int = 0
+    guide: GuideSpec | None = None
+    logprobs: int | None = None
+    tell_steps: bool = False
 
     def __post_init__(self) -> None:
+        if self.guide is not None:
+            self._check_guided(self.guide)
         if self.priority not in PRIORITIES:
             lowest, highest = PRIORITIES[0], PRIORITIES[-1]
             raise InputError("priority", self.priority, f"must lie in {lowest}..{highest}", remedy="lower comes first")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise InputError("logprobs", self.logprobs, f"must lie in 0..{MOST_LOGPROBS}", remedy="ask for fewer")
+
+    def _check_guided(self, guide: GuideSpec) -> None:
+        if self.rule.proposes:
+            why = f"cannot go with {guide.name}: drafters draw from a distribution that knows nothing of it"
+            raise InputError("rule", self.rule, why, remedy=f"use {Rule.RACE} or {Rule.EXACT}")
+        if self.ignore_end:
+            why = f"cannot go with {guide.name}: where the text must end, nothing else is allowed"
+            raise InputError("ignore_end", self.ignore_end, why, remedy="leave one of them out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +81,9 @@ class Started:
     """The verifier has taken the request on. ``drafters``: that the session was offered to so far.
 
     ``received_bytes``: how much it takes as received. Only where ``model``, ``vocab_hash`` and ``dtype`` are equal can
-    a completion be resumed. ``rule``: which it runs; None from a verifier that does not say.
+    a completion be resumed. ``rule``: which it runs; None from a verifier that does not say. ``guided``: the text is
+    held to the request's guide. ``logprobs``: chunks tell those that were asked for. ``tool_format``: how the model
+    writes calls, where the prompt has tools or calls; None from a verifier that does not say.
     """
 
     session: str
@@ -70,14 +94,42 @@ class Started:
     vocab_hash: str = ""
     dtype: str = ""
     rule: Rule | None = None
+    guided: bool = False
+    logprobs: bool = False
+    tool_format: ToolFormat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyStep:
+    """What a verify step tried, for whoever watches.
+
+    ``draft_tokens``: verified, on all branches; the chunk begins with the ``accepted_tokens`` of them. ``positions``:
+    draft tokens in a row on the longest branch. ``rejected``: what the likeliest branch would have gone on with after
+    the accepted ones, any bytes, and ``rejected_source`` whose guess that was. ``plan``: that the step was made by.
+    ``round_trip``: seconds, to the nearest drafter that takes part; None: there is none, or it is not measured yet.
+    """
+
+    draft_tokens: int
+    accepted_tokens: int
+    positions: int
+    plan: SpeculationPlan
+    rejected: bytes = b""
+    rejected_source: SourceKind | None = None
+    round_trip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one verify step committed. ``runs`` are cut at whole characters; joined they are the text."""
+    """What one verify step committed. ``runs`` are cut at whole characters; joined they are the text.
+
+    ``logprobs``: of each token, if they were asked for. ``step``: what was tried for it, if the request asked for that
+    and the verifier tells.
+    """
 
     runs: tuple[TextRun, ...]
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    step: VerifyStep | None = None
 
     @property
     def data(self) -> bytes:

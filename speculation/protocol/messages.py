@@ -13,6 +13,8 @@ from typing import ClassVar
 
 from speculation.errors import InputError
 from speculation.protocol.proposal import MAX_PAIRS, Proposal
+from speculation.protocol.text_check import check_text
+from speculation.protocol.tools import MAX_TOOLS, Tool, ToolCall
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import DRAFTER, Source
 
@@ -81,18 +83,29 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of a conversation. ``role``: one of ``ROLES``."""
+    """One turn of a conversation. ``role``: one of ``ROLES``.
+
+    ``tool_calls``: the assistant's own. ``tool_call_id``: of the call that a tool answers.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Raw ``text`` to continue, or ``messages`` (then ``text`` is None)."""
+    """Raw ``text`` to continue, or ``messages`` (then ``text`` is None). ``tools``: that the answer may call."""
 
     text: str | None = None
     messages: tuple[ChatMessage, ...] = ()
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether only somebody who knows of tools can read it."""
+        return bool(self.tools) or any(turn.tool_calls or turn.tool_call_id for turn in self.messages)
 
     def __post_init__(self) -> None:
         if self.text is None and not self.messages:
@@ -102,19 +115,26 @@ class Prompt:
         if self.text == "":
             raise InputError("prompt", "", "is empty", remedy="give at least one character")
         check_text("prompt", self.text or "")
+        self._check_tools()
         for message in self.messages:
             check_text("messages.content", message.content)
             if message.role not in ROLES:
                 problem = "is no role" if message.role else "is empty"
                 raise InputError("messages.role", message.role, problem, remedy=f"use one of {', '.join(ROLES)}")
+            check_text("messages.tool_call_id", message.tool_call_id)
+            if message.tool_calls and message.role != "assistant":
+                raise InputError("messages.tool_calls", message.role, "come from somebody else than the assistant")
 
-
-def check_text(field: str, text: str) -> None:
-    """Raises InputError for characters that are none, as Python makes of input that is not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(field, text, f"is not UTF-8 at character {error.start}", remedy="give UTF-8") from None
+    def _check_tools(self) -> None:
+        if self.tools and self.text is not None:
+            raise InputError("tools", None, "go with messages only", remedy="give messages instead of a text")
+        if len(self.tools) > MAX_TOOLS:
+            raise InputError("tools", f"{len(self.tools)} tools", f"are too many; the limit is {MAX_TOOLS}")
+        known: set[str] = set()
+        for tool in self.tools:
+            if tool.name in known:
+                raise InputError("tools.name", tool.name, "is the name of two tools", remedy="rename one of them")
+            known.add(tool.name)
 
 
 @dataclass(frozen=True, slots=True)

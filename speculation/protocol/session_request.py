@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from speculation.errors import InputError
 from speculation.sampling.params import Rule, SamplingParams
+
+#: How the error of a prompt that is too long goes on after the prompt: whoever it travels to knows it by that.
+CONTEXT_OVERFLOW: Final = "does not fit the context of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +17,8 @@ class SessionRequest:
     """What the target is asked to write.
 
     ``max_tokens`` and ``context_length`` count tokens; ``stop`` strings are bytes of UTF-8. ``received``: bytes of
-    this answer that the client was shown before (see ``speculation/drafts/replay.py``).
+    this answer that the client was shown before (see ``speculation/drafts/replay.py``). ``tell_steps``: what each step
+    tried is to be told beside its text.
     """
 
     prompt_ids: tuple[int, ...]
@@ -24,6 +29,7 @@ class SessionRequest:
     rule: Rule = Rule.RACE
     ignore_end: bool = False
     received: bytes = b""
+    tell_steps: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
@@ -33,7 +39,7 @@ class SessionRequest:
             raise InputError(
                 "prompt",
                 f"{len(self.prompt_ids)} tokens",
-                f"does not fit the context of {self.context_length} tokens with room for an answer",
+                f"{CONTEXT_OVERFLOW} {self.context_length} tokens with room for an answer",
                 remedy="shorten it",
             )
         if self.max_tokens < 1:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from speculation.sampling.mask import allowed_rows
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise, sent_to
 from speculation.sampling.warpers import penalise_rows, warp_rows
@@ -38,7 +39,8 @@ class RowsToDraw:
     """Of one session: its settings but for the seed, seed and noise stream, and (offset, zero_width) of every row.
 
     Where it matters, ``counts``: how often each token was generated before the step; ``paths``: the tokens of the step
-    before each row; ``prompt_ids``: int64 ids that the prompt holds, without repeats.
+    before each row; ``prompt_ids``: int64 ids that the prompt holds, without repeats. ``masks``: of a guide, for each
+    row; empty: all tokens are allowed.
     """
 
     settings: SamplingParams
@@ -48,6 +50,7 @@ class RowsToDraw:
     counts: Mapping[int, int]
     paths: tuple[tuple[int, ...], ...] = ()
     prompt_ids: Tensor | None = None
+    masks: tuple[bytes, ...] = ()
 
 
 class LaunchedDraws:
@@ -138,6 +141,8 @@ def _races(
 def _penalise(scores: Tensor, rows: RowsToDraw) -> None:
     """One session's scores [n, V], in place."""
     settings, counts = rows.settings, None
+    if rows.masks:
+        scores.masked_fill_(~allowed_rows(rows.masks, scores.shape[-1], scores.device), -torch.inf)
     if rows.paths:
         counts = torch.zeros_like(scores)
         seen = sent_to(scores.device, list(rows.counts))

@@ -9,13 +9,15 @@ Invariant: ``offset`` is the number of bytes of ``tokens``; ``zero_width`` is ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from speculation.errors import ModelError
+from speculation.guide import Guide
+from speculation.sampling.mask import allowed_rows
 from speculation.sampling.noise import RACE_STREAM, next_place, place_uniform
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise
@@ -23,9 +25,17 @@ from speculation.sampling.row_draws import RowsToDraw
 from speculation.sampling.warpers import check_top, counts_matter, penalise, warp, warp_rows
 from speculation.text.byte_vocab import ByteVocab
 
+#: (tokens generated so far, logits [V], not to be changed) -> logits [V] to draw from. Called once for each draw, in
+#: the order of the text.
+LogitsProcessor = Callable[[Sequence[int], Tensor], Tensor]
+
 
 class TokenSampler:
-    """Draws one session's tokens. ``stream``: see ``RaceNoise.gumbel``; target and drafter share it in a race."""
+    """Draws one session's tokens. ``stream``: see ``RaceNoise.gumbel``; target and drafter share it in a race.
+
+    ``guide``: draws nothing else than what it allows; it is told what the text goes on with. ``processor``: of the
+    caller, before everything else.
+    """
 
     def __init__(
         self,
@@ -35,6 +45,8 @@ class TokenSampler:
         *,
         prompt_ids: Sequence[int] = (),
         stream: str = RACE_STREAM,
+        guide: Guide | None = None,
+        processor: LogitsProcessor | None = None,
     ) -> None:
         self.params = params
         self.vocab = vocab
@@ -42,6 +54,8 @@ class TokenSampler:
         self._settings = replace(params, seed=0)
         self._counts_matter = counts_matter(params)
         self._noise = noise
+        self._guide = guide
+        self._processor = processor
         self._device = noise.device
         self._prompt_ids: Tensor | None = None
         if params.repetition_penalty != 1:
@@ -55,6 +69,11 @@ class TokenSampler:
     def tokens(self) -> tuple[int, ...]:
         """Generated so far."""
         return tuple(self._tokens)
+
+    @property
+    def draws_one_by_one(self) -> bool:
+        """Whether a row can only be drawn when the text has come to it: a processor of the caller may remember."""
+        return self._processor is not None
 
     def rows_after(self, paths: Sequence[tuple[int, ...]], *, zero_width: int | None = None) -> RowsToDraw:
         """All that the draws behind these paths need beside logits. ``zero_width``: see ``draw``; for an empty path."""
@@ -76,6 +95,7 @@ class TokenSampler:
             counts=self._counts,
             paths=tuple(paths) if self._counts_matter else (),
             prompt_ids=self._prompt_ids,
+            masks=tuple(self._guide.masks(paths)) if self._guide is not None else (),
         )
 
     @property
@@ -94,9 +114,12 @@ class TokenSampler:
         self._tokens.append(token)
         if self._counts_matter:
             self._counts[token] += 1
+        if self._guide is not None:
+            self._guide.advance(token)
 
     def truncate(self, n_tokens: int) -> None:
-        """Go back to the first ``n_tokens`` generated tokens."""
+        """Go back to the first ``n_tokens`` generated tokens. Not with a guide, which only goes on."""
+        assert self._guide is None
         if self._counts_matter:
             self._counts.subtract(self._tokens[n_tokens:])
             self._counts = +self._counts  # without those that are down to none
@@ -127,9 +150,7 @@ class TokenSampler:
 
     def _scores(self, logits: Tensor, zero_width: int | None) -> Tensor:
         """[V]; the highest is drawn. Greedy: penalised logits; else the race: log p(v) + G_v over the support of p."""
-        scores = penalise(
-            self._without_padding(logits), self.params, prompt_ids=self._prompt_ids, generated=self._counts
-        )
+        scores = penalise(self._possible(logits), self.params, prompt_ids=self._prompt_ids, generated=self._counts)
         if self.params.greedy:
             return scores
         # The logarithm of p but for a constant, which changes no race.
@@ -145,7 +166,7 @@ class TokenSampler:
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The distribution that ``draw`` draws from: log-probabilities [V], float32."""
-        logits = self._without_padding(logits)
+        logits = self._possible(logits)
         return warp(logits, self.params, prompt_ids=self._prompt_ids, generated=self._counts)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -163,8 +184,16 @@ class TokenSampler:
         noise = self._noise.gumbel(self.params.seed, self.offset, self.zero_width, stream=stream, ids=support)
         return int(support[(weights[support].log() + noise).argmax()])
 
-    def _without_padding(self, logits: Tensor) -> Tensor:
+    def _possible(self, logits: Tensor) -> Tensor:
+        """As the processor leaves them, without padding, and what the guide does not allow."""
+        if self._processor is not None:
+            logits = self._processor(self.tokens, logits)
         if logits.shape != (self.vocab.size,):
             raise ModelError(f"logits of shape {tuple(logits.shape)} for a vocabulary of {self.vocab.size} tokens")
         logits = logits.to(self._device)
-        return logits.index_fill(0, self._padding, -torch.inf) if self._padding.numel() else logits
+        if self._padding.numel():
+            logits = logits.index_fill(0, self._padding, -torch.inf)
+        if self._guide is not None:
+            allowed = allowed_rows(self._guide.masks([()]), self.vocab.size, self._device)[0]
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        return logits

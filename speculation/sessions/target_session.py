@@ -18,28 +18,25 @@ import dataclasses
 from collections.abc import Callable
 
 from speculation.drafts.candidates import CandidateBuilder, CandidateTree, draft_bytes
-from speculation.drafts.draft_pool import DraftPool, SpanFate
+from speculation.drafts.draft_pool import DraftPool
 from speculation.drafts.drawn_candidates import DrawnCandidates
-from speculation.drafts.lookup import OwnLookup
-from speculation.drafts.prediction import Prediction
+from speculation.drafts.own_drafts import OwnDrafts
 from speculation.drafts.reliability import Reliabilities
 from speculation.drafts.replay import REPLAY_WIDTH, Replay
+from speculation.drafts.span_fate import SpanFate
+from speculation.guide import Guide
 from speculation.protocol.generation import FinishReason
 from speculation.protocol.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.protocol.proposal import Proposal
 from speculation.protocol.session_request import SessionRequest
 from speculation.sessions.instructions import Emit, Finish, Instruction, Keep, SendVerdict
 from speculation.sessions.statistics import SessionStats
-from speculation.source import LOOKUP, PREDICTION, REPLAY
+from speculation.source import PREDICTION, REPLAY
 from speculation.text.byte_vocab import ByteVocab
 from speculation.text.retokenize import retokenize
 from speculation.text.text_stream import TextRun, TextStream
 from speculation.verification.step import Acceptance, Step
 
-#: Candidates of a step while no drafter is asked, all of them looked up.
-LOOKUP_WIDTH = 8
-#: The chance that a client's prediction is taken to have, all of it together.
-PREDICTED = 0.9
 _NOTHING = CandidateTree()
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 8
@@ -53,6 +50,7 @@ class TargetSession:
     ``encode`` turns ordinary text into target ids, special-token parsing off.
 
     ``lookup``: beside what drafters send, look up in prompt and text how it may go on. ``prediction``: of the client.
+    ``guide``: what the text is held to; whoever verifies tells it what is committed. ``jumps``: draft what it forces.
     ``free``: draft tokens that cost a step nothing. ``widest``: draft tokens that a step may have, whatever the plan.
     """
 
@@ -66,6 +64,8 @@ class TargetSession:
         pool_bytes: int = 4096,
         lookup: bool = False,
         prediction: bytes = b"",
+        guide: Guide | None = None,
+        jumps: bool = True,
         free: int = 0,
         widest: int = SpeculationPlan.MAX_TOKENS,
     ) -> None:
@@ -89,8 +89,8 @@ class TargetSession:
         self.pending = Step(0, CandidateTree())  # that was begun last
         self._rests = False  # a drafter waits for the coming verdict
         self._reliabilities = Reliabilities()
-        self._lookup = OwnLookup(vocab.text(request.prompt_ids)) if lookup else None
-        self._prediction = Prediction(prediction)
+        prompt = vocab.text(request.prompt_ids) if lookup else None
+        self._own = OwnDrafts(prompt, prediction=prediction, guide=guide, jumps=jumps)
         if prediction:
             self._reliabilities.meet(PREDICTION)
 
@@ -109,6 +109,11 @@ class TargetSession:
     def positions_ahead(self, tokens: int) -> int:
         """Tokens of prompt and text together when the text has grown by so many more, or has ended before."""
         return len(self.request.prompt_ids) + min(len(self.token_ids) + tokens, self._max_tokens)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the text is held to a guide."""
+        return self._own.guided
 
     @property
     def replaying(self) -> bool:
@@ -152,7 +157,7 @@ class TargetSession:
 
         Draft tokens that travel one by one are awaited until there are as many as a span has under other rules.
         """
-        enough = min(self.plan.span_tokens, self._width())
+        enough = min(self.plan.span_tokens, self._width(self.plan.width))
         return enough <= 0 or self._rests or (self.has_draft and self._pool.has_drawn(enough))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
@@ -197,10 +202,8 @@ class TargetSession:
             self.stats.count_step(candidates, path)
         base, text = len(self._pool.committed), self._vocab.text(token_ids)
         self._reliabilities.settle(base, text)
-        if self._lookup is not None:
-            self._lookup.reliability.settle(base, text)
         self._pool.advance(text, zero_width=self.zero_width)
-        self._prediction.advance(text)
+        self._own.advance(base, text)
         self._rests = False
         digest = self._pool.committed.digest
         instructions: list[Instruction] = [
@@ -233,9 +236,9 @@ class TargetSession:
         """Tokens that may still be committed."""
         return self._max_tokens - len(self.token_ids)
 
-    def _width(self, *, at_least: int = 0) -> int:
+    def _width(self, wanted: int) -> int:
         """Draft tokens that the coming step may have, beside the target's own token."""
-        return min(self.plan.width or at_least, self._widest, self._share, self._room() - 1)
+        return min(wanted, self._widest, self._share, self._room() - 1)
 
     def _recorded(self) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""
@@ -247,10 +250,9 @@ class TargetSession:
     def _candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
         """The likeliest, and never more than may be committed beside the target's own token; what was drawn of them."""
         threshold = self.plan.verify_threshold
-        width = self._width(at_least=LOOKUP_WIDTH if self._lookup is not None else 0)
-        if self._lookup is not None:
-            self._pool.add_words(self._lookup.words(self._pool.committed), LOOKUP)
-        self._predict(width)
+        forced = self._own.forced()
+        width = self._width(self._own.width(self.plan.width, forced))
+        self._own.offer(self._pool, forced, limit=width)
         if not self._pool.has_draft:
             return _NOTHING, ()
         trust = self._reliabilities.factors()
@@ -260,12 +262,8 @@ class TargetSession:
             return drawn.build()
         for source in self._reliabilities.sources:
             self._reliabilities.guess(source, len(self._pool.committed), self._pool.guesses(source).items())
-        return self._builder.build(self._pool, tail, width=width, threshold=threshold, trust=trust), ()
-
-    def _predict(self, limit: int) -> None:
-        if guess := self._prediction.ahead(draft_bytes(limit)):
-            end = self._pool.committed
-            self._pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
+        tree = self._builder.build(self._pool, tail, width=width, threshold=threshold, trust=trust)
+        return self._own.allowed(tree), ()
 
     def tail(self) -> list[int]:
         """The last committed ids, of the prompt where the text has too few: what retokenisation looks back on."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from speculation.guide import Guide
 from speculation.protocol.session_request import SessionRequest
-from speculation.sampling.params import Rule
+from speculation.sampling.params import Rule, SamplingParams
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, RowsToDraw
-from speculation.sampling.sampler import TokenSampler
+from speculation.sampling.sampler import LogitsProcessor, TokenSampler
 from speculation.text.byte_vocab import ByteVocab
 from speculation.verification.rules import accept, accept_draws, target_stream
 from speculation.verification.step import Acceptance, Step
@@ -27,15 +28,35 @@ class DraftVerifier:
         self._sampler = sampler
 
     @classmethod
-    def of(cls, request: SessionRequest, vocab: ByteVocab, noise: RaceNoise) -> DraftVerifier:
-        """For a session that begins. Draws are made on the device of ``noise``."""
-        stream = target_stream(request.rule)
-        sampler = TokenSampler(request.sampling, vocab, noise, prompt_ids=request.prompt_ids, stream=stream)
+    def of(
+        cls,
+        request: SessionRequest,
+        vocab: ByteVocab,
+        noise: RaceNoise,
+        *,
+        guide: Guide | None = None,
+        processor: LogitsProcessor | None = None,
+    ) -> DraftVerifier:
+        """For a session that begins. Draws are made on the device of ``noise``. ``guide``: what the text is held to.
+        ``processor``: of the caller; it does what the request's settings ask for, all but the draw."""
+        sampling = request.sampling
+        if processor is not None:
+            sampling = SamplingParams(temperature=0.0 if sampling.greedy else 1.0, seed=sampling.seed)
+        sampler = TokenSampler(
+            params=sampling,
+            vocab=vocab,
+            noise=noise,
+            prompt_ids=request.prompt_ids,
+            stream=target_stream(request.rule),
+            guide=guide,
+            processor=processor,
+        )
         return cls(request.rule, sampler)
 
     def rows_to_draw(self, step: Step) -> RowsToDraw | None:
-        """What has to be known to draw all rows of the step at once; None under a rule that needs p itself."""
-        if self._rule.proposes:
+        """What has to be known to draw all rows of the step at once; None under a rule that needs p itself, and where
+        each draw waits for the one before it."""
+        if self._rule.proposes or self._sampler.draws_one_by_one:
             return None
         tree = step.candidates
         paths: list[tuple[int, ...]] = [()]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import deepened, flips, served_pair
+from benchmarks import deepened, fault_proxy, flips, replay, served_pair, soak_figures
 from benchmarks.command import run_command
 from benchmarks.flips import Bench
+from tests.support.repository import sources
 
-ROW = {"arm": "lookup", "temperature": 0.0, "texts": 1, "tokens": 5, "draft_tokens": 0, "accepted_tokens": 0}
+ROW = {
+    "arm": "lookup",
+    "temperature": 0.0,
+    "texts": 1,
+    "tokens": 5,
+    "draft_tokens": 0,
+    "drafters_tokens": 0,
+    "accepted_tokens": 0,
+}
 
 
 def run(main: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -35,10 +45,24 @@ def test_a_mistake_is_a_line_with_its_remedy(
         (served_pair.main, ["--transformers", "--temperature", "1"], "temperature=1: has other draws"),
         (served_pair.main, ["--transformers", "--dtype", "float32"], "dtype='float32': is not what transformers"),
         (served_pair.main, ["--prompts", "none.jsonl"], "prompts='none.jsonl': cannot be read"),
+        (fault_proxy.main, ["--upstream", "here"], "upstream='here': not host:port"),
+        (replay.app, ["drafter", "--verifier", "a:b:c"], "verifier='a:b:c'"),
+        (replay.app, ["drafter", "--verifier", "a", "--recording", "none"], "recording='none': cannot be read"),
+        (soak_figures.main, ["none.json", "--output", "soak.png"], "measured='none.json': cannot be read"),
     ):
         assert run(main, monkeypatch, *arguments) in (2, 3)
         error = capsys.readouterr().err
         assert said in error and "fix: " in error and "Traceback" not in error
+
+
+def test_every_benchmark_is_run_so():
+    """None has a way of its own, in which a mistake would be a traceback."""
+    started = {
+        path.name: path.read_text("utf-8").partition('if __name__ == "__main__":')[2] for path in sources("benchmarks")
+    }
+    commands = {name: code.strip() for name, code in started.items() if code}
+    assert len(commands) > 20
+    assert {name: code for name, code in commands.items() if not re.fullmatch(r"run_command\(\w+\)", code)} == {}
 
 
 @pytest.mark.parametrize("found, code", [([], 0), ([{"prompt": 3, "token": 4}], 1)])

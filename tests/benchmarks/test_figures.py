@@ -9,12 +9,14 @@ import pytest
 from rich.console import Console
 
 from benchmarks.clients import Load
-from benchmarks.figures import Goal, Served, of_arm, of_rows, over, percentiles
+from benchmarks.figures import Served, of_arm, of_rows, percentiles
 from benchmarks.pair_processes import Side
 from benchmarks.served_pair import ALONE, ASSISTED, DRAFTED, LOOKUP, Setup, check, summary
 from benchmarks.served_pair_tables import show
-from dragoman.completion import Completion
+from dragoman.bench.comparison import over
+from dragoman.bench.goal import Goal
 from speculation.errors import InputError
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import SpeculationStats
 
 

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from benchmarks.flips import ARMS, REFERENCE, Bench, Setup, check, compare, show
 from benchmarks.pair_processes import Side
-from dragoman.completion import Completion
 from speculation.errors import InputError
+from speculation.protocol.completion import Completion
+from speculation.protocol.generation import SourceStats, SpeculationStats
 from speculation.protocol.messages import Prompt
+from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
 
 
@@ -29,6 +31,14 @@ def test_a_text_flips_once_where_it_first_differs():
     assert found["tokens"] == 3 + 2 + 3, "what comes after a flip is no token compared"
     other_bytes = compare(reference[:1], [answer(b"abd", 1, 2, 3)])
     assert other_bytes["flips"] == [{"prompt": 0, "token": 3}], "bytes count as well as ids"
+
+
+def test_it_shows_whether_drafters_took_part():
+    shares = (SourceStats(SourceKind.LOOKUP, draft_tokens=5), SourceStats(SourceKind.DRAFTER, draft_tokens=2))
+    helped = answer(b"abc", 1, 2, 3)
+    helped.stats = SpeculationStats(draft_tokens=7, accepted_tokens=3, sources=shares)
+    found = compare([answer(b"abc", 1, 2, 3)] * 2, [helped, answer(b"abc", 1, 2, 3)])
+    assert (found["draft_tokens"], found["drafters_tokens"], found["accepted_tokens"]) == (7, 2, 3)
 
 
 def test_arms_have_names():

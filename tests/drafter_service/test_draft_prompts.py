@@ -22,7 +22,7 @@ from tests.support.fleet_drawings import drawn
 from tests.support.service_drivers import QUICK, WARM, drafters, drafting, eventually, request, serving, text_of
 from tests.support.tiny_models import CHAT_TEMPLATE, load_tiny
 from tests.support.tiny_tokenizers import MISTRAL_LIKE, NO_SYSTEM, changed, load, with_template, with_weights
-from transport import codec
+from transport import prompt_codec
 from transport.limits import PROTOCOL_VERSION
 from verifier_service.transformers_engine import TransformersEngine
 
@@ -91,13 +91,13 @@ def test_roles_are_those_of_the_chat_api():
             prompt((role, "x"))
         wire = pb.Prompt(messages=[pb.ChatMessage(role=role, content="x")])
         with pytest.raises(InputError, match=r"messages\.role="):
-            codec.prompt_from_wire(wire)
+            prompt_codec.prompt_from_wire(wire)
 
 
 async def test_conversations_that_the_template_refuses_are_drafted_for(tiny_llama: Path, tmp_path: Path):
     path = with_weights(changed(tiny_llama, tmp_path / "m", template=NO_SYSTEM))
     asked = request(WARM, max_tokens=8, ignore_end=True)
-    asked.prompt.CopyFrom(codec.prompt_to_wire(SYSTEM))
+    asked.prompt.CopyFrom(prompt_codec.prompt_to_wire(SYSTEM))
     async with (
         serving(TransformersEngine(load_tiny(tiny_llama)), adaptive=False, lookup=False) as (verifier, address),
         drafting(address, ModelDrafter(load_tiny(path))),

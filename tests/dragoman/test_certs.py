@@ -19,18 +19,14 @@ from dragoman.certificates.authority import CLOCK_SKEW
 from dragoman.certificates.folder import Folder, hosts_of, identity_of, read_certificate
 from dragoman.certificates.inspection import Verdict, inspect
 from dragoman.certs import certificate_lines, certificate_table
-from dragoman.cli import main
 from tests.support.certificates import HOUR, TestAuthority
+from tests.support.commands import run_here
 from transport.identity import Identity, Role
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output, standard error of `dragoman certs`."""
-    with pytest.raises(SystemExit) as ended:
-        main(["certs", *arguments])
-    out, errors = capsys.readouterr()
-    assert "Traceback" not in errors
-    return ended.value.code or 0, out, errors  # type: ignore[return-value]
+    return run_here(capsys, "certs", *arguments)
 
 
 @pytest.fixture
@@ -102,7 +98,7 @@ def test_a_renewal_is_of_the_same_holder_with_a_new_key(folder: Path, capsys: py
     code, out, _ = run(capsys, "renew", "--for=30d")
     assert code == 0 and "verifier box" in out and "client anna" in out
     assert read_certificate(path).not_valid_after_utc > new.not_valid_after_utc + datetime.timedelta(days=29)
-    written = sorted(each.suffix for each in folder.iterdir() if each.name != "revoked")
+    written = sorted(each.suffix for each in folder.iterdir() if each.name not in ("revoked", "keys"))
     assert written == [".key"] * 3 + [".pem"] * 3, "nothing is left over"
 
 

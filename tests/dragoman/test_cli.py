@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import ChildProcess, child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from speculation.errors import DragomanError
 from tests.support.commands import dragoman
 
@@ -70,6 +70,7 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: Pair):
         "accepted_tokens",
         "acceptance_rate",
         "tokens_per_step",
+        "accepted_tokens_per_pos",
         "spans",
         "stale_spans",
         "bytes_up",
@@ -77,6 +78,7 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: Pair):
         "drafters_connected",
         "drafters",
         "prediction",
+        "grammar",
         "lookup",
         "replay",
     }
@@ -116,6 +118,25 @@ def test_other_rules_and_a_prediction_from_the_command_line(pair: Pair, tmp_path
     assert answer["text"].startswith(" stands in the shallow water"), "greedy: the same text by every rule"
     assert rule == "auto" or answer["speculation"]["rule"] == rule
     assert answer["speculation"]["accepted_tokens"] > 0
+
+
+def test_a_text_is_held_to_what_the_command_line_says(pair: Pair, tmp_path: Path):
+    options = ["generate", f"--verifier={pair.address}", "--prompt=The heron", "--max-tokens=60", "--json"]
+    schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
+    schema.write_text(
+        '{"type": "object", "properties": {"wet": {"type": "boolean"}}, "required": ["wet"], '
+        '"additionalProperties": false}'
+    )
+    grammar.write_text('start: "a" | "b"')
+    answer = json.loads(dragoman(*options, f"--json-schema={schema}").stdout)
+    assert json.loads(answer["text"])["wet"] in (True, False)
+    assert answer["speculation"]["grammar"]["accepted_tokens"] > 0
+    assert json.loads(dragoman(*options, f"--grammar={grammar}").stdout)["text"] in ("a", "b")
+    done = dragoman(*options, "--regex=[a-c]{3}", "--choice=yes")
+    assert done.returncode == 2 and "regex='--regex --choice': a text is held to one of these" in done.stderr
+    schema.write_text('{"type": "objec"}')
+    done = dragoman(*options, f"--json-schema={schema}")
+    assert done.returncode == 2 and "Invalid type: objec" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_piped_output_is_bare_text_and_the_summary_goes_to_stderr(pair: Pair, tmp_path: Path):
@@ -190,11 +211,13 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 LOCAL = "--verifier={address}"
+#: The port that is taken if none is named may be another's.
+ANYWHERE = "--listen=127.0.0.1:0"
 BAD_INPUT = {
-    "unknown model": (3, ["verifier", "--model=smolm2-135m"], "did you mean smollm2-135m"),
-    "folder that is no model": (3, ["verifier", "--model={dir}/folder"], "config.json"),
-    "missing file": (3, ["verifier", "--model={dir}/absent.gguf"], "absent.gguf"),
-    "corrupt weights": (3, ["verifier", "--model={dir}/broken.gguf"], "cannot be converted"),
+    "unknown model": (3, ["verifier", "--model=smolm2-135m", ANYWHERE], "did you mean smollm2-135m"),
+    "folder that is no model": (3, ["verifier", "--model={dir}/folder", ANYWHERE], "config.json"),
+    "missing file": (3, ["verifier", "--model={dir}/absent.gguf", ANYWHERE], "absent.gguf"),
+    "corrupt weights": (3, ["verifier", "--model={dir}/broken.gguf", ANYWHERE], "cannot be converted"),
     "unknown drafter model": (3, ["drafter", "--model=nonsense"], "nonsense"),
     "public address": (2, ["verifier", "--model=x", "--listen=0.0.0.0:1"], "--allow-plaintext"),
     "no port": (2, ["verifier", "--model=x", "--listen=127.0.0.1:banana"], "port"),

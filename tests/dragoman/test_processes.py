@@ -15,7 +15,7 @@ from benchmarks.ports import free_port
 from dragoman.processes import child
 from speculation.errors import DragomanError
 from tests.support.commands import hearing_signals
-from tests.support.service_drivers import eventually
+from tests.support.service_drivers import PATIENCE, eventually
 
 pytestmark = pytest.mark.process
 
@@ -53,6 +53,26 @@ async def test_a_child_that_is_never_ready_is_quoted():
         with pytest.raises(DragomanError, match=r"not ready within 0.1 s(.|\n)*no verifier answers"):
             await waiting.ready(limit=0.1)
         assert any(nobody in line for line in heard)
+
+
+async def test_a_child_is_heard_to_its_end_whatever_it_says_and_whoever_listens(caplog: pytest.LogCaptureFixture):
+    """A long line, then more than a pipe holds: it would stand still before it is ready if nobody read on."""
+    says = "sys.stderr.write('x' * 200_000 + '\\n' + 'y\\n' * 300_000 + 'last'); print('{\"ready\": 1}', flush=True)"
+    heard: list[str] = []
+
+    def listen(words: str) -> None:
+        heard.append(words)
+        if len(heard) == 2:
+            raise OSError("the terminal is gone")
+
+    async with child("talker", ["-n1", "-r1", f"import sys; {says}"], module=("timeit",)) as talker:
+        talker.on_words = listen
+        assert (await talker.ready(limit=PATIENCE))["ready"] == 1
+        with pytest.raises(DragomanError, match=r"before the work was done:\n(.|\n)*y\nlast$"):
+            await talker.during(asyncio.Event().wait())
+    assert "".join(heard).count("x") == 200_000 and heard.count("y") == 300_000 and heard[-1] == "last"
+    assert max(map(len, heard)) <= 2 << 16
+    assert "what the talker said could not be passed on" in caplog.text and "the terminal is gone" in caplog.text
 
 
 async def test_work_that_needs_a_child_ends_with_it():

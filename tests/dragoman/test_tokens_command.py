@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.cli import main
+from tests.support.commands import run_here
 from transport.identity import Identity, Role
 from transport.tokens import find_holder, read_tokens
 
@@ -21,11 +21,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output, standard error of `dragoman tokens`."""
-    with pytest.raises(SystemExit) as ended:
-        main(["tokens", *arguments])
-    out, errors = capsys.readouterr()
-    assert "Traceback" not in errors
-    return ended.value.code or 0, out, errors  # type: ignore[return-value]
+    return run_here(capsys, "tokens", *arguments)
 
 
 def test_a_token_is_told_once_and_its_digest_kept(capsys: pytest.CaptureFixture[str]):

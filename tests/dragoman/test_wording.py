@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.serve import model_and_speed
+from dragoman.drafting import model_and_speed
 from speculation.errors import InputError
 from speculation.plural import count_of
 from speculation.sampling.params import Rule

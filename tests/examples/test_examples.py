@@ -70,3 +70,10 @@ def test_edge_to_cloud(tiny_qwen2: Path, tiny_llama: Path):
         "edge_to_cloud.py", f"--target={tiny_qwen2}", f"--drafter={tiny_llama}", "--round-trip=10", "--max-tokens=24"
     )
     assert "round trip 10 ms: the same 24 tokens" in written and re.search(r"drafted +\d+\.\d tokens/s", written)
+
+
+@pytest.mark.parametrize("sampled", [(), ("--temperature=1.0",)])
+def test_huggingface(tiny_qwen2: Path, tiny_llama: Path, sampled: tuple[str, ...]):
+    models = f"--target={tiny_qwen2}", f"--drafter={tiny_llama}"
+    written = run("huggingface.py", *models, "--prompt=The", "--max-tokens=24", *sampled)
+    assert re.search(r"^0 drafters: .* tokens/s.*\n1 drafters: .* draft tokens accepted\n\nThe", written)

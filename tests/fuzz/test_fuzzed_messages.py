@@ -32,6 +32,12 @@ from tests.support.text_engine import TextDrafter, TextEngine
 from transport.address import Address
 from transport.generation_codec import event_from_wire, request_from_wire, status_from_wire
 from transport.limits import PROTOCOL_VERSION, WireLimits
+from transport.tokenizing_codec import (
+    detokenize_request_from_wire,
+    detokenize_request_to_wire,
+    detokenize_response_from_wire,
+    tokenize_request_from_wire,
+)
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.fleet_member import VerifierMember
 from verifier_service.open_session import OpenSession
@@ -41,6 +47,8 @@ RULES = (Rule.RACE, Rule.EXACT, Rule.REJECTION, Rule.STRING_REJECTION)
 #: Of these rules the text does not depend on what was drafted.
 FIXED = (Rule.RACE, Rule.EXACT)
 VERSIONS = {"protocol_version": lambda: PROTOCOL_VERSION}
+#: Of tools and calls: else hardly any request that has some is one.
+OBJECTS = {"parameters": lambda: "{}", "arguments": lambda: '{"x": [1]}'}
 
 
 def asked_for(rule: Rule) -> GenerationRequest:
@@ -139,9 +147,13 @@ async def test_a_verifier_answers_any_request_or_refuses_it():
     engine = TextEngine()
     verifier = Verifier(engine)
     fuzzer = Fuzzer(2, {**VERSIONS, "max_tokens": lambda: 5, "received": lambda: b""}, hinted=0.96)
-    fuzzer.hints |= sensible(fuzzer)
+    fuzzer.hints |= sensible(fuzzer) | OBJECTS
     served = 0
     for message in messages(fuzzer, pb.GenerateRequest):
+        if fuzzer.random.random() < 0.7:
+            message.prompt.ClearField("tools")  # which nothing but messages may come with
+            for turn in message.prompt.messages:
+                turn.ClearField("tool_calls")
         with shown(message):
             request = request_from_wire(message, WireLimits())
             if 0 < request.max_tokens < 100:
@@ -149,6 +161,25 @@ async def test_a_verifier_answers_any_request_or_refuses_it():
                 served += 1
     await eventually(lambda: not verifier.sessions and not engine.open_slots)
     assert served > MESSAGES / 100, "some are served"
+    verifier.shutdown()
+
+
+async def test_a_verifier_tells_of_any_tokens_or_refuses_to():
+    verifier = Verifier(TextEngine())
+    fuzzer = Fuzzer(9, VERSIONS | {"role": lambda: "user", "token_ids": lambda: 65}, hinted=0.9)
+    told = 0
+    for asked, listed in zip(messages(fuzzer, pb.TokenizeRequest), messages(fuzzer, pb.DetokenizeRequest), strict=True):
+        with shown(asked):
+            prompt = tokenize_request_from_wire(asked, verifier.limits)
+            ids = await verifier.tokenizing.tokenize(prompt)
+            assert detokenize_request_to_wire(ids.token_ids)
+            told += 1
+        with shown(listed):
+            token_ids = detokenize_request_from_wire(listed, verifier.limits)
+            answer = await verifier.tokenizing.detokenize(token_ids)
+            assert len(detokenize_response_from_wire(answer)) == len(token_ids)
+            told += 1
+    assert told > MESSAGES / 10, "some are answered"
     verifier.shutdown()
 
 

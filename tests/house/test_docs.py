@@ -35,6 +35,16 @@ def commands(text: str) -> Iterator[list[str]]:
             yield shlex.split(_PROMPT.sub("", line), comments=True)[1:]
 
 
+def test_nothing_is_still_to_be_written() -> None:
+    """No word stands for an output or a figure that was to come later."""
+    placeholder = re.compile(
+        r"^\W*(?:EXAMPLE|OUTPUT|FIGURES?|PLACEHOLDER)\W*$|\b(?:TODO|TBD|FIXME|XXX)\b", re.MULTILINE
+    )
+    found = {page.name: placeholder.findall(page.read_text("utf-8")) for page in PAGES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert placeholder.search("text\n\nEXAMPLE\n\ntext") and placeholder.search("speed: TBD")
+
+
 def printed_commands() -> list[tuple[str, list[str]]]:
     """Of all blocks."""
     return [(page.name, arguments) for page in PAGES for code in blocks(page, "") for arguments in commands(code)]
@@ -101,6 +111,8 @@ async def test_printed_python_runs_as_printed(page: str, capsys, tiny_qwen2: Pat
             "127.0.0.1:50061": str(address),
             "qwen2.5-coder-1.5b": str(tiny_qwen2),
             "smollm2-135m": str(tiny_llama),
+            "Qwen/Qwen2.5-Coder-1.5B": str(tiny_qwen2),
+            "127.0.0.1:50071": "127.0.0.1:0",
         }
         for code in blocks(path, "python"):
             assert any(name in code for name in stand_ins), "it would need what is not there"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -104,10 +105,13 @@ def test_every_folder_of_the_core_is_a_room() -> None:
 _LIGHT = (
     "dragoman",
     "dragoman.cli",
+    "dragoman.bench.bench",
+    "dragoman.bench.endpoint_choice",
     "dragoman.client",
     "dragoman.fleet_client",
     "dragoman.commands.verifier",
     "dragoman.demo",
+    "dragoman.local_serving",
     "dragoman.models",
     "coordinator.server",
     "drafter_service.client",
@@ -140,18 +144,35 @@ def test_no_torch_where_no_tensor_is(module: str) -> None:
         (3, "no model 'nonsense'", ("doctor", "--target=nonsense", "--drafter=neither")),
         (3, "sha256", ("doctor", "--target=smollm2-135m@sha256:" + "0" * 64, "--drafter=lookup")),
         (3, "no model 'nonsense'", ("demo", "--target=smollm2-135m", "--drafter=nonsense")),
+        (4, "the port is in use", ("verifier", "--model=smollm2-135m", "--listen=127.0.0.1:{taken}")),
+        (
+            4,
+            "give another --metrics-port",
+            ("verifier", "--model=smollm2-135m", "--listen=127.0.0.1:0", "--metrics-port={taken}"),
+        ),
+        (4, "the port is in use", ("coordinator", "--listen=127.0.0.1:{taken}")),
+        (3, "no model 'nonsense'", ("serve", "--target=nonsense", "--listen=127.0.0.1:0")),
+        (3, "no model 'nonsense'", ("serve", "--target=smollm2-135m", "--drafter=nonsense", "--listen=127.0.0.1:0")),
+        (4, "the port is in use", ("serve", "--target=smollm2-135m", "--listen=127.0.0.1:{taken}")),
+        (3, "no model 'nonsense'", ("edge", "install", "--model=nonsense", "--verifier=127.0.0.1", "--dry-run")),
         (0, "", ("models", "list")),
     ],
 )
 def test_a_mistake_is_told_before_torch_is_loaded(code: int, words: str, arguments: tuple[str, ...]) -> None:
     """That takes ten seconds on a small machine."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = _run_without_torch([each.format(taken=taken.getsockname()[1]) for each in arguments])
+    assert done.stdout.splitlines()[-1] == "heavy:" and "Traceback" not in done.stderr
+    assert done.returncode == code and words in done.stderr, done.stderr
+
+
+def _run_without_torch(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command, which says at its end what it has loaded that is heavy."""
     script = (
         "import atexit, sys; from dragoman.cli import main; "
         "atexit.register(lambda: print('heavy:', *{'torch', 'transformers', 'ray'} & set(sys.modules))); main()"
     )
-    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "heavy:" and "Traceback" not in done.stderr
-    assert done.returncode == code and words in done.stderr, done.stderr
+    return subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_services_never_import_each_other() -> None:
@@ -229,7 +250,9 @@ def test_third_party_imports_are_declared() -> None:
     """Whatever the packages import is a dependency in pyproject.toml (Ray, Triton: of their extras)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = project["dependencies"] + [
-        requirement for extra in ("ray", "plot", "gpu") for requirement in project["optional-dependencies"][extra]
+        requirement
+        for extra in ("ray", "plot", "gpu", "guided")
+        for requirement in project["optional-dependencies"][extra]
     ]
     declared = {re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
     third_party = {name for path in sources(*ARROWS) for name in imports_of(path)}

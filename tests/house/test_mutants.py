@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mutants
-from benchmarks.mutants import CORE, ROOT, TESTS, Mutant, choose, is_noticed, modules, mutant_at, places_of
+from benchmarks.mutant_tests import TESTS
+from benchmarks.mutants import CORE, ROOT, Mutant, choose, is_noticed, modules, mutant_at, places_of
 
 PLURAL = ROOT / CORE / "plural.py"
 

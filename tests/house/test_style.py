@@ -12,11 +12,18 @@ from tests.support.repository import ARROWS, ROOT, sources
 MAX_LINES, MAX_DEPTH, MAX_POSITIONAL = 50, 4, 3
 #: Longer for a reason: kernels, whose phases share their registers; a command's options, one line each and more; the
 #: life of a server, from its port to its end.
-LONG = {"_partials", "combine_partials", "tree_attention", "verifier"}
+LONG = {"_partials", "combine_partials", "tree_attention", "verifier", "bench"}
 #: Of libraries, for any number of columns.
 COLUMNS = {"Progress", "Table"}
 #: Private by name only, in libraries.
-OTHERS = {"_replace", "_attn_implementation", "_global_mapping", "_buffers"}
+OTHERS = {
+    "_replace",
+    "_execute_child",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_global_mapping",
+    "_buffers",
+}
 #: Words of the house's own that have one of the field, or of plain English.
 WORDS = re.compile(r"\b(stranger|freak|whereabouts|trie_of|obey)\b", re.IGNORECASE)
 _BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.AsyncWith, ast.AsyncFor, ast.Try, ast.Match)

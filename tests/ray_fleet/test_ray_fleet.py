@@ -57,14 +57,14 @@ async def test_rays_own_metrics_and_logs_tell_of_the_sessions(cluster: RayCluste
         await at_rest(actors["osprey/0"].facts["address"], drafters=1)
         async with FleetClient(actors["coordinator"].facts["address"]) as client:
             text = await text_of(client)
-        pattern = re.compile(r'^ray_dragoman_(\w+)\{.*replica="osprey/0".*\} (\S+)$', re.MULTILINE)
+        pattern = re.compile(r'^ray_(?:vllm|dragoman)_(\w+)\{.*replica="osprey/0".*\} (\S+)$', re.MULTILINE)
         assert text.stats.accepted_tokens > 0
         expected = {
             "e2e_request_latency_seconds_count": 1.0,
             "generation_tokens_total": TOKENS,
             "spec_decode_num_accepted_tokens_total": text.stats.accepted_tokens,
         }
-        told = {"sessions_active", "plan_width", "round_trip_seconds_sum", "speculation_length_count"}
+        told = {"num_requests_running", "plan_width", "round_trip_seconds_sum", "speculation_length_count"}
         found: dict[str, str] = {}
         last: dict[str, float] = {}
         with contextlib.suppress(TimeoutError):

@@ -32,7 +32,7 @@ WEIGHTS_BYTES = 600 << 20
 def checkout(tiny_qwen2: Path, tiny_llama: Path, tmp_path: Path) -> Path:
     """What a person would stand in: the code, a fleet file, and weights beside them."""
     folder = tmp_path / "dragoman"
-    packages = ("deploy", "dragoman", "coordinator", "verifier_service", "drafter_service")
+    packages = ("deploy", "dragoman", "coordinator", "gateway", "verifier_service", "drafter_service")
     for package in (*packages, "engine", "language_models", "speculation", "protos", "transport"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".rayignore", ".gitignore"):

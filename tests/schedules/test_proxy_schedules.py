@@ -12,11 +12,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
-from drafter_service import client as drafter_client
 from dragoman import Client, Completion, ConnectionFailedError, Dragoman, Rule, SamplingParams
+from tests.support import link_faults
 from tests.support.certificates import TestAuthority
 from tests.support.link_faults import FAULTS, inflict, mend
 from tests.support.service_drivers import PATIENCE, baseline, drafters, drafting, serving
@@ -34,9 +32,7 @@ CONDITIONS = (
 SAMPLINGS = (SamplingParams(), SamplingParams(temperature=0.8, seed=9), SamplingParams(temperature=1.2, seed=4))
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafter_client, "VERIFIER_SILENCE_SECONDS", 1.5)
+_impatient = link_faults.impatient
 
 
 def drawn(chance: random.Random) -> dict[str, Any]:

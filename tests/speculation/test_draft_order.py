@@ -6,7 +6,8 @@ import pytest
 
 from speculation.drafts.draft_node import DraftNode, first_of
 from speculation.drafts.draft_path import DraftPath
-from speculation.drafts.draft_pool import DraftPool, SpanFate
+from speculation.drafts.draft_pool import DraftPool
+from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.messages import Span
 from speculation.protocol.proposal import Proposal
 from speculation.source import DRAFTER, LOOKUP, PREDICTION, Source, SourceKind

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speculation.drafts import draft_pool
 from speculation.drafts.draft_path import DraftPath
-from speculation.drafts.draft_pool import DraftPool, SpanFate
+from speculation.drafts.draft_pool import DraftPool
+from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.protocol.proposal import Proposal
 from speculation.source import DRAFTER, LOOKUP, Source, SourceKind
@@ -150,6 +152,47 @@ def test_capacity_bounds_what_drafters_can_store():
     trie.advance(b"x" * 8)
     assert trie.size == 0
     assert trie.add_span(after(b"x" * 8, b"y" * 8)) is SpanFate.USED
+
+
+def test_no_source_leaves_the_others_without_room():
+    """Nor do many of them together hold without bound."""
+    greedy, honest = Source(SourceKind.DRAFTER), Source(SourceKind.DRAFTER)
+    pool = DraftPool(capacity=10)
+    assert pool.add_span(after(b"", b"x" * 20, source=greedy)) is SpanFate.FULL
+    assert pool.add_span(after(b"", b"y", source=greedy)) is SpanFate.FULL
+    assert pool.add_span(after(b"", b"xyyyyyyyyyy", source=honest)) is SpanFate.USED, "the first byte is no room of his"
+    assert pool.size == 20
+    pool.advance(b"x")
+    assert pool.size == 19
+    assert pool.add_span(after(b"x", b"z", source=greedy)) is SpanFate.USED, "it holds 9 of its 10 bytes"
+    assert pool.add_span(after(b"x", b"a", source=honest)) is SpanFate.FULL
+    crowd = [Source(SourceKind.DRAFTER) for _ in range(DraftPool.SHARES)]
+    fates = [pool.add_span(after(b"x", bytes([65 + number]) * 10, source=one)) for number, one in enumerate(crowd)]
+    assert fates == [SpanFate.USED] * (DraftPool.SHARES - 2) + [SpanFate.FULL] * 2
+    assert pool.size == DraftPool.SHARES * pool.capacity
+
+
+def test_what_others_guess_makes_no_look_for_a_place_long(monkeypatch: pytest.MonkeyPatch):
+    """Neither for a place that is found, nor for one that is gone."""
+    looked_at = 0
+
+    def counted(of_node: int, data: bytes) -> int:
+        nonlocal looked_at
+        looked_at += len(data)
+        return extend_digest(of_node, data)
+
+    drafts, other = DraftPool(), Source(SourceKind.DRAFTER)
+    drafts.add_span(after(b"", b"the first words"))
+    for number in range(DraftPool.SHARES - 1):
+        source = Source(SourceKind.DRAFTER)
+        for tail in range(16):
+            drafts.add_span(after(b"", bytes([number, tail]) + b"z" * 254, source=source))
+    assert drafts.size > 6 * drafts.capacity
+    monkeypatch.setattr(draft_pool, "extend_digest", counted)
+    assert drafts.add_span(after(b"the first words", b" then")) is SpanFate.USED and looked_at < 40
+    gone = Span(200, 1, b"x", source=other)
+    assert drafts.add_span(gone) is SpanFate.STALE and looked_at < 40 + DraftPool.LOOKED_AT
+    assert drafts.add_span(after(b"the", b"n", source=other)) is SpanFate.USED, "of others, too"
 
 
 def test_what_was_looked_up_is_no_draft_to_step_with():

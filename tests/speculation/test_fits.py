@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import math
 import random
+import sys
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speculation.errors import InputError
+from speculation.planning import fits
 from speculation.planning.best_plan import best_plan
 from speculation.planning.cost_model import predict
 from speculation.planning.fits import SHORTEST_SECONDS, AcceptanceByPosition, LinearFit, Smoothed
 from tests.support.learned_pairs import LearnedPair
+
+
+def test_whoever_reads_while_another_thread_observes_sees_a_line_of_some_observations():
+    """Looked at before every line of it; levels change, so that the past is forgotten."""
+    fit = LinearFit()
+    fit.observe_point(0, 1.0)
+    seen: list[float] = []
+
+    def look(frame: FrameType, event: str, argument: object) -> Callable[..., object]:
+        if frame.f_code.co_filename == fits.__file__:
+            seen.append(fit.intercept if fit.seen else 0.0)
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        for y in (1.0, *[100.0] * 4, *[1.0] * 4):
+            fit.observe_point(0, y)
+    finally:
+        sys.settrace(before)
+    assert len(seen) > 50 and min(seen) > 0.9 and max(seen) < 501
 
 
 def fitted(points: list[tuple[float, float]]) -> LinearFit:

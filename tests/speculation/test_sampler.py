@@ -199,6 +199,24 @@ def test_probabilities_add_up_to_one():
     assert p.tolist() == pytest.approx(drawing.log_probs(logits(5)).exp().tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize("params", PARAMS[:2])
+def test_a_processor_decides_what_is_drawn_from(params):
+    """Once for each draw, with the text so far; rows cannot be drawn ahead of it."""
+    seen: list[tuple[int, ...]] = []
+
+    def only_one_token(generated, row):
+        seen.append(tuple(generated))
+        return torch.full_like(row, -torch.inf).index_fill(0, torch.tensor(len(generated) % 3), 0.0)
+
+    drawing = sampler(params, processor=only_one_token)
+    assert drawing.draws_one_by_one and not sampler(params).draws_one_by_one
+    for place in range(7):
+        token = drawing.draw(logits(place))
+        assert token == place % 3
+        drawing.advance(token)
+    assert seen == [drawing.tokens[:length] for length in range(7)]
+
+
 @pytest.mark.parametrize("params", PARAMS)
 def test_bad_logits_are_refused(params):
     with pytest.raises(ModelError, match="shape"):

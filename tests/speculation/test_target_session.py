@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from speculation.drafts.candidates import CandidateTree
-from speculation.drafts.draft_pool import SpanFate
+from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.generation import FinishReason
 from speculation.protocol.messages import Resync, Span, SpeculationPlan, Verdict
 from speculation.protocol.proposal import Proposal

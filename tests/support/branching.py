@@ -69,10 +69,24 @@ def largest_gap(found: dict[Outcome, float], truth: dict[Outcome, float]) -> flo
     return max(abs(found.get(outcome, 0.0) - truth.get(outcome, 0.0)) for outcome in {*found, *truth})
 
 
+#: Probabilities of rows that were met before. Runs differ in few of their rows, and each begins from nothing.
+_KNOWN: dict[Hashable, Tensor] = {}
+
+
 class BranchingSampler(TokenSampler):
     """Every draw is a branch. Set ``chooser`` before use."""
 
     chooser: Chooser
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The sampler's own, reckoned once for each row, text, settings and mask of a guide."""
+        prompt = () if self._prompt_ids is None else tuple(self._prompt_ids.tolist())
+        generated = tuple(sorted(self._counts.items()))
+        mask = self._guide.masks([()])[0] if self._guide is not None else None
+        row = self.vocab.content_hash, self.params, prompt, generated, mask, logits.dtype, logits.numpy().tobytes()
+        if row not in _KNOWN:
+            _KNOWN[row] = super().probabilities(logits)
+        return _KNOWN[row].clone()
 
     def draw(self, logits: Tensor, *, zero_width: int | None = None) -> int:
         """A token by its probability, which no noise decides."""

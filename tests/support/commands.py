@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from dragoman.cli import main
+
 _HEARING = (
     "import os, signal, sys\n"
     "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
@@ -34,3 +38,12 @@ def dragoman(*arguments: str, stdin: str = "", **environment: str) -> subprocess
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment},
     )
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of `dragoman ARGUMENTS` in this process. No traceback is in them."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, errors = capsys.readouterr()
+    assert "Traceback" not in errors
+    return ended.value.code or 0, out, errors  # type: ignore[return-value]

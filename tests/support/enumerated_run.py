@@ -10,7 +10,7 @@ v, V one verdict, or all, reach the drafter; r the drafter restarts on a fresh o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -25,6 +25,7 @@ from speculation.sessions.target_session import TargetSession
 from speculation.verification.draft_verifier import DraftVerifier
 from speculation.verification.rules import target_stream
 from tests.support.branching import BranchingSampler, Chooser, draw_proposal
+from tests.support.listed_guide import ListedGuide
 from tests.support.text_models import longest_words
 from tests.support.tiny_pairs import TinyPair
 
@@ -32,7 +33,7 @@ from tests.support.tiny_pairs import TinyPair
 class EnumeratedRun:
     """One run of a pair, event by event.
 
-    ``prediction``: of the client. ``lookup``: the target looks up in its own text.
+    ``prediction``: of the client. ``lookup``: the target looks up in its own text. ``texts``: the only ones allowed.
     """
 
     def __init__(
@@ -47,13 +48,19 @@ class EnumeratedRun:
         ignore_end: bool = False,
         prediction: bytes = b"",
         lookup: bool = False,
+        texts: Sequence[bytes] = (),
     ) -> None:
         self.pair, self.rule, self.params, self.chooser = pair, rule, params, chooser
         vocab = pair.target.vocab
         request = SessionRequest((0,), params, length, 4096, rule=rule, ignore_end=ignore_end)
         encode = longest_words(vocab)
-        self.target = TargetSession(request, vocab, encode, plan=plan, prediction=prediction, lookup=lookup)
-        sampler = BranchingSampler(params, vocab, pair.target.noise, prompt_ids=(0,), stream=target_stream(rule))
+        guide = ListedGuide(vocab, texts) if texts else None
+        self.target = TargetSession(
+            request, vocab, encode, plan=plan, prediction=prediction, lookup=lookup, guide=guide
+        )
+        sampler = BranchingSampler(
+            params, vocab, pair.target.noise, prompt_ids=(0,), stream=target_stream(rule), guide=guide
+        )
         sampler.chooser = chooser
         self.verifier = DraftVerifier(rule, sampler)
         self.cached: list[int] = []  # all of the prompt but its last token

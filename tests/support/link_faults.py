@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.fault_proxy import FaultProxy
+from drafter_service import client as drafter_client
 
 FAULTS = ("cut", "half_open_up", "half_open_down", "reset", "refuse")
 
@@ -29,3 +32,9 @@ def mend(proxy: FaultProxy) -> None:
     """The link is as it was; what was held passes."""
     proxy.restore()
     proxy.refuse(False)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each module that has it as an attribute: drafters dial a verifier again that is silent for 1.5 s."""
+    monkeypatch.setattr(drafter_client, "VERIFIER_SILENCE_SECONDS", 1.5)

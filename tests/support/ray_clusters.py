@@ -16,12 +16,12 @@ import pytest
 
 from benchmarks.ports import free_port
 from dragoman.client import Client
-from dragoman.completion import Completion
 from dragoman.fleet_client import FleetClient
 from dragoman.ray_fleet import cluster as ray_cluster
 from dragoman.ray_fleet.config import FleetFile
 from dragoman.ray_fleet.launcher import Launcher
 from dragoman.ray_fleet.standing import Standing
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams

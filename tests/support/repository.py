@@ -16,9 +16,11 @@ ARROWS: dict[str, set[str]] = {
     "verifier_service": {"engine", "language_models", "protos", "speculation", "transport"},
     "drafter_service": {"engine", "language_models", "protos", "speculation", "transport"},
     "coordinator": {"protos", "speculation", "transport"},
+    "gateway": {"speculation", "transport"},
     "dragoman": {
         "coordinator",
         "drafter_service",
+        "gateway",
         "language_models",
         "protos",
         "speculation",

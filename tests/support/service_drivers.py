@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
+
 from drafter_service.client import DrafterClient
 from drafter_service.draft_source import Drafter
 from dragoman.client import Client
@@ -15,7 +17,7 @@ from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
 from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import Rule, SamplingParams
 from tests.support.text_engine import TextDrafter, TextEngine
-from transport import codec
+from transport import codec, prompt_codec
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
@@ -47,7 +49,22 @@ async def serving(
     try:
         yield verifier, bound
     finally:
+        if isinstance(engine, TextEngine):
+            engine.gate.set()  # a test that failed while it was closed ends, too
         await server.stop(grace=0.1)
+
+
+@contextlib.asynccontextmanager
+async def answering(servicer: pb_grpc.VerifierServiceServicer) -> AsyncIterator[Address]:
+    """What stands in for a verifier of another kind: of an earlier release, or one that hangs."""
+    server = grpc.aio.server()
+    pb_grpc.add_VerifierServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Address("127.0.0.1", port)
+    finally:
+        await server.stop(0)
 
 
 @contextlib.asynccontextmanager
@@ -76,7 +93,7 @@ def request(
     """On the wire, with one prompt for all. ``fields``: further ones."""
     return pb.GenerateRequest(
         protocol_version=PROTOCOL_VERSION,
-        prompt=codec.prompt_to_wire(Prompt(text="a story: ")),
+        prompt=prompt_codec.prompt_to_wire(Prompt(text="a story: ")),
         sampling=codec.sampling_to_wire(sampling),
         rule=codec.rule_to_wire(rule),
         max_tokens=max_tokens,

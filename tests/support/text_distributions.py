@@ -38,8 +38,9 @@ SETTINGS = {
 
 
 def settings_of(rule: Rule) -> list[str]:
-    """Exact draws, of which no draft has a part, are drawn with everything at once only."""
-    return ["penalties"] if rule is Rule.EXACT else list(SETTINGS)
+    """Everything at once, and under the default rule cuts alone. That each rule keeps each setting is enumerated
+    elsewhere; here it is whether processes, messages and batches do."""
+    return ["top-p", "penalties"] if rule is Rule.RACE else ["penalties"]
 
 
 def probabilities(logits: torch.Tensor, params: SamplingParams, prompt: list[int], ids: Sequence[int]) -> torch.Tensor:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from speculation.drafts.candidates import ROOT, CandidateTree
-from speculation.errors import LimitExceededError, SessionError
+from speculation.errors import LimitExceededError, SessionError, UnsupportedFieldError
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
+from speculation.protocol.tools import ToolFormat
 from speculation.verification.step import Step
 from tests.support.text_models import DRAFTER_VOCAB, TARGET_VOCAB, TextModel, TextModelSource, longest_words
 from verifier_service.engine import OneByOne, WholePrompt
@@ -24,15 +25,23 @@ class TextTokenizer:
     """Of the target: the longest words of its vocabulary."""
 
     vocab = TARGET_VOCAB
+    tool_format: ToolFormat | None = ToolFormat.HERMES
 
     def encode(self, text: str) -> list[int]:
         """Ordinary text."""
         return longest_words(self.vocab)(text)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Raw text, or a transcript of messages."""
-        text = prompt.text if prompt.text is not None else "".join(f"{m.role}: {m.content}\n" for m in prompt.messages)
-        return self.encode(text)
+        """Raw text, or a transcript of tools and messages."""
+        if prompt.text is not None:
+            return self.encode(prompt.text)
+        if prompt.tools and self.tool_format is None:
+            raise UnsupportedFieldError("tools", None, "the model's chat template has no tools")
+        lines = [f"{tool.name}: {tool.description} {tool.parameters}" for tool in prompt.tools]
+        for m in prompt.messages:
+            calls = "".join(f" {call.id} {call.name} {call.arguments}" for call in m.tool_calls)
+            lines.append(f"{m.role}: {m.tool_call_id}{m.content}{calls}")
+        return self.encode("".join(f"{line}\n" for line in lines))
 
 
 class TextSlot(WholePrompt):
@@ -122,6 +131,16 @@ class TextEngine(OneByOne):
     def kv_cache_bytes(self) -> int:
         """As if each id of an open slot held 64 bytes."""
         return sum(64 * slot.ids for slot in list(self.opened))
+
+    @property
+    def kv_pages(self) -> int:
+        """As if each position were a page."""
+        return self.room or 0
+
+    @property
+    def kv_pages_held(self) -> int:
+        """Of the slots that were begun with room for some."""
+        return sum(list(self.held.values()))
 
     def has_room(self, positions: int) -> bool:
         """Beside what others hold."""

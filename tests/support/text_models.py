@@ -47,10 +47,11 @@ DRAFTER_VOCAB = byte_level_vocab(
 
 
 class TextModel:
-    """Logits [V] from the generated ids alone. ``salt`` makes models differ."""
+    """Logits [V] from the generated ids alone. ``salt`` makes models differ; ``story`` is what they like to tell."""
 
-    def __init__(self, vocab: ByteVocab, salt: int) -> None:
+    def __init__(self, vocab: ByteVocab, salt: int, story: str = STORY) -> None:
         self.vocab = vocab
+        self._story = story.encode()
         self.salt = salt
         self.noise = RaceNoise(vocab)
         self._logits = cache(self._compute)
@@ -59,10 +60,10 @@ class TextModel:
         """[V], of the next token after these."""
         text = self.vocab.text(ids)
         zero_width = next((i for i, t in enumerate(reversed(ids)) if self.vocab.bytes_of(t)), len(ids))
-        return self._logits(text[-3:] + bytes((zero_width % 256,)), len(text) % len(STORY.encode()))
+        return self._logits(text[-3:] + bytes((zero_width % 256,)), len(text) % len(self._story))
 
     def _compute(self, context: bytes, at: int) -> torch.Tensor:
-        story = STORY.encode()
+        story = self._story
         ahead = (story + story)[at:]
         rows = []
         for token in range(self.vocab.size):

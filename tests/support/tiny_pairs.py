@@ -109,9 +109,17 @@ class TinyPair:
 
 
 def true_sequences(
-    model: MarkovModel, params: SamplingParams, length: int, *, stop_at_end: bool = True
+    model: MarkovModel,
+    params: SamplingParams,
+    length: int,
+    *,
+    stop_at_end: bool = True,
+    allowed: Callable[[bytes], Sequence[bool]] | None = None,
 ) -> dict[tuple[int, ...], float]:
-    """The probability of every sequence of ``length`` tokens (fewer if it ends before), by the definition."""
+    """The probability of every sequence of ``length`` tokens (fewer if it ends before), by the definition.
+
+    ``allowed``: which tokens may follow a text, others have no share in the model's distribution.
+    """
     sequences: dict[tuple[int, ...], float] = {(): 1.0}
     for _ in range(length):
         longer: dict[tuple[int, ...], float] = {}
@@ -122,7 +130,10 @@ def true_sequences(
             sampler = TokenSampler(params, model.vocab, model.noise)
             for token in ids:
                 sampler.advance(token)
-            for token, p in enumerate(sampler.probabilities(model.logits(ids)).tolist()):
+            logits = model.logits(ids)
+            if allowed is not None:
+                logits = logits.masked_fill(~torch.tensor(allowed(model.vocab.text(ids))), -torch.inf)
+            for token, p in enumerate(sampler.probabilities(logits).tolist()):
                 if p > 0:
                     longer[*ids, token] = share * p
         sequences = longer

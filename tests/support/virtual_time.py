@@ -122,6 +122,7 @@ def _virtual(clock: Clock) -> Iterator[None]:
     with (
         mock.patch.object(time, "monotonic", clock.read),
         mock.patch.object(time, "perf_counter", clock.read),
+        mock.patch.object(time, "thread_time", clock.read),  # work takes no time
         mock.patch.object(time, "sleep", clock.pass_by),
     ):
         yield

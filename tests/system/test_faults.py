@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from dragoman.client import Client
-from dragoman.completion import Completion
-from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import ChildProcess, child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from speculation.errors import ConnectionFailedError, SessionError
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams

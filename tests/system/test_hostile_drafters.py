@@ -19,8 +19,8 @@ from benchmarks.certificates import security_options
 from benchmarks.hostile_drafters import Attack, HostileDrafter
 from benchmarks.ports import free_port
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS_OPTIONS
 from dragoman.processes import child
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from speculation.sampling.params import SamplingParams
 from tests.support.certificates import TestAuthority
 from tests.support.service_drivers import PATIENCE, described
@@ -31,8 +31,9 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SEEDS = range(3)
 TOKENS = 60
-#: What is cut off, and the quota that it exceeds; "": gRPC itself ends what is larger than any message may be. The
-#: others break no rule: they cost what looking at their spans costs.
+#: What is cut off, and the quota that it exceeds; "": gRPC itself ends what is larger than any message may be, and the
+#: stream is counted as one that broke. The others break no rule: they cost what looking at their spans costs, for which
+#: there is a budget.
 CUT_OFF = {
     Attack.FLOOD: "messages_of_one_drafter",
     Attack.GARBAGE: "malformed_messages_of_one_drafter",
@@ -53,10 +54,18 @@ class Pair:
 
     def refused(self) -> dict[str, float]:
         """By quota."""
+        return self.counted("dragoman_refused_total", "quota")
+
+    def ended(self) -> dict[str, float]:
+        """Streams of drafters, by how they ended."""
+        return self.counted("dragoman_drafter_streams_ended_total", "ending")
+
+    def counted(self, name: str, label: str) -> dict[str, float]:
+        """A metric by one of its labels."""
         with urllib.request.urlopen(self.metrics, timeout=10) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
-        return {one.labels["quota"]: one.value for one in samples if one.name == "dragoman_refused_total"}
+        return {one.labels[label]: one.value for one in samples if one.name == name}
 
     def audited(self, name: str) -> list[dict[str, object]]:
         """What the audit log says of a drafter's identity."""
@@ -105,7 +114,7 @@ async def test_a_hostile_drafter_changes_no_byte_and_is_cut_off(tiny_qwen2: Path
             name = f"hostile-{attack}"
             security = authority.mutual(Role.DRAFTER, name)
             hostile = HostileDrafter(Address.parse(beside.address, field="address"), security=security)
-            before = beside.refused()
+            before, ended = beside.refused(), beside.ended()
             attacking = asyncio.create_task(
                 hostile.run(attack, PATIENCE if attack in CUT_OFF else 4.0, once=attack in CUT_OFF)
             )
@@ -116,10 +125,14 @@ async def test_a_hostile_drafter_changes_no_byte_and_is_cut_off(tiny_qwen2: Path
             if attack in CUT_OFF:
                 assert outcome.ended, attack  # by a status that a write into the ended stream may hide
                 assert beside.audited(name)[-1]["event"] in ("refused", "drafter left")
+                assert sum(beside.ended().values()) > sum(ended.values()), attack
             else:
                 assert not outcome.ended, (attack, outcome)
             if quota := CUT_OFF.get(attack):
                 assert beside.refused()[quota] > before[quota], attack
                 assert "refused" in {line["event"] for line in beside.audited(name)}, attack
+            elif attack is Attack.HUGE:
+                assert beside.ended()["broken"] > ended["broken"]
+                assert beside.audited(name)[-1]["ending"] == "broken"
             await described(beside.client, sessions=0, kv_cache_bytes=0, drafters=1)
         assert not [line for line in beside.audited("honest") if line["event"] == "refused"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.client import Client
-from dragoman.demo import TAKING_TURNS_OPTIONS
+from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from tests.support.releases import child_of, run, unpack
 from tests.support.repository import ROOT
 from tests.support.service_drivers import described

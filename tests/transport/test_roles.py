@@ -17,7 +17,9 @@ VERIFIER, COORDINATOR, DRAFTER, CLIENT, ADMIN = Role
 ALLOWED = {
     "VerifierService/Assist": {DRAFTER},
     "VerifierService/Describe": {CLIENT, ADMIN},
+    "VerifierService/Detokenize": {CLIENT, ADMIN},
     "VerifierService/Generate": {CLIENT, ADMIN},
+    "VerifierService/Tokenize": {CLIENT, ADMIN},
     "CoordinatorService/Join": {VERIFIER, DRAFTER},
     "CoordinatorService/Route": {CLIENT, ADMIN},
     "CoordinatorService/Status": {CLIENT, ADMIN},

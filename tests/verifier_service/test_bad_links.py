@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
-from drafter_service import client as drafter_client
 from speculation.sampling.params import SamplingParams
+from tests.support import link_faults
 from tests.support.certificates import TestAuthority
 from tests.support.link_faults import FAULTS, inflict, mend
 from tests.support.service_drivers import PATIENCE, baseline, drafters, drafting, request, serving, text_of
@@ -24,9 +24,7 @@ from verifier_service.verifier import Verifier
 SAMPLING = SamplingParams(temperature=0.8, seed=9)
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafter_client, "VERIFIER_SILENCE_SECONDS", 1.5)
+_impatient = link_faults.impatient
 
 
 @contextlib.asynccontextmanager

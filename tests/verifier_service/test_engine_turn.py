@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dragoman import Client, Completion, Dragoman, SamplingParams
-from speculation.drafts.draft_pool import SpanFate
+from speculation.drafts.span_fate import SpanFate
 from speculation.errors import DragomanError
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.sampling import row_draws
@@ -57,6 +57,29 @@ def test_a_turn_waits_for_the_gap_to_end():
         assert not began.wait(0.05)
     thread.join(SECONDS)
     assert began.is_set()
+
+
+def test_no_gap_comes_between_a_turn_that_waits_and_its_beginning():
+    """However often the event loop asks: a lock alone would be given to it again and again."""
+    turn, leave = EngineTurn(), threading.Event()
+
+    def work() -> None:
+        with turn:
+            leave.wait(SECONDS)
+
+    thread = threading.Thread(target=work)
+    with turn.gap():
+        thread.start()
+        deadline = time.monotonic() + SECONDS
+        while not turn.wanted:
+            assert time.monotonic() < deadline
+    for _ in range(10_000):
+        with turn.gap() as free:
+            assert not free
+    leave.set()
+    thread.join(SECONDS)
+    with turn.gap() as free:
+        assert free and not turn.wanted
 
 
 @pytest.mark.parametrize("rows", [None, 16])

@@ -188,7 +188,7 @@ def test_what_a_session_waits_for_memory_is_no_steps_time():
     step = StepResult(instructions=(), forward_began=1.0, forward_ended=2.0)
     assert figures.stepped(step, 3, held=0.0) is None
     assert figures.stepped(step, 3, held=0.0) is not None and figures.decode_tokens == 3
-    figures.interrupted()
+    figures.preempted()
     assert figures.stepped(step, 3, held=0.0) is None and figures.decode_tokens == 3
     assert figures.stepped(step, 3, held=0.0) is not None and figures.decode_tokens == 6
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import json
-import re
 import socket
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
+import grpc
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import CollectorRegistry
 
 from benchmarks.ports import free_port
 from dragoman.client import Client
@@ -21,69 +21,64 @@ from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
 from tests.support.commands import dragoman
+from tests.support.scrapes import Collected, collect
 from tests.support.service_drivers import SLOW, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextEngine
-from verifier_service.metrics import PREFIX, PrometheusInstruments, VerifierMetrics
+from verifier_service.instruments import PrometheusInstruments
+from verifier_service.metrics import VerifierMetrics
 
-COUNTERS = {
+VLLM_COUNTERS = {
     "num_preemptions",
+    "prompt_tokens",
+    "generation_tokens",
+    "request_success",
+    "prefix_cache_queries",
+    "prefix_cache_hits",
     "spec_decode_num_drafts",
     "spec_decode_num_draft_tokens",
     "spec_decode_num_accepted_tokens",
     "spec_decode_num_accepted_tokens_per_pos",
+}
+OWN_COUNTERS = {
     "spec_decode_num_draft_tokens_per_source",
     "spec_decode_num_accepted_tokens_per_source",
-    "prompt_tokens",
-    "generation_tokens",
     "stale_drafts",
+    "tokens_without_drafter",
     "drafter_reconnects",
+    "drafter_streams_ended",
     "refused",
 }
-GAUGES = {"drafters_connected", "sessions_active", "plan_width", "plan_lookahead"}
-HISTOGRAMS = {
+VLLM_GAUGES = {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"}
+OWN_GAUGES = {"drafters_connected", "plan_width", "plan_lookahead", "kv_pages", "kv_pages_held", "kv_cache_bytes"}
+VLLM_HISTOGRAMS = {
     "time_to_first_token_seconds",
     "inter_token_latency_seconds",
+    "request_time_per_output_token_seconds",
     "e2e_request_latency_seconds",
-    "round_trip_seconds",
-    "speculation_length",
+    "request_queue_time_seconds",
+    "request_prefill_time_seconds",
+    "request_decode_time_seconds",
+    "request_inference_time_seconds",
+    "request_prompt_tokens",
+    "request_generation_tokens",
+    "request_params_max_tokens",
+}
+OWN_HISTOGRAMS = {"round_trip_seconds", "speculation_length"}
+KINDS = {
+    f"{prefix}{name}": kind
+    for prefix, kind, names in (
+        ("vllm:", "counter", VLLM_COUNTERS),
+        ("vllm:", "gauge", VLLM_GAUGES),
+        ("vllm:", "histogram", VLLM_HISTOGRAMS),
+        ("dragoman_", "counter", OWN_COUNTERS),
+        ("dragoman_", "gauge", OWN_GAUGES),
+        ("dragoman_", "histogram", OWN_HISTOGRAMS),
+    )
+    for name in names
 }
 
 
-class Collected:
-    """Samples of the verifier by name, summed over labels other than the model's; ``process``: of its process."""
-
-    def __init__(self, text: str) -> None:
-        self.kinds: dict[str, str] = {}
-        self.replicas: set[str] = set()
-        self.process: dict[str, float] = {}
-        self.values: dict[str, float] = {}
-        self.positions: dict[int, float] = {}
-        self.drafted: dict[tuple[str, str], float] = {}  # draft tokens by source and drafter
-        self.accepted: dict[tuple[str, str], float] = {}
-        for family in text_string_to_metric_families(text):
-            if family.name.endswith("_created"):
-                continue
-            if family.name.startswith("process_") or family.name == PREFIX + "event_loop_tasks":
-                self.process[family.name] = family.samples[0].value
-                continue
-            self.kinds[family.name] = family.type
-            for sample in family.samples:
-                assert sample.labels["model_name"]
-                self.replicas.add(sample.labels["replica"])
-                if not sample.name.endswith(("_created", "_bucket")):
-                    self.values[sample.name] = self.values.get(sample.name, 0.0) + sample.value
-                if "position" in sample.labels and sample.name.endswith("_total"):
-                    self.positions[int(sample.labels["position"])] = sample.value
-                if "source" in sample.labels and sample.name.endswith("_total"):
-                    counts = self.drafted if "draft_tokens" in sample.name else self.accepted
-                    counts[sample.labels["source"], sample.labels["drafter"]] = sample.value
-
-    def __getitem__(self, name: str) -> float:
-        return self.values["dragoman_" + name]
-
-
-def collect(registry: CollectorRegistry) -> Collected:
-    return Collected(generate_latest(registry).decode())
+REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
 
 @contextlib.asynccontextmanager
@@ -94,6 +89,11 @@ async def counted(**kwargs):
         yield registry, verifier, address
 
 
+def standing(registry: CollectorRegistry) -> float:
+    found = collect(registry)
+    return found["num_requests_running"] + found["num_requests_waiting"]
+
+
 async def test_the_counters_are_the_sums_of_what_the_sessions_tell():
     async with counted(plan=SLOW) as (registry, verifier, address), drafting(address):
         await drafters(verifier, 1)
@@ -101,7 +101,7 @@ async def test_the_counters_are_the_sums_of_what_the_sessions_tell():
         for seed in range(3):
             _, finished = await text_of(address, request(SamplingParams(seed=seed)))
             told.append(finished)
-        await eventually(lambda: collect(registry)["sessions_active"] == 0)
+        await eventually(lambda: standing(registry) == 0)
         found = collect(registry)
     stats = [finished.speculation for finished in told]
     assert found["generation_tokens_total"] == sum(finished.completion_tokens for finished in told)
@@ -118,6 +118,17 @@ async def test_the_counters_are_the_sums_of_what_the_sessions_tell():
     assert found["speculation_length_sum"] == found["spec_decode_num_draft_tokens_total"]
     assert found["time_to_first_token_seconds_count"] == found["e2e_request_latency_seconds_count"] == 3
     assert found["inter_token_latency_seconds_count"] == steps - 3
+    for name in ("queue_time_seconds", "prefill_time_seconds", "decode_time_seconds", "inference_time_seconds"):
+        assert found[f"request_{name}_count"] == 3
+    assert found["request_prompt_tokens_sum"] == found["prompt_tokens_total"]
+    assert found["request_generation_tokens_sum"] == found["generation_tokens_total"]
+    assert found["request_params_max_tokens_sum"] == 3 * 60
+    parts = found["request_queue_time_seconds_sum"] + found["request_inference_time_seconds_sum"]
+    assert parts <= found["e2e_request_latency_seconds_sum"]
+    assert {reason: count for reason, count in found.reasons.items() if count} == {
+        reason: count for reason, count in Counter(REASONS[one.finish_reason] for one in told).items()
+    }
+    assert set(found.reasons) == {"stop", "length", "abort", "error"}
     assert found["round_trip_seconds_count"] > 0
     assert (found["plan_width"], found["plan_lookahead"]) == (8, 8)
 
@@ -132,8 +143,9 @@ async def test_who_drafted_is_told_apart_and_adds_up():
         assert none["drafters_connected"] == 0
         assert none.drafted == none.accepted == dict.fromkeys(OTHERS, 0)
         await text_of(address, request(SamplingParams(), ignore_end=True))
-        await eventually(lambda: collect(registry)["sessions_active"] == 0)
+        await eventually(lambda: standing(registry) == 0)
         alone = collect(registry)
+        assert alone["tokens_without_drafter_total"] == alone["generation_tokens_total"] > 0
         assert alone.drafted["lookup", ""] == alone["spec_decode_num_draft_tokens_total"] > 0
         assert set(alone.drafted) == OTHERS, "without a drafter nothing is a drafter's"
         async with drafting(address):
@@ -142,7 +154,7 @@ async def test_who_drafted_is_told_apart_and_adds_up():
             text, _ = await text_of(address, request(SamplingParams(seed=1)))
             again = request(SamplingParams(seed=1), prediction=text[:20], received=text[:10])
             _, finished = await text_of(address, again)
-            await eventually(lambda: collect(registry)["sessions_active"] == 0)
+            await eventually(lambda: standing(registry) == 0)
             [link] = verifier.describe().drafters
         await drafters(verifier, 0)
         found = collect(registry)
@@ -155,12 +167,12 @@ async def test_who_drafted_is_told_apart_and_adds_up():
     assert {source.source for source in finished.speculation.sources} >= {pb.DRAFT_SOURCE_REPLAY}
 
 
-OTHERS = {("prediction", ""), ("lookup", ""), ("replay", "")}
+OTHERS = {("prediction", ""), ("lookup", ""), ("replay", ""), ("grammar", "")}
 
 
 def test_drafters_that_call_themselves_anything_are_few_series():
     registry = CollectorRegistry()
-    metrics = VerifierMetrics(PrometheusInstruments(registry, "target"))
+    metrics = VerifierMetrics(PrometheusInstruments(registry, "target"), engine=TextEngine(), sessions={})
     for number in range(500):
         metrics.drafted(SourceKind.DRAFTER, f"name {number}", 2, 1)
     found = collect(registry)
@@ -171,8 +183,7 @@ def test_drafters_that_call_themselves_anything_are_few_series():
 async def test_every_figure_is_there_before_anything_happens():
     async with counted() as (registry, _, _):
         kinds = collect(registry).kinds
-    named = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS}
-    assert kinds == {f"dragoman_{name}": kind for kind, names in named.items() for name in names}
+    assert kinds == KINDS
 
 
 async def test_sessions_and_reconnects_are_seen_while_they_last():
@@ -186,7 +197,7 @@ async def test_sessions_and_reconnects_are_seen_while_they_last():
         seen = []
 
         async def look(_: bytes) -> None:
-            seen.append(collect(registry)["sessions_active"])
+            seen.append(standing(registry))
 
         await text_of(address, request(SamplingParams()), look)
         assert max(seen) == 1
@@ -205,10 +216,11 @@ async def test_a_session_that_its_client_leaves_is_counted_as_far_as_it_came():
         stream.cancel()
         await eventually(lambda: not verifier.sessions or not verifier.sessions[0].drafters.open)
         engine.gate.set()
-        await eventually(lambda: collect(registry)["sessions_active"] == 0)
+        await eventually(lambda: standing(registry) == 0)
         found = collect(registry)
     assert found["generation_tokens_total"] > 0
     assert found["e2e_request_latency_seconds_count"] == 0
+    assert found.reasons == {"stop": 0, "length": 0, "abort": 1, "error": 0}
 
 
 async def test_the_command_serves_them(tiny_llama: Path):
@@ -224,11 +236,11 @@ async def test_the_command_serves_them(tiny_llama: Path):
         name = f"{socket.gethostname()}/{tiny_llama.name}:{address.rpartition(':')[2]}"
         assert found.replicas == {name}, "the verifier's name"
         assert found.process["process_resident_memory_bytes"] > 50e6 and found.process["process_open_fds"] > 3
-        assert found.process[PREFIX + "event_loop_tasks"] > 0
+        assert found.process["dragoman_event_loop_tasks"] > 0
         alone = dragoman("generate", f"--verifier={address}", "--prompt=The heron", "--max-tokens=5")
         assert "no drafter is connected" in alone.stderr
         taken = dragoman("verifier", f"--model={tiny_llama}", "--listen=127.0.0.1:0", f"--metrics-port={port}")
-    assert taken.returncode == 4 and "cannot serve metrics" in taken.stderr
+    assert taken.returncode == 4 and "give another --metrics-port" in taken.stderr
 
 
 def test_a_port_that_is_none():
@@ -239,45 +251,36 @@ def test_a_port_that_is_none():
 pytestmark = pytest.mark.timeout(120)
 
 
-DASHBOARD = json.loads((Path(__file__).parent.parent.parent / "deploy" / "grafana.json").read_text())
-EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+async def test_who_waits_for_memory_and_who_has_it():
+    registry = CollectorRegistry()
+    instruments, engine = PrometheusInstruments(registry, "target"), TextEngine(rows=16, room=100)
+    async with serving(engine, instruments=instruments, adaptive=False) as (_, address):
+        engine.gate.clear()
+        asked = [text_of(address, request(SamplingParams(seed=seed), ignore_end=True)) for seed in range(3)]
+        tasks = [asyncio.create_task(each) for each in asked]
+        try:
+            await eventually(lambda: standing(registry) == 3 and collect(registry)["kv_cache_bytes"] > 0)
+            held = collect(registry)
+            assert (held["num_requests_running"], held["num_requests_waiting"], held["kv_pages"]) == (1, 2, 100)
+            assert held["kv_cache_usage_perc"] == held["kv_pages_held"] / 100 > 0.5
+        finally:
+            engine.gate.set()
+            await asyncio.gather(*tasks)
+        await eventually(lambda: standing(registry) == 0)
+        after = collect(registry)
+    assert after["kv_pages_held"] == after["kv_cache_usage_perc"] == after["kv_cache_bytes"] == 0
+    assert after["request_queue_time_seconds_count"] == after.reason("length") == 3
 
 
-def test_the_dashboard_shows_what_there_is():
-    """Every name in the Grafana dashboard is a metric; sessions, drafters, acceptance, plan and speed are on it."""
-    shown = {name for expression in EXPRESSIONS for name in re.findall(r"\$\{prefix\}(\w+)", expression)}
-    histograms = {f"{name}_bucket" for name in HISTOGRAMS}
-    assert shown <= {f"{name}_total" for name in COUNTERS} | GAUGES | histograms
-    assert {"sessions_active", "generation_tokens_total", "plan_width", "plan_lookahead"} <= shown
-    assert {"spec_decode_num_accepted_tokens_total", "spec_decode_num_accepted_tokens_per_source_total"} <= shown
-    assert "drafters_connected" in shown
-    assert all(expression.count("dragoman_") == 0 for expression in EXPRESSIONS), "without the prefix's variable"
+async def test_a_request_that_fails_is_no_success():
+    registry = CollectorRegistry()
 
+    class Broken(TextEngine):
+        def step(self, batch):
+            raise RuntimeError("no")
 
-def test_the_dashboard_shows_plain_verifiers_and_those_on_ray_without_being_told():
-    [prefix] = [variable for variable in DASHBOARD["templating"]["list"] if variable["name"] == "prefix"]
-    assert {option["value"] for option in prefix["options"]} == {PREFIX, f"ray_{PREFIX}"}
-    assert prefix["multi"] and prefix["current"]["value"] == [PREFIX, f"ray_{PREFIX}"]
-    assert all(option["selected"] for option in prefix["options"])
-    # What several values become, "(a|b)", matches in a regular expression only.
-    for expression in EXPRESSIONS:
-        assert expression.count("${prefix}") == len(re.findall(r'\{__name__=~"\$\{prefix\}\w+"\}', expression))
-
-
-def test_two_verifiers_of_one_model_are_two_series_on_the_dashboard():
-    """Also two of one name, which Prometheus tells apart by where it found them."""
-    grouped = [re.findall(r"\bby \(([^)]*)\)", expression) for expression in EXPRESSIONS]
-    assert all(grouped), "every figure is summed by something"
-    kept = {frozenset(re.split(r",\s*", labels)) for groups in grouped for labels in groups}
-    for named, scraped in (({"replica": "one"}, {"instance": "a:9100"}), ({"replica": "one"}, {"instance": "b:9100"})):
-        for other in ({"replica": "two", "instance": "a:9100"}, {"replica": "one", "instance": "c:9100"}):
-            mine = {"model_name": "target", **named, **scraped}
-            theirs = {"model_name": "target", **other}
-            assert all(any(mine.get(key) != theirs.get(key) for key in labels) for labels in kept)
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            assert {"{{replica}}", "{{instance}}"} <= set(re.findall(r"\{\{\w+\}\}", target["legendFormat"]))
-    registries = [CollectorRegistry(), CollectorRegistry()]
-    for registry, name in zip(registries, ("one", "two"), strict=True):
-        VerifierMetrics(PrometheusInstruments(registry, "target", name))
-    assert [collect(registry).replicas for registry in registries] == [{"one"}, {"two"}]
+    async with serving(Broken(), instruments=PrometheusInstruments(registry, "target")) as (_, address):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await text_of(address, request(SamplingParams()))
+        await eventually(lambda: standing(registry) == 0)
+        assert collect(registry).reasons == {"stop": 0, "length": 0, "abort": 0, "error": 1}

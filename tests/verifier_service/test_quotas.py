@@ -23,7 +23,7 @@ from tests.support.text_engine import TextEngine
 from transport.bundles import bundled
 from transport.identity import Identity, Role
 from verifier_service import quotas as quotas_module
-from verifier_service.metrics import PrometheusInstruments
+from verifier_service.instruments import PrometheusInstruments
 from verifier_service.quotas import (
     ARRIVALS,
     ARRIVALS_PER_SECOND,
@@ -172,11 +172,13 @@ async def test_clients_beyond_it_are_told_and_counted(tmp_path: Path, caplog: py
     }
     assert samples == {
         ("sessions_of_one_client", 1.0),
+        ("waiting_questions_about_tokens", 0.0),
         ("streams_of_one_drafter", 0.0),
         ("arrivals_of_one_drafter", 0.0),
         ("messages_of_one_drafter", 0.0),
         ("drafter_locked_out", 0.0),
         ("malformed_messages_of_one_drafter", 0.0),
+        ("waiting_messages_of_one_drafter", 0.0),
     }
     refused = [record for record in caplog.records if record.getMessage() == "refused"]
     assert len(refused) == 1 and "anna" in json.dumps(refused[0].__dict__, default=str)

@@ -99,6 +99,7 @@ async def test_a_prompt_that_fails_in_a_shared_pass_fails_alone():
     bad = engine.tokenizer.encode(poor)
 
     def prefill(slots: Sequence[Any]) -> None:
+        engine.gate.wait()  # until all of them are there
         if any(engine.prompts[slot] == bad for slot in slots):
             raise MemoryError("no more")
         right(slots)

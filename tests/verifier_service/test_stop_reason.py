@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dragoman.client import Client
-from dragoman.completion import Completion
+from speculation.protocol.completion import Completion
 from speculation.protocol.messages import Prompt
 from tests.support.service_drivers import SLOW, drafters, drafting, serving
 from tests.support.text_engine import TextEngine

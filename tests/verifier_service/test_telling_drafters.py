@@ -16,9 +16,9 @@ from speculation.sampling.row_draws import LaunchedDraws
 from tests.support.service_drivers import baseline, drafters, drafting, serving
 from tests.support.text_engine import TextEngine
 from verifier_service import shared_step
-from verifier_service.metrics import SessionMeter
 from verifier_service.open_session import OpenSession
 from verifier_service.roster import Roster
+from verifier_service.session_meter import SessionMeter
 from verifier_service.step_report import StepReport
 
 ASKED: list[dict[str, Any]] = [

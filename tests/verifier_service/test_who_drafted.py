@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from dragoman.client import Client
-from dragoman.completion import Completion
 from dragoman.demo import Comparison, DemoResult, show
 from dragoman.terminal import LiveText, show_summary, summary, who_drafted
 from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk, Finished, SourceStats, SpeculationStats
 from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import SamplingParams

@@ -45,6 +45,16 @@ class VerifierServiceStub(object):
                 request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Tokenize = channel.unary_unary(
+                '/dragoman.v1.VerifierService/Tokenize',
+                request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.TokenizeRequest.SerializeToString,
+                response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.TokenizeResponse.FromString,
+                _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/dragoman.v1.VerifierService/Detokenize',
+                request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DetokenizeResponse.FromString,
+                _registered_method=True)
         self.Assist = channel.stream_stream(
                 '/dragoman.v1.VerifierService/Assist',
                 request_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.AssistRequest.SerializeToString,
@@ -74,6 +84,20 @@ class VerifierServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tokenize(self, request, context):
+        """A prompt in the target's tokens, as Generate would read it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Detokenize(self, request, context):
+        """What each of the target's tokens stands for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Assist(self, request_iterator, context):
         """A drafter dials in. Many sessions travel over the one stream.
         """
@@ -93,6 +117,16 @@ def add_VerifierServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.GenerateRequest.FromString,
                     response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Tokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokenize,
+                    request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.TokenizeRequest.FromString,
+                    response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.TokenizeResponse.SerializeToString,
+            ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DetokenizeRequest.FromString,
+                    response_serializer=protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DetokenizeResponse.SerializeToString,
             ),
             'Assist': grpc.stream_stream_rpc_method_handler(
                     servicer.Assist,
@@ -155,6 +189,60 @@ class VerifierService(object):
             '/dragoman.v1.VerifierService/Generate',
             protos_dot_dragoman_dot_v1_dot_dragoman__pb2.GenerateRequest.SerializeToString,
             protos_dot_dragoman_dot_v1_dot_dragoman__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.VerifierService/Tokenize',
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.TokenizeRequest.SerializeToString,
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.VerifierService/Detokenize',
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DetokenizeRequest.SerializeToString,
+            protos_dot_dragoman_dot_v1_dot_dragoman__pb2.DetokenizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from speculation.protocol.generation import FinishReason, SourceStats, SpeculationStats
+from speculation.protocol.logprobs import TokenLogprobs
+from speculation.protocol.tools import ToolFormat
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
 
@@ -20,6 +22,8 @@ class Completion:
 
     runs: list[TextRun] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    #: Of each of ``token_ids``, if they were asked for.
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     #: The stop string or the end token's id that ended the text; None for ``length``, or from an old verifier. (vLLM
     #: says None for the end token as well.)
@@ -33,6 +37,8 @@ class Completion:
     #: ``stats`` is what the last verifier tells of the other tokens.
     resumes: int = 0
     replayed_tokens: int = 0
+    #: How the model writes calls, where the prompt has tools.
+    tool_format: ToolFormat | None = None
     #: Whether drafters were allowed to help.
     drafters_allowed: bool = True
 
@@ -108,39 +114,46 @@ class Completion:
         return sum(share.accepted_tokens for share in drafters) / drafted if drafted else None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `dragoman generate --json` prints. What is not defined is null."""
-        stats = self.stats
+        """The object that `dragoman generate --json` prints. What is not defined is null; ``logprobs``, one for each
+        token, are there if they were asked for."""
         return {
             "text": self.text,
             "token_ids": self.token_ids,
+            **({"logprobs": [place.to_json() for place in self.logprobs]} if self.logprobs else {}),
             "finish_reason": self.finish_reason,
             "stop_reason": self.stop_reason,
             "resumes": self.resumes,
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
-            "speculation": {
-                "rule": stats.rule.value,
-                "steps": stats.steps,
-                "draft_tokens": stats.draft_tokens,
-                "accepted_tokens": stats.accepted_tokens,
-                "acceptance_rate": self.acceptance_rate,
-                "tokens_per_step": self.tokens_per_step,
-                "spans": stats.spans,
-                "stale_spans": stats.stale_spans,
-                "bytes_up": stats.bytes_up,
-                "bytes_down": stats.bytes_down,
-                "drafters_connected": self.drafters_connected,
-                "drafters": [
-                    {"name": share.name, "model": share.model, **_counts(share)}
-                    for share in self.shares_of(SourceKind.DRAFTER)
-                ],
-                **{kind.label: self._other(kind) for kind in SourceKind if kind is not SourceKind.DRAFTER},
-            },
+            "speculation": self.speculation_json(),
             "timing": {
                 "ttft_ms": self.ttft * 1000,
                 "tpot_ms": self.tpot * 1000 if self.tpot is not None else None,
                 "e2el_ms": self.e2el * 1000,
                 "tokens_per_second": self.tokens_per_second,
             },
+        }
+
+    def speculation_json(self) -> dict[str, Any]:
+        """Of ``to_json``: what drafts did for the text."""
+        stats = self.stats
+        return {
+            "rule": stats.rule.value,
+            "steps": stats.steps,
+            "draft_tokens": stats.draft_tokens,
+            "accepted_tokens": stats.accepted_tokens,
+            "acceptance_rate": self.acceptance_rate,
+            "tokens_per_step": self.tokens_per_step,
+            "accepted_tokens_per_pos": list(stats.accepted_tokens_per_pos),
+            "spans": stats.spans,
+            "stale_spans": stats.stale_spans,
+            "bytes_up": stats.bytes_up,
+            "bytes_down": stats.bytes_down,
+            "drafters_connected": self.drafters_connected,
+            "drafters": [
+                {"name": share.name, "model": share.model, **_counts(share)}
+                for share in self.shares_of(SourceKind.DRAFTER)
+            ],
+            **{kind.label: self._other(kind) for kind in SourceKind if kind is not SourceKind.DRAFTER},
         }
 
     def _other(self, source: SourceKind) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""`dragoman verifier`, `dragoman drafter` and `dragoman coordinator`: load, serve until a signal, say when ready."""
+"""`dragoman verifier`, `coordinator` and `gateway`: load, serve until a signal, say when ready."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drafter_service.draft_source import Drafter
 from dragoman.metrics_page import metrics_page
+from dragoman.options import LOCAL_VERIFIER
 from dragoman.terminal import err
-from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError
-from transport.address import COORDINATOR_PORT, DEFAULT_PORT, Address
+from transport.address import COORDINATOR_PORT, DEFAULT_PORT, HEALTH_PORT, Address
 from transport.pem_files import pem_files
 from transport.security import Security
-from transport.signals import until_signal
+from transport.servers import check_bindable
 from transport.tokens import read_tokens
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
+    from gateway.settings import GatewaySettings
 
     # These bring torch along, which a coordinator does without.
     from verifier_service.engine import Engine
@@ -38,14 +38,38 @@ if TYPE_CHECKING:
 
 def listen_address(listen: str, security: Security, *, default_port: int = DEFAULT_PORT) -> Address:
     """Raises InputError for an address that others can reach in plaintext, unless that is asked for, and for files of
-    TLS that cannot be used."""
+    TLS that cannot be used; ConnectionFailedError for one that cannot be listened at, before anything is loaded."""
     address = Address.parse(listen, field="listen", allow_port_zero=True, default_port=default_port)
     security.check_listening(address)
     if security.serves_tls:
         pem_files(security)
     if security.tokens is not None:
         read_tokens(Path(security.tokens))
+    check_bindable(address)
     return address
+
+
+def health_address(given: str | None) -> Address | None:
+    """Where health checks alone are answered, for `--health-listen`. Raises what ``listen_address`` raises."""
+    if given is None:
+        return None
+    address = Address.parse(given, field="health-listen", default_port=HEALTH_PORT)
+    check_bindable(address, option="--health-listen")
+    return address
+
+
+def dialled_address(verifier: str | None, coordinator: str | None, security: Security) -> Address:
+    """Of the coordinator, or of the verifier, without either the one of this machine. Raises InputError for two
+    addresses, or one that may not be dialled so."""
+    from transport.channels import check_dialling
+
+    if verifier is not None and coordinator is not None:
+        raise InputError("verifier", verifier, "comes with --coordinator as well", remedy="give one of the two")
+    field, address = ("verifier", verifier or LOCAL_VERIFIER) if coordinator is None else ("coordinator", coordinator)
+    port = COORDINATOR_PORT if coordinator is not None else DEFAULT_PORT
+    dialled = Address.parse(address, field=field, default_port=port)
+    check_dialling(dialled, security, who=field)
+    return dialled
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +112,8 @@ def default_name(model: str, apart: str) -> str:
     return f"{socket.gethostname()}/{model}"[:190] + apart[:10]
 
 
-def _say_ready(words: str, ready_json: bool, **facts: Any) -> None:
+def say_ready(words: str, ready_json: bool, **facts: Any) -> None:
+    """To people, or to a parent process with these facts."""
     if ready_json:
         print(json.dumps({"ready": True, **facts}), flush=True)
     else:
@@ -102,6 +127,7 @@ def serve_verifier(
     *,
     membership: Membership | None = None,
     metrics_port: int | None = None,
+    health_listen: Address | None = None,
     security: Security | None = None,
     ready_json: bool = False,
 ) -> None:
@@ -118,7 +144,7 @@ def serve_verifier(
     from verifier_service.verifier_choice import verifier_of
 
     async def bind() -> tuple[VerifierServer, Address]:
-        server = VerifierServer(security=security)
+        server = VerifierServer(security=security, health_listen=health_listen)
         return server, await server.start(address)
 
     with asyncio.Runner() as runner, metrics_page(address.host, metrics_port, runner.get_loop()) as instruments_of:
@@ -142,7 +168,7 @@ def serve_verifier(
         except BaseException:
             runner.run(server.stop())
             raise
-        say = functools.partial(_say_ready, words, ready_json, address=str(bound))
+        say = functools.partial(say_ready, words, ready_json, address=str(bound))
         runner.run(_serve_and_join(server, verifier, member, grace=settings.grace, on_ready=say))
 
 
@@ -184,63 +210,52 @@ def _running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         thread.join()
 
 
-def model_and_speed(model: str, seconds_per_token: float) -> str:
-    """Say "smollm2 (3.1 ms a token)"; the name alone where a token takes no time to speak of (a lookup)."""
-    milliseconds = f"{seconds_per_token * 1000:.1f}"
-    return model if milliseconds == "0.0" else f"{model} ({milliseconds} ms a token)"
-
-
-def serve_drafter(
-    drafter: Drafter,
-    dialled: Address,
+def serve_coordinator(
+    config: CoordinatorConfig,
+    address: Address,
     *,
-    fleet: bool = False,
-    name: str | None = None,
-    max_sessions: int = 4,
+    health_listen: Address | None = None,
     security: Security | None = None,
     ready_json: bool = False,
-) -> None:
-    """Draft until SIGINT or SIGTERM; dials again whenever the link ends.
-
-    ``dialled``: the verifier, or with ``fleet`` the coordinator, which names the verifiers.
-    """
-    from drafter_service.client import DrafterClient
-    from drafter_service.fleet_member import DrafterMember
-
-    seconds_per_token = drafter.measure()
-    instance = new_instance()
-    speed = f"with {model_and_speed(drafter.model_name, seconds_per_token)}"
-
-    def on_connected(welcome: pb.Welcome) -> None:
-        words = f"drafting for {welcome.model} at {dialled} {speed}"
-        _say_ready(words, ready_json, verifier=str(dialled), seconds_per_token=seconds_per_token)
-
-    def on_joined(_: pb.Joined) -> None:
-        words = f"joined the fleet of the coordinator at {dialled} {speed}"
-        _say_ready(words, ready_json, coordinator=str(dialled), seconds_per_token=seconds_per_token)
-
-    common: dict[str, Any] = {
-        "name": name or default_name(drafter.model_name, f"#{instance[:4]}"),
-        "instance": instance,
-        "max_sessions": max_sessions,
-        "seconds_per_token": seconds_per_token,
-        "security": security,
-    }
-    client: DrafterClient | DrafterMember
-    if fleet:
-        client = DrafterMember(drafter, dialled, on_joined=on_joined, **common)
-    else:
-        client = DrafterClient(drafter, dialled, on_connected=on_connected, **common)
-    asyncio.run(until_signal(client.run()))
-
-
-def serve_coordinator(
-    config: CoordinatorConfig, address: Address, *, security: Security | None = None, ready_json: bool = False
 ) -> None:
     """Steer the fleet until SIGINT or SIGTERM."""
     from coordinator.server import serve_until_signal
 
     def on_ready(bound: Address) -> None:
-        _say_ready(f"coordinator ready at {bound}", ready_json, address=str(bound))
+        say_ready(f"coordinator ready at {bound}", ready_json, address=str(bound))
 
-    asyncio.run(serve_until_signal(config, address, security=security, on_ready=on_ready))
+    asyncio.run(serve_until_signal(config, address, security=security, health_listen=health_listen, on_ready=on_ready))
+
+
+def serve_gateway(
+    verifier: str | None,
+    coordinator: str | None,
+    address: Address,
+    settings: GatewaySettings,
+    *,
+    security: Security,
+    ready_json: bool = False,
+) -> None:
+    """Serve HTTP in front of the verifier or the coordinator's fleet until SIGINT or SIGTERM.
+
+    Raises InputError for addresses that cannot be, ConnectionFailedError if the port is taken.
+    """
+    from dragoman.gateway_backend import fleet_backend, verifier_backend
+    from gateway.server import GatewayServer, serve_until_signal
+
+    # Without an authority what it dials is in plaintext: the certificate is for those who dial it.
+    dialling = security if security.dials_tls else security.model_copy(update={"tls_cert": None, "tls_key": None})
+    dialled = dialled_address(verifier, coordinator, dialling)
+
+    scheme = "https" if security.serves_tls else "http"
+
+    def on_ready(bound: Address) -> None:
+        say_ready(f"gateway ready at {scheme}://{bound}", ready_json, address=str(bound))
+
+    async def serve() -> None:
+        connect = fleet_backend if coordinator is not None else verifier_backend
+        async with connect(dialled, security=dialling) as backend:
+            server = GatewayServer(backend, settings, security=security)
+            await serve_until_signal(server, address, on_ready=on_ready)
+
+    asyncio.run(serve())

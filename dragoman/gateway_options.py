@@ -1,0 +1,46 @@
+"""--listen, --max-concurrent, --no-page, --grace and others, for every command that serves HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+from dragoman.option_groups import grouped, option
+from dragoman.settings_options import default_of, option_of, settings_from
+from gateway.settings import GatewaySettings
+from transport.address import Address
+from transport.security import Security
+
+LOCAL_GATEWAY: Final = "127.0.0.1:8000"
+_PORT: Final = 8000
+_NUMBERS: Final = ("max_concurrent", "max_queue", "max_choices", "max_body")
+_SWITCHES: Final = ("page",)
+#: With their defaults as a person writes them.
+_DURATIONS: Final = {"send_timeout": "60s", "grace": "30s"}
+
+Listen = Annotated[str, typer.Option(help="Address to serve HTTP at; port 0 takes a free one")]
+
+
+def http_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the settings of a gateway as options besides its own; it takes them as ``settings``."""
+    options = [
+        option(name, Annotated[int, option_of(GatewaySettings, name, bounds=True)], default_of(GatewaySettings, name))
+        for name in _NUMBERS
+    ]
+    options += [
+        option(name, Annotated[bool, option_of(GatewaySettings, name)], default_of(GatewaySettings, name))
+        for name in _SWITCHES
+    ]
+    options += [
+        option(name, Annotated[str, option_of(GatewaySettings, name)], default) for name, default in _DURATIONS.items()
+    ]
+    return grouped(command, "settings", options, lambda given: settings_from(GatewaySettings, **given))
+
+
+def http_address(listen: str, security: Security) -> Address:
+    """Where HTTP is served. Raises what ``dragoman.serving.listen_address`` raises."""
+    from dragoman.serving import listen_address
+
+    return listen_address(listen, security, default_port=_PORT)

@@ -1,0 +1,80 @@
+"""What a target drafts by itself: what a guide forces, what the client predicts, what it looks up in its own text."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from speculation.drafts.candidates import CandidateTree, draft_bytes
+from speculation.drafts.draft_pool import DraftPool
+from speculation.drafts.lookup import OwnLookup
+from speculation.drafts.prediction import Prediction
+from speculation.guide import Forced, Guide
+from speculation.protocol.messages import Span
+from speculation.source import GRAMMAR, LOOKUP, PREDICTION
+
+#: Candidates of a step while no drafter is asked, all of them looked up.
+LOOKUP_WIDTH: Final = 8
+#: Candidates that a step may have, whatever the plan, while a guide leaves no choice: they are all but certain.
+FORCED_WIDTH: Final = 16
+#: The chance that a client's prediction is taken to have, all of it together.
+PREDICTED: Final = 0.9
+#: The same of what a guide forces: its bytes are certain, which tokens the target spells them with is not.
+FORCED: Final = 0.95
+
+
+class OwnDrafts:
+    """Of one text.
+
+    ``prompt``: the text to look up in, None without a lookup. ``prediction``: of the client. ``guide``: that the text
+    is held to. ``jumps``: whether what it forces is drafted.
+    """
+
+    def __init__(
+        self, prompt: bytes | None, *, prediction: bytes = b"", guide: Guide | None = None, jumps: bool = True
+    ) -> None:
+        self._lookup = OwnLookup(prompt) if prompt is not None else None
+        self._prediction = Prediction(prediction)
+        self._guide = guide
+        self._jumps = jumps and guide is not None
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a guide."""
+        return self._guide is not None
+
+    def forced(self) -> Forced:
+        """What must come next, if that is drafted."""
+        return self._guide.forced() if self._guide is not None and self._jumps else Forced()
+
+    def width(self, planned: int, forced: Forced) -> int:
+        """Draft tokens that a step wants, of which the plan for drafters says ``planned``."""
+        wanted = planned or (LOOKUP_WIDTH if self._lookup is not None else 0)
+        return max(wanted, min(FORCED_WIDTH, len(forced.data)))
+
+    def offer(self, pool: DraftPool, forced: Forced, *, limit: int) -> None:
+        """Into the pool. ``limit``: tokens that the step can take."""
+        end, most = pool.committed, draft_bytes(limit)
+        if self._lookup is not None:
+            pool.add_words(self._lookup.words(pool.committed), LOOKUP)
+        if guess := self._prediction.ahead(most):
+            pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
+        if forced.data:
+            ends = forced.ends and len(forced.data) <= most
+            data = forced.data[:most]
+            pool.add_span(Span(len(end), end.digest, data, ends=ends, confidence=FORCED, source=GRAMMAR))
+
+    def allowed(self, candidates: CandidateTree) -> CandidateTree:
+        """Those that the guide allows: the target cannot draw others, so their rows would be wasted."""
+        if self._guide is None or not candidates.tokens:
+            return candidates
+        keep: list[bool] = []
+        for node, parent in enumerate(candidates.parents):
+            path = tuple(candidates.tokens[each] for each in candidates.path(node))
+            keep.append((parent < 0 or keep[parent]) and self._guide.fits(path))
+        return candidates if all(keep) else candidates.kept(keep)
+
+    def advance(self, base: int, text: bytes) -> None:
+        """``text`` was committed after ``base`` bytes."""
+        if self._lookup is not None:
+            self._lookup.reliability.settle(base, text)
+        self._prediction.advance(text)

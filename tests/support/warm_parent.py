@@ -1,0 +1,80 @@
+"""`python -m tests.support.warm_parent SOCKET`: has imported what a model needs, and becomes what it is asked for.
+
+A request is a datagram: JSON (``module``, ``arguments``, ``environment``, ``folder``, ``session``) with the three
+standard streams. The answer is the process's number. The process is an orphan from its first moment, so that the asker,
+who is a subreaper for that moment, becomes its parent, and sees it end like any child.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from typing import Any
+
+#: Not gRPC, whose threads do not outlive a fork; nothing of our own, which is to be imported by who runs it.
+MODULES = (
+    "torch",
+    "transformers.modeling_utils",
+    "transformers.masking_utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+    "tokenizers",
+    "safetensors.torch",
+    "jinja2.sandbox",
+    "gguf",
+)
+_LARGEST = 1 << 17
+
+
+def _serve(asker: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Until the asker is gone: None. In a process that was asked for: what it is to be, and its streams."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(asker, _LARGEST, 3)
+        if not message:
+            return None
+        ours, theirs = os.pipe()
+        between = os.fork()
+        if not between:
+            child = os.fork()
+            if not child:
+                os.close(ours)
+                os.close(theirs)
+                asker.close()
+                return json.loads(message), streams
+            os.write(theirs, str(child).encode())
+            os.kill(os.getpid(), signal.SIGKILL)  # at once, without what an interpreter does at its end
+        os.waitpid(between, 0)
+        asker.send(os.read(ours, 20))
+        for each in (ours, theirs, *streams):
+            os.close(each)
+
+
+def _become(wanted: dict[str, Any], streams: list[int]) -> None:
+    if wanted["session"]:
+        os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(wanted["environment"])
+    os.chdir(wanted["folder"])
+    sys.argv = [wanted["module"], *wanted["arguments"]]
+
+
+if __name__ == "__main__":
+    for name in MODULES:
+        importlib.import_module(name)
+    asking = socket.socket(fileno=int(sys.argv[1]))
+    asking.send(b"ready")
+    served = _serve(asking)
+    if served is not None:
+        _become(*served)
+        runpy.run_module(served[0]["module"], run_name="__main__", alter_sys=True)

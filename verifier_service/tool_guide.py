@@ -1,0 +1,102 @@
+"""A guide that has a text be calls of tools: in the model's own way of writing them, with arguments that are valid by
+the tools' parameters."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from speculation.errors import InputError, UnsupportedFieldError
+from speculation.guide import Guide
+from speculation.protocol.generation import GenerationRequest
+from speculation.protocol.guide_spec import MAX_GUIDE_BYTES, GuideKind, GuideSpec
+from speculation.protocol.tools import Tool, ToolFormat
+from verifier_service.engine import Tokenizer
+from verifier_service.guides import Guides, json_rule
+
+#: What stands before a function's name, between it and the arguments, after them, and between two calls.
+_AROUND: Final = {
+    ToolFormat.HERMES: ('<tool_call>\n{"name": ', ', "arguments": ', "}\n</tool_call>", "\n"),
+    ToolFormat.LLAMA_JSON: ('{"name": ', ', "parameters": ', "}", ""),
+}
+
+#: Which tool is at fault is looked for only where all of them took no longer to be refused.
+_SOON_SECONDS: Final = 1.0
+
+
+async def compiled(guides: Guides, request: GenerationRequest, tokenizer: Tokenizer) -> Guide | None:
+    """What the request's text is held to; None: nothing. Raises InputError, and what ``Guides.compile`` raises."""
+    spec = request.guide
+    if spec is None or not spec.kind.calls_tools:
+        return await guides.compile(spec) if spec is not None else None
+    tools = _called(spec, request.prompt.tools)
+    lark = tool_grammar(spec, tools, tokenizer.tool_format)
+    began = time.monotonic()
+    try:
+        return await guides.compile(spec, lark=lark)
+    except UnsupportedFieldError:
+        raise
+    except InputError as error:
+        if time.monotonic() - began > _SOON_SECONDS:
+            raise
+        raise await _of_one_tool(guides, spec, tools) or error from error
+
+
+def tool_grammar(spec: GuideSpec, tools: Sequence[Tool], known: ToolFormat | None) -> str:
+    """In Lark's notation. Raises InputError for a model whose way of calling is not known, and for what is too
+    large."""
+    around = _AROUND.get(known) if known is not None else None
+    if around is None:
+        why = "cannot be had: this model's chat template shows no way of calling tools that is known here"
+        raise UnsupportedFieldError(spec.name, None, why, remedy="let the model choose")
+    before, between, after, apart = around
+    several = spec.kind is GuideKind.TOOL_CALLS and bool(apart)  # else the model knows one call at a time only
+    rules = [
+        f"start: call ({json.dumps(apart)} call)*" if several else "start: call",
+        f"call: {' | '.join(f'call{number}' for number in range(len(tools)))}",
+    ]
+    for number, tool in enumerate(tools):
+        head, tail = (json.dumps(text) for text in (f"{before}{json.dumps(tool.name)}{between}", after))
+        rules += [
+            f"call{number}: {head} args{number} {tail}",
+            f"args{number}: {json_rule(_arguments(tool, spec.name), spec)}",
+        ]
+    lark = "\n".join(rules)
+    if (size := len(lark.encode())) > MAX_GUIDE_BYTES:
+        problem = f"has parameters of {size} bytes; the limit is {MAX_GUIDE_BYTES} bytes"
+        raise InputError(spec.name, spec.texts, problem, remedy="give fewer tools, or name one of them")
+    return lark
+
+
+def _called(spec: GuideSpec, tools: Sequence[Tool]) -> list[Tool]:
+    by_name = {tool.name: tool for tool in tools}
+    for name in spec.texts:
+        if name not in by_name:
+            raise InputError(spec.name, name, "is none of the prompt's tools")
+    return [by_name[name] for name in spec.texts]
+
+
+def _arguments(tool: Tool, field: str) -> dict[str, Any]:
+    """Arguments are an object, whether the schema says so or not; a tool without parameters takes none.
+
+    Raises InputError for a schema of anything else.
+    """
+    if tool.parameters is None:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    kinds = tool.schema.get("type", "object")
+    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
+        raise InputError(field, tool.name, f"has parameters of type {kinds!r}", remedy="describe an object")
+    return {**tool.schema, "type": "object"}
+
+
+async def _of_one_tool(guides: Guides, spec: GuideSpec, tools: Sequence[Tool]) -> InputError | None:
+    """What is wrong with the first of them that cannot be compiled by itself."""
+    for tool in tools:
+        try:
+            await guides.compile(GuideSpec.json_schema(_arguments(tool, spec.name), field=spec.name))
+        except InputError as error:
+            problem = f"cannot be held to its parameters: {error.problem}"
+            return InputError(spec.name, tool.name, problem, remedy=error.remedy)
+    return None
