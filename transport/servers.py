@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from speculation.errors import ConnectionFailedError
 from transport.address import Address
+from transport.cancelled_calls import hush_cancelled_calls
 from transport.grpc_options import server_options
 from transport.pem_files import Pem, pem_files
 from transport.revocations import RevocationFile
@@ -151,6 +152,7 @@ class ServiceServer:
         revoked = self._security.tls_revoked
         revocations = RevocationFile(revoked) if revoked is not None else None
         interceptors = [RoleCheck(tokens, revocations)] if knows_peers else []
+        hush_cancelled_calls()
         self.grpc = grpc.aio.server(options=server_options(), interceptors=interceptors)
         self._health = HealthPort(service, health_listen)
         self._health.answer_at(self.grpc)
