@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from language_models.gguf_parts import part_of_more
@@ -23,7 +26,7 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> None:
     from language_models.quiet import quiet
 
     try:
-        with quiet():
+        with quiet(), _one_reader():
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
@@ -34,7 +37,7 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> None:
                 ignore_mismatched_sizes=True,  # to name them
                 output_loading_info=True,
             )
-            check_complete(name, model, loaded, remedy=_remedy(gguf))
+            check_complete(name, model, loaded, remedy=lambda: _remedy(gguf))
             tokenizer = AutoTokenizer.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
             )
@@ -50,6 +53,20 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> None:
     except SafetensorError as error:  # says no number, but what the system said
         full = "No space left" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(folder)) from error
+
+
+@contextlib.contextmanager
+def _one_reader() -> Iterator[None]:
+    """transformers reads the file once for each of configuration, tokenizer and weights; with a vocabulary of 262,144
+    tokens that is most of the time of a conversion."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = functools.lru_cache(maxsize=1)(reader)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader  # type: ignore[misc]
 
 
 def _remedy(gguf: Path) -> str:

@@ -7,7 +7,7 @@ is an error, before anyone reads what such a model writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,17 @@ def _in_our_words(files: ModelFiles, error: Exception) -> DragomanError:
     return ModelError(f"{files.name} cannot be loaded: {reason}")
 
 
-def check_complete(name: str, model: PreTrainedModel, loaded: Mapping[str, Any], *, remedy: str = _AGAIN) -> None:
-    """``loaded``: transformers' account of the loading. Raises WeightsError if not every tensor came from a file."""
+def check_complete(
+    name: str, model: PreTrainedModel, loaded: Mapping[str, Any], *, remedy: Callable[[], str] = lambda: _AGAIN
+) -> None:
+    """``loaded``: transformers' account of the loading. ``remedy``: asked only if there is a problem, as it may read
+    the files once more. Raises WeightsError if not every tensor came from a file."""
     total = len({tensor.data_ptr() for tensor in model.state_dict().values()})  # tied ones count once
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise WeightsError(
-            f"{name} is incomplete: its files lack {len(missing)} of {total} tensors: {_first(missing)}", remedy=remedy
+            f"{name} is incomplete: its files lack {len(missing)} of {total} tensors: {_first(missing)}",
+            remedy=remedy(),
         )
     shapes = sorted(
         f"{key} is {list(found)} instead of {list(expected)}" for key, found, expected in loaded["mismatched_keys"]
@@ -105,7 +109,7 @@ def check_complete(name: str, model: PreTrainedModel, loaded: Mapping[str, Any],
             remedy="take the config.json that belongs to the weights",
         )
     if problems := [str(problem) for problem in loaded.get("error_msgs") or ()]:
-        raise WeightsError(f"{name}: its weights cannot be read: {_first(problems)}", remedy=remedy)
+        raise WeightsError(f"{name}: its weights cannot be read: {_first(problems)}", remedy=remedy())
 
 
 def check_files(name: str, folder: Path) -> None:

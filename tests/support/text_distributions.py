@@ -98,18 +98,19 @@ async def draw(address: Address, rule: Rule, settings: str) -> tuple[Counter[tup
     return counts, accepted
 
 
-def p_value(counts: Counter[tuple[int, ...]], model: CausalLM, settings: str) -> float:
-    """Of what ``draw`` counted. A stack that is FOUND away from the truth has less than ALPHA, nearly always."""
+def p_value(counts: Counter[tuple[int, ...]], model: CausalLM, settings: str, *, found: float = FOUND) -> float:
+    """Of what ``draw`` counted. A stack that is ``found`` away from the truth has less than ALPHA, nearly always."""
+    draws = counts.total()
     exact = truth(model, SETTINGS[settings])
-    frequent = [ids for ids, share in exact.items() if share * DRAWS >= 8]
+    frequent = [ids for ids, share in exact.items() if share * draws >= 8]
     cells = [counts[ids] for ids in frequent]
     shares = [exact[ids] for ids in frequent]
     rest = 1 - sum(shares)
-    if rest * DRAWS >= 5:
-        cells.append(DRAWS - sum(cells))
+    if rest * draws >= 5:
+        cells.append(draws - sum(cells))
         shares.append(rest)
     else:  # too little for a cell of its own: to the smallest one
-        cells[-1] += DRAWS - sum(cells)
+        cells[-1] += draws - sum(cells)
         shares[-1] += rest
-    assert detectable_tv(DRAWS, len(cells)) < FOUND
+    assert detectable_tv(draws, len(cells)) < found
     return g_test(cells, shares) if set(counts) <= set(exact) else 0.0

@@ -24,7 +24,7 @@ PROMPTS = (
     Prompt(messages=(ChatMessage("user", "Say the alphabet: a b c d e f g h i j k l m n o p q r s t, again:"),)),
 )
 SAMPLINGS = (SamplingParams(), SamplingParams(temperature=0.8, seed=3))
-MAX_TOKENS = 8
+MAX_TOKENS = 6
 # Drafts take part even where the drafter is the slower of the two: here it is bytes that count, not speed.
 WAITING = ("--no-adaptive", "--width=8", "--lookahead=8", "--span-tokens=4", "--patience=3000")
 
