@@ -211,7 +211,8 @@ def _check_inputs(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> None:
         raise InputError("input_ids", f"{rows} rows", problem, remedy="call generate for each prompt")
     if not tokens:
         raise InputError("input_ids", "no tokens", "give nothing to continue", remedy="give a prompt")
-    if model_kwargs.get("attention_mask") is not None:
+    mask = model_kwargs.get("attention_mask")
+    if mask is not None and not bool(mask.all()):  # transformers 5.17 hands on one of ones as well
         problem = "hides tokens of the prompt, which drafters would read"
         raise InputError("attention_mask", "one with zeros", problem, remedy="leave padding out of the prompt")
     positions = model_kwargs.get("position_ids")

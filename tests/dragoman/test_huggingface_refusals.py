@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,10 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from dragoman import Client, ConnectionFailedError, DrainingError, InputError, RemoteDrafting, SessionError
 from language_models.attention import ROW_INVARIANT
+from language_models.generate_call import GenerateCall, Unhanded
 from language_models.quiet import quiet
 from speculation.errors import UnsupportedModelError
 from tests.support.held_models import Held, hold
@@ -67,6 +76,23 @@ def test_an_argument_that_cannot_be_drafted_for_is_named(held: Held, drafting: R
     assert raised.value.field == field and "\n" not in str(raised.value)
     fine = held.model.generate(ids, custom_generate=drafting, do_sample=False, max_new_tokens=4)
     assert fine.shape[1] == ids.shape[1] + 4
+
+
+def test_a_mask_that_hides_nothing_is_none(held: Held):
+    """transformers 5.17 hands it on, later ones do not."""
+    ids = held.ids("The heron")
+    made = held.model.generation_config
+    for mask, refused in ((torch.ones_like(ids), False), (attention_mask(ids), True)):
+        expected = pytest.raises(InputError, match="attention_mask") if refused else contextlib.nullcontext()
+        with expected:
+            GenerateCall(
+                ids,
+                LogitsProcessorList(),
+                StoppingCriteriaList(),
+                made,
+                unhanded=Unhanded(),
+                model_kwargs={"attention_mask": mask},
+            )
 
 
 def test_another_model_and_one_in_training_are_refused(held: Held, drafting: RemoteDrafting, tiny_llama: Path):

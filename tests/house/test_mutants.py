@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import mutants
 from benchmarks.mutant_tests import TESTS
-from benchmarks.mutants import CORE, ROOT, Mutant, choose, is_noticed, modules, mutant_at, places_of
+from benchmarks.mutants import CORE, ROOT, choose, modules, mutant_at, places_of
 
 PLURAL = ROOT / CORE / "plural.py"
 
@@ -33,13 +35,23 @@ def test_annotations_and_ways_to_pass_an_argument_are_no_program(tmp_path: Path)
     assert len(places) > 3 and [mutant_at(*place) for place in places] == [None] * len(places)
 
 
+#: In a process of its own, as `make mutants` is: forked from a worker of the tests, with threads of gRPC, it may hang.
+PROGRAM = """
+import sys
+from benchmarks.mutants import ROOT, Mutant, is_noticed
+test, path, after = sys.argv[1:]
+source = (ROOT / path).read_text("utf-8").replace("number == 1", after)
+print(is_noticed([test], Mutant(path, 1, "number == 1", after, source), timeout=280))
+"""
+
+
 @pytest.mark.process
 def test_a_mutant_takes_the_place_of_its_module(tmp_path: Path):
     test = tmp_path / "test_plural.py"
     test.write_text(
         "from speculation.plural import count_of\ndef test_one():\n    assert count_of(1, 'cat') == '1 cat'\n", "utf-8"
     )
-    path, source = str(PLURAL.relative_to(ROOT)), PLURAL.read_text("utf-8")
     for after, noticed in (("number == 2", True), ("number <= 1", False)):
-        mutant = Mutant(path, 1, "number == 1", after, source.replace("number == 1", after))
-        assert is_noticed([str(test)], mutant, timeout=280) is noticed
+        command = [sys.executable, "-c", PROGRAM, str(test), str(PLURAL.relative_to(ROOT)), after]
+        answer = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=500)
+        assert answer.stdout.split()[-1] == str(noticed)
