@@ -58,12 +58,16 @@ def combine_partials(
     GROUP: tl.constexpr,
     TAILS: tl.constexpr,
     GROUPED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """One row and head: its groups from left to right, the uncommitted blocks within their splits and groups."""
     row = tl.program_id(0)
     head = tl.program_id(1)
     slot = tl.load(row_slot + row).to(tl.int32)
     to_out = (row * H + head) * D + tl.arange(0, 1)[:, None] + tl.arange(0, D)[None, :]
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     if slot < 0:
         tl.store(out + to_out, tl.zeros([1, D], out.dtype.element_ty))
         return

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import paged_attention
+from engine.decoder_pass import DecoderPass
 from engine.kv_memory import KVMemory
 from engine.step_kinds import StepKind
 from engine.step_tables import SequenceRows, StepTables
@@ -45,14 +46,25 @@ class OutputProjection(nn.Module):
 
 
 class StepShape:
-    """Steps of ``rows`` rows. ``prefill``: chunks of a prompt, whose logits nobody reads."""
+    """Steps of ``rows`` rows. ``prefill``: chunks of a prompt, whose logits nobody reads. ``decoder``: the pass that is
+    taken instead of the model's own.
+    """
 
-    def __init__(self, model: nn.Module, memory: KVMemory, *, rows: int, prefill: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        memory: KVMemory,
+        *,
+        rows: int,
+        prefill: bool = False,
+        decoder: DecoderPass | None = None,
+    ) -> None:
         table, group = memory.page_table, memory.group
         with torch.cuda.device_of(table):
             self.tables = StepTables(rows=rows, page_table=table, group=group, kv_heads=memory.kv_heads)
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
+        self._decoder = decoder
         self._memory = memory
         self._keep: dict[str, int] = {"logits_to_keep": 1} if prefill else {}
         self._graphs: dict[StepKind, torch.cuda.CUDAGraph] = {}
@@ -101,6 +113,8 @@ class StepShape:
 
     def _forward(self) -> Tensor:
         tables = self.tables
+        if self._decoder is not None:
+            return self._decoder(tables)
         for module in self._memory.modules:
             setattr(module, "kv_tables", self._number)  # noqa: B010
             setattr(module, "kv_write", tables.write)  # noqa: B010

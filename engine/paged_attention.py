@@ -7,7 +7,7 @@ that one compiled layer serves all layers; what belongs to the step are tables, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +75,27 @@ def paged_attention(
     return out[None], None
 
 
+class AttentionSettings(NamedTuple):
+    """Of one layer. ``softcap``: 0 for none. ``window``: positions that a row sees, its own included."""
+
+    scale: float
+    softcap: float
+    window: int
+
+    @classmethod
+    def asked_for(
+        cls, size: int, *, scaling: float | None, softcap: float | None, sliding_window: int | None
+    ) -> AttentionSettings:
+        """As transformers' attention functions get them, with heads of ``size``."""
+        return cls(size**-0.5 if scaling is None else scaling, softcap or 0.0, sliding_window or NO_WINDOW)
+
+
 class AttentionProbe:
     """In place of ``paged_attention`` for one pass: which modules attend, with how many heads of what size."""
 
     def __init__(self) -> None:
         self.shapes: dict[nn.Module, tuple[int, int, int]] = {}  # query heads, KV heads, head size
+        self.settings: dict[nn.Module, AttentionSettings] = {}
 
     def __call__(
         self,
@@ -96,4 +112,6 @@ class AttentionProbe:
         if key.shape != value.shape or key.shape[-1] != query.shape[-1]:
             raise UnsupportedModelError("keys and values of different sizes have no paged kernel")
         self.shapes[module] = (query.shape[1], key.shape[1], key.shape[3])
+        asked = {name: settings.get(name) for name in ("scaling", "softcap", "sliding_window")}
+        self.settings[module] = AttentionSettings.asked_for(query.shape[-1], **asked)
         return query.transpose(1, 2), None

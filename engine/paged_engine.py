@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from engine.decoder_pass import DecoderPass, decoder_pass_for
 from engine.engine_check import check_engine, plain_logits
 from engine.fused_linear import fuse_projections
 from engine.kv_memory import KVMemory
@@ -80,7 +81,8 @@ class PagedEngine:
         if rows < LEAST_ROWS:
             raise ValueError(f"{rows} rows a step are too few; {LEAST_ROWS} at least")
         module = model.module
-        shapes = _attention_shapes(model)
+        probe = _attention_of(model)
+        shapes = probe.shapes
         projection = OutputProjection(_output_layer(model))
         expected = plain_logits(model)
         self.name = model.name
@@ -112,19 +114,19 @@ class PagedEngine:
         self.shared_positions = 0
         #: Those that were looked for.
         self.queried_positions = 0
-        self._make_shapes(module, expected, exact=exact)
+        self._make_shapes(module, expected, exact=exact, decoder=self._decoder(module, probe))
         self.shares_prefixes = prefix_caching
 
-    def _make_shapes(self, module: nn.Module, expected: Tensor, *, exact: bool) -> None:
+    def _make_shapes(self, module: nn.Module, expected: Tensor, *, exact: bool, decoder: DecoderPass | None) -> None:
         """Of all passes, checked and ready. ``expected``: see ``check_engine``."""
-        self.step_shape = StepShape(module, self.memory, rows=self.rows_per_step)
+        self.step_shape = StepShape(module, self.memory, rows=self.rows_per_step, decoder=decoder)
         self.step_shapes = [self.step_shape]  # the smallest first
         self.prefill_rows = PREFILL_ROWS
         self.prefill_shape = StepShape(module, self.memory, rows=self.prefill_rows, prefill=True)
         check_engine(self, expected)
         if not exact:
             fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
-            self.step_shapes[:0] = [StepShape(module, self.memory, rows=few) for few in fewer]
+            self.step_shapes[:0] = [StepShape(module, self.memory, rows=few, decoder=decoder) for few in fewer]
         self._prepare()
 
     def _prepare(self) -> None:
@@ -138,6 +140,13 @@ class PagedEngine:
         use_attention(module, NAME, paged_attention)
         if self.memory.page_table.device.type == "cuda":
             compile_layers(module, self.memory.modules)
+
+    def _decoder(self, module: nn.Module, probe: AttentionProbe) -> DecoderPass | None:
+        """Where its kernels can be used: on a GPU, in 16 bits, with a power of two of rows."""
+        fitting = self.memory.page_table.device.type == "cuda" and self.rows_per_step & (self.rows_per_step - 1) == 0
+        if not fitting or self.dtype_name not in ("bfloat16", "float16"):
+            return None
+        return decoder_pass_for(module, probe.settings)
 
     def _pages(self, kv_bytes: int | None, *, most: int, device: torch.device) -> int:
         """In all, the scratch page included. Without a budget: ``most`` of them, as far as there is memory."""
@@ -229,13 +238,13 @@ class PagedEngine:
         self._slots.append(slot)
 
 
-def _attention_shapes(model: Loaded) -> dict[nn.Module, tuple[int, int, int]]:
+def _attention_of(model: Loaded) -> AttentionProbe:
     probe = AttentionProbe()
     with attention_for_now(model.module, f"{NAME}_probe", probe), torch.inference_mode():
         model.module(input_ids=torch.zeros((1, 2), dtype=torch.int64, device=model.device), use_cache=False)
     if not probe.shapes:
         raise UnsupportedModelError(f"{model.name} does not ask for its attention by name")
-    return probe.shapes
+    return probe
 
 
 def _output_layer(model: Loaded) -> nn.Linear:

@@ -9,9 +9,17 @@ from engine.step_tables import PAGE, StepTables
 
 
 def reference_attention(
-    q: Tensor, keys: Tensor, values: Tensor, tables: StepTables, *, scale: float, softcap: float, window: int
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: StepTables,
+    *,
+    scale: float,
+    softcap: float,
+    window: int,
+    early: bool = False,
 ) -> Tensor:
-    """Arguments and result as those of ``tree_attention``. Sums in float64."""
+    """Arguments and result as those of ``tree_attention``; nothing is ``early``. Sums in float64."""
     rows, heads, _ = q.shape
     group = heads // keys.shape[1]
     out = torch.zeros_like(q)

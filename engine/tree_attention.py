@@ -25,6 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.attention_items import BLOCK, COLUMNS, GROUP, GROUP_ITEM, NO_ITEM, SPLIT, TAIL_BLOCKS, TAIL_ITEM
+from engine.early_kernels import launching
 from engine.merged_attention import combine_partials, merge_two
 from engine.step_kinds import NARROW
 from engine.step_tables import MAX_DEPTH, PAGE, StepTables
@@ -114,12 +115,16 @@ def _partials(
     NO_ITEM: tl.constexpr,
     GROUP_ITEM: tl.constexpr,
     TAIL_ITEM: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """One item for one KV head."""
     group: tl.constexpr = H // KH
     kv_head = tl.program_id(1)
     item = items + tl.program_id(0) * COLUMNS
     kind = tl.load(item).to(tl.int32)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     if kind == NO_ITEM:
         return
     part = tl.load(item + 1).to(tl.int32)
@@ -185,11 +190,19 @@ def _partials(
 
 
 def tree_attention(
-    q: Tensor, keys: Tensor, values: Tensor, tables: StepTables, *, scale: float, softcap: float, window: int
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: StepTables,
+    *,
+    scale: float,
+    softcap: float,
+    window: int,
+    early: bool = False,
 ) -> Tensor:
     """q [R, H, D], keys and values [places, KH, D] -> [R, H, D], zeros for rows that no session has.
 
-    ``window``: positions that a row sees, its own included.
+    ``window``: positions that a row sees, its own included. ``early``: among kernels of ``early_kernels.py``.
     """
     rows, heads, dim = q.shape
     kv_heads = keys.shape[1]
@@ -234,8 +247,10 @@ def tree_attention(
         NO_ITEM=NO_ITEM,
         GROUP_ITEM=GROUP_ITEM,
         TAIL_ITEM=TAIL_ITEM,
+        EARLY=early,
         num_warps=WARPS[wide],
         num_stages=STAGES[wide] if dim <= 128 else 1,  # larger heads fill shared memory at once
+        **launching(early),
     )
     combine_partials[(rows, heads)](
         out,
@@ -249,6 +264,8 @@ def tree_attention(
         GROUP=GROUP,
         TAILS=TAIL_BLOCKS,
         GROUPED=grouped,
+        EARLY=early,
         num_warps=1,
+        **launching(early),
     )
     return out
