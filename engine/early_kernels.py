@@ -5,7 +5,7 @@ more may launch a kernel when the one ahead has said ``gdc_launch_dependents``; 
 ``gdc_wait`` until everything before it is written ("Programmatic Dependent Launch and Synchronization" in the CUDA C++
 Programming Guide). Two rules keep this right: every program waits before it reads what a kernel wrote or writes
 anything at all, and it waits even where it has nothing to do, as the kernels after it take its end for that of all
-before.
+before. A kernel with little to do says so before it waits, so that what comes after it is set up by then.
 """
 
 from __future__ import annotations

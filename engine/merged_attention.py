@@ -66,8 +66,8 @@ def combine_partials(
     slot = tl.load(row_slot + row).to(tl.int32)
     to_out = (row * H + head) * D + tl.arange(0, 1)[:, None] + tl.arange(0, D)[None, :]
     if EARLY:
-        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     if slot < 0:
         tl.store(out + to_out, tl.zeros([1, D], out.dtype.element_ty))
         return

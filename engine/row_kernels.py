@@ -29,8 +29,8 @@ def _add_and_norm(
     there = column < width
     gains = tl.load(gain + column, mask=there, other=0.0).to(tl.float32)
     if EARLY:
-        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     total = tl.load(residual + row * width + column, mask=there, other=0.0)
     kept = total.dtype
     total = total.to(tl.float32)
@@ -137,8 +137,8 @@ def _rotate_and_write(
         gain_second = tl.where(is_query, of_query, of_key)
     place = tl.load(write + row)
     if EARLY:
-        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     for part in tl.static_range(PARTS):
         line = parts + (part * ROWS + row) * width
         first += tl.load(line + at, mask=there, other=0.0)

@@ -8,69 +8,24 @@ whatever the other rows are, on every card of a kind. See ``early_kernels.py`` f
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from engine.early_kernels import launching
+from engine.product_tiles import Tiles, gated_tiles_for, tiles_for
 
-#: Programs that run at once, one or two on each multiprocessor: of an H100 or H200, and the same everywhere, as it
-#: decides in which order is added.
-SLOTS = 132
-#: Parts at most.
-MOST_PARTS = 8
-#: Of inputs that a program multiplies at a time.
-DEPTH, GATED_DEPTH = 128, 64
-#: From so many outputs on, 64 of them are one program's; below, 32, as few programs would be left.
-WIDE_FROM = 1536
+#: Inputs whose weights are on their way before the kernel ahead has ended.
+AHEAD = tl.constexpr(256)
 
 
-class Tiles(NamedTuple):
-    """``columns`` outputs by ``depth`` inputs at a time; ``chunk`` inputs of one program in each of ``parts``."""
-
-    columns: int
-    depth: int
-    chunk: int
-    parts: int
-    stages: int
-
-
-@functools.cache
-def tiles_for(outputs: int, inputs: int) -> Tiles:
-    """How a product is divided whose parts are added later. Measured on an H200 with 16 and 64 rows."""
-    columns = _columns(outputs, 64 if outputs >= WIDE_FROM else 32)
-    tiles = outputs // columns
-    # A program with four stages has its multiprocessor for itself, with three it shares it with another one.
-    one, two = _parts(tiles, inputs, SLOTS), _parts(tiles, inputs, 2 * SLOTS)
-    shared = tiles * two / (2 * SLOTS) > 1.1 * min(tiles * one / SLOTS, 1.0)
-    parts = two if shared else one
-    chunk = -(-inputs // parts // DEPTH) * DEPTH
-    return Tiles(columns, DEPTH, chunk, -(-inputs // chunk), 3 if shared else 4)
-
-
-@functools.cache
-def gated_tiles_for(outputs: int, inputs: int) -> Tiles:
-    """The same of two products at once."""
-    if outputs >= 64 * SLOTS:
-        return Tiles(_columns(outputs, 64), GATED_DEPTH, inputs, 1, 4)
-    return Tiles(_columns(outputs, 32), GATED_DEPTH, inputs, 1, 6)
-
-
-def _columns(outputs: int, most: int) -> int:
-    """The most of a power of two that divides the outputs."""
-    columns = most
-    while outputs % columns:
-        columns //= 2
-    return columns
-
-
-def _parts(tiles: int, inputs: int, slots: int) -> int:
-    """As many as there are slots for."""
-    return max(1, min(MOST_PARTS, slots // tiles, -(-inputs // DEPTH)))
+@triton.jit
+def _fetch(pointers):
+    """Into the L2 cache, 128 bytes each."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], dtype=tl.int32, is_pure=False, pack=1
+    )
 
 
 @triton.jit
@@ -88,6 +43,7 @@ def _multiply(
     EVEN: tl.constexpr,
     GATED: tl.constexpr,
     EARLY: tl.constexpr,
+    FETCHING: tl.constexpr,
 ):
     """One part of ``COLUMNS`` outputs."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -99,6 +55,12 @@ def _multiply(
     from_x = x + rows[:, None] * inputs + start + within[None, :]
     from_weight = weight + column[None, :].to(tl.int64) * inputs + start + within[:, None]
     up = outputs.to(tl.int64) * inputs
+    if FETCHING:
+        line = tl.minimum(tl.arange(0, AHEAD // 64) * 64, count - 16)
+        ahead = weight + column[:, None].to(tl.int64) * inputs + start + line[None, :]
+        _fetch(ahead)
+        if GATED:
+            _fetch(ahead + up)
     if EARLY:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -156,9 +118,11 @@ def _launch(x: Tensor, weight: Tensor, out: Tensor, tiles: Tiles, *, gated: bool
         COLUMNS=tiles.columns,
         DEPTH=tiles.depth,
         STAGES=tiles.stages,
-        EVEN=inputs % (tiles.chunk) == 0 and tiles.chunk % tiles.depth == 0,
+        EVEN=inputs % tiles.chunk == 0 and tiles.chunk % tiles.depth == 0,
         GATED=gated,
         EARLY=early,
+        # Behind another product the memory is busy with that one's weights.
+        FETCHING=early and inputs <= outputs,
         num_warps=4,
         **launching(early),
     )

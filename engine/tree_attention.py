@@ -123,8 +123,8 @@ def _partials(
     item = items + tl.program_id(0) * COLUMNS
     kind = tl.load(item).to(tl.int32)
     if EARLY:
-        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     if kind == NO_ITEM:
         return
     part = tl.load(item + 1).to(tl.int32)
