@@ -39,15 +39,15 @@ def tiles_for(outputs: int, inputs: int) -> Tiles:
     shared = tiles * two / (2 * SLOTS) > 1.1 * min(tiles * one / SLOTS, 1.0)
     parts = two if shared else one
     chunk = -(-inputs // parts // DEPTH) * DEPTH
-    return Tiles(columns, DEPTH, chunk, -(-inputs // chunk), 3 if shared else 4)
+    return Tiles(columns, depth=DEPTH, chunk=chunk, parts=-(-inputs // chunk), stages=3 if shared else 4)
 
 
 @functools.cache
 def gated_tiles_for(outputs: int, inputs: int) -> Tiles:
     """Of two products whose results are multiplied: they cannot be parts."""
     if outputs >= 64 * SLOTS:
-        return Tiles(_columns(outputs, 64), GATED_DEPTH, inputs, 1, 4)
-    return Tiles(_columns(outputs, 32), GATED_DEPTH, inputs, 1, 6)
+        return Tiles(_columns(outputs, 64), depth=GATED_DEPTH, chunk=inputs, parts=1, stages=4)
+    return Tiles(_columns(outputs, 32), depth=GATED_DEPTH, chunk=inputs, parts=1, stages=6)
 
 
 def _columns(outputs: int, most: int) -> int:

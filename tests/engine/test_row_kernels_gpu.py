@@ -1,7 +1,8 @@
-"""The kernels of a decoder's pass on a card: their references' results, and a row's bits whatever the other rows are."""
+"""The kernels of a decoder's pass on a card: their references' results, and a row's bits whatever the others are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,27 +75,32 @@ def test_rotation(heads: int, kv_heads: int, size: int, biased: bool, normed: bo
     from engine.row_kernels import rotate_and_write
 
     width = (heads + 2 * kv_heads) * size
-    settings = {
-        "bias": numbers(width, seed=1) if biased else None,
-        "rotation": (numbers(16, size, seed=2).clamp(-1, 1), numbers(16, size, seed=3).clamp(-1, 1)),
-        "gains": (numbers(size, seed=4), numbers(size, seed=5)) if normed else None,
-        "eps": 1e-5,
-        "write": torch.randperm(40, generator=torch.Generator().manual_seed(6))[:16].cuda(),
-        "heads": heads,
-    }
-    for turned in settings["rotation"]:
-        turned[:, size // 2 :] = turned[:, : size // 2]
+    turned = [numbers(16, size // 2, seed=seed).clamp(-1, 1).repeat(1, 2) for seed in (2, 3)]
+    write = torch.randperm(40, generator=torch.Generator().manual_seed(6))[:16].cuda()
     parts = numbers(3, 16, width, seed=7, dtype=torch.float32)
-    memories = [[numbers(40, kv_heads, size, seed=8) for _ in range(2)] for _ in range(2)]
-    q, expected_q = (
-        function(parts, keys=keys, values=values, **settings, early=early)
-        for function, (keys, values) in zip((rotate_and_write, reference_rows.rotate_and_write), memories, strict=True)
+
+    def run(function: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        keys, values = (numbers(40, kv_heads, size, seed=seed) for seed in (8, 9))
+        q = function(
+            parts,
+            bias=numbers(width, seed=1) if biased else None,
+            rotation=(turned[0], turned[1]),
+            gains=(numbers(size, seed=4), numbers(size, seed=5)) if normed else None,
+            eps=1e-5,
+            write=write,
+            keys=keys,
+            values=values,
+            heads=heads,
+            early=early,
+        )
+        return q, keys, values
+
+    found, expected = run(rotate_and_write), run(reference_rows.rotate_and_write)
+    assert all(distance(mine, right) < 4e-3 for mine, right in zip(found, expected, strict=True))
+    untouched = [place for place in range(40) if place not in write.tolist()]
+    assert all(
+        torch.equal(mine[untouched], right[untouched]) for mine, right in zip(found[1:], expected[1:], strict=True)
     )
-    assert distance(q, expected_q) < 4e-3
-    for found, expected in zip(*memories, strict=True):
-        assert distance(found, expected) < 4e-3
-        untouched = [place for place in range(40) if place not in settings["write"].tolist()]
-        assert torch.equal(found[untouched], expected[untouched])
 
 
 @pytest.mark.parametrize("name", ["llama", "llama, llama3 RoPE", "mistral", "qwen2", "qwen3"])
