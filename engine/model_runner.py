@@ -64,7 +64,7 @@ class StepShape:
             self.tables = StepTables(rows=rows, page_table=table, group=group, kv_heads=memory.kv_heads)
         self._number = paged_attention.register_tables(self.tables)
         self._model = model
-        self._decoder = decoder
+        self.decoder = decoder
         self._memory = memory
         self._keep: dict[str, int] = {"logits_to_keep": 1} if prefill else {}
         self._graphs: dict[StepKind, torch.cuda.CUDAGraph] = {}
@@ -113,8 +113,8 @@ class StepShape:
 
     def _forward(self) -> Tensor:
         tables = self.tables
-        if self._decoder is not None:
-            return self._decoder(tables)
+        if self.decoder is not None:
+            return self.decoder(tables)
         for module in self._memory.modules:
             setattr(module, "kv_tables", self._number)  # noqa: B010
             setattr(module, "kv_write", tables.write)  # noqa: B010

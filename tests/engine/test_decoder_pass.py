@@ -104,7 +104,7 @@ def test_custom_code_of_a_known_name_is_of_no_family():
 
 def test_on_a_cpu_an_engine_has_no_such_pass_by_itself(architecture: Callable[..., CausalLM]):
     engine = PagedEngine(architecture("llama", **SIZES), kv_bytes=KV_BYTES)
-    assert engine.step_shape._decoder is None
+    assert engine.step_shape.decoder is None
 
 
 @pytest.mark.parametrize("outputs", [96, 576, 960, 1536, 2048, 4096, 5120, 6144, 7168, 28_672])

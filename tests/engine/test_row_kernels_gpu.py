@@ -111,5 +111,5 @@ def test_every_family_is_checked_with_it(name: str, dtype: str, tmp_path: Path, 
         name, tmp_path / "model", tokenizer=shared_tokenizer, head_dim=16, hidden_size=64, intermediate_size=96
     )
     engine = PagedEngine(CausalLM.load(str(folder), device="cuda", dtype=dtype), kv_bytes=1 << 24, exact=False)
-    assert all(shape._decoder is not None for shape in engine.step_shapes)
+    assert all(shape.decoder is not None for shape in engine.step_shapes)
     engine.close()
