@@ -82,11 +82,9 @@ class ItemList:
         splits, groups = -(-full * BLOCK // SPLIT), full * BLOCK // GROUP
         grouped = int(splits.sum()) >= self._grouped_from
         whole = groups if grouped else np.zeros_like(groups)
-        found = (
-            _spread(tiles, GROUP_ITEM, np.zeros_like(whole), whole),
-            _spread(tiles, SPLIT_ITEM, whole * (GROUP // SPLIT), splits),
-            np.array(self._tails, dtype=np.int64).reshape(-1, 6),
-        )
+        found = [_spread(tiles, GROUP_ITEM, np.zeros_like(whole), whole)] if grouped else []
+        found.append(_spread(tiles, SPLIT_ITEM, whole * (GROUP // SPLIT), splits))
+        found.append(np.array(self._tails, dtype=np.int64).reshape(-1, 6))
         items = np.zeros((sum(map(len, found)), COLUMNS), dtype=np.int64)
         np.concatenate(found, out=items[:, :6])
         return items, grouped
@@ -95,6 +93,9 @@ class ItemList:
 def _spread(tiles: Items, kind: int, first: Items, last: Items) -> Items:
     """An item for each tile and each part from ``first`` to before ``last`` of it."""
     counts = last - first
-    part = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    kinds = np.full_like(part, kind)
-    return np.column_stack((kinds, part, np.repeat(tiles, counts, axis=0)))
+    ends = counts.cumsum()
+    items = np.empty((int(ends[-1]) if len(ends) else 0, 6), dtype=np.int64)
+    items[:, 0] = kind
+    items[:, 1] = np.arange(len(items)) - (ends - counts - first).repeat(counts)
+    items[:, 2:] = tiles.repeat(counts, axis=0)
+    return items

@@ -89,11 +89,15 @@ def rank_rows(
     """Of each session's rows what is drawn, then those that would be drawn without it; at most ``count`` possible
     tokens, with their probabilities before all settings. ``logits``: as of ``draw_rows``."""
     scores = _penalised(logits, wanted, noise, padding)
-    tops, _ = scores.max(-1)
-    ranked = scores.double()
+    tops, best = scores.max(-1)
+    ranked = scores
     for at, race in _races(scores, tops, wanted, noise):
+        ranked = ranked.double() if ranked is scores else ranked
         ranked[at] = race
-    values, ids = ranked.topk(min(count, ranked.shape[-1]))
+    if count > 1:
+        values, ids = ranked.topk(min(count, ranked.shape[-1]))
+    else:  # where scores are equal the one that ``draw_rows`` takes
+        values, ids = (tops[:, None], best[:, None]) if ranked is scores else ranked.max(-1, keepdim=True)
     plain = torch.cat([rows.float() for rows in logits]).to(noise.device)
     shares = plain.softmax(-1).gather(-1, ids)
     found = iter(torch.stack((ids.double(), values, shares.double()), -1).tolist())
