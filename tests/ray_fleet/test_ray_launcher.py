@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from dragoman.ray_fleet.calls import Outcome, ask, ask_until
-from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.labels import fulfils
 from dragoman.ray_fleet.launcher import Launcher, at_once
 from dragoman.ray_fleet.nodes import Node, problem_of, wait_for_nodes
+from dragoman.ray_fleet.places import HEAD
 from speculation.errors import DragomanError, InputError, UnknownModelError
 
 pytestmark = pytest.mark.ray

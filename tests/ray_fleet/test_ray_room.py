@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from dragoman.ray_fleet import admission
 from dragoman.ray_fleet.admission import Admission
 from dragoman.ray_fleet.calls import Outcome
-from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target, read_fleet
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetFile, Target, read_fleet
 from dragoman.ray_fleet.nodes import Node, may_grow
+from dragoman.ray_fleet.places import HEAD
 from dragoman.ray_fleet.room import Ask, lack_of, largest_share
 from dragoman.ray_fleet.standing import Standing, differences, unlike
 from speculation.errors import DragomanError

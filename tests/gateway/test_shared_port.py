@@ -1,0 +1,192 @@
+"""Gateways that share a port: each new connection goes to one that listens, and none to one that has stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.ports import free_port
+from dragoman.gateway_backend import fleet_backend, verifier_backend
+from gateway.actor import GatewayActor, GatewayPorts
+from gateway.server import GatewayServer
+from gateway.settings import GatewaySettings
+from speculation.errors import ConnectionFailedError
+from tests.support.coordinators import coordinating
+from tests.support.gateways import MODEL, STORY, events_of, joined
+from tests.support.service_drivers import LOOPBACK, eventually, serving
+from tests.support.text_engine import TextEngine
+from transport.address import Address
+
+#: Connections, of which one in two goes to each of two: that all go to the same happens once in 2^63 times.
+CONNECTIONS = 64
+
+
+@contextlib.asynccontextmanager
+async def two(engine: TextEngine) -> AsyncIterator[tuple[Address, list[GatewayServer]]]:
+    """Gateways in front of one verifier, at one port."""
+    async with serving(engine) as (_, at), verifier_backend(at) as backend:
+        servers = [GatewayServer(backend), GatewayServer(backend)]
+        bound = LOOPBACK
+        try:
+            for server in servers:
+                bound = await server.start(bound, shared=True)
+            yield bound, servers
+        finally:
+            for server in servers:
+                await server.stop(grace=0.0)
+
+
+async def asked(address: Address, times: int = CONNECTIONS) -> None:
+    """As often, each over a connection of its own. Raises for one that is not answered."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=limits) as http:
+        for _ in range(times):
+            assert (await http.get(f"http://{address}/version")).status_code == 200
+
+
+def answered(server: GatewayServer) -> int:
+    assert server._texts is not None
+    page = server._texts.metrics.page().decode()
+    line = 'dragoman_gateway_requests_total{route="/version",status="200"} '
+    return next((int(float(each.removeprefix(line))) for each in page.splitlines() if each.startswith(line)), 0)
+
+
+async def test_connections_go_to_both_and_then_to_the_one_that_is_left():
+    async with two(TextEngine(step_seconds=0.005)) as (address, servers):
+        await asked(address)
+        shares = [answered(server) for server in servers]
+        assert sum(shares) == CONNECTIONS and all(shares), shares
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=60) as http:
+            fields = {**STORY, "max_tokens": 400, "stream": True}
+            async with http.stream("POST", "/v1/completions", json=fields) as response:
+                chunks = response.aiter_text()
+                first = await anext(chunks)
+                [draining] = [server for server in servers if server.texts_running]
+                [other] = [server for server in servers if server is not draining]
+                stopping = asyncio.create_task(draining.stop())
+                await asyncio.sleep(0)
+                before = answered(other)
+                await asked(address)  # meanwhile nobody is turned away
+                assert answered(other) == before + CONNECTIONS
+                events = events_of(first + "".join([chunk async for chunk in chunks]))
+        assert events[-1] == "[DONE]" and await stopping == 0, "the text that ran has ended by itself"
+        await draining.ended()
+
+
+async def test_texts_that_do_not_end_in_time_are_told_and_counted():
+    async with two(TextEngine(step_seconds=0.05)) as (address, servers):
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=60) as http:
+            fields = {**STORY, "max_tokens": 1000, "stream": True}
+            async with http.stream("POST", "/v1/completions", json=fields) as response:
+                chunks = response.aiter_text()
+                first = await anext(chunks)
+                [busy] = [server for server in servers if server.texts_running]
+                stopping = asyncio.create_task(busy.stop(grace=0.0))
+                events = events_of(first + "".join([chunk async for chunk in chunks]))
+        assert "error" in events[-1] and await stopping == 1
+
+
+async def test_a_port_of_its_own_has_health_and_metrics_alone():
+    async with serving(TextEngine()) as (_, at), verifier_backend(at) as backend:
+        taken = Address("127.0.0.1", free_port())
+        server = GatewayServer(backend)
+        bound = await server.start(LOOPBACK, shared=True, metrics=taken)
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+                for path, status in (("/health", 200), ("/metrics", 200), ("/v1/models", 404), ("/", 404)):
+                    assert (await http.get(f"http://{taken}{path}")).status_code == status, path
+                page = (await http.get(f"http://{bound}/metrics")).text
+            assert 'route="/metrics",status="200"' in page, "and it tells the same as the other"
+        finally:
+            await server.stop(grace=0.0)
+
+
+# ---- the actor ----------------------------------------------------------------------------------------------------
+
+Siblings = Callable[[], Awaitable[Collection[tuple[str, str]]]]
+
+
+async def nobody() -> Collection[tuple[str, str]]:
+    return ()
+
+
+@contextlib.asynccontextmanager
+async def acting(coordinator: Address, port: int, siblings: Siblings = nobody) -> AsyncIterator[GatewayActor]:
+    actor = GatewayActor(
+        "gateway/0",
+        GatewaySettings(grace=0.0),
+        GatewayPorts(port),
+        host=lambda: "127.0.0.1",
+        connect=lambda: fleet_backend(coordinator),
+        siblings=siblings,
+        told={"port": port},
+    )
+    try:
+        yield actor
+    finally:
+        await actor.stop()
+
+
+async def told(actor: GatewayActor, **facts: Any) -> dict[str, Any]:
+    """What it tells once it tells these."""
+    async with asyncio.timeout(60):
+        while not facts.items() <= (found := await actor.describe()).items():
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_an_actor_is_ready_once_a_text_would_find_a_verifier(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.actor._LOOK_SECONDS", 0.05)
+    async with coordinating() as (_, at), acting(at, free_port()) as actor:
+        waiting = await told(actor, problem="no verifier is there")
+        assert not waiting["serving"] and waiting["address"] == "" and waiting["listens"]
+        async with joined(at, TextEngine(), "a"):
+            facts = await actor.ready()
+            assert facts["serving"] and facts["url"] == f"http://{facts['address']}" and facts["problem"] == ""
+            async with httpx.AsyncClient(base_url=facts["url"], trust_env=False, timeout=60) as http:
+                assert (await http.get("/health")).status_code == 200
+                whole = (await http.post("/v1/completions", json={**STORY, "max_tokens": 5})).json()
+            assert whole["model"] == MODEL and whole["usage"]["completion_tokens"] == 5
+        lost = await told(actor, problem="no verifier is there")
+        assert lost["serving"], "it answers, and says what it lacks"
+
+
+async def test_only_siblings_share_the_port(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.actor._LOOK_SECONDS", 0.05)
+    async with coordinating() as (_, at), joined(at, TextEngine(), "a"), acting(at, free_port()) as first:
+        port = Address.parse((await first.ready())["address"], field="address").port
+
+        async def siblings() -> Collection[tuple[str, str]]:
+            found = await first.describe()
+            return {(found["host"], found["listens"])}
+
+        async with acting(at, port, siblings) as second:
+            assert (await second.ready())["address"] == (await first.describe())["address"]
+            assert await second.drain(0.0) == 0
+            facts = await told(second, draining=True)
+            assert facts["serving"] and facts["sessions"] == 0
+        async with acting(at, port) as stranger:
+            await told(stranger, problem=str(_in_use(port)))
+            await first.stop()
+            await stranger.ready()  # it tried again
+
+
+def _in_use(port: int) -> ConnectionFailedError:
+    remedy = "give another gateway.port, or stop what runs there"
+    return ConnectionFailedError(f"cannot listen at 127.0.0.1:{port}: the port is in use", remedy=remedy)
+
+
+async def test_an_actor_whose_server_ends_by_itself_starts_it_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.actor._LOOK_SECONDS", 0.05)
+    async with coordinating() as (_, at), joined(at, TextEngine(), "a"), acting(at, free_port()) as actor:
+        await actor.ready()
+        before = actor._server
+        assert before is not None
+        await before.stop(grace=0.0)
+        await eventually(lambda: actor._server not in (None, before))
+        assert (await actor.ready())["serving"]
