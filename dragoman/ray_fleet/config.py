@@ -183,7 +183,8 @@ class FleetFile(Settings):
         for setting, port in self.gateway.taken_ports() if self.gateway is not None else ():
             if port in ports:
                 value = getattr(self.gateway, setting)
-                yield Mistake(("gateway", setting), value, f"port {port} is taken by {ports[port]}", "choose another")
+                problem = f"port {port} is taken by {ports[port]}"
+                yield Mistake(("gateway", setting), value, problem, remedy="choose another")
             ports[port] = "gateway"
         for index, target in enumerate(self.targets):
             for port in range(target.port, target.port + target.replicas) if target.port else ():

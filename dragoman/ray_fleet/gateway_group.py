@@ -94,7 +94,8 @@ class GatewayGroup(GatewaySettings):
         """Places are those of the fleet file. ``dialling``: as ``serving`` takes it."""
         for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
             if getattr(self, name) is not None and getattr(self, other) is None:
-                yield Mistake((self.name, name), getattr(self, name), f"comes without {other}", f"add {other}")
+                problem = f"comes without {other}"
+                yield Mistake((self.name, name), getattr(self, name), problem, remedy=f"add {other}")
         security = self.serving(dialling or Security())
         if security.tokens is not None and security.tls_cert is None:
             where = "" if self.tokens else f" (from {TOKENS_VARIABLE})"

@@ -27,14 +27,14 @@ CONNECTIONS = 64
 
 
 @contextlib.asynccontextmanager
-async def two(engine: TextEngine) -> AsyncIterator[tuple[Address, list[GatewayServer]]]:
-    """Gateways in front of one verifier, at one port."""
+async def two(engine: TextEngine) -> AsyncIterator[tuple[Address, dict[GatewayServer, Address]]]:
+    """Gateways in front of one verifier, at one port; each with a port of its own besides."""
     async with serving(engine) as (_, at), verifier_backend(at) as backend:
-        servers = [GatewayServer(backend), GatewayServer(backend)]
+        servers = {GatewayServer(backend): Address("127.0.0.1", free_port()) for _ in range(2)}
         bound = LOOPBACK
         try:
-            for server in servers:
-                bound = await server.start(bound, shared=True)
+            for server, own in servers.items():
+                bound = await server.start(bound, shared=True, metrics=own)
             yield bound, servers
         finally:
             for server in servers:
@@ -49,9 +49,10 @@ async def asked(address: Address, times: int = CONNECTIONS) -> None:
             assert (await http.get(f"http://{address}/version")).status_code == 200
 
 
-def answered(server: GatewayServer) -> int:
-    assert server._texts is not None
-    page = server._texts.metrics.page().decode()
+async def answered(own: Address) -> int:
+    """How many of them one gateway did."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        page = (await http.get(f"http://{own}/metrics")).text
     line = 'dragoman_gateway_requests_total{route="/version",status="200"} '
     return next((int(float(each.removeprefix(line))) for each in page.splitlines() if each.startswith(line)), 0)
 
@@ -59,7 +60,7 @@ def answered(server: GatewayServer) -> int:
 async def test_connections_go_to_both_and_then_to_the_one_that_is_left():
     async with two(TextEngine(step_seconds=0.005)) as (address, servers):
         await asked(address)
-        shares = [answered(server) for server in servers]
+        shares = [await answered(own) for own in servers.values()]
         assert sum(shares) == CONNECTIONS and all(shares), shares
         async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=60) as http:
             fields = {**STORY, "max_tokens": 400, "stream": True}
@@ -67,12 +68,12 @@ async def test_connections_go_to_both_and_then_to_the_one_that_is_left():
                 chunks = response.aiter_text()
                 first = await anext(chunks)
                 [draining] = [server for server in servers if server.texts_running]
-                [other] = [server for server in servers if server is not draining]
+                [other] = [own for server, own in servers.items() if server is not draining]
+                before = await answered(other)
                 stopping = asyncio.create_task(draining.stop())
                 await asyncio.sleep(0)
-                before = answered(other)
                 await asked(address)  # meanwhile nobody is turned away
-                assert answered(other) == before + CONNECTIONS
+                assert await answered(other) == before + CONNECTIONS
                 events = events_of(first + "".join([chunk async for chunk in chunks]))
         assert events[-1] == "[DONE]" and await stopping == 0, "the text that ran has ended by itself"
         await draining.ended()
@@ -182,11 +183,16 @@ def _in_use(port: int) -> ConnectionFailedError:
 
 
 async def test_an_actor_whose_server_ends_by_itself_starts_it_again(monkeypatch: pytest.MonkeyPatch):
+    made: list[GatewayServer] = []
+
+    def making(*arguments: Any, **options: Any) -> GatewayServer:
+        made.append(GatewayServer(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr("gateway.actor.GatewayServer", making)
     monkeypatch.setattr("gateway.actor._LOOK_SECONDS", 0.05)
     async with coordinating() as (_, at), joined(at, TextEngine(), "a"), acting(at, free_port()) as actor:
         await actor.ready()
-        before = actor._server
-        assert before is not None
-        await before.stop(grace=0.0)
-        await eventually(lambda: actor._server not in (None, before))
+        await made[0].stop(grace=0.0)
+        await eventually(lambda: len(made) == 2)
         assert (await actor.ready())["serving"]

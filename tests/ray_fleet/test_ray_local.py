@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -136,6 +137,7 @@ def local(tiny_qwen2: Path, tiny_llama: Path, ray_folder: Path) -> Iterator[Loca
         "RAY_TMPDIR": str(folder),
         "RAY_ADDRESS": "",
         "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
     }
     made = Local(folder, file, around, {})
     Path(made.path).write_text(yaml.safe_dump(file))
@@ -155,12 +157,12 @@ def test_up_text_and_status(local: Local):
     written = ["--prompt=The heron", "--max-tokens=8"]
     text = dragoman("generate", f"--coordinator={local.coordinator}", *written, **local.around)
     assert text.returncode == 0 and text.stdout.strip(), text.stderr
-    response = httpx.post(f"{local.url}/v1/completions", json={"prompt": "The heron", "max_tokens": 8}, trust_env=False)
+    asked = {"prompt": "The heron", "max_tokens": 8}
+    response = httpx.post(f"{local.url}/v1/completions", json=asked, trust_env=False, timeout=240)
     assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] == 8, response.text
-    assert "Dragoman" in httpx.get(local.url, trust_env=False).text, "the page came along"
+    assert "Dragoman" in httpx.get(local.url, trust_env=False, timeout=240).text, "the page came along"
     told = json.loads(local.status("--json"))
     assert [actor["name"] for actor in told["actors"]] == NAMES
-    assert local.url in local.status()
     assert len(told["fleet"]["verifiers"]) == len(told["fleet"]["drafters"]) == 1 and not told["problem"]
 
 
@@ -189,7 +191,9 @@ def test_what_has_no_room_is_refused_with_what_would_do(local: Local):
     assert "lower num_cpus of edge in the fleet file to 0." in refused.stderr
     assert "`dragoman fleet down`, then `up`, starts a Ray with room" in refused.stderr
     told = "edge/0 as started before: num_cpus 0.5 (the file has 0.7); to apply the file:"
-    assert told in refused.stderr and told in local.status("-c", path)
+    shown = local.status("-c", path)
+    assert told in refused.stderr and told in shown
+    assert re.search(rf"gateway/0 +gateway +serving +{re.escape(local.url)}\b", shown), shown
 
 
 def test_one_that_is_stopped_half_way_clears_up_and_dumps_nothing(local: Local):
