@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,12 +17,16 @@ from dragoman.gateway_backend import fleet_backend, verifier_backend
 from gateway.actor import GatewayActor, GatewayPorts
 from gateway.server import GatewayServer
 from gateway.settings import GatewaySettings
-from speculation.errors import ConnectionFailedError
+from speculation.errors import ConnectionFailedError, InputError
+from tests.support.certificates import TestAuthority
 from tests.support.coordinators import coordinating
 from tests.support.gateways import MODEL, STORY, events_of, joined
 from tests.support.service_drivers import LOOPBACK, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address
+from transport.identity import Identity, Role
+from transport.security import Security
+from transport.tokens import new_token
 
 #: Connections, of which one in two goes to each of two: that all go to the same happens once in 2^63 times.
 CONNECTIONS = 64
@@ -117,7 +123,9 @@ async def nobody() -> Collection[tuple[str, str]]:
 
 
 @contextlib.asynccontextmanager
-async def acting(coordinator: Address, port: int, siblings: Siblings = nobody) -> AsyncIterator[GatewayActor]:
+async def acting(
+    coordinator: Address, port: int, siblings: Siblings = nobody, *, security: Security | None = None
+) -> AsyncIterator[GatewayActor]:
     actor = GatewayActor(
         "gateway/0",
         GatewaySettings(grace=0.0),
@@ -125,6 +133,7 @@ async def acting(coordinator: Address, port: int, siblings: Siblings = nobody) -
         host=lambda: "127.0.0.1",
         connect=lambda: fleet_backend(coordinator),
         siblings=siblings,
+        security=security,
         told={"port": port},
     )
     try:
@@ -196,3 +205,23 @@ async def test_an_actor_whose_server_ends_by_itself_starts_it_again(monkeypatch:
         await made[0].stop(grace=0.0)
         await eventually(lambda: len(made) == 2)
         assert (await actor.ready())["serving"]
+
+
+async def test_an_actor_asks_for_the_keys_of_its_file_and_says_if_that_is_not_there(tmp_path: Path):
+    authority, keys = TestAuthority(tmp_path / "ours"), tmp_path / "keys"
+    security = authority.one_way().model_copy(update={"tokens": str(keys)})
+    secret, token = new_token(Identity(Role.CLIENT, "anna"))
+    async with (
+        coordinating() as (_, at),
+        joined(at, TextEngine(), "a"),
+        acting(at, free_port(), security=security) as actor,
+    ):
+        with pytest.raises(InputError, match=r"tokens=.*keys.*cannot be read"):
+            await actor.ready()
+        keys.write_text(f"{token.line}\n")
+        facts = await told(actor, serving=True)  # it tried again
+        context = ssl.create_default_context(cafile=authority.ca)
+        async with httpx.AsyncClient(base_url=facts["url"], verify=context, trust_env=False, timeout=60) as http:
+            assert (await http.get("/v1/models")).status_code == 401
+            assert (await http.get("/v1/models", headers={"authorization": f"Bearer {secret}"})).status_code == 200
+        assert facts["url"].startswith("https://") and secret not in str(facts) and token.digest not in str(facts)

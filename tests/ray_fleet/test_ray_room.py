@@ -41,6 +41,8 @@ def test_what_the_readme_scales_the_commented_file_to_has_room_on_two_cpus():
     asks = [Ask("coordinator", fleet.coordinator.place, 1, {})]
     asks += [Ask("drafters=3", group.place, 3, {}) for group in fleet.drafters]
     asks += [Ask("target=2", group.place, 2, {}) for group in fleet.targets]
+    assert fleet.gateway is not None
+    asks.append(Ask("gateway=2", fleet.gateway.place, 2, {}))
     head = {HEAD: 1.0}
     assert lack_of(asks, [node(**head)]) is None
     assert lack_of(asks, [node(cpus=1, **head)]) is None, "nor is one CPU too few"
