@@ -20,7 +20,8 @@ from transport.hosting import SelfStarting
 from transport.security import Security
 from transport.servers import check_bindable
 
-#: Seconds between two looks at whether a text would find a verifier.
+#: Seconds between two looks at whether a text would find a verifier: until one would, and afterwards.
+_FIRST_LOOKS_SECONDS: Final = 0.25
 _LOOK_SECONDS: Final = 2.0
 
 #: Asked for where the other replicas listen, each as (its machine's address, where it listens).
@@ -103,7 +104,7 @@ class GatewayActor(SelfStarting):
                 if not (self._lack or told):
                     serving(bound)
                     told = True
-                await asyncio.wait((ended,), timeout=_LOOK_SECONDS)
+                await asyncio.wait((ended,), timeout=_LOOK_SECONDS if told else _FIRST_LOOKS_SECONDS)
             ended.result()
         finally:
             ended.cancel()

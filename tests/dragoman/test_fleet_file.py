@@ -218,6 +218,19 @@ def test_what_up_says_of_getting_text_works_as_printed():
                 parse(shlex.split(line.partition("dragoman ")[2]))
 
 
+def test_up_says_where_the_gateway_is_once_for_all_that_share_it():
+    coordinator = Standing("coordinator", "coordinator", Outcome.ANSWERED, {"address": "127.0.0.1:50060"})
+    gateway = GatewayGroup(tls_cert="/g.pem", tls_key="/g.key", tokens="/tokens", replicas=3)
+    fleet = FleetFile(targets=[Target(name="a", model="m")], gateway=gateway)
+    urls = ["https://10.0.0.1:8000", "https://10.0.0.1:8000", "https://10.0.0.2:8000"]
+    found = [Standing(f"gateway/{n}", "gateway", Outcome.ANSWERED, {"url": url}) for n, url in enumerate(urls)]
+    said = how_to_get_text([coordinator, *found], fleet)
+    for url in urls:
+        assert said.count(f"gateway at {url}/v1\n") == 1 and f"curl {url}/v1/completions" in said
+    assert "Bearer KEY" in said
+    assert "gateway at" not in how_to_get_text([coordinator], fleet.model_copy(update={"gateway": None}))
+
+
 def test_a_local_ray_has_a_node_for_labels_that_exclude_each_other():
     asked = [{"role": "edge"}, {"role": "cloud", "zone": "in(a,b)"}, {"zone": "c"}, {"role": "!edge"}, {}]
     nodes = label_sets(asked)
