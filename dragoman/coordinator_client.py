@@ -42,6 +42,11 @@ class CoordinatorClient:
     async def close(self) -> None:
         await self._connection.close()
 
+    async def move(self, address: Address) -> None:
+        """Ask the coordinator at this address from now on. Raises InputError for one that may not be dialled."""
+        await self._connection.move(address)
+        self.address = address
+
     async def status(self, *, timeout: float = TIMEOUT) -> pb.StatusResponse:
         """The fleet as it stands."""
         request = pb.StatusRequest(protocol_version=PROTOCOL_VERSION)

@@ -85,6 +85,16 @@ class FleetClient(TextClient):
         if not self._borrows:
             await asyncio.gather(self._coordinator.close(), self._verifiers.close())
 
+    @property
+    def coordinator(self) -> Address:
+        """Of the coordinator that is asked."""
+        return self._coordinator.address
+
+    async def move(self, coordinator: Address) -> None:
+        """Ask the coordinator at this address from now on; texts that run go on. Raises InputError for one that may
+        not be dialled."""
+        await self._coordinator.move(coordinator)
+
     async def describe(self) -> VerifierStatus:
         """One of the verifiers that texts may go to. Raises what ``CoordinatorClient.route`` and ``Client.describe``
         raise."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
 
 from dragoman.client import Client
 from dragoman.fleet_client import FleetClient
 from dragoman.fleet_status import fleet_of_status, fleet_of_verifier
 from gateway.backend import Backend
-from speculation.errors import LoadingError
+from speculation.errors import DragomanError, LoadingError
 from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk, GenerationRequest, Started
 from speculation.protocol.messages import Prompt
@@ -18,6 +21,11 @@ from speculation.protocol.status import FleetStatus, ServedModel
 from speculation.protocol.tokenizing import TokenPiece
 from transport.address import Address
 from transport.security import Security
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two questions where the coordinator is.
+FOLLOW_SECONDS: Final = 2.0
 
 
 class ClientBackend(ABC):
@@ -155,6 +163,35 @@ async def fleet_backend(coordinator: Address | str, *, security: Security | None
     """Of the fleet of that coordinator, connected while the block runs."""
     async with FleetClient(coordinator, security=security) as client:
         yield FleetBackend(client)
+
+
+@contextlib.asynccontextmanager
+async def followed_fleet(
+    coordinator: Callable[[], Awaitable[Address]], *, security: Security | None = None
+) -> AsyncIterator[FleetBackend]:
+    """Of the fleet whose coordinator may come back at another address: ``coordinator`` is asked for it every few
+    seconds. Raises the DragomanError of the first answer."""
+    async with FleetClient(await coordinator(), security=security) as client:
+        following = asyncio.create_task(_follow(client, coordinator))
+        try:
+            yield FleetBackend(client)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def _follow(client: FleetClient, coordinator: Callable[[], Awaitable[Address]]) -> None:
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        try:
+            found = await coordinator()
+            if found != client.coordinator:
+                log.info("the coordinator is at %s now, and was at %s", found, client.coordinator)
+                await client.move(found)
+        except DragomanError as error:  # it is being started anew; meanwhile texts go to verifiers that are known
+            log.debug("going on with the coordinator at %s: %s", client.coordinator, error)
+        except Exception:  # of whoever is asked: without this task the next move would go unnoticed
+            log.exception("asking where the coordinator is")
 
 
 @contextlib.asynccontextmanager

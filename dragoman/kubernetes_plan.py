@@ -45,12 +45,12 @@ def show_resources(path: Path, *, context: int, as_json: bool) -> None:
     ``context``: tokens of each session.
     """
     fleet = read_fleet(path)
-    sizes = {group.name: footprint(group, context) for group in fleet.groups}
-    found = {group.name: _resources(group, sizes[group.name]) for group in fleet.groups}
+    sizes = {group.name: footprint(group, context) for group in fleet.model_groups}
+    found = {group.name: _resources(group, sizes[group.name]) for group in fleet.model_groups}
     if as_json:
         print(json.dumps(found))
         return
-    for group in fleet.groups:
+    for group in fleet.model_groups:
         print(f"# {_words(group, sizes[group.name], context)}")
         print(f"{group.name}:")
         for kind in ("requests", "limits"):

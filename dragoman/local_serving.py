@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import shlex
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from drafter_service.loading import LOOKUP_MODEL
 from dragoman.child_words import ChildWords
+from dragoman.curl_command import curl
 from dragoman.gateway_backend import LateBackend, verifier_backend
 from dragoman.loading import show_licence
 from dragoman.local_fleet import LocalFleet, LocalModels
@@ -66,19 +65,6 @@ def serve_locally(
         asyncio.run(server.run(address, on_ready=on_ready, on_stopping=on_stopping))
 
 
-def curl(url: str, security: Security) -> str:
-    """A command that asks for a text, on two lines; words in capitals are for the reader to replace."""
-    words = ["curl", f"{url}/v1/completions", "-H", "content-type: application/json"]
-    if security.tokens is not None:
-        words += ["-H", "authorization: Bearer KEY"]
-    if security.tls_ca is not None:
-        words += ["--cacert", security.tls_ca]
-    if security.asks_for_certificates:
-        words += ["--cert", "CERTIFICATE", "--key", "KEY"]
-    asked = {"prompt": "def fibonacci(n):", "max_tokens": 64, "temperature": 0}
-    return f"  {shlex.join(words)} \\\n    -d {shlex.quote(json.dumps(asked))}"
-
-
 class LocalServer:
     """The gateway, which answers from the start, and what it serves, once that is loaded."""
 
@@ -95,7 +81,8 @@ class LocalServer:
         stop = stop_signal()
         bound = await self._gateway.start(address)
         async with contextlib.AsyncExitStack() as outliving:
-            tasks = [asyncio.create_task(self._work(outliving, lambda model: on_ready(bound, model)))]
+            working = asyncio.create_task(self._work(outliving, lambda model: on_ready(bound, model)))
+            tasks: list[asyncio.Task[Any]] = [working]
             try:
                 if await _signalled(stop, tasks):
                     on_stopping()
@@ -105,10 +92,10 @@ class LocalServer:
             finally:
                 await self._gateway.stop(grace=0.0)
                 # Until here the drafters went on, and until the stack is left the target does.
-                tasks[0].cancel()
+                working.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-        if not tasks[0].cancelled():
-            tasks[0].result()
+        if not working.cancelled():
+            working.result()
 
     async def _work(self, outliving: contextlib.AsyncExitStack, on_ready: Callable[[str], None]) -> None:
         """Load and draft. What texts need that still run goes on ``outliving`` this. Raises DragomanError."""
@@ -120,7 +107,7 @@ class LocalServer:
         await verifier.during(drafting, when="while it served")
 
 
-async def _signalled(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> bool:
+async def _signalled(stop: asyncio.Event, tasks: Sequence[asyncio.Task[Any]]) -> bool:
     """Once one of the tasks is done, or ``stop`` is set: whether it was that."""
     waiting = asyncio.create_task(stop.wait())
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -15,20 +14,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gateway.app import application
 from gateway.backend import Backend
 from gateway.connection import PEER, Peer
+from gateway.listening import listening_socket
+from gateway.operations_port import OperationsPort
 from gateway.settings import GatewaySettings
 from gateway.texts import Texts
 from gateway.tls import ServerTls, peer_of
+from speculation.errors import DragomanError
 from transport.address import Address
 from transport.security import Security
-from transport.servers import check_bindable, not_bindable
 from transport.signals import stop_signal
 
-#: Of the kernel, for what a client has not taken yet: a text is some kilobytes, and a slow client is to be noticed.
-_SEND_BUFFER: Final = 256 << 10
-#: ``SendLimit`` sees that a client takes nothing when there is more to send. For the end of an answer there is the
-#: kernel, which gives a connection up whose client takes nothing for so many seconds more.
-_LAST_SEND_SECONDS: Final = 1.0
-_LONGEST_MILLISECONDS: Final = (1 << 31) - 1
 #: Seconds in which clients hear that their texts end.
 _FAREWELL_SECONDS: Final = 1.0
 
@@ -46,16 +41,21 @@ class GatewayServer:
         self._serving: asyncio.Task[None] | None = None
         self._texts: Texts | None = None
 
-    async def start(self, listen: Address) -> Address:
+    async def start(
+        self, listen: Address, *, shared: bool = False, metrics: Address | None = None, option: str = "--listen"
+    ) -> Address:
         """Bind and serve; returns the address with the port that was bound.
 
-        Raises ConnectionFailedError, which says why, if that cannot be, and InputError for settings of security that
-        cannot be used.
+        ``shared``: with other gateways, as ``listening_socket`` has it; ``option``: likewise. ``metrics``: where health
+        and metrics are told by this gateway alone. Raises ConnectionFailedError, which says why, if that cannot be, and
+        InputError for settings of security that cannot be used.
         """
         self._security.check_listening(listen)
         tls = ServerTls(self._security) if self._security.serves_tls else None
         texts = Texts(self._backend, self._settings)
         app = application(texts, self._settings, self._security)
+        if metrics is not None:
+            app = OperationsPort(app, port=metrics.port)
         config = uvicorn.Config(
             app,
             http=_Protocol,
@@ -68,28 +68,65 @@ class GatewayServer:
         )
         config.load()
         config.ssl = tls.context if tls is not None else None
-        listening = _listening(listen, send_timeout=self._settings.send_timeout)
+        send_timeout = self._settings.send_timeout
+        sockets = [listening_socket(listen, send_timeout=send_timeout, shared=shared, option=option)]
+        if metrics is not None:
+            try:
+                sockets.append(listening_socket(metrics, send_timeout=send_timeout, option="gateway.metrics_port"))
+            except DragomanError:
+                sockets[0].close()
+                raise
         self._texts, self._server = texts, _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        self._serving = asyncio.create_task(self._server.serve(sockets=sockets))
         while not (self._server.started or self._serving.done()):
             await asyncio.sleep(0)
         if self._serving.done():
             self._serving.result()
-        return Address(listen.host, listening.getsockname()[1])
+        return Address(listen.host, sockets[0].getsockname()[1])
 
-    async def stop(self, grace: float | None = None) -> None:
-        """No new requests; texts that run may end by themselves for ``grace`` seconds, None: those of the settings."""
+    @property
+    def texts_running(self) -> int:
+        """Texts being written."""
+        return self._texts.admission.running if self._texts is not None else 0
+
+    @property
+    def requests_waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return self._texts.admission.waiting if self._texts is not None else 0
+
+    async def check_health(self) -> None:
+        """What /health tells: raises DragomanError unless a text would find a verifier."""
+        if self._texts is not None:
+            await self._texts.models.served()
+
+    async def ended(self) -> None:
+        """Until it serves no more, asked to stop or not. Raises what it failed with."""
+        if self._serving is not None:
+            await asyncio.shield(self._serving)
+
+    async def stop(self, grace: float | None = None) -> int:
+        """No new connections and requests; texts that run may end by themselves for ``grace`` seconds, None: those of
+        the settings. Returns how many did not."""
         if self._server is None or self._serving is None or self._texts is None:
-            return
+            return 0
         seconds = self._settings.grace if grace is None else grace
+        left = 0
+
+        def end(texts: Texts) -> None:
+            nonlocal left
+            left = texts.admission.running
+            texts.stopping.set()
+
+        self._server.stop_listening()  # first, so that who shares the port gets those who come now
         self._texts.admission.close()
         self._server.config.timeout_graceful_shutdown = seconds + _FAREWELL_SECONDS  # type: ignore[assignment]
         self._server.should_exit = True
-        ending = asyncio.get_running_loop().call_later(seconds, self._texts.stopping.set)
+        ending = asyncio.get_running_loop().call_later(seconds, end, self._texts)
         try:
             await self._serving
         finally:
             ending.cancel()
+        return left
 
 
 async def serve_until_signal(server: GatewayServer, listen: Address, *, on_ready: Callable[[Address], None]) -> None:
@@ -109,6 +146,11 @@ class _Server(uvicorn.Server):
         """Signals are the caller's."""
         yield
 
+    def stop_listening(self) -> None:
+        """What is connected stays so. Uvicorn itself would notice within a tenth of a second that it is to stop."""
+        for server in self.servers:
+            server.close()
+
 
 class _Protocol(H11Protocol):
     """Tells the application who is at the other end of a connection."""
@@ -125,24 +167,3 @@ def _with_peer(app: Any, peer: Peer) -> ASGIApp:
         await app(scope, receive, send)
 
     return with_peer
-
-
-def _listening(listen: Address, *, send_timeout: float) -> socket.socket:
-    """A socket that is bound. Raises ConnectionFailedError."""
-    check_bindable(listen)
-    family, kind, protocol, _, where = socket.getaddrinfo(
-        listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    found = socket.socket(family, kind, protocol)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # its connections have it too
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
-            milliseconds = min(int((send_timeout + _LAST_SEND_SECONDS) * 1000), _LONGEST_MILLISECONDS)
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-        found.bind(where)
-    except OSError as error:  # someone else was quicker
-        found.close()
-        raise not_bindable(listen, "--listen", error) from error
-    found.setblocking(False)
-    return found

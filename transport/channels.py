@@ -120,6 +120,19 @@ class Connection:
             used.calls -= 1
             await self._close_idle()
 
+    async def move(self, address: Address) -> None:
+        """Dial this address from now on. Raises what ``open_channel`` raises, and stays where it was."""
+        before = self.address
+        self.address = address
+        try:
+            moved = self._open()
+        except InputError:
+            self.address = before
+            raise
+        self._replaced.add(self._newest)
+        self._newest = moved
+        await self._close_idle()
+
     async def _close_idle(self) -> None:
         for idle in [one for one in self._replaced if not one.calls]:
             self._replaced.discard(idle)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Final
 
-from dragoman.ray_fleet.config import NodeNeeds
 from dragoman.ray_fleet.nodes import Node, alive, may_grow, problem_of, wait_for_nodes, with_room
+from dragoman.ray_fleet.places import NodeNeeds
 from dragoman.ray_fleet.room import Ask, Lack, lack_of
 from dragoman.ray_fleet.standing import Standing
 from speculation.errors import DragomanError

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dragoman.curl_command import curl
 from dragoman.fleet import fetch_status, status_as_dict
 from dragoman.fleet_view import fleet_view
 from dragoman.ray_fleet import cluster
@@ -27,7 +28,9 @@ from dragoman.ray_fleet.stopping import stoppable
 from dragoman.terminal import err
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 from transport.address import Address
+from transport.identity import Role
 from transport.security import Security
+from transport.servers import check_bindable
 
 #: Seconds for further nodes of a Ray that was started here, after its head.
 OWN_NODES_SECONDS = 60.0
@@ -50,7 +53,7 @@ def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: b
     else:
         console = Console()
         console.print(actor_table(standings))
-        console.print(how_to_get_text(standings, fleet.security), highlight=False, soft_wrap=True)
+        console.print(how_to_get_text(standings, fleet), highlight=False, soft_wrap=True)
 
 
 @stoppable()
@@ -157,7 +160,12 @@ def _launcher(address: Address) -> Iterator[Launcher]:
 
 
 def _start_local(fleet: FleetFile) -> Address:
-    """As many nodes as the labels need; each has CPUs for all, because all of them are this one machine."""
+    """As many nodes as the labels need; each has CPUs for all, because all of them are this one machine.
+
+    Raises ConnectionFailedError, before Ray is started, if the gateway's port is taken here.
+    """
+    if fleet.gateway is not None and fleet.gateway.replicas:
+        check_bindable(Address(fleet.gateway.host or loopback(), fleet.gateway.port), option="gateway.port")
     err.print("no Ray runs here: starting one", highlight=False, style="dim")
     needed = sum(group.replicas * group.num_cpus for group in fleet.groups) + fleet.coordinator.num_cpus
     cpus = max(len(os.sched_getaffinity(0)), int(needed + 0.999))
@@ -171,24 +179,30 @@ def actor_table(standings: Sequence[Standing]) -> Table:
         table.add_column(heading, no_wrap=heading != "state")
     for one in standings:
         settings = one.facts.get("settings", {})
-        at = one.facts.get("address") or one.facts.get("host", "")
         problem = one.why or one.facts.get("problem", "")
         state = f"{one.state}: {problem}" if problem else one.state
         sessions = str(one.facts.get("sessions", ""))
-        table.add_row(one.name, one.kind, state, at, str(settings.get("model", "")), sessions)
+        table.add_row(one.name, one.kind, state, one.where, str(settings.get("model", "")), sessions)
     return table
 
 
-def how_to_get_text(standings: Sequence[Standing], security: Security) -> str:
+def how_to_get_text(standings: Sequence[Standing], fleet: FleetFile) -> str:
+    """Addresses, and commands to paste."""
+    security = fleet.security
     coordinator = next(one.facts["address"] for one in standings if one.kind == "coordinator")
     reached = f"--coordinator {coordinator}"
     if security.serves_tls:
         reached += " --tls-ca CA --tls-cert CERT --tls-key KEY"
     elif not Address.parse(coordinator, field="coordinator").loopback:
         reached += " --allow-plaintext"
-    return (
+    words = (
         f"\ncoordinator at {coordinator}\n"
         f"  text:      dragoman generate {reached} --prompt '...'\n"
         f"  watch:     dragoman top {reached}\n"
         f"  one more drafter: dragoman drafter --model smollm2-135m {reached}"
     )
+    if fleet.gateway is not None:
+        serving = fleet.gateway.serving(security.of_role(Role.CLIENT))
+        for url in dict.fromkeys(one.facts["url"] for one in standings if one.kind == "gateway"):
+            words += f"\ngateway at {url}/v1\n{curl(url, serving)}"
+    return words

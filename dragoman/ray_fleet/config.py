@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import Field
 
 from coordinator.config import CoordinatorConfig
 from drafter_service.settings import DrafterSettings
+from dragoman.ray_fleet.gateway_group import GatewayGroup
 from dragoman.ray_fleet.labels import Labels
+from dragoman.ray_fleet.places import Cpus, Gpus, NodeNeeds, Replicas
 from transport.address import COORDINATOR_PORT
 from transport.identity import Role
 from transport.security import FILES, Security
@@ -20,34 +21,10 @@ from verifier_service.drafter_trust import NAMELESS
 from verifier_service.settings import VerifierSettings
 
 _LAST_PORT: Final = 65_535
-MAX_REPLICAS: Final = 1000
-#: The resource that only the head node of a cluster has.
-HEAD: Final = "node:__internal_head__"
 
 _S = TypeVar("_S", VerifierSettings, DrafterSettings)
 
-Cpus = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)]
-#: A model is on one GPU, or on a part of one.
-Gpus = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeNeeds:
-    """What an actor needs of a node. ``resources``: of Ray's logical ones."""
-
-    name: str
-    labels: Mapping[str, str]
-    resources: Mapping[str, float]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As the fleet file calls them."""
-        return {
-            "num_cpus": self.resources.get("CPU", 0),
-            "num_gpus": self.resources.get("GPU", 0),
-            "labels": dict(self.labels),
-        }
 
 
 class Group(Settings):
@@ -56,7 +33,7 @@ class Group(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     model: str
     device: Device
-    replicas: int = Field(default=1, ge=0, le=MAX_REPLICAS)
+    replicas: Replicas = 1
     num_cpus: Cpus = 1
     num_gpus: Gpus = 0
     labels: Labels = Field(default={})
@@ -106,14 +83,13 @@ class CoordinatorSettings(Settings):
 
     @property
     def place(self) -> NodeNeeds:
-        on_head = {} if self.labels else {HEAD: 0.001}
-        return NodeNeeds("coordinator", self.labels, {"CPU": self.num_cpus, **on_head})
+        return NodeNeeds.of_known_address("coordinator", self.labels, self.num_cpus)
 
 
 class FleetSecurity(Security):
     """Of all actors. Who reaches a Ray cluster may run any code there, so its network has to be trusted anyway, and
-    plaintext is allowed unless the file says otherwise. ``{role}`` in a name stands for coordinator, verifier or
-    drafter: every role has a certificate of its own, at the same place on every node."""
+    plaintext is allowed unless the file says otherwise. ``{role}`` in a name stands for coordinator, verifier,
+    drafter or, for the gateway, client: every role has a certificate of its own, at the same place on every node."""
 
     allow_plaintext: bool = True
 
@@ -146,18 +122,27 @@ class FleetSecurity(Security):
         return None
 
 
+AnyGroup = Target | DrafterGroup | GatewayGroup
+
+
 class FleetFile(Settings):
-    """``wait_seconds``: for nodes that are to come; ``start_seconds``: until everything serves."""
+    """``gateway`` None: there is none. ``wait_seconds``: for nodes that are to come; ``start_seconds``: until
+    everything serves."""
 
     coordinator: CoordinatorSettings = CoordinatorSettings()
     targets: list[Target] = Field(min_length=1)
     drafters: list[DrafterGroup] = Field(default=[])
+    gateway: GatewayGroup | None = None
     security: FleetSecurity = FleetSecurity()
     wait_seconds: Wait = 60
     start_seconds: Wait = 600
 
     @property
-    def groups(self) -> list[Target | DrafterGroup]:
+    def groups(self) -> list[AnyGroup]:
+        return [*self.model_groups, *([self.gateway] if self.gateway is not None else [])]
+
+    @property
+    def model_groups(self) -> list[Target | DrafterGroup]:
         return [*self.targets, *self.drafters]
 
     @property
@@ -176,6 +161,9 @@ class FleetFile(Settings):
                 remedy="leave it out, and set coordinator.port",
             )
         names: set[str] = set()
+        if self.gateway is not None:
+            names.add(self.gateway.name)
+            yield from self.gateway.mistakes(self.security.of_role(Role.CLIENT))
         for kind in ("targets", "drafters"):
             for index, group in enumerate(getattr(self, kind)):
                 if group.name in names:
@@ -187,7 +175,17 @@ class FleetFile(Settings):
             if (asked := target.trust.asks) is not None and self.security.tls_ca is None:
                 setting, value = asked
                 yield Mistake(("targets", index, setting), value, NAMELESS, remedy="give the files of TLS in security")
+        yield from self._port_mistakes()
+
+    def _port_mistakes(self) -> Iterator[Mistake]:
+        """As if all of it ran on one node."""
         ports: dict[int, str] = {self.coordinator.port: "coordinator"}
+        for setting, port in self.gateway.taken_ports() if self.gateway is not None else ():
+            if port in ports:
+                value = getattr(self.gateway, setting)
+                problem = f"port {port} is taken by {ports[port]}"
+                yield Mistake(("gateway", setting), value, problem, remedy="choose another")
+            ports[port] = "gateway"
         for index, target in enumerate(self.targets):
             for port in range(target.port, target.port + target.replicas) if target.port else ():
                 problem = f"port {port} is taken by {ports[port]}" if port in ports else ""

@@ -10,8 +10,10 @@ from typing import Any, Final, TypeVar
 
 from dragoman.ray_fleet.admission import Admission
 from dragoman.ray_fleet.calls import Answer, Outcome, ask, ask_until
-from dragoman.ray_fleet.config import MAX_REPLICAS, DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.config import AnyGroup, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.discovery import COORDINATOR, own_host
+from dragoman.ray_fleet.gateway_group import GatewayGroup
+from dragoman.ray_fleet.places import MAX_REPLICAS
 from dragoman.ray_fleet.replicas import (
     Replica,
     handle_of,
@@ -104,8 +106,9 @@ class Launcher:
             step = min(until, time.monotonic() + _PATIENCE)
             answer = ask_until(self._ray, handle.ready.remote, step)
             if answer.outcome is Outcome.ANSWERED:
-                self._note(f"{name} serves{_where(answer.value)}")
-                return Standing(name=name, kind=kind, outcome=Outcome.ANSWERED, facts=answer.value)
+                found = Standing(name=name, kind=kind, outcome=Outcome.ANSWERED, facts=answer.value)
+                self._note(f"{name} serves {'at' if answer.value['address'] else 'on'} {found.where}")
+                return found
             if answer.outcome is Outcome.GONE:
                 raise DragomanError(f"{name} cannot run: {answer.why}", remedy="see Ray's log of the actor")
             why = self._why_not(handle, answer)
@@ -183,19 +186,20 @@ class Launcher:
             self._admission.await_room(asks, 0.0)
         targets = [group for group in groups if isinstance(group, Target)]
         drafters = [group for group in groups if isinstance(group, DrafterGroup)]
-        resized = fleet.model_copy(update={"targets": targets, "drafters": drafters})
+        gateway = next((group for group in groups if isinstance(group, GatewayGroup)), None)
+        resized = fleet.model_copy(update={"targets": targets, "drafters": drafters, "gateway": gateway})
         return self._start(resized, fleet.start_seconds + (fleet.wait_seconds if grows else 0.0))
 
-    def _resized(self, fleet: FleetFile, name: str, count: int) -> Target | DrafterGroup:
+    def _resized(self, fleet: FleetFile, name: str, count: int) -> AnyGroup:
         group = self._group(fleet, name)
         if count > MAX_REPLICAS:
             raise InputError(group.name, count, "is too many replicas", remedy=f"{MAX_REPLICAS} at most")
         return group.model_copy(update={"replicas": count})
 
-    def _group(self, fleet: FleetFile, name: str) -> Target | DrafterGroup:
+    def _group(self, fleet: FleetFile, name: str) -> AnyGroup:
         """By its name; ``target`` and ``drafters`` will do where there is only one of the kind."""
         groups = fleet.groups
-        found = [group for group in groups if group.name == name]
+        found: list[AnyGroup] = [group for group in groups if group.name == name]
         if not found and name in ("target", "targets"):
             found = [*fleet.targets]
         if not found and name in ("drafter", "drafters"):
@@ -215,22 +219,24 @@ class Launcher:
             self.remove(replica, drain_seconds=seconds)
 
     def remove(self, replica: Replica, *, drain_seconds: float) -> None:
-        """A verifier lets its sessions go first; a drafter just leaves, which costs its sessions nothing but speed."""
+        """A verifier lets its sessions go first, a gateway its texts end; a drafter just leaves, which costs its
+        sessions nothing but speed."""
         handle = handle_of(self._ray, replica.actor_name)
         if handle is None:
             return
-        if replica.kind == "verifier":
+        if replica.kind != "drafter":
             answer = ask(self._ray, lambda: handle.drain.remote(drain_seconds), drain_seconds + _ANSWER)
             if answer.outcome is Outcome.ANSWERED and answer.value:
-                self._note(f"{replica.name} handed {answer.value} sessions over")
+                did = "broke {} texts off" if replica.kind == "gateway" else "handed {} sessions over"
+                self._note(f"{replica.name} {did.format(answer.value)}")
         ask(self._ray, handle.stop.remote, _STOP)
         self._ray.kill(handle)
         self._note(f"{replica.name} is gone")
 
     def down(self) -> int:
-        """End all of it, drafters first, the coordinator last; how many actors that were."""
+        """End all of it, gateways and drafters first, the coordinator last; how many actors that were."""
         replicas = running(self._ray)
-        for kind in ("drafter", "verifier"):
+        for kind in ("gateway", "drafter", "verifier"):
             ending = [one for one in replicas if one.kind == kind]
             at_once(lambda one: self.remove(one, drain_seconds=0.0), ending, note=self._note)
         coordinator = handle_of(self._ray, COORDINATOR)
@@ -241,14 +247,14 @@ class Launcher:
         return len(replicas) + (coordinator is not None)
 
 
-def _ask(words: str, group: Target | DrafterGroup, there: Iterable[Standing]) -> Ask:
+def _ask(words: str, group: AnyGroup, there: Iterable[Standing]) -> Ask:
     """For those that the group lacks."""
     names = {f"{group.name}/{number}" for number in range(group.replicas)}
     kept = {one.name: one.held for one in there if one.name in names}
     return Ask(words=words, place=group.place, count=len(names) - len(kept), kept=kept)
 
 
-def _is_beyond(replica: Replica, group: Target | DrafterGroup) -> bool:
+def _is_beyond(replica: Replica, group: AnyGroup) -> bool:
     """Of the group, and more than it shall have."""
     return replica.kind == kind_of(group) and replica.group == group.name and replica.number >= group.replicas
 
@@ -264,7 +270,3 @@ def at_once(call: Callable[[_T], _R], arguments: Iterable[_T], *, note: Note = l
         except KeyboardInterrupt:
             note("stopping, once what is on its way out is gone")
             raise
-
-
-def _where(facts: Mapping[str, Any]) -> str:
-    return f" at {facts['address']}" if facts["address"] else f" on {facts['host']}"

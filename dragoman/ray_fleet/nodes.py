@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from dragoman.ray_fleet.config import HEAD, NodeNeeds
 from dragoman.ray_fleet.labels import fulfils
+from dragoman.ray_fleet.places import HEAD, NodeNeeds
 from speculation.errors import DragomanError
 
 _POLL: Final = 0.5

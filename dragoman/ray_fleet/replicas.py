@@ -11,17 +11,21 @@ from typing import Any
 from coordinator.actor import CoordinatorActor
 from coordinator.config import CoordinatorConfig
 from drafter_service.actor import DrafterActor
+from dragoman.gateway_backend import followed_fleet
 from dragoman.ray_fleet.cluster import NAMESPACE
-from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetSecurity, Group, NodeNeeds, Target
-from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address
+from dragoman.ray_fleet.config import AnyGroup, CoordinatorSettings, DrafterGroup, FleetSecurity, Target
+from dragoman.ray_fleet.discovery import COORDINATOR, coordinator_address, listening_gateways
+from dragoman.ray_fleet.gateway_group import GatewayGroup
 from dragoman.ray_fleet.metrics import RayInstruments
+from dragoman.ray_fleet.places import NodeNeeds
+from gateway.actor import GatewayActor
 from transport.identity import Role
 from verifier_service.actor import VerifierActor
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Replica:
-    """``qwen/0``: the first of the group ``qwen``. ``kind``: verifier or drafter."""
+    """``qwen/0``: the first of the group ``qwen``. ``kind``: verifier, drafter or gateway."""
 
     kind: str
     group: str
@@ -36,8 +40,13 @@ class Replica:
         return f"{self.kind}/{self.name}"
 
 
-def kind_of(group: Group) -> str:
-    return "verifier" if isinstance(group, Target) else "drafter"
+def kind_of(group: AnyGroup) -> str:
+    match group:
+        case Target():
+            return "verifier"
+        case GatewayGroup():
+            return "gateway"
+    return "drafter"
 
 
 def running(ray: ModuleType) -> list[Replica]:
@@ -77,7 +86,7 @@ def start_coordinator(
 
 def start_replica(
     ray: ModuleType,
-    group: Target | DrafterGroup,
+    group: AnyGroup,
     number: int,
     *,
     host: Callable[[], str],
@@ -87,9 +96,27 @@ def start_replica(
     replica = Replica(kind_of(group), group.name, number)
     # Spread: a lost machine shall not take all replicas along, and fractions of a CPU not crowd on one of several.
     options = _options(replica.actor_name, group.place) | {"scheduling_strategy": "SPREAD"}
+    coordinator = functools.partial(coordinator_address, NAMESPACE)
+    if isinstance(group, GatewayGroup):
+        dialling = security.of_role(Role.CLIENT)
+        return (
+            ray.remote(GatewayActor)
+            .options(**options)
+            .remote(
+                replica.name,
+                group.settings_of(number),
+                group.ports_of(number),
+                host=host,
+                connect=functools.partial(followed_fleet, coordinator, security=dialling),
+                siblings=functools.partial(listening_gateways, NAMESPACE),
+                security=group.serving(dialling),
+                placed=group.place.settings,
+                told=group.told_of(number),
+            )
+        )
     common = {
         "host": host,
-        "coordinator": functools.partial(coordinator_address, NAMESPACE),
+        "coordinator": coordinator,
         "security": security.of_role(Role.DRAFTER if isinstance(group, DrafterGroup) else Role.VERIFIER),
         "placed": group.place.settings,
     }

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dragoman.ray_fleet.config import NodeNeeds
 from dragoman.ray_fleet.nodes import Node
+from dragoman.ray_fleet.places import NodeNeeds
 
 #: Ray counts in steps of this size.
 _STEP: Final = 1e-4

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dragoman.ray_fleet.calls import Outcome
-from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.config import AnyGroup, FleetFile, Target
 from dragoman.ray_fleet.discovery import COORDINATOR
+from dragoman.ray_fleet.gateway_group import GatewayGroup
 
 #: What Ray calls what the fleet file calls otherwise.
 _RESOURCES: Final = {"num_cpus": "CPU", "num_gpus": "GPU"}
@@ -34,6 +35,11 @@ class Standing:
         return "serving" if self.facts["serving"] else "starting"
 
     @property
+    def where(self) -> str:
+        """For people: its URL, its address, or the machine that it runs on."""
+        return str(self.facts.get("url") or self.facts.get("address") or self.facts.get("host", ""))
+
+    @property
     def held(self) -> dict[str, float]:
         """Of Ray's resources; empty if it does not tell."""
         placed = self.facts.get("placed", {})
@@ -43,7 +49,7 @@ class Standing:
         return {"name": self.name, "kind": self.kind, "state": self.state, "why": self.why, **self.facts}
 
 
-def differences(fleet: FleetFile, groups: Sequence[Target | DrafterGroup], found: Sequence[Standing]) -> list[str]:
+def differences(fleet: FleetFile, groups: Sequence[AnyGroup], found: Sequence[Standing]) -> list[str]:
     """Lines for people: who runs with other settings than the file has by now, which Ray never changes in a running
     actor, and how to apply them. Of replicas of ``groups``, and of the coordinator; of those that answer."""
     alike: dict[tuple[str, str], list[str]] = {}
@@ -68,10 +74,15 @@ def differences(fleet: FleetFile, groups: Sequence[Target | DrafterGroup], found
     ]
 
 
-def _settings_of(group: Target | DrafterGroup, number: int) -> dict[str, Any]:
+def _settings_of(group: AnyGroup, number: int) -> dict[str, Any]:
     """As a replica's actor tells them."""
     settings = group.settings_of(number).model_dump()
-    return settings | {"port": group.port_of(number)} if isinstance(group, Target) else settings
+    match group:
+        case Target():
+            return settings | {"port": group.port_of(number)}
+        case GatewayGroup():
+            return settings | group.told_of(number)
+    return settings
 
 
 def _changed(wanted: Mapping[str, Any], one: Standing, *, placed: bool = False) -> list[str]:

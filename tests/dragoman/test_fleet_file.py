@@ -15,11 +15,13 @@ from deploy.fleet import fleet_arguments
 from dragoman.cli import app
 from dragoman.ray_fleet.calls import Outcome
 from dragoman.ray_fleet.commands import how_to_get_text
-from dragoman.ray_fleet.config import DrafterGroup, FleetFile, Target, read_fleet
+from dragoman.ray_fleet.config import DrafterGroup, FleetFile, FleetSecurity, Target, read_fleet
+from dragoman.ray_fleet.gateway_group import TOKENS_VARIABLE, GatewayGroup
 from dragoman.ray_fleet.labels import fulfils, label_sets
 from dragoman.ray_fleet.standing import Standing
 from speculation.errors import InputError
 from speculation.planning.plan import START
+from transport.address import Address
 from transport.identity import Role
 from transport.security import Security
 
@@ -52,7 +54,9 @@ def test_the_commented_file_names_every_setting_with_its_default():
     # So that what the README scales it to has room on two CPUs, whoever else is told to have one.
     assert fleet.targets == [Target(name="qwen", model="qwen2.5-coder-1.5b", num_cpus=0.25)]
     assert fleet.drafters == [DrafterGroup(name="smollm2", model="smollm2-135m", num_cpus=0.1)]
+    assert set(written["gateway"]) == set(GatewayGroup.model_fields) and fleet.gateway == GatewayGroup()
     defaults = FleetFile(targets=[Target(name="a", model="m")])
+    assert defaults.gateway is None, "files from before there was one bring none up"
     assert (fleet.wait_seconds, fleet.start_seconds) == (defaults.wait_seconds, defaults.start_seconds)
     assert fleet.coordinator == defaults.coordinator
 
@@ -115,6 +119,30 @@ def test_what_the_actors_are_told():
         (TARGET + "    prompts_to: trusted\n", ["line 4", "targets.0.prompts_to='trusted'", "not asked who they are"]),
         (TARGET + "    trusted_drafters: [edge-1]\n", ["line 4", "trusted_drafters='edge-1'", "TLS in security"]),
         (TARGET + "security:\n  tls_revoked: a\n", ["line 5", "security.tls_revoked='a'", "without mutual TLS"]),
+        (TARGET + "gateway:\n  replcas: 2\n", ["line 5", "gateway.replcas=2", "did you mean replicas?"]),
+        (TARGET + "gateway:\n  replicas: -1\n", ["line 5", "gateway.replicas=-1", "greater than or equal to 0"]),
+        (TARGET + "gateway:\n  host: 0.0.0.0:80\n", ["line 5", "gateway.host='0.0.0.0:80'", "a setting of its own"]),
+        (TARGET + "gateway:\n  port: 70000\n", ["line 5", "gateway.port=70000", "less than or equal to 65535"]),
+        (TARGET + "gateway:\n  port: 50060\n", ["line 5", "gateway.port=50060", "taken by coordinator"]),
+        (TARGET + "    port: 8000\ngateway: {}\n", ["line 4", "targets.0.port=8000", "taken by gateway"]),
+        (
+            TARGET + "gateway:\n  metrics_port: 7999\n  replicas: 2\n",
+            ["line 5", "gateway.metrics_port=7999", "port 8000 is taken by gateway"],
+        ),
+        (
+            TARGET + "gateway:\n  metrics_port: 65535\n  replicas: 2\n",
+            ["line 5", "gateway.metrics_port=65535", "beyond 65535"],
+        ),
+        (TARGET + "gateway:\n  max_queue: many\n", ["line 5", "gateway.max_queue='many'", "valid integer"]),
+        (TARGET + "gateway:\n  grace: long\n", ["line 5", "gateway.grace='long'"]),
+        (TARGET + "gateway:\n  tokens: tokens\n", ["line 5", "gateway.tokens='tokens'", "absolute path"]),
+        (TARGET + "gateway:\n  tokens: /tokens\n", ["line 5", "gateway.tokens='/tokens'", "without TLS", "tls_cert"]),
+        (TARGET + "gateway:\n  tls_key: /key\n", ["line 5", "gateway.tls_key='/key'", "without tls_cert"]),
+        (TARGET + "gateway: 8000\n", ["line 4", "gateway=8000", "settings of its own"]),
+        (
+            TARGET + "gateway: {}\ndrafters:\n  - name: gateway\n    model: m\n",
+            ["line 6", "drafters.0.name='gateway'", "another group"],
+        ),
         (TARGET + "security:\n  tls_crt: a\n", ["line 5", "security.tls_crt='a'", "did you mean tls_cert?"]),
     ],
 )
@@ -135,6 +163,44 @@ def test_actors_have_certificates_of_their_roles(tmp_path: Path):
         assert told.tls_ca == "/etc/ca.pem" and told.asks_for_certificates and told.dials_tls
 
 
+def test_a_gateway_without_replicas_takes_no_port(tmp_path: Path):
+    fleet = read(tmp_path, TARGET + "    port: 8000\ngateway:\n  replicas: 0\n")
+    assert fleet.gateway is not None and [place.name for place in fleet.places] == ["coordinator", "a"]
+    assert read(tmp_path, TARGET + "gateway:\n").gateway is None
+
+
+def test_what_a_gateways_replicas_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(TOKENS_VARIABLE, raising=False)
+    text = TARGET + "gateway: {port: 80, metrics_port: 9000, host: '::', max_queue: 7, grace: 5s, page: false}\n"
+    gateway = read(tmp_path, text).gateway
+    assert gateway is not None
+    settings, ports = gateway.settings_of(2), gateway.ports_of(2)
+    assert (settings.max_queue, settings.grace, settings.page) == (7, 5.0, False)
+    assert (ports.port, ports.listen_host, ports.metrics_port) == (80, "::", 9002)
+    assert gateway.serving(Security(allow_plaintext=True)) == Security(allow_plaintext=True)
+
+
+def test_a_gateways_keys_and_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of its own, or those of the fleet; keys by a file's name in the file or in the environment."""
+    monkeypatch.delenv(TOKENS_VARIABLE, raising=False)
+    https = "gateway: {tls_cert: /g.pem, tls_key: /g.key, tokens: /tokens}\n"
+    own = read(tmp_path, TARGET + https)
+    assert own.gateway is not None
+    serving = own.gateway.serving(own.security.of_role(Role.CLIENT))
+    assert (serving.tls_cert, serving.tls_key, serving.tokens, serving.tls_ca) == ("/g.pem", "/g.key", "/tokens", None)
+    files = "security: {tls_cert: '/{role}.pem', tls_key: '/{role}.key', tls_ca: /ca.pem, tls_revoked: /revoked}\n"
+    fleet = read(tmp_path, TARGET + files + "gateway: {}\n")
+    assert fleet.gateway is not None
+    serving = fleet.gateway.serving(fleet.security.of_role(Role.CLIENT))
+    assert serving.tls_cert == "/client.pem" and serving.asks_for_certificates and serving.tls_revoked == "/revoked"
+    monkeypatch.setenv(TOKENS_VARIABLE, "keys")
+    serving = fleet.gateway.serving(fleet.security.of_role(Role.CLIENT))
+    assert serving.tokens == str(Path("keys").absolute()) and not serving.asks_for_certificates
+    serving.check_listening(Address("0.0.0.0", 8000))
+    with pytest.raises(InputError, match=TOKENS_VARIABLE):
+        read(tmp_path, TARGET + "gateway: {}\n")
+
+
 def test_what_up_says_of_getting_text_works_as_printed():
     """From another machine too, where plaintext has to be asked for."""
     facts = {"kind": "coordinator", "outcome": Outcome.ANSWERED}
@@ -143,11 +209,26 @@ def test_what_up_says_of_getting_text_works_as_printed():
         ("192.0.2.2:50060", Security(allow_plaintext=True), "--coordinator 192.0.2.2:50060 --allow-plaintext --prompt"),
         ("192.0.2.2:50060", Security(tls_cert="c", tls_key="k", tls_ca="a"), "--tls-ca CA --tls-cert CERT"),
     ):
-        said = how_to_get_text([Standing("coordinator", facts={"address": address}, **facts)], security)
+        fleet = FleetFile(targets=[Target(name="a", model="m")])
+        fleet = fleet.model_copy(update={"security": FleetSecurity(**security.model_dump())})
+        said = how_to_get_text([Standing("coordinator", facts={"address": address}, **facts)], fleet)
         assert words in said
         for line in said.splitlines():
             if "dragoman " in line:
                 parse(shlex.split(line.partition("dragoman ")[2]))
+
+
+def test_up_says_where_the_gateway_is_once_for_all_that_share_it():
+    coordinator = Standing("coordinator", "coordinator", Outcome.ANSWERED, {"address": "127.0.0.1:50060"})
+    gateway = GatewayGroup(tls_cert="/g.pem", tls_key="/g.key", tokens="/tokens", replicas=3)
+    fleet = FleetFile(targets=[Target(name="a", model="m")], gateway=gateway)
+    urls = ["https://10.0.0.1:8000", "https://10.0.0.1:8000", "https://10.0.0.2:8000"]
+    found = [Standing(f"gateway/{n}", "gateway", Outcome.ANSWERED, {"url": url}) for n, url in enumerate(urls)]
+    said = how_to_get_text([coordinator, *found], fleet)
+    for url in urls:
+        assert said.count(f"gateway at {url}/v1\n") == 1 and f"curl {url}/v1/completions" in said
+    assert "Bearer KEY" in said
+    assert "gateway at" not in how_to_get_text([coordinator], fleet.model_copy(update={"gateway": None}))
 
 
 def test_a_local_ray_has_a_node_for_labels_that_exclude_each_other():

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from drafter_service.settings import DrafterSettings
 from dragoman.child_words import ChildWords
+from dragoman.curl_command import curl
 from dragoman.devices import runs_on_cpu
 from dragoman.gateway_backend import LateBackend, verifier_backend
 from dragoman.local_fleet import LocalModels
-from dragoman.local_serving import curl
 from dragoman.taking_turns import TAKING_TURNS_OPTIONS
 from tests.support.gateways import clients_of, gateway_to
 from tests.support.service_drivers import serving

@@ -13,7 +13,9 @@ from drafter_service.settings import DrafterSettings
 from dragoman.commands.drafter import drafter
 from dragoman.commands.verifier import verifier
 from dragoman.ray_fleet.config import DrafterGroup, Target
+from dragoman.ray_fleet.gateway_group import GatewayGroup
 from dragoman.settings_options import settings_from
+from gateway.settings import GatewaySettings
 from speculation.errors import InputError
 from speculation.planning.plan import START
 from speculation.protocol.messages import SpeculationPlan
@@ -45,12 +47,15 @@ def test_the_command_line_has_every_setting_with_its_default(command: Callable[.
             assert options[name].default == OTHERWISE.get(name, default), name
 
 
-@pytest.mark.parametrize("group, model", [(Target, VerifierSettings), (DrafterGroup, DrafterSettings)])
+@pytest.mark.parametrize(
+    "group, model", [(Target, VerifierSettings), (DrafterGroup, DrafterSettings), (GatewayGroup, GatewaySettings)]
+)
 def test_the_fleet_file_has_every_setting_with_its_default(group: type[Settings], model: type[Settings]):
     for name, field in model.model_fields.items():
         assert group.model_fields[name].default == field.default, name
-    kind = "targets" if group is Target else "drafters"
-    (written,) = yaml.safe_load(EXAMPLE.read_text())[kind]
+    kind = {Target: "targets", DrafterGroup: "drafters", GatewayGroup: "gateway"}[group]
+    section = yaml.safe_load(EXAMPLE.read_text())[kind]
+    (written,) = [section] if group is GatewayGroup else section
     assert set(written) == set(group.model_fields), "deploy/fleet.yaml explains every setting"
     for name, value in written.items():
         if name == "plan":

@@ -273,6 +273,7 @@ def test_the_note_of_a_ray_that_is_gone_is_not_believed(no_token: pytest.MonkeyP
 
 BAD_INPUT = {
     "broken file": (2, ["up", "-c", "{dir}/broken.yaml"], "line 4: no such setting"),
+    "broken gateway": (2, ["up", "-c", "{dir}/gateway.yaml"], "gateway.port=0"),
     "absent file": (2, ["up", "-c", "{dir}/absent.yaml"], "absent.yaml"),
     "no cluster": (4, ["status"], "no Ray runs on this machine"),
     "nothing there": (4, ["status", "--address=127.0.0.1:{free}"], "nothing listens at 127.0.0.1"),
@@ -288,6 +289,7 @@ BAD_INPUT = {
 def test_bad_input_is_one_clear_line(no_token, tmp_path: Path, capsys, code: int, arguments: list[str], words: str):
     (tmp_path / "good.yaml").write_text("targets:\n  - name: a\n    model: m\n")
     (tmp_path / "broken.yaml").write_text("targets:\n  - name: a\n    model: m\n    colour: red\n")
+    (tmp_path / "gateway.yaml").write_text("targets:\n  - name: a\n    model: m\ngateway:\n  port: 0\n")
     filled = [argument.format(dir=tmp_path, free=free_port()) for argument in arguments]
     with pytest.raises(SystemExit) as ended:
         main(["fleet", *filled])

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from dragoman.fleet_client import FleetClient
@@ -17,6 +19,8 @@ from speculation.protocol.generation import Chunk
 from tests.support.ray_clusters import (
     ACCELERATOR,
     EDGE,
+    PROMPT,
+    SAMPLING,
     TOKENS,
     RayCluster,
     at_rest,
@@ -28,6 +32,8 @@ from tests.support.ray_clusters import (
     standing,
     text_of,
 )
+from transport.address import Address
+from transport.servers import check_bindable
 
 pytestmark = pytest.mark.ray
 
@@ -153,6 +159,55 @@ async def test_a_drained_verifier_may_finish_its_texts(cluster: RayCluster):
         drained = await drains[0]
         [left] = verifiers(await standing(cluster, lambda now: drained not in now))
         await at_rest(left.facts["address"], drafters=1)
+
+
+async def through(gateway: Standing) -> str:
+    """The same text over HTTP, over a connection of its own."""
+    asked = {"prompt": PROMPT.text, "temperature": SAMPLING.temperature, "seed": SAMPLING.seed}
+    asked |= {"max_tokens": TOKENS, "ignore_eos": True}
+    async with httpx.AsyncClient(base_url=gateway.facts["url"], trust_env=False, timeout=240) as http:
+        assert (await http.get("/health")).status_code == 200
+        response = await http.post("/v1/completions", json=asked)
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]["text"]
+
+
+def gateways(standings: dict[str, Standing]) -> list[Standing]:
+    return [one for one in standings.values() if one.kind == "gateway"]
+
+
+async def test_gateways_share_a_port_and_one_of_them_is_killed(cluster: RayCluster):
+    fleet = cluster.fleet(drafters=0, gateways=2)
+    assert fleet.gateway is not None
+    async with fleet_on(cluster, fleet) as actors:
+        first, second = gateways(actors)
+        url = first.facts["url"]
+        assert url == second.facts["url"] and first.facts["pid"] != second.facts["pid"]
+        async with FleetClient(actors["coordinator"].facts["address"]) as client:
+            expected = (await text_of(client)).text
+        assert await through(first) == expected
+        process = psutil.Process(first.facts["pid"])
+        process.kill()
+        process.wait(60)
+        for _ in range(16):  # new connections, each of which would go to the one that is gone as often as not
+            assert (await asyncio.to_thread(httpx.get, f"{url}/health", trust_env=False, timeout=60)).status_code == 200
+        assert await through(second) == expected
+        back = await standing(cluster, lambda now: now["gateway/0"].state == "serving")
+        assert back["gateway/0"].facts["pid"] != first.facts["pid"]
+        # A verifier that comes back at another port is found by both.
+        verifier = actors["heron/0"]
+        handle = cluster.ray.get_actor("verifier/heron/0", "dragoman")
+        cluster.ray.kill(handle, no_restart=False)
+        again = await standing(cluster, lambda now: now["heron/0"].state == "serving")
+        assert again["heron/0"].facts["pid"] != verifier.facts["pid"]
+        assert await through(second) == expected
+        fewer = await asyncio.to_thread(cluster.launcher.scale, fleet, {"gateway": 1}, drain_seconds=5)
+        assert [one.name for one in fewer] == ["coordinator", "gateway/0"] and await through(fewer[1]) == expected
+        left = gateways(await standing(cluster, lambda now: "gateway/1" not in now))
+        processes = [psutil.Process(one.facts["pid"]) for one in left]
+        assert len(processes) == 1
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
+    check_bindable(Address(left[0].facts["host"], fleet.gateway.port))
 
 
 async def test_a_drafter_beyond_the_cluster_joins_by_dialling_out(cluster: RayCluster, tiny_llama: Path):

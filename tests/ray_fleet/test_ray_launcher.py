@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dragoman.ray_fleet import cluster
 from dragoman.ray_fleet.calls import Outcome, ask, ask_until
-from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target
+from dragoman.ray_fleet.commands import run_up
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.labels import fulfils
 from dragoman.ray_fleet.launcher import Launcher, at_once
 from dragoman.ray_fleet.nodes import Node, problem_of, wait_for_nodes
-from speculation.errors import DragomanError, InputError, UnknownModelError
+from dragoman.ray_fleet.places import HEAD
+from speculation.errors import ConnectionFailedError, DragomanError, InputError, UnknownModelError
 
 pytestmark = pytest.mark.ray
 ray = pytest.importorskip("ray")
@@ -165,6 +170,21 @@ def test_one_that_is_stopped_half_way_lets_what_is_leaving_leave_and_says_so():
     with pytest.raises(KeyboardInterrupt):
         at_once(remove, [0, 1], note=note)
     assert gone == [1] and notes == ["stopping, once what is on its way out is gone"]
+
+
+def test_a_taken_port_of_the_gateway_is_told_before_a_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def start(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(cluster, "find", lambda address: None)
+    monkeypatch.setattr("dragoman.ray_fleet.commands.LocalRay.start", start)
+    path = tmp_path / "fleet.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path.write_text(f"targets:\n  - name: a\n    model: m\ngateway:\n  port: {port}\n")
+        with pytest.raises(ConnectionFailedError, match=f":{port}: the port is in use") as caught:
+            run_up(path, "auto", wait_seconds=None, as_json=False)
+    assert "another gateway.port" in caught.value.remedy
 
 
 # ---- sizes --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
 
 from benchmarks.ports import free_port
 from tests.support.commands import dragoman
+from transport.address import Address
+from transport.servers import check_bindable
 
 pytestmark = pytest.mark.ray
+NAMES = ["coordinator", "heron/0", "edge/0", "gateway/0"]
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -86,6 +91,11 @@ class Local:
     def coordinator(self) -> str:
         return next(str(actor["address"]) for actor in self.up["actors"] if actor["name"] == "coordinator")
 
+    @property
+    def url(self) -> str:
+        """Of the gateway."""
+        return next(str(actor["url"]) for actor in self.up["actors"] if actor["name"] == "gateway/0")
+
     def fleet(self, *arguments: str, **around: str) -> subprocess.CompletedProcess[str]:
         return dragoman("fleet", *arguments, **self.around | around)
 
@@ -119,6 +129,7 @@ def local(tiny_qwen2: Path, tiny_llama: Path, ray_folder: Path) -> Iterator[Loca
         # With the drafters at role=edge that makes two nodes.
         "targets": [group | {"name": "heron", "model": str(tiny_qwen2), "labels": {"role": "accelerator"}}],
         "drafters": [group | {"name": "edge", "model": str(tiny_llama), "num_cpus": 0.5}],
+        "gateway": {"port": free_port()},
     }
     around = {
         "HOME": str(folder),
@@ -126,6 +137,7 @@ def local(tiny_qwen2: Path, tiny_llama: Path, ray_folder: Path) -> Iterator[Loca
         "RAY_TMPDIR": str(folder),
         "RAY_ADDRESS": "",
         "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
     }
     made = Local(folder, file, around, {})
     Path(made.path).write_text(yaml.safe_dump(file))
@@ -141,12 +153,16 @@ def local(tiny_qwen2: Path, tiny_llama: Path, ray_folder: Path) -> Iterator[Loca
 
 def test_up_text_and_status(local: Local):
     actors = {actor["name"]: actor for actor in local.up["actors"]}
-    assert {actor["state"] for actor in actors.values()} == {"serving"} and len(actors) == 3
+    assert {actor["state"] for actor in actors.values()} == {"serving"} and len(actors) == 4
     written = ["--prompt=The heron", "--max-tokens=8"]
     text = dragoman("generate", f"--coordinator={local.coordinator}", *written, **local.around)
     assert text.returncode == 0 and text.stdout.strip(), text.stderr
+    asked = {"prompt": "The heron", "max_tokens": 8}
+    response = httpx.post(f"{local.url}/v1/completions", json=asked, trust_env=False, timeout=240)
+    assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] == 8, response.text
+    assert "Dragoman" in httpx.get(local.url, trust_env=False, timeout=240).text, "the page came along"
     told = json.loads(local.status("--json"))
-    assert [actor["name"] for actor in told["actors"]] == ["coordinator", "heron/0", "edge/0"]
+    assert [actor["name"] for actor in told["actors"]] == NAMES
     assert len(told["fleet"]["verifiers"]) == len(told["fleet"]["drafters"]) == 1 and not told["problem"]
 
 
@@ -155,7 +171,7 @@ def test_all_of_it_listens_on_loopback_only(local: Local):
     sockets = listening(local.folder / "home")
     assert [one for one in sockets if not one[0].is_loopback] == []
     ports = {port for _, port, _ in sockets}
-    assert {int(local.up["ray"].split(":")[1]), int(local.coordinator.split(":")[1])} <= ports
+    assert {int(address.split(":")[-1]) for address in (local.up["ray"], local.coordinator, local.url)} <= ports
     programs = " ".join(program for _, _, program in sockets)
     assert programs.count("raylet/raylet") >= 2 and "ray::DashboardAgent" in programs, programs
 
@@ -175,7 +191,9 @@ def test_what_has_no_room_is_refused_with_what_would_do(local: Local):
     assert "lower num_cpus of edge in the fleet file to 0." in refused.stderr
     assert "`dragoman fleet down`, then `up`, starts a Ray with room" in refused.stderr
     told = "edge/0 as started before: num_cpus 0.5 (the file has 0.7); to apply the file:"
-    assert told in refused.stderr and told in local.status("-c", path)
+    shown = local.status("-c", path)
+    assert told in refused.stderr and told in shown
+    assert re.search(rf"gateway/0 +gateway +serving +{re.escape(local.url)}\b", shown), shown
 
 
 def test_one_that_is_stopped_half_way_clears_up_and_dumps_nothing(local: Local):
@@ -187,7 +205,7 @@ def test_one_that_is_stopped_half_way_clears_up_and_dumps_nothing(local: Local):
         ended, said = struck(signal.SIGTERM, arguments, "heron/1 is not there yet", local.around)
     assert ended == 143 and "heron/1 is removed again: it does not serve" in said, said
     assert not any(word in said for word in ("***", "Traceback", "received at time")), said
-    assert local.actors() == ["coordinator", "heron/0", "edge/0"]
+    assert local.actors() == NAMES
 
 
 def test_strangers_on_this_machine_do_not_get_in_and_are_told_why(local: Local):
@@ -206,5 +224,6 @@ def test_down_leaves_nothing_behind(local: Local):
     down = local.fleet("down")
     assert down.returncode == 0 and "the local Ray is gone" in down.stderr, down.stderr
     assert processes_of(local.folder) == []
+    check_bindable(Address("127.0.0.1", local.file["gateway"]["port"]))
     again = local.fleet("down")
     assert again.returncode == 0 and "no Ray runs here" in again.stderr

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from dragoman.ray_fleet import admission
 from dragoman.ray_fleet.admission import Admission
 from dragoman.ray_fleet.calls import Outcome
-from dragoman.ray_fleet.config import HEAD, CoordinatorSettings, DrafterGroup, FleetFile, Target, read_fleet
+from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetFile, Target, read_fleet
 from dragoman.ray_fleet.nodes import Node, may_grow
+from dragoman.ray_fleet.places import HEAD
 from dragoman.ray_fleet.room import Ask, lack_of, largest_share
 from dragoman.ray_fleet.standing import Standing, differences, unlike
 from speculation.errors import DragomanError
@@ -40,6 +41,8 @@ def test_what_the_readme_scales_the_commented_file_to_has_room_on_two_cpus():
     asks = [Ask("coordinator", fleet.coordinator.place, 1, {})]
     asks += [Ask("drafters=3", group.place, 3, {}) for group in fleet.drafters]
     asks += [Ask("target=2", group.place, 2, {}) for group in fleet.targets]
+    assert fleet.gateway is not None
+    asks.append(Ask("gateway=2", fleet.gateway.place, 2, {}))
     head = {HEAD: 1.0}
     assert lack_of(asks, [node(**head)]) is None
     assert lack_of(asks, [node(cpus=1, **head)]) is None, "nor is one CPU too few"

@@ -102,8 +102,8 @@ class RayCluster:
         """A new one, whose lines go to ``lines``."""
         return Launcher(self.ray, note=self.lines.append)
 
-    def fleet(self, *, targets: int | list = 1, drafters: int | list = 1) -> FleetFile:
-        """So many replicas of the tiny target and drafter, or groups of one's own."""
+    def fleet(self, *, targets: int | list = 1, drafters: int | list = 1, gateways: int = 0) -> FleetFile:
+        """So many replicas of the tiny target and drafter, or groups of one's own; gateways on the head node."""
         group = {"dtype": "float32", "threads": 1}
         target = group | {"name": "heron", "model": str(self.models["target"]), "replicas": targets, "num_cpus": 1}
         # Drafting cannot pay for models this small, and is to be tested all the same.
@@ -115,6 +115,8 @@ class RayCluster:
             "drafters": drafters if isinstance(drafters, list) else [drafter],
             "start_seconds": 400,
         }
+        if gateways:
+            values["gateway"] = {"replicas": gateways, "port": free_port()}
         return FleetFile.model_validate(values)
 
 
