@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.repository import ROOT
-
 from transport.signals import stop_signal, until_signal
 
 _LOADING = "import time; from transport.signals import end_as_first_process; {}print('up', flush=True); time.sleep(60)"
