@@ -9,4 +9,3 @@ rm -rf /added
 mkdir /added
 cd /
 find opt/dragoman -newercm before ! -type d -print0 | xargs -0 -r cp --archive --parents --target-directory=/added
-rm /before
