@@ -46,7 +46,7 @@ def _environment() -> Mapping[str, str]:
     """That of the test, with settings that need no systemd and no rights beyond root's in a container."""
     runtime = "runc" if shutil.which("runc") else "crun"
     settings = (
-        '[containers]\ndefault_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]\n'
+        '[containers]\ndefault_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]\nlog_driver = "k8s-file"\n'
         f'[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     )
     file = Path(tempfile.mkdtemp(prefix="dragoman-containers-")) / "containers.conf"
@@ -70,26 +70,26 @@ def inspected(kind: str, name: str) -> dict[str, Any]:
     return found[0] if isinstance(found, list) else found
 
 
-def said(*arguments: str) -> str:
-    """What a container writes, on both its outputs, until it ends: `podman run --rm ARGUMENTS`."""
-    command = ["podman", "run", "--rm", "--network", "host", *arguments]
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env=_environment(),
-        timeout=300,
-    )
-    return done.stdout
+def logs(container: str) -> str:
+    """What it wrote, on both its outputs."""
+    return _both("podman", "logs", container)
+
+
+def _both(*command: str) -> str:
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, text=True, check=False, env=_environment(), timeout=300, **streams).stdout
+
+
+def said_inside(container: str, code: str) -> str:
+    """What Python says to code, on both its outputs, inside a container that runs."""
+    return _both("podman", "exec", container, "/opt/dragoman/bin/python3", "-c", code)
 
 
 def _base_image() -> str:
     """Debian 12: the one that is given, or made once from the packages of Debian."""
     if given := os.environ.get("DRAGOMAN_CONTAINER_BASE"):
         return given
-    if _BASE.encode() in podman("images", "--format", "{{.Repository}}:{{.Tag}}").encode().splitlines():
+    if _BASE in podman("images", "--format", "{{.Repository}}:{{.Tag}}").split():
         return _BASE
     with tempfile.TemporaryDirectory() as scratch:
         root = f"{scratch}/root"
@@ -101,11 +101,8 @@ def _base_image() -> str:
         )
         if made.returncode != 0:
             pytest.skip(f"no base image: debootstrap says {made.stdout.strip().splitlines()[-1:]}")
-        subprocess.run(
-            ["tar", "-C", root, "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./dev/*", "-cf"]
-            + [f"{scratch}/root.tar", "."],
-            check=True,
-        )
+        left_out = ("--exclude=./var/cache/apt/archives/*.deb", "--exclude=./dev/*")
+        subprocess.run(["tar", "-C", root, *left_out, "-cf", f"{scratch}/root.tar", "."], check=True)
         podman("import", f"{scratch}/root.tar", _BASE)
     return _BASE
 
