@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ import pytest
 from dragoman.client import Client
 from dragoman.coordinator_client import CoordinatorClient
 from speculation.errors import ConnectionFailedError
-from tests.support.containers import MISSING, REGISTRY, TARGETS, build, inspected, podman, said_inside
-from tests.support.pods import PLACES, Pods, address_of, make_network, remove_network, with_models
+from tests.support.containers import MISSING, REGISTRY, TARGETS, image_of, inspected, podman, said_inside
+from tests.support.pods import PLACES, Pods, address_of, fleet_of, with_models
 from transport.security import Security
-from transport.version import VERSION
 
 pytestmark = [
     pytest.mark.containers,
@@ -36,31 +34,11 @@ STORY: dict[str, Any] = {"prompt": "The heron", "max_tokens": 400, "temperature"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tiny_qwen2: Path, tiny_llama: Path) -> Path:
-    """A folder that user 10001 may read."""
-    folder = tmp_path_factory.mktemp("given")
-    for name, made in (("target", tiny_qwen2), ("drafter", tiny_llama)):
-        shutil.copytree(made, folder / name)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Pods]:
+def pods(tmp_path_factory: pytest.TempPathFactory, container_images: None, container_models: Path) -> Iterator[Pods]:
     """The fleet, ready: one of each pod, but for a second gateway."""
-    build(tmp_path_factory.mktemp("build"))
-    made = Pods(with_models(tmp_path_factory.mktemp("overlay"), models))
-    make_network()
-    try:
-        for pod in PLACES:
-            if pod != "gateway-1":
-                made.start(pod)
-        asyncio.run(made.ready(*made.running))
+    objects = with_models(tmp_path_factory.mktemp("overlay"), container_models)
+    with fleet_of(Pods(objects), [pod for pod in PLACES if pod != "gateway-1"]) as made:
         yield made
-    finally:
-        made.remove()
-        remove_network()
 
 
 class Front:
@@ -245,7 +223,7 @@ async def test_a_rolling_update_under_load_loses_no_text(pods: Pods, front: Fron
 def tag_images(tag: str) -> None:
     """The same images as another release."""
     for target in TARGETS:
-        podman("tag", f"{REGISTRY}/{target}:{VERSION}", f"{REGISTRY}/{target}:{tag}")
+        podman("tag", image_of(target), f"{REGISTRY}/{target}:{tag}")
 
 
 async def replace_gateway(pods: Pods, front: Front) -> None:

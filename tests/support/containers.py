@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.support.repository import ROOT
+from transport.version import VERSION
 
 #: Of the images that the overlays name.
 REGISTRY = "registry.example/dragoman"
@@ -37,6 +39,8 @@ def _missing() -> str | None:
     return None
 
 
+#: Images, names of pods and their network are those of the machine: one test at a time.
+ALONE = FileLock(Path(tempfile.gettempdir()) / "dragoman-containers.lock")
 #: None where containers can be run.
 MISSING = _missing()
 
@@ -127,15 +131,21 @@ def _index(scratch: Path) -> dict[str, str]:
     return {**wanted, "PIP_CONF": str(scratch / "pip.conf")}
 
 
+def image_of(target: str) -> str:
+    """As the overlays name it."""
+    return f"{REGISTRY}/{target}:{VERSION}"
+
+
 def build(scratch: Path, targets: Sequence[str] = TARGETS) -> None:
     """The images that the overlays name, from these sources. Fails the test where they cannot be built."""
-    given = {"BASE": _base_image(), "REPOSITORY": REGISTRY, **_index(scratch)}
-    done = subprocess.run(
-        [str(ROOT / "deploy" / "containers" / "build.sh"), *targets],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env={**_environment(), **given},
-    )
+    with ALONE:
+        given = {"BASE": _base_image(), "REPOSITORY": REGISTRY, **_index(scratch)}
+        done = subprocess.run(
+            [str(ROOT / "deploy" / "containers" / "build.sh"), *targets],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            env={**_environment(), **given},
+        )
     assert done.returncode == 0, done.stdout[-3000:]

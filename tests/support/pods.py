@@ -4,10 +4,11 @@ gives pods names and addresses, fills in what the cluster fills in, asks their p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import httpx
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.containers import logs, podman
+from tests.support.containers import ALONE, logs, podman
 from tests.support.manifests import KUBERNETES, Manifest, of_kind, rendered
 
 NETWORK = "dragoman-test"
@@ -94,8 +95,10 @@ def _renamed(spec: Manifest, volume: str, name: str) -> None:
 class Pods:
     """Those of a namespace. What podman has no notion of, the test does: probes, preStop, Services, controllers."""
 
-    def __init__(self, objects: Sequence[Manifest]) -> None:
+    def __init__(self, objects: Sequence[Manifest], *, secrets: Path | None = None) -> None:
+        """``secrets``: a folder with one for each Secret."""
         self._objects = objects
+        self._secrets = secrets
         self._workloads = {
             each["metadata"]["name"]: each for each in objects if each["kind"] in ("Deployment", "StatefulSet")
         }
@@ -109,6 +112,8 @@ class Pods:
         template = copy.deepcopy(workload["spec"]["template"])
         spec = template["spec"]
         for volume in spec["volumes"]:
+            if "secret" in volume:
+                volume["hostPath"] = {"path": f"{self._secrets}/{volume.pop('secret')['secretName']}"}
             if "emptyDir" in volume:  # podman would share it among pods, by its name
                 _renamed(spec, volume["name"], f"{pod}-{volume['name']}")
         for claim in workload["spec"].get("volumeClaimTemplates", ()):
@@ -132,7 +137,7 @@ class Pods:
 
     def start(self, pod: str) -> None:
         """Not waiting until it is ready."""
-        wanted = [self.manifest(pod), *of_kind(self._objects, "ConfigMap"), *of_kind(self._objects, "Secret")]
+        wanted = [self.manifest(pod), *of_kind(self._objects, "ConfigMap")]
         self.running.add(pod)
         podman(
             *("play", "kube", "--network", NETWORK, "--ip", address_of(pod), "-"),
@@ -195,12 +200,17 @@ async def _passes(probe: Manifest, host: str) -> bool:
         return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def make_network() -> None:
-    """In which pods have addresses of their own, which this machine reaches."""
-    podman("network", "rm", "--force", NETWORK, check=False)
-    podman("network", "create", "--disable-dns", "--subnet", f"{_SUBNET}.0/24", NETWORK)
-
-
-def remove_network() -> None:
-    """When no pod is there any more."""
-    podman("network", "rm", "--force", NETWORK, check=False)
+@contextlib.contextmanager
+def fleet_of(pods: Pods, names: Sequence[str]) -> Iterator[Pods]:
+    """Pods that are started here, ready, in a network where each has an address that this machine reaches."""
+    with ALONE:
+        podman("network", "rm", "--force", NETWORK, check=False)
+        podman("network", "create", "--disable-dns", "--subnet", f"{_SUBNET}.0/24", NETWORK)
+        try:
+            for pod in names:
+                pods.start(pod)
+            asyncio.run(pods.ready(*names))
+            yield pods
+        finally:
+            pods.remove()
+            podman("network", "rm", "--force", NETWORK, check=False)
