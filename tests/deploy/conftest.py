@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tests.support.containers import build
 
 @pytest.fixture(scope="session")
 def container_images(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Built from these sources."""
-    build(tmp_path_factory.mktemp("build"))
+    """Built from these sources, unless ``DRAGOMAN_IMAGES_BUILT`` says that they are."""
+    if not os.environ.get("DRAGOMAN_IMAGES_BUILT"):
+        build(tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +149,8 @@ class Pods:
     async def stop(self, pod: str) -> int:
         """As a kubelet does: SIGTERM, and SIGKILL after the pod's time. The exit code of its container."""
         grace = self._workloads[re.sub(r"-\d$", "", pod)]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-        await asyncio.to_thread(podman, "pod", "stop", "--time", str(grace), pod)
+        # The pod's network goes after its container, as a kubelet does it.
+        await asyncio.to_thread(podman, "stop", "--time", str(grace), self.container(pod))
         code = int(podman("container", "inspect", "--format", "{{.State.ExitCode}}", self.container(pod)))
         await asyncio.to_thread(self.kill, pod)
         return code
@@ -155,6 +158,7 @@ class Pods:
     def kill(self, pod: str) -> None:
         """At once."""
         self.running.discard(pod)
+        podman("kill", "--signal", "KILL", self.container(pod), check=False)
         podman("pod", "rm", "--force", "--time", "0", pod)
 
     def container(self, pod: str) -> str:
@@ -200,6 +204,14 @@ async def _passes(probe: Manifest, host: str) -> bool:
         return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+def _keep_bridge() -> None:
+    """A bridge has the lowest address of its ports, so another one when a pod goes, and connections from here to other
+    pods would be broken. An address that was set stays."""
+    bridge = json.loads(podman("network", "inspect", NETWORK))[0]["network_interface"]
+    address = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
+    subprocess.run(["ip", "link", "set", "dev", bridge, "address", address], check=True)
+
+
 @contextlib.contextmanager
 def fleet_of(pods: Pods, names: Sequence[str]) -> Iterator[Pods]:
     """Pods that are started here, ready, in a network where each has an address that this machine reaches."""
@@ -209,6 +221,7 @@ def fleet_of(pods: Pods, names: Sequence[str]) -> Iterator[Pods]:
         try:
             for pod in names:
                 pods.start(pod)
+            _keep_bridge()
             asyncio.run(pods.ready(*names))
             yield pods
         finally:
