@@ -66,6 +66,16 @@ audit: ## Look the pinned packages up among known vulnerabilities (pip-audit, in
 	$(PYTHON) -m venv $(AUDIT_VENV) && $(AUDIT_VENV)/bin/pip install --quiet pip-audit==2.10.1
 	$(AUDIT_VENV)/bin/pip-audit --no-deps --disable-pip -r constraints.txt $(ARGS)
 
+# BASE, PIP_CONF, REPOSITORY, TAG, ...: deploy/containers/build.sh says what they are.
+.PHONY: images
+images: ## Build the container images coordinator, edge and cpu with podman (TARGETS='ray cuda' for others)
+	deploy/containers/build.sh $(TARGETS)
+
+.PHONY: test-containers
+test-containers: export OMP_NUM_THREADS ?= 1
+test-containers: venv ## Build the images and run a fleet in them: texts, rolling update, rights, secrets (root and podman)
+	$(BIN)/python -m pytest -m containers tests/deploy $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -31,6 +31,7 @@ from dragoman.plan import plan
 from dragoman.ray_cli import fleet_app
 from dragoman.standard_output import standard_output
 from speculation.errors import DragomanError, InputError
+from transport.signals import end_as_first_process
 from transport.version import VERSION
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from dragoman.terminal import show_error
     from dragoman.usage_errors import as_input_error
 
+    end_as_first_process()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         # Not standalone: typer would print its own words for what it refuses. It returns the code of an Exit.

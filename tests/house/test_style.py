@@ -19,6 +19,7 @@ COLUMNS = {"Progress", "Table"}
 OTHERS = {
     "_replace",
     "_execute_child",
+    "_exit",
     "_attn_implementation",
     "_attn_implementation_internal",
     "_global_mapping",

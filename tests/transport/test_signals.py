@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from tests.support.repository import ROOT
 from transport.signals import stop_signal, until_signal
+
+_LOADING = "import time; from transport.signals import end_as_first_process; {}print('up', flush=True); time.sleep(60)"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -42,3 +48,20 @@ async def test_the_event_is_set_once_for_all_who_wait():
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(asyncio.gather(*waiting), 30)
     assert stop.is_set()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_first_process_of_a_container_hears_sigterm_before_it_serves(asked: bool):
+    """And not without asking for it: the kernel keeps the signal from it."""
+    code = _LOADING.format("end_as_first_process(); " if asked else "")
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as outer:
+        assert outer.stdout is not None and outer.stderr is not None
+        if outer.stdout.readline() != "up\n":
+            pytest.skip(f"no namespace of processes here: {outer.stderr.read().strip()}")
+        [first] = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        if not asked:
+            os.kill(int(first), signal.SIGKILL)
+        assert (outer.wait(30) == 128 + signal.SIGTERM) is asked
