@@ -29,6 +29,7 @@ from gateway.settings import GatewaySettings
 from gateway.static_page import add_page
 from gateway.texts import Texts
 from gateway.tools import tools_of
+from gateway.traces import TraceRequests
 from gateway.translation import prompt_of
 from speculation.errors import DragomanError, InputError
 from speculation.protocol.messages import Prompt
@@ -43,6 +44,7 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
     """The whole application behind the server. Raises InputError for files of ``security`` that cannot be used."""
     app: ASGIApp = _routes(texts, page=settings.page)
     app = BodyLimit(app, most=settings.max_body, seconds=settings.body_timeout)
+    app = TraceRequests(app)  # within the access: who may not ask begins no span
     app = Access(app, security=security)
     app = SendLimit(app, seconds=settings.send_timeout)
     return CountRequests(app, metrics=texts.metrics)
