@@ -38,7 +38,6 @@ class DraftTrace:
             return
         self._verdicts += 1
         attributes: dict[str, tracing.Attribute] = {
-            "dragoman.step": self._verdicts,
             "dragoman.offset_bytes": verdict.base_offset,
             "dragoman.committed_bytes": len(verdict.text),
             "dragoman.draft_tokens": verdict.draft_tokens,
@@ -60,7 +59,7 @@ class DraftTrace:
         if self._span.recording:
             self._span.set(
                 {
-                    "dragoman.steps": self._verdicts,
+                    "dragoman.verdicts": self._verdicts,
                     "dragoman.sent_spans": self._spans,
                     "dragoman.sent_tokens": self._tokens,
                 }

@@ -52,7 +52,15 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
 
 def _routes(texts: Texts, *, page: bool) -> FastAPI:
     # No pages that load scripts from elsewhere.
-    app = FastAPI(title="Dragoman", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Dragoman",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Where a program has set OpenTelemetry up, it would tell it the words of errors, which may quote a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     _add_errors(app)
     _add_texts(app, texts)
     _add_models(app, texts)

@@ -180,6 +180,8 @@ class _Quiet(SpanExporter):
             self._heard.words = f"{type(error).__name__}: {error}"
             result = SpanExportResult.FAILURE
         failed = result is not SpanExportResult.SUCCESS
+        if self._given_up:
+            return result
         if failed and not self._failing:
             log.warning("spans are lost, texts go on: %s", self._heard.words or "the collector does not take them")
         elif self._failing and not failed:

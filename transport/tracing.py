@@ -131,7 +131,8 @@ def _of_program(api: Any) -> TraceContext:
 
 
 def start_tracing(role: str, endpoint: str | None = None) -> bool:
-    """Record spans from now on, if ``endpoint`` or OpenTelemetry's variables ask for it; whether they are.
+    """Record spans from now on, if ``endpoint`` or OpenTelemetry's variables ask for it; whether they are. A process
+    that records some already goes on as it does.
 
     ``role``: gateway, verifier or drafter. ``endpoint``: URL of a collector; in the environment it is
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. Raises InputError if an explicit endpoint cannot be used; what only the
@@ -140,8 +141,8 @@ def start_tracing(role: str, endpoint: str | None = None) -> bool:
     global _tracer
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
         raise InputError("otlp-traces-endpoint", endpoint, "is no URL", remedy="http://collector:4317, say")
-    if (exporter := _exporter(endpoint)) is None:
-        return False
+    if _tracer is not None or (exporter := _exporter(endpoint)) is None:
+        return _tracer is not None
     try:
         _tracer = _new_tracer(role, exporter, endpoint)
     except InputError as error:
@@ -168,12 +169,6 @@ def tracing(role: str, endpoint: str | None = None) -> Iterator[None]:
         yield
     finally:
         stop_tracing()
-
-
-def use_tracer(tracer: Tracer | None) -> None:
-    """In place of what ``start_tracing`` makes: for programs that have one, and for tests."""
-    global _tracer
-    _tracer = tracer
 
 
 def _exporter(endpoint: str | None) -> str | None:
