@@ -34,9 +34,9 @@ from transport.version import VERSION
 
 log = logging.getLogger(__name__)
 
-#: Spans handed over together. With the SDK's bound of 128 events a span, of some 300 bytes each, that is well below the
+#: Spans handed over together. With the SDK's bound of 128 events a span, of some 400 bytes each, that is well below the
 #: 4 MiB that a collector takes in one message; the SDK's own number, 512, is not.
-BATCH: Final = 64
+BATCH: Final = 32
 _BATCH_VARIABLE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _EXPORTERS: Final = {

@@ -278,8 +278,8 @@ class OpenSession:
 
     @property
     def cached_tokens(self) -> int:
-        """Of its prompt: those that were not run, as another prompt had begun alike."""
-        return self._run.slot.shared_positions if self._run.begun else 0
+        """See ``SessionRun``."""
+        return self._run.cached_tokens
 
     @property
     def new_tokens(self) -> int:
