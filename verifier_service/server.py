@@ -80,7 +80,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             # Not its words, which may quote the request.
             audit("refused", by=caller(), call="Generate", session=session, reason=type(error).__name__)
             await context.abort(*status_of(error))
-        except Exception as error:  # which gRPC tells the client of, without its words
+        except Exception as error:  # that nobody foresaw
             traced.failed(error)
             raise
         finally:
