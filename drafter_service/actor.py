@@ -25,6 +25,8 @@ class DrafterActor(SelfStarting):
     ``host``: asked for this machine's address, for people to see. ``security`` None: as its environment says.
     """
 
+    traces_as = "drafter"
+
     def __init__(
         self,
         name: str,

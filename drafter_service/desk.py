@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drafter_service.draft_source import Answer, Drafter, DraftSource, DraftsTogether, Expansion
+from drafter_service.draft_trace import DraftTrace
 from speculation.errors import DragomanError, SessionError
 from speculation.protocol.messages import Resync, SessionOffer, Span, Verdict
 from speculation.sampling.params import Rule
@@ -85,6 +86,7 @@ class DeskSession:
         self._session = DrafterSession(offer)
         self._source: DraftSource | None = None
         self._moves: deque[Move] = deque()
+        self.trace = DraftTrace(offer, model=drafter.model_name)
 
     @property
     def is_typical_batch(self) -> bool:
@@ -98,6 +100,7 @@ class DeskSession:
         return self._session.wants_draft()
 
     def on_verdict(self, verdict: Verdict) -> list[Message]:
+        self.trace.verdict(verdict)
         return self._messages(self._session.on_verdict(verdict))
 
     def prepare(self) -> DraftJob:
@@ -126,6 +129,7 @@ class DeskSession:
 
     def close(self) -> None:
         """In the worker thread, after any drafting."""
+        self.trace.end()
         if self._source is not None:
             self._source.close()
 
@@ -134,8 +138,10 @@ class DeskSession:
         for instruction in instructions:
             if isinstance(instruction, Move):
                 self._moves.append(instruction)
-            else:
-                messages.append(instruction)
+                continue
+            if isinstance(instruction, Span):
+                self.trace.sent(instruction)
+            messages.append(instruction)
         return messages
 
 

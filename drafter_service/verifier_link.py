@@ -140,6 +140,7 @@ class VerifierLink:
                 continue
             if is_on_desk:
                 self._desk.close(session.name)
+                session.trace.declined(draft)
                 self._decline(session.name, draft)
             self._thread.submit(session.close)
 

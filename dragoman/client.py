@@ -44,6 +44,7 @@ from transport.tokenizing_codec import (
     detokenize_response_from_wire,
     tokenize_request_to_wire,
 )
+from transport.tracing import outgoing
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,8 @@ class Client(TextClient):
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         async with self._connection.channel() as channel:
-            call = pb_grpc.VerifierServiceStub(channel).Generate(request_to_wire(request))
+            metadata = outgoing().metadata or None
+            call = pb_grpc.VerifierServiceStub(channel).Generate(request_to_wire(request), metadata=metadata)
             try:
                 async for response in call:
                     if (event := event_from_wire(response)) is not None:

@@ -32,6 +32,8 @@ class PagedSlot:
         self._slot = engine.take_slot()
         self._pages: list[int] = []
         self._length = 0
+        #: Of its prompt, those that were not run.
+        self.shared_positions = 0
         self._prompt = len(prompt_ids) - 1  # positions of it that prefill runs
         self._tokens = (*prompt_ids, *written)[:-1]  # all that it runs
         self._names = prefix_names(self._tokens[: self._prompt]) if engine.shares_prefixes else []
@@ -166,7 +168,9 @@ class PagedSlot:
             page += 1
         if page * PAGE > self._length:
             self._engine.memory.set_pages(self._slot, self._pages)
-            self._engine.shared_positions += page * PAGE - self._length
+            found = page * PAGE - self._length
+            self._engine.shared_positions += found
+            self.shared_positions += found
             self._length = page * PAGE
 
     def _tiles(self, tokens: Sequence[int]) -> list[SequenceRows]:

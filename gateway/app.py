@@ -29,6 +29,7 @@ from gateway.settings import GatewaySettings
 from gateway.static_page import add_page
 from gateway.texts import Texts
 from gateway.tools import tools_of
+from gateway.traces import TraceRequests
 from gateway.translation import prompt_of
 from speculation.errors import DragomanError, InputError
 from speculation.protocol.messages import Prompt
@@ -43,6 +44,7 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
     """The whole application behind the server. Raises InputError for files of ``security`` that cannot be used."""
     app: ASGIApp = _routes(texts, page=settings.page)
     app = BodyLimit(app, most=settings.max_body, seconds=settings.body_timeout)
+    app = TraceRequests(app)  # within the access: who may not ask begins no span
     app = Access(app, security=security)
     app = SendLimit(app, seconds=settings.send_timeout)
     return CountRequests(app, metrics=texts.metrics)
@@ -50,7 +52,15 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
 
 def _routes(texts: Texts, *, page: bool) -> FastAPI:
     # No pages that load scripts from elsewhere.
-    app = FastAPI(title="Dragoman", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Dragoman",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Where a program has set OpenTelemetry up, it would tell it the words of errors, which may quote a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     _add_errors(app)
     _add_texts(app, texts)
     _add_models(app, texts)

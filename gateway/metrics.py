@@ -21,7 +21,7 @@ from transport.metric_buckets import CHOICES, FIRST_TOKEN, PER_TOKEN, REQUEST
 
 _PREFIX: Final = "dragoman_gateway_"
 #: What a client that left before its answer is counted as.
-_LEFT: Final = 499
+LEFT: Final = 499
 
 
 class GatewayMetrics:
@@ -131,7 +131,7 @@ class CountRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = _LEFT
+        status = LEFT
 
         async def noting(message: Message) -> None:
             nonlocal status

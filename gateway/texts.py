@@ -20,6 +20,7 @@ from gateway.requests import Body, ChatBody, CompletionBody, TextBody
 from gateway.response_requests import ResponsesBody
 from gateway.settings import GatewaySettings
 from gateway.tools import tool_use_of
+from gateway.traces import TextsTrace
 from speculation.errors import InputError, UnsupportedFieldError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
@@ -125,9 +126,11 @@ class Texts:
 
         Raises LimitExceededError or DrainingError if it is turned away.
         """
+        trace = TextsTrace(order)
         meter = RequestMeter(self.metrics, model=order.model.name, choices_each=order.choices_each)
         async with contextlib.AsyncExitStack() as held:
             places = await held.enter_async_context(self.admission.places(len(order.requests)))
             writing = written(self.backend, order.model.name, order.requests, places, may_restart=not order.stream)
             await held.enter_async_context(contextlib.aclosing(writing))
-            yield await held.enter_async_context(contextlib.aclosing(meter.counted(writing)))
+            counted = await held.enter_async_context(contextlib.aclosing(meter.counted(writing)))
+            yield await held.enter_async_context(contextlib.aclosing(trace.told(counted)))

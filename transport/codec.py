@@ -19,6 +19,7 @@ from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import DRAFTER, Source, SourceKind
 from transport.limits import PROTOCOL_VERSION, WireLimits
 from transport.prompt_codec import prompt_from_wire, prompt_to_wire
+from transport.trace_context import checked
 
 _RULES = {
     Rule.RACE: pb.RULE_RACE,
@@ -161,6 +162,7 @@ def offer_to_wire(offer: SessionOffer) -> pb.SessionOffer:
         plan=plan_to_wire(offer.plan),
         number=offer.number,
         vocab_hash=offer.vocab_hash,
+        traceparent=offer.traceparent,
     )
 
 
@@ -175,6 +177,7 @@ def offer_from_wire(offer: pb.SessionOffer) -> SessionOffer:
         plan=plan_from_wire(offer.plan),
         number=offer.number,
         vocab_hash=offer.vocab_hash,
+        traceparent=checked(offer.traceparent).traceparent,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from speculation.errors import AccessError, DragomanError, InputError, ModelError, VersionMismatchError
 from transport.address import Address
 from transport.backoff import Backoff
+from transport.tracing import start_tracing, stop_tracing
 from transport.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ _FINAL = (AccessError, InputError, ModelError, VersionMismatchError)
 class SelfStarting(ABC):
     """Construct inside a running event loop. ``host``: asked for the address of the machine that this runs on.
     ``placed``: what was asked of that machine, for ``describe`` to tell."""
+
+    #: As what it records spans, if its environment asks for them; "" is never.
+    traces_as = ""
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class SelfStarting(ABC):
             self._settled.set()
             log.info("%s serves%s", self.name, f" at {address}" if address else "")
 
+        if self.traces_as:
+            await asyncio.to_thread(start_tracing, self.traces_as)
         while True:
             try:
                 await self._serve(self._host(), serving)
@@ -121,6 +127,8 @@ class SelfStarting(ABC):
         """Leave the fleet and serve no more; for good, as long as the process lives. Idempotent."""
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
+        if self.traces_as:
+            await asyncio.to_thread(stop_tracing)
         self._address = None
         self._problem = DragomanError(f"{self.name} was stopped")
         self._settled.set()

@@ -31,6 +31,8 @@ class VerifierActor(SelfStarting):
     environment says.
     """
 
+    traces_as = "verifier"
+
     def __init__(
         self,
         name: str,

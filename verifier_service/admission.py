@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from speculation.errors import InputError
+from speculation.errors import InputError, LimitExceededError
 from speculation.guide import Guide
+from speculation.plural import count_of
 from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.messages import SpeculationPlan
 from speculation.protocol.session_request import SessionRequest
@@ -61,6 +62,14 @@ def admit(
         free=engine.free_draft_tokens,
         widest=engine.max_draft_tokens,
     )
+
+
+def check_room(sessions: int, *, most: int) -> None:
+    """Raises LimitExceededError if no further session may be open."""
+    if sessions >= most:
+        raise LimitExceededError(
+            f"no room for another text: {sessions} of at most {count_of(most, 'session')}", remedy="try again later"
+        )
 
 
 def check_width(width: int, engine: Engine) -> None:

@@ -26,6 +26,11 @@ class Slot(Protocol):
         """Tokens that are still to be run before a step."""
         ...
 
+    @property
+    def shared_positions(self) -> int:
+        """Of its prompt: those that were not run, as another prompt had begun alike."""
+        ...
+
     def step(self, last: int, candidates: CandidateTree) -> Tensor:
         """Run ``last`` after what the cache holds, and each candidate after ``last`` and its own ancestors.
 
@@ -201,7 +206,7 @@ class OneByOne:
 class WholePrompt:
     """Base of a slot whose prompt is prefilled when it is opened."""
 
-    prefill_left = 0
+    prefill_left = shared_positions = 0
 
     def hold(self, rows: int) -> None:
         """Its KV cache grows as it has to."""

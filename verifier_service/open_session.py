@@ -18,20 +18,21 @@ from torch import Tensor
 
 from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.generation import Chunk, SpeculationStats
-from speculation.protocol.messages import Prompt, Resync, SessionOffer, Span
-from speculation.sampling.noise import drafter_seed
-from speculation.sampling.params import Rule
+from speculation.protocol.messages import Prompt, Resync, Span
 from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sessions.instructions import Emit, Finish, SendVerdict
 from speculation.sessions.target_session import TargetSession
 from speculation.verification.step import Step
+from transport import tracing
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Slot
 from verifier_service.engine_turn import EngineTurn
 from verifier_service.inbox import Event, Inbox, Join
+from verifier_service.round_report import RoundCounter
 from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
 from verifier_service.session_log import SessionLog
+from verifier_service.session_offers import SessionOffers
 from verifier_service.session_planner import Pacing, SessionPlanner
 from verifier_service.session_run import SessionRun
 from verifier_service.step_report import EndedStep, StepReport
@@ -43,7 +44,7 @@ class OpenSession:
     """One completion that is being served.
 
     ``turn``: of the engine that it is stepped on. ``wants_drafters``: whether the client allows them. ``vocab_hash``:
-    of the target.
+    of the target. ``span``: of the request.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class OpenSession:
         wants_drafters: bool,
         vocab_hash: str,
         priority: int = 0,
+        span: tracing.Span = tracing.NO_SPAN,
     ) -> None:
         self.name = name
         self.log = SessionLog(log, name)
@@ -68,7 +70,7 @@ class OpenSession:
         self.figures = SessionFigures(planner.plan)
         session.follow(planner.plan)  # what a drafter is offered, too
         self.priority = priority
-        self.prompt, self._vocab_hash = prompt, vocab_hash
+        self.prompt, self.span = prompt, span
         self._run = run
         self._pacing = pacing
         self._turn = turn
@@ -77,7 +79,7 @@ class OpenSession:
         self._held, self._unanswered = 0.0, False  # seconds that the coming step was held back; and no draft came
         self._ended: EndedStep | None = None
         self._failed: Exception | None = None  # of taking in what a drafter sent
-        self._offers = 0
+        self._offers = SessionOffers(name, prompt, vocab_hash=vocab_hash, traceparent=span.context.traceparent)
 
     # ---- in the event loop ------------------------------------------------------------------------------------
 
@@ -200,6 +202,7 @@ class OpenSession:
         session, report = self.session, self._report
         self._report = StepReport()
         replaying, drafted = session.replaying, session.stats.draft_tokens
+        counter = RoundCounter(session.stats, width=session.plan.width) if self.span.recording else None
         result = self._run.end_step(found, logits=logits, began=began, ended=ended)
         for instruction in result.instructions:
             match instruction:
@@ -211,6 +214,8 @@ class OpenSession:
                 case Finish(reason):
                     report.finish_reason = reason
         report.draft_tokens = session.stats.draft_tokens - drafted
+        if counter is not None:
+            report.round = counter.ended(result, committed_tokens=len(report.chunk.token_ids))
         if replaying:  # a recorded draft says nothing about drafters, and its steps are wider than any plan's
             self.figures.replayed(result)
             report.goes_on = session.replaying and report.finish_reason is None
@@ -267,27 +272,14 @@ class OpenSession:
                 else:
                     self._report.messages.append((link, verdict))
             case Join():
-                self._report.messages.append((link, self._offer()))
-
-    def _offer(self) -> SessionOffer:
-        session, request = self.session, self.session.request
-        self._offers += 1
-        sampling = request.sampling
-        if request.rule is not Rule.RACE:  # where both draw with the same noise
-            sampling = dataclasses.replace(sampling, seed=drafter_seed(sampling.seed))
-        return SessionOffer(
-            session=self.name,
-            prompt=self.prompt,
-            sampling=sampling,
-            rule=request.rule,
-            committed=session.committed,
-            zero_width=session.zero_width,
-            plan=session.plan,
-            number=self._offers,
-            vocab_hash=self._vocab_hash if request.rule.proposes else "",
-        )
+                self._report.messages.append((link, self._offers.next(self.session)))
 
     # ---- figures ----------------------------------------------------------------------------------------------
+
+    @property
+    def cached_tokens(self) -> int:
+        """See ``SessionRun``."""
+        return self._run.cached_tokens
 
     @property
     def new_tokens(self) -> int:

@@ -25,6 +25,7 @@ from transport.status import LOADING, status_of
 from transport.tokenizing_codec import detokenize_request_from_wire, tokenize_request_from_wire
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.metrics import StreamEnding
+from verifier_service.request_span import RequestSpan
 from verifier_service.verifier import Verifier
 
 log = logging.getLogger(__name__)
@@ -58,22 +59,32 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
-        session = None
+        session, traced = None, RequestSpan(context)
         try:
             verifier = self._loaded()
             wanted = request_from_wire(request, verifier.limits)
+            traced.asked(wanted, model=verifier.engine.name)
             async with contextlib.AsyncExitStack() as held:
                 held.enter_context(verifier.quotas.session(caller()))
-                events = await held.enter_async_context(contextlib.aclosing(verifier.generate(wanted)))
+                events = await held.enter_async_context(
+                    contextlib.aclosing(verifier.generate(wanted, span=traced.span))
+                )
                 async for event in events:
                     if isinstance(event, Started):
                         session = event.session
                         audit("session", by=caller(), session=session, prompt_tokens=event.prompt_tokens)
                     yield event_to_wire(event)
+            traced.finished()
         except DragomanError as error:
+            traced.failed(error)
             # Not its words, which may quote the request.
             audit("refused", by=caller(), call="Generate", session=session, reason=type(error).__name__)
             await context.abort(*status_of(error))
+        except Exception as error:  # that nobody foresaw
+            traced.failed(error)
+            raise
+        finally:
+            traced.end()
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: grpc.aio.ServicerContext) -> pb.TokenizeResponse:
         try:

@@ -1,4 +1,4 @@
-"""What one session brings to the figures."""
+"""What one session brings to the figures, and to its span."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from speculation.sessions.statistics import SourceCounts
 from speculation.source import Source
 from verifier_service.metrics import FinishedReason, VerifierMetrics
 from verifier_service.open_session import OpenSession
+from verifier_service.session_trace import SessionTrace
 from verifier_service.step_report import StepReport
 
 #: A session's counts are passed on that often, in seconds: a step takes milliseconds, and collectors come by rarely.
@@ -23,6 +24,7 @@ class SessionMeter:
     def __init__(self, metrics: VerifierMetrics, opened: OpenSession) -> None:
         self._metrics = metrics
         self._opened = opened
+        self._trace = SessionTrace(opened)
         self._began = self._flushed = time.monotonic()
         self._first: float | None = None  # when its first token came
         self._last = self._began
@@ -38,6 +40,7 @@ class SessionMeter:
     def stepped(self, report: StepReport) -> None:
         """A step ended, perhaps some time ago: the session may have gone on."""
         now, metrics, tokens = time.monotonic(), self._metrics, report.new_tokens
+        self._trace.stepped(report.round)
         if tokens:
             if self._first is None:
                 self._first, self._first_tokens = now, tokens
@@ -77,6 +80,7 @@ class SessionMeter:
     def end(self) -> None:
         """The session is over, however that came."""
         self.flush()
+        self._trace.end(self._reason.value)
         self._metrics.success(1, finished_reason=self._reason.value)
 
     def flush(self) -> None:

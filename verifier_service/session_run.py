@@ -63,6 +63,12 @@ class SessionRun:
         return self._slot is not None
 
     @property
+    def cached_tokens(self) -> int:
+        """Of its prompt: those that its slot need not run, as another prompt had begun alike. In any thread."""
+        slot = self._slot
+        return slot.shared_positions if slot is not None else 0
+
+    @property
     def slot(self) -> Slot:
         """In the engine, once it has begun."""
         assert self._slot is not None

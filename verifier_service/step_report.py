@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from speculation.protocol.generation import Chunk, FinishReason
 from speculation.protocol.messages import SessionOffer, Verdict
 from verifier_service.drafter_link import DrafterLink
+from verifier_service.round_report import Round
 from verifier_service.session_run import StepResult
 
 #: For drafters.
@@ -18,7 +19,8 @@ class StepReport:
     """What one step brought: text for the client, messages for drafters (None: for all that take part).
 
     ``new_tokens``: without those of a replay. ``draft_tokens``: that the step verified, likewise. ``goes_on``: nothing
-    but its turn stands between the session and its next step, which may run already.
+    but its turn stands between the session and its next step, which may run already. ``round``: of a session whose
+    span is recorded.
     """
 
     chunk: Chunk = field(default_factory=lambda: Chunk((), ()))
@@ -27,6 +29,7 @@ class StepReport:
     new_tokens: int = 0
     draft_tokens: int = 0
     goes_on: bool = False
+    round: Round | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 
-from speculation.errors import DragomanError, DrainingError, LimitExceededError, SessionError
+from speculation.errors import DragomanError, DrainingError, SessionError
 from speculation.guide import Guide
 from speculation.planning.fits import LinearFit
 from speculation.planning.plan import PlanLimits
@@ -26,7 +26,8 @@ from speculation.sampling.params import Rule
 from speculation.sampling.race import RaceNoise
 from speculation.verification.draft_verifier import DraftVerifier
 from transport.limits import WireLimits
-from verifier_service.admission import admit, check_width
+from transport.tracing import NO_SPAN, Span
+from verifier_service.admission import admit, check_room, check_width
 from verifier_service.drafter_trust import DrafterTrust
 from verifier_service.engine import Engine
 from verifier_service.engine_turn import EngineTurn
@@ -132,16 +133,17 @@ class Verifier:
     # ---- clients ----------------------------------------------------------------------------------------------
 
     async def generate(
-        self, request: GenerationRequest, local: LocalText | None = None
+        self, request: GenerationRequest, local: LocalText | None = None, *, span: Span = NO_SPAN
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Serve one request. Raises InputError, DrainingError or LimitExceededError before anything is yielded if it
         cannot be served, DrainingError later if the session is handed over, DivergedError if it cannot be resumed.
 
         Closing the iterator (the client went away) ends the session and frees its KV cache. ``local``: of a caller in
-        this process, whom a drain, which is for clients, does not concern.
+        this process, whom a drain, which is for clients, does not concern. ``span``: of the request, told of its
+        steps; who began it ends it.
         """
         guide = await compiled(self._guides, request, self.engine.tokenizer)
-        opened = self._open(request, guide, local)
+        opened = self._open(request, guide, local, span=span)
         events = self._events[opened.name] = Events()
         if local is not None:
             self._local.add(opened.name)
@@ -163,14 +165,12 @@ class Verifier:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(asyncio.gather(pump, return_exceptions=True))
 
-    def _open(self, request: GenerationRequest, guide: Guide | None, local: LocalText | None) -> OpenSession:
+    def _open(
+        self, request: GenerationRequest, guide: Guide | None, local: LocalText | None, *, span: Span
+    ) -> OpenSession:
         if self.stopping or (self.draining and local is None):
             raise DrainingError("this verifier takes no more sessions", remedy="ask another of the same model")
-        if len(self._sessions) >= self.max_sessions:
-            raise LimitExceededError(
-                f"no room for another text: {len(self._sessions)} of at most {count_of(self.max_sessions, 'session')}",
-                remedy="try again later",
-            )
+        check_room(len(self._sessions), most=self.max_sessions)
         vocab = self.engine.tokenizer.vocab
         session = admit(
             request,
@@ -203,6 +203,7 @@ class Verifier:
             wants_drafters=self._plan.width > 0 and request.draft,
             priority=request.priority,
             vocab_hash=vocab.content_hash,
+            span=span,
         )
         self._sessions[opened.name] = opened
         return opened

@@ -24,9 +24,11 @@ from dragoman.options import (
 )
 from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
+from dragoman.tracing_options import traced
 from transport.security import Security
 
 
+@traced("drafter")
 @secured
 def drafter(
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")],

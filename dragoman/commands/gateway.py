@@ -9,10 +9,12 @@ import typer
 from dragoman.gateway_options import LOCAL_GATEWAY, Listen, http_address, http_limits
 from dragoman.options import AuditLog, LogAs, LogFormat, ReadyJson, Verbose, Verifier
 from dragoman.security_options import secured
+from dragoman.tracing_options import traced
 from gateway.settings import GatewaySettings
 from transport.security import Security
 
 
+@traced("gateway")
 @secured
 @http_limits
 def gateway(

@@ -11,6 +11,7 @@ from dragoman.gateway_options import LOCAL_GATEWAY, Listen, http_address, http_l
 from dragoman.options import MODEL_HELP, AuditLog, Device, Dtype, LogAs, LogFormat, ReadyJson, TrustRemoteCode, Verbose
 from dragoman.security_options import secured
 from dragoman.settings_options import option_of, settings_from
+from dragoman.tracing_options import traced
 from gateway.settings import GatewaySettings
 from speculation.errors import InputError
 from transport.security import Security
@@ -19,6 +20,7 @@ from verifier_service.settings import VerifierSettings, check_target_dtype
 _DRAFTER_HELP = f"{MODEL_HELP}, or lookup; may be repeated"
 
 
+@traced("gateway")
 @secured
 @http_limits
 def serve(

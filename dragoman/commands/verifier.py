@@ -24,6 +24,7 @@ from dragoman.options import (
 )
 from dragoman.security_options import secured
 from dragoman.settings_options import default_of, option_of, settings_from
+from dragoman.tracing_options import traced
 from transport.security import Security
 from verifier_service.drafter_trust import PromptsTo
 from verifier_service.settings import PlanSettings, VerifierSettings, check_target_dtype
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from verifier_service.engine import Engine
 
 
+@traced("verifier")
 @secured
 def verifier(
     model: Annotated[str, typer.Option(help=MODEL_HELP)],

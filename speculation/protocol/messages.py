@@ -142,7 +142,8 @@ class SessionOffer:
     """A session that a drafter may assist, with what it needs to run the same race.
 
     ``number``: counts the offers of the session, so that each draws with noise of its own. ``vocab_hash``: of the
-    target's vocabulary, where the rule needs it.
+    target's vocabulary, where the rule needs it. ``traceparent``: of the request's span at the target, in W3C's form;
+    nothing that is drafted depends on it.
     """
 
     session: str
@@ -154,6 +155,7 @@ class SessionOffer:
     plan: SpeculationPlan
     number: int = 0
     vocab_hash: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_who_comes_while_the_first_still_runs_its_prompt_shares_what_is_there(
     for _ in range(2):
         engine.prefill([first])
     engine.prefill([second])
-    assert second.prefill_left == 69 - 48 and engine.shared_positions == 32
+    assert second.prefill_left == 69 - 48 and engine.shared_positions == second.shared_positions == 32
     assert engine.pool.free_pages == held + 2, "its own pages for these are free again"
     while first.prefill_left or second.prefill_left:
         engine.prefill([first, second])

@@ -38,6 +38,7 @@ DISTRIBUTIONS = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
     "huggingface_hub": "huggingface-hub",
+    "opentelemetry": "opentelemetry-api",
     "prometheus_client": "prometheus-client",
     "prompt_toolkit": "prompt-toolkit",
     "yaml": "pyyaml",
@@ -247,11 +248,11 @@ def test_packages_are_typed() -> None:
 
 
 def test_third_party_imports_are_declared() -> None:
-    """Whatever the packages import is a dependency in pyproject.toml (Ray, Triton: of their extras)."""
+    """Whatever the packages import is a dependency in pyproject.toml (Ray, Triton, OpenTelemetry: of their extras)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = project["dependencies"] + [
         requirement
-        for extra in ("ray", "plot", "gpu", "guided")
+        for extra in ("ray", "plot", "gpu", "guided", "otel")
         for requirement in project["optional-dependencies"][extra]
     ]
     declared = {re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0].lower() for requirement in requirements}

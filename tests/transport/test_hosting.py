@@ -30,12 +30,14 @@ from speculation.errors import (
 )
 from speculation.protocol.messages import Prompt
 from tests.support.certificates import TestAuthority
+from tests.support.collectors import collecting
 from tests.support.coordinators import CONFIG, coordinating, joining, target
 from tests.support.service_drivers import LOOPBACK, described, eventually
 from transport.address import Address
 from transport.backoff import Backoff
 from transport.hosting import SelfStarting
 from transport.identity import Role
+from transport.tracing import NO_SPAN, start_span
 from verifier_service.actor import VerifierActor
 from verifier_service.settings import VerifierSettings
 
@@ -234,3 +236,20 @@ def test_errors_travel_between_processes():
         other = pickle.loads(pickle.dumps(error))
         assert type(other) is type(error) and str(other) == str(error) and vars(other) == vars(error)
         assert other.exit_code == error.exit_code
+
+
+async def test_an_actor_records_spans_if_its_environment_asks(monkeypatch: pytest.MonkeyPatch):
+    class Traced(Scripted):
+        traces_as = "verifier"
+
+    assert (VerifierActor.traces_as, DrafterActor.traces_as, CoordinatorActor.traces_as) == ("verifier", "drafter", "")
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        untraced = Scripted()
+        await untraced.ready()
+        assert start_span("of nobody") is NO_SPAN
+        service = Traced()
+        await service.ready()
+        start_span("s").end()
+        await asyncio.gather(service.stop(), untraced.stop())
+    assert [span.name for span in collector.of("dragoman-verifier")] == ["s"] and start_span("late") is NO_SPAN

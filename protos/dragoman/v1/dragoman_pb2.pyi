@@ -658,7 +658,7 @@ class SpeculationPlan(_message.Message):
     def __init__(self, width: _Optional[int] = ..., lookahead: _Optional[int] = ..., stop_threshold: _Optional[float] = ..., span_tokens: _Optional[int] = ..., patience: _Optional[float] = ..., alternatives: _Optional[int] = ..., alternative_threshold: _Optional[float] = ..., verify_threshold: _Optional[float] = ..., top_k: _Optional[int] = ...) -> None: ...
 
 class SessionOffer(_message.Message):
-    __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan", "number", "vocab_hash")
+    __slots__ = ("session", "prompt", "sampling", "rule", "committed", "zero_width", "plan", "number", "vocab_hash", "traceparent")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -668,6 +668,7 @@ class SessionOffer(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     VOCAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt: Prompt
     sampling: SamplingParams
@@ -677,7 +678,8 @@ class SessionOffer(_message.Message):
     plan: SpeculationPlan
     number: int
     vocab_hash: str
-    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., committed: _Optional[bytes] = ..., zero_width: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., number: _Optional[int] = ..., vocab_hash: _Optional[str] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., committed: _Optional[bytes] = ..., zero_width: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., number: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("session", "base_offset", "text", "digest", "zero_width", "draft_tokens", "accepted_tokens", "plan")
