@@ -40,7 +40,7 @@ demo: venv ## Run a verifier and a drafter here and let them answer a prompt
 .PHONY: test
 test: export OMP_NUM_THREADS ?= 1
 test: venv ## Run the tests, two at a time (ARGS='-m "not models"' to choose, WORKERS=0 for one at a time)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not containers" $(ARGS)
 
 .PHONY: check
 check: lint ## Style, types, and the tests that need no model, no Ray, no browser and no process of their own (minutes)
