@@ -1,6 +1,7 @@
-"""Is sampled text across vocabularies the target's? Hugging Face's assisted generation and Dragoman's rejection rule.
+"""Is sampled text across vocabularies the target's? Hugging Face's assisted generation, the same ``generate`` with
+Dragoman's remote drafters (``RemoteDrafting``), and Dragoman's rejection rule.
 
-Both draw the first tokens of the same prompt with the same pair and settings, once for each seed. A G-test compares
+All draw the first tokens of the same prompt with the same pair and settings, once for each seed. A G-test compares
 each with the target's own distribution, enumerated by plain forward passes. A right sampler has a small p-value by
 chance only: below 0.0001 once in 10,000 runs. The total variation is that of the draws themselves, so a right sampler
 has one as well, which falls with the square root of their number. Everything is in float32: in bfloat16 two right
@@ -17,16 +18,19 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from rich.console import Console
 from scipy.stats import power_divergence
 
 from benchmarks.command import run_command
+from benchmarks.fault_proxy import LinkConditions
+from benchmarks.huggingface import drafter_behind
 from benchmarks.transformers_arm import TransformersPair
 from dragoman.client import Client
 from dragoman.processes import child
-from dragoman.taking_turns import TAKING_TURNS_OPTIONS
+from dragoman.taking_turns import TAKING_TURNS, TAKING_TURNS_OPTIONS
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule, SamplingParams
 
@@ -77,6 +81,23 @@ async def drawn_by_dragoman(
     return counts, {"draft_tokens": drafted, "accepted_tokens": accepted}
 
 
+def drawn_by_bridge(
+    pair: TransformersPair, drafter: str, prompt: Prompt, *, seeds: Iterable[int], **settings: Any
+) -> tuple[Sequences, dict[str, int]]:
+    """By ``generate``, with a drafter in a process of its own; ``settings``: of ``TransformersPair.sample``."""
+    counts: Sequences = Counter()
+    drafted = accepted = 0
+    with (
+        pair.remote_drafting(listen="127.0.0.1:0", plan=TAKING_TURNS) as drafting,
+        drafter_behind(LinkConditions(0), drafting, drafter),
+    ):
+        for seed in seeds:
+            counts[pair.sample(prompt, seed=seed, drafting=drafting, **settings)] += 1
+            drafted += drafting.last.draft_tokens
+            accepted += drafting.last.accepted_tokens
+    return counts, {"draft_tokens": drafted, "accepted_tokens": accepted}
+
+
 def main(
     target: str = "gemma3-270m",
     drafter: str = "smollm2-135m",
@@ -88,25 +109,28 @@ def main(
     threads: int = 2,
     first_seed: int = 0,
     transformers: bool = True,
+    bridge: bool = True,
 ) -> None:
-    """Draw, and compare with the target's own distribution. ``transformers``: its samples as well."""
+    """Draw, and compare with the target's own distribution. ``transformers``: its samples as well; ``bridge``: those of
+    its ``generate`` with remote drafters."""
     console = Console(stderr=True)
     asked = Prompt(text=prompt)
     pair = TransformersPair(target, drafter, threads=threads, dtype=torch.float32)
     seeds = range(first_seed, first_seed + draws)
-    truth = pair.probabilities(asked, tokens=tokens, temperature=temperature, top_k=top_k)
+    settings: dict[str, Any] = {"tokens": tokens, "temperature": temperature, "top_k": top_k}
+    truth = pair.probabilities(asked, **settings)
     counted: dict[str, Sequences] = {}
+    drafts: dict[str, dict[str, int]] = {}
     arms = (("transformers, assisted", True), ("transformers, target alone", False)) if transformers else ()
     for name, assisted in arms:
-        counted[name] = Counter(
-            pair.sample(asked, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, assisted=assisted)
-            for seed in seeds
-        )
+        counted[name] = Counter(pair.sample(asked, seed=seed, assisted=assisted, **settings) for seed in seeds)
+    if bridge:
+        name = "transformers, remote drafters"
+        counted[name], drafts[name] = drawn_by_bridge(pair, drafter, asked, seeds=seeds, **settings)
     del pair
-    work = drawn_by_dragoman(target, drafter, asked, seeds=seeds, tokens=tokens, temperature=temperature, top_k=top_k)
-    counted["dragoman, rejection"], drafts = asyncio.run(work)
-    found = {name: verdict(counts, truth) for name, counts in counted.items()}
-    found["dragoman, rejection"] |= drafts
+    name = "dragoman, rejection"
+    counted[name], drafts[name] = asyncio.run(drawn_by_dragoman(target, drafter, asked, seeds=seeds, **settings))
+    found = {name: verdict(counts, truth) | drafts.get(name, {}) for name, counts in counted.items()}
     for name, row in found.items():
         console.print(f"{name}: {row}", highlight=False)
     print(json.dumps({"target": target, "drafter": drafter, "draws": draws, **found}))

@@ -134,9 +134,18 @@ class TransformersPair:
 
     @torch.inference_mode()
     def sample(
-        self, prompt: Prompt, *, tokens: int, temperature: float, top_k: int, seed: int, assisted: bool
+        self,
+        prompt: Prompt,
+        *,
+        tokens: int,
+        temperature: float,
+        top_k: int,
+        seed: int,
+        assisted: bool = False,
+        drafting: RemoteDrafting | None = None,
     ) -> tuple[int, ...]:
-        """The first ``tokens`` ids of a sampled answer that is a few tokens longer."""
+        """The first ``tokens`` ids of a sampled answer that is a few tokens longer; ``assisted``, ``drafting``: as of
+        ``generate``."""
         ids = self._ids(self._prompts.prompt_ids(prompt))
         torch.manual_seed(seed)
         with quiet():
@@ -150,6 +159,7 @@ class TransformersPair:
                 top_p=1.0,
                 repetition_penalty=1.0,
                 **(self._assistance() if assisted else {}),
+                **({"custom_generate": drafting, "seed": seed} if drafting is not None else {}),
             )
         return tuple(output[0, ids.shape[1] :][:tokens].tolist())
 
