@@ -15,7 +15,7 @@ import torch
 
 def starts_early(device: torch.device) -> bool:
     """Whether the device can do so."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def launching(early: bool) -> dict[str, bool]:

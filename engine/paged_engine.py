@@ -21,6 +21,7 @@ from engine.kv_pages import PagePool
 from engine.model_runner import OutputProjection, StepShape, compile_layers
 from engine.paged_attention import NAME, AttentionProbe, paged_attention
 from engine.paged_slot import PagedSlot
+from engine.product_tiles import fits
 from engine.prompt_pass import run_prompts
 from engine.step_tables import PAGE, SequenceRows
 from language_models.attention_registry import attention_for_now, use_attention
@@ -142,9 +143,12 @@ class PagedEngine:
             compile_layers(module, self.memory.modules)
 
     def _decoder(self, module: nn.Module, probe: AttentionProbe) -> DecoderPass | None:
-        """Where its kernels can be used: on a GPU, in 16 bits, with a power of two of rows."""
-        fitting = self.memory.page_table.device.type == "cuda" and self.rows_per_step & (self.rows_per_step - 1) == 0
-        if not fitting or self.dtype_name not in ("bfloat16", "float16"):
+        """Where its kernels can be used: in 16 bits, on one of NVIDIA's GPUs that has the shared memory for them."""
+        device = self.memory.page_table.device
+        if device.type != "cuda" or torch.version.hip or self.dtype_name not in ("bfloat16", "float16"):
+            return None
+        if not fits(self.rows_per_step, torch.cuda.get_device_capability(device)):
+            log.info("%s: the kernels of known families do not fit %d rows on this GPU", self.name, self.rows_per_step)
             return None
         return decoder_pass_for(module, probe.settings)
 

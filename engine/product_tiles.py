@@ -50,6 +50,25 @@ def gated_tiles_for(outputs: int, inputs: int) -> Tiles:
     return Tiles(_columns(outputs, 32), depth=GATED_DEPTH, chunk=inputs, parts=1, stages=6)
 
 
+def shared_bytes(rows: int) -> int:
+    """Shared memory that a program takes at most, with so many rows in 16 bits: inputs and weights of all stages."""
+    return max(
+        4 * DEPTH * (rows + 64) * 2,
+        4 * GATED_DEPTH * (rows + 2 * 64) * 2,
+        6 * GATED_DEPTH * (rows + 2 * 32) * 2,
+    )
+
+
+def fits(rows: int, capability: tuple[int, int]) -> bool:
+    """Whether the products of so many rows can run on a GPU of that compute capability: by the shared memory that a
+    program may have (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"), less some for what
+    the compiler adds. Rows are a power of two, 16 at least, as the multiplying instructions have it.
+    """
+    large = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227, (11, 0): 227}
+    kib = large.get(capability, 99)
+    return rows >= 16 and rows & (rows - 1) == 0 and shared_bytes(rows) <= (kib - 8) * 1024
+
+
 def _columns(outputs: int, most: int) -> int:
     """The most of a power of two that divides the outputs."""
     columns = most

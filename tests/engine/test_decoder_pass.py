@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 from engine.decoder_layers import FAMILIES, family_of
 from engine.decoder_pass import DecoderPass, decoder_pass_for
 from engine.paged_engine import PagedEngine
-from engine.product_tiles import DEPTH, MOST_PARTS, gated_tiles_for, tiles_for
+from engine.product_tiles import DEPTH, MOST_PARTS, fits, gated_tiles_for, shared_bytes, tiles_for
 from language_models.causal_lm import CausalLM
 from speculation.drafts.candidates import CandidateTree
 from speculation.verification.step import Step
@@ -116,3 +116,32 @@ def test_tiles_cover_every_product_once(outputs: int, inputs: int):
     assert (tiles.parts - 1) * tiles.chunk < inputs <= tiles.parts * tiles.chunk
     gated = gated_tiles_for(outputs, inputs)
     assert outputs % gated.columns == 0 and (gated.chunk, gated.parts) == (inputs, 1)
+
+
+@pytest.mark.parametrize("rows", [16, 64, 128])
+@pytest.mark.parametrize("outputs", [576, 2048, 14_336, 28_672])
+def test_what_a_program_keeps_in_shared_memory_is_known(outputs: int, rows: int):
+    tiles, gated = tiles_for(outputs, 4096), gated_tiles_for(outputs, 4096)
+    assert 2 * tiles.stages * tiles.depth * (rows + tiles.columns) <= shared_bytes(rows)
+    assert 2 * gated.stages * gated.depth * (rows + 2 * gated.columns) <= shared_bytes(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "capability", "fitting"),
+    [
+        (64, (9, 0), True),
+        (128, (9, 0), True),
+        (256, (9, 0), False),  # 320 KiB
+        (64, (8, 0), True),
+        (128, (8, 0), False),  # 192 KiB
+        (64, (8, 9), False),  # 128 KiB of the 99 that a program may have there
+        (16, (8, 9), True),
+        (64, (12, 0), False),
+        (48, (9, 0), False),  # not a power of two
+        (8, (9, 0), False),
+    ],
+)
+def test_gpus_with_little_shared_memory_run_the_layers_of_transformers(
+    rows: int, capability: tuple[int, int], fitting: bool
+):
+    assert fits(rows, capability) == fitting
