@@ -83,6 +83,14 @@ def _rotated(
 
 
 @triton.jit
+def _gains(of_queries, of_keys, is_query):
+    """Of each head [HEADS, D / 2], from pointers [D / 2]."""
+    query = tl.load(of_queries).to(tl.float32)
+    key = tl.load(of_keys).to(tl.float32)
+    return tl.where(is_query[:, None], query[None, :], key[None, :])
+
+
+@triton.jit
 def _rotate_and_write(
     parts,  # [PARTS, R, (H + 2 KH) D]
     bias,
@@ -130,11 +138,8 @@ def _rotate_and_write(
     gain = tl.zeros([HEADS, half], tl.float32)
     gain_second = tl.zeros([HEADS, half], tl.float32)
     if NORMED:
-        is_query = (head < group)[:, None]
-        of_query, of_key = (tl.load(each + dim).to(tl.float32)[None, :] for each in (q_gain, k_gain))
-        gain = tl.where(is_query, of_query, of_key)
-        of_query, of_key = (tl.load(each + half + dim).to(tl.float32)[None, :] for each in (q_gain, k_gain))
-        gain_second = tl.where(is_query, of_query, of_key)
+        gain = _gains(q_gain + dim, k_gain + dim, head < group)
+        gain_second = _gains(q_gain + half + dim, k_gain + half + dim, head < group)
     place = tl.load(write + row)
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
