@@ -32,6 +32,7 @@ TESTS = {
     "planning/patience": "test_patience test_trial_phases",
     "planning/plan": "test_plan_chooser test_plan_choice test_cost_model verifier_service/test_session_planner",
     "planning/plan_chooser": "test_plan_chooser verifier_service/test_session_planner coordinator/test_fleet_orders",
+    "planning/step_times": "test_step_times",
     "planning/trial": "test_trial_phases test_patience test_trial",
     "protocol/completion": "verifier_service/test_who_drafted dragoman/test_output gateway/test_completions",
     **dict.fromkeys(("protocol/generation", "protocol/status"), _WIRE),

@@ -24,8 +24,8 @@ from benchmarks.simulation import Run, Speeds
 from drafter_service.desk import DeskSession
 from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
-from speculation.planning.fits import LinearFit
 from speculation.planning.plan import START
+from speculation.planning.step_times import StepTimes
 from speculation.protocol.messages import Prompt, SessionOffer
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule, SamplingParams
@@ -39,7 +39,7 @@ from verifier_service.transformers_engine import TransformersEngine
 
 
 class Pair:
-    """Both models in this process. ``fit``: of a verifier's steps, all texts of a rule together."""
+    """Both models in this process. ``times``: of a verifier's steps, all texts of a rule together."""
 
     def __init__(self, target: CausalLM, drafter: CausalLM) -> None:
         self.engine = TransformersEngine(target)
@@ -50,11 +50,11 @@ class Pair:
             self.drafter.learn_vocabulary(self.vocab.content_hash, table_of(self.vocab))
 
     def run(
-        self, prompt: Prompt, rule: Rule, sampling: SamplingParams, speeds: Speeds, fit: LinearFit, *, tokens: int
+        self, prompt: Prompt, rule: Rule, sampling: SamplingParams, speeds: Speeds, times: StepTimes, *, tokens: int
     ) -> Run:
         """One text, ready to start, with the adaptive plan."""
         engine = self.engine
-        planner = SessionPlanner(START, fit, adaptive=True, rule=rule)
+        planner = SessionPlanner(START, times, adaptive=True, rule=rule)
         ids = tuple(engine.tokenizer.prompt_ids(prompt))
         request = SessionRequest(
             prompt_ids=ids,
@@ -104,9 +104,9 @@ def figures(
 ) -> dict[str, float]:
     """Of one rule, over all prompts."""
     sums: dict[str, float] = defaultdict(float)
-    worst, fit = float("inf"), LinearFit()
+    worst, times = float("inf"), StepTimes(learns=False)
     for seed, prompt in enumerate(prompts):
-        run = pair.run(prompt, rule, SamplingParams(temperature=temperature, seed=seed), speeds, fit, tokens=tokens)
+        run = pair.run(prompt, rule, SamplingParams(temperature=temperature, seed=seed), speeds, times, tokens=tokens)
         seconds, stats = run.seconds(), run.target.stats
         written = len(run.target.token_ids)
         worst = min(worst, written * speeds.step / seconds)

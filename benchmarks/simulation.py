@@ -29,8 +29,9 @@ from benchmarks.recording import load
 from benchmarks.replay_drafter import ReplayDrafter, batch_seconds
 from benchmarks.replay_target import ReplayEngine
 from drafter_service.desk import DeskSession, Message
-from speculation.planning.fits import LinearFit, Smoothed
+from speculation.planning.fits import Smoothed
 from speculation.planning.plan import START
+from speculation.planning.step_times import StepTimes
 from speculation.protocol.messages import Prompt, SessionOffer, Span, SpeculationPlan
 from speculation.protocol.session_request import SessionRequest
 from speculation.sampling.params import Rule, SamplingParams
@@ -124,7 +125,7 @@ class Run:
                     self.done = True
                 case SendVerdict(verdict):
                     sent = verdict
-        self.planner.observe_step(self.target.stats, duration)
+        self.planner.observe_step(self.target.stats, duration, now=self.now)
         if self.planner.replan(self.now, [self.link]):  # type: ignore[list-item]
             self.target.follow(self.planner.plan)
         self.at(self.speeds.round_trip / 2, lambda: self.hear(sent))
@@ -203,7 +204,7 @@ def replayed(
     """A recorded text."""
     prompt_ids = engine.texts[text].prompt_ids
     start = plan or START
-    planner = SessionPlanner(start, LinearFit(), adaptive=plan is None)
+    planner = SessionPlanner(start, StepTimes(learns=False), adaptive=plan is None)
     sampling, length = SamplingParams(), len(engine.texts[text].token_ids)
     request = SessionRequest(
         prompt_ids=tuple(prompt_ids), sampling=sampling, max_tokens=length, context_length=engine.context_length

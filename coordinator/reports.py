@@ -17,6 +17,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError
 from speculation.planning.cost_model import StepCosts
 from speculation.planning.fits import LONGEST_SECONDS
+from speculation.planning.step_times import LEAST_ALONE_SHARE
 from speculation.protocol.messages import SpeculationPlan
 from speculation.source import SourceKind
 from transport import codec
@@ -250,7 +251,11 @@ def _costs(costs: pb.StepCosts) -> StepCosts | None:
     if not step or per_token is None or not rates or not all(0 <= rate <= 1 for rate in rates):
         return None
     return StepCosts(
-        step=step, step_per_token=per_token, acceptance=rates, drafted_steps=min(costs.drafted_steps, MOST)
+        step=step,
+        step_per_token=per_token,
+        acceptance=rates,
+        drafted_steps=min(costs.drafted_steps, MOST),
+        alone_share=costs.alone_share if LEAST_ALONE_SHARE <= costs.alone_share <= 1 else 1.0,
     )
 
 

@@ -131,6 +131,7 @@ class FleetSession:
             draft_token=token,
             round_trip=round_trip,
             acceptance=costs.acceptance,
+            alone_share=costs.alone_share,
         )
 
     def speed_up(self, link: LinkFacts, load: int, knowledge: Knowledge, now: float) -> float:

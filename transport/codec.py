@@ -137,6 +137,7 @@ def step_costs_to_wire(costs: StepCosts) -> pb.StepCosts:
         step_per_token=costs.step_per_token,
         acceptance=costs.acceptance,
         drafted_steps=costs.drafted_steps,
+        alone_share=costs.alone_share,
     )
 
 

@@ -116,7 +116,7 @@ class OpenSession:
         """By who steps the session: take the planner's newest plan; the coming verdict carries it to the drafters."""
         self.planner.replan(time.monotonic(), self.drafters)
         plan, pays = self.planner.plan, self._pacing.pays
-        if plan.width and pays is not None and not pays.taken:
+        if plan.width and (self.planner.resting or (pays is not None and not pays.taken)):
             plan = dataclasses.replace(plan, width=0, lookahead=0, patience=0.0)
         if self.session.follow(plan):
             self.figures.plan_changed(plan, len(self.session.token_ids))
@@ -235,9 +235,12 @@ class OpenSession:
         if (ended := self._ended) is None:
             return
         self._ended = None
-        self.planner.observe_step(self.session.stats, ended.result.forward_seconds)
+        drafters = self.drafters if self.session.plan.width else ()
+        self.planner.observe_step(
+            self.session.stats, ended.result.forward_seconds, now=time.monotonic(), drafters=drafters
+        )
         seconds = self.figures.stepped(ended.result, ended.tokens, held=ended.held)
-        if seconds is not None and self.drafters:
+        if seconds is not None and self.drafters and not self.planner.resting:
             self._learn(seconds, ended.tokens, ended.unanswered)
         if self.session.finish_reason is None:
             self.replan()

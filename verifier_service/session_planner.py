@@ -15,10 +15,11 @@ from typing import Self
 
 from speculation.planning.best_plan import worth_sending, worth_verifying
 from speculation.planning.cost_model import PairCosts, StepCosts
-from speculation.planning.fits import AcceptanceByPosition, LinearFit
+from speculation.planning.fits import AcceptanceByPosition
 from speculation.planning.patience import Patience
 from speculation.planning.plan import SPAN_SECONDS, START, PlanLimits
 from speculation.planning.plan_chooser import PlanChooser
+from speculation.planning.step_times import StepTimes
 from speculation.planning.trial import Trial
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sampling.params import Rule
@@ -52,7 +53,7 @@ class Pacing:
 class SessionPlanner:
     """Orders come in the event loop, all else is asked for by who steps the session.
 
-    ``start``: the plan while too little is known. ``step_fit``: seconds of a step by draft tokens in it.
+    ``start``: the plan while too little is known. ``step_times``: of all sessions of the verifier.
 
     ``limits``: asked for what no adaptive plan exceeds. ``rule``: which the session runs. ``budget``: of time for
     choosing plans; by default all that it takes. ``sessions``: asked for how many the verifier serves.
@@ -61,7 +62,7 @@ class SessionPlanner:
     def __init__(
         self,
         start: SpeculationPlan,
-        step_fit: LinearFit,
+        step_times: StepTimes,
         *,
         adaptive: bool,
         limits: Callable[[], PlanLimits] = PlanLimits,
@@ -70,7 +71,7 @@ class SessionPlanner:
         sessions: Callable[[], int] = lambda: 1,
     ) -> None:
         self._top_k = start.top_k
-        self._step_fit = step_fit
+        self._step_times = step_times
         self._adaptive = adaptive
         self._limits = limits
         self._rule = rule
@@ -90,17 +91,35 @@ class SessionPlanner:
 
     def step_costs(self) -> StepCosts | None:
         """For the coordinator; None before the first step."""
-        if not self._step_fit.seen:
+        if not self._step_times.seen:
             return None
-        (step, step_per_token), rates = self._step_fit.line, self._acceptance.rates(POSITIONS)
-        return StepCosts(step=step, step_per_token=step_per_token, acceptance=rates, drafted_steps=self._drafted_steps)
+        step, step_per_token = self._step_times.line
+        return StepCosts(
+            step=step,
+            step_per_token=step_per_token,
+            acceptance=self._acceptance.rates(POSITIONS),
+            drafted_steps=self._drafted_steps,
+            alone_share=self._step_times.alone_share,
+        )
 
-    def observe_step(self, stats: SessionStats, seconds: float) -> None:
-        """A step ended. ``stats``: of the session, this step included."""
-        now = stats.draft_tokens, stats.first_choices, stats.accepted_first_choices
-        draft_tokens, first_choices, accepted = (total - before for total, before in zip(now, self._seen, strict=True))
-        self._seen = now
-        self._step_fit.observe_point(draft_tokens, seconds)
+    @property
+    def resting(self) -> bool:
+        """Whether no session is drafted for, whatever its plan, to see how fast the target is alone."""
+        return self._step_times.resting
+
+    def observe_step(
+        self, stats: SessionStats, seconds: float, *, now: float, drafters: Iterable[DrafterLink] = ()
+    ) -> None:
+        """A step ended. ``stats``: of the session, this step included. ``drafters``: those that were to draft."""
+        delays = [link.round_trip.mean or 0.0 for link in drafters]
+        totals = stats.draft_tokens, stats.first_choices, stats.accepted_first_choices
+        draft_tokens, first_choices, accepted = (
+            total - before for total, before in zip(totals, self._seen, strict=True)
+        )
+        self._seen = totals
+        self._step_times.observe_step(
+            draft_tokens, seconds, drafted=bool(delays), now=now, round_trip=max(delays, default=0.0)
+        )
         self._acceptance.observe_step(first_choices, accepted)
         self._drafted_steps += first_choices > 0
         self._steps += 1
@@ -142,31 +161,32 @@ class SessionPlanner:
 
     def _sparing(self, plan: SpeculationPlan) -> SpeculationPlan:
         """At once as sparing of spans as the load wants it: a choice may take its time, with many sessions seconds."""
-        if self._step_fit.seen:
+        if self._step_times.seen:
             kept = SPAN_SECONDS * (self._sessions() - 1)
-            self._least = worth_sending(self._step_fit.intercept, kept, self._least)
+            self._least = worth_sending(self._step_times.line[0], kept, self._least)
         return dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, self._least))
 
     def _weigh_lookups(self) -> None:
         """Without a measured drafter: what a candidate costs is known all the same."""
-        if not self._step_fit.seen:
+        if not self._step_times.seen:
             return
-        threshold = worth_verifying(*self._step_fit.line)
+        threshold = worth_verifying(*self._step_times.line)
         if abs(threshold - self._chosen.verify_threshold) >= 0.01:
             self._follow(dataclasses.replace(self._chosen, verify_threshold=threshold))
 
     def costs(self, links: Iterable[DrafterLink]) -> PairCosts | None:
         """What is known of the session and its quickest drafter; None if too little."""
         measured = [link for link in links if link.seconds_per_token is not None and link.round_trip.mean is not None]
-        if not measured or not self._step_fit.seen:
+        if not measured or not self._step_times.seen:
             return None
         quickest = min(measured, key=DrafterLink.seconds_to_first_span)
         assert quickest.seconds_per_token is not None and quickest.round_trip.mean is not None
-        step, step_per_token = self._step_fit.line
+        step, step_per_token = self._step_times.line
         return PairCosts(
             step=step,
             step_per_token=step_per_token,
             draft_token=quickest.seconds_per_token * (ENUMERATION_COST if self._rule is Rule.STRING_REJECTION else 1.0),
             round_trip=quickest.round_trip.mean,
             acceptance=self._acceptance.rates(POSITIONS),
+            alone_share=self._step_times.alone_share,
         )

@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator
 
 from speculation.errors import DragomanError, DrainingError, SessionError
 from speculation.guide import Guide
-from speculation.planning.fits import LinearFit
 from speculation.planning.plan import PlanLimits
+from speculation.planning.step_times import StepTimes
 from speculation.plural import count_of
 from speculation.protocol.generation import Finished, FinishReason, GenerationEvent, GenerationRequest
 from speculation.protocol.messages import SpeculationPlan
@@ -86,7 +86,7 @@ class Verifier:
         self.plan_limits = PlanLimits()
         self.committed_tokens = 0
         self._adaptive, self._lookup = adaptive, lookup
-        self._step_fit, self._planning_budget = LinearFit(), PlanningBudget()
+        self._step_times, self._planning_budget = StepTimes(learns=adaptive), PlanningBudget()
         self.pacing = {rule: Pacing.of(rule, self._plan, adaptive=adaptive) for rule in Rule.concrete()}
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
         #: Whether new sessions are refused, and whether for good.
@@ -191,7 +191,7 @@ class Verifier:
             run=SessionRun(session, drawing, self.engine, logprobs=request.logprobs),
             planner=SessionPlanner(
                 self._plan,
-                self._step_fit,
+                self._step_times,
                 adaptive=self._adaptive,
                 limits=lambda: self.plan_limits,
                 rule=session.request.rule,

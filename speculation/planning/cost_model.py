@@ -36,7 +36,9 @@ class PairCosts:
     what session and wire add to each step. ``draft_token``: the drafter's time per token. ``acceptance``: the chance
     that a draft token agrees if all before it did, by position since the last miss; the last entry holds for all
     later positions. ``recovery``: the share of misses at which one of the first 1, 2, ... alternatives was right;
-    ``alternative_cost``: the relative extra time per draft token for that many. Raises InputError with the field.
+    ``alternative_cost``: the relative extra time per draft token for that many. ``alone_share``: what a step takes
+    while no drafter works, as a share of what it takes beside one; below 1 where they share processors. Raises
+    InputError with the field.
     """
 
     step: float
@@ -47,6 +49,7 @@ class PairCosts:
     recovery: tuple[float, ...] = (0.20, 0.36)
     alternative_cost: tuple[float, ...] = (0.15, 0.25)
     overhead: float = 0.0
+    alone_share: float = 1.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -54,10 +57,12 @@ class PairCosts:
             numbers = value if isinstance(value, tuple) else (value,)
             if not all(math.isfinite(number) and number >= 0 for number in numbers):
                 raise InputError(field.name, value, "must be finite and not negative", remedy="give 0 or more")
-            if field.name in ("acceptance", "recovery") and any(share > 1 for share in numbers):
+            if field.name in ("acceptance", "recovery", "alone_share") and any(share > 1 for share in numbers):
                 raise InputError(field.name, value, "must lie in 0..1", remedy="70 % is 0.7")
         if not self.step:
             raise InputError("step", self.step, "must be above 0", remedy="give the time of one step of the target")
+        if not self.alone_share:
+            raise InputError("alone_share", self.alone_share, "must be above 0", remedy="1 if nothing is shared")
         if not self.acceptance:
             raise InputError("acceptance", self.acceptance, "is empty", remedy="give at least one rate")
 
@@ -70,6 +75,7 @@ class StepCosts:
     step_per_token: float
     acceptance: tuple[float, ...]
     drafted_steps: int
+    alone_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +113,14 @@ class _Drafter:
         self._token_time, self._delay, self._span, self._limits = token_time, delay, span, limits
         # Free from, next token, unshipped tokens; and the last token that has arrived at the target.
         self.state = (delay, arrived + 1, 0, arrived)
+        #: From when on it waits for a verdict that it cannot have heard yet.
+        self.idle_from = math.inf
 
     def next_arrival(self, deadline: float) -> float | None:
         """When the next span arrives, if it does by ``deadline``."""
         verdicts, limits = self.verdicts, self._limits
         free, token, unshipped, arrived = self.state
-        time = None
+        time, self.idle_from = None, math.inf
         while time is None:
             heard = bisect_right(verdicts, (free, math.inf))
             known = verdicts[heard - 1][1]
@@ -120,6 +128,7 @@ class _Drafter:
                 token, unshipped = known + 1, 0
             if token - known > limits[min(known, len(limits) - 1)]:
                 if heard == len(verdicts):
+                    self.idle_from = free
                     break
                 free = verdicts[heard][0]
                 continue
@@ -139,6 +148,11 @@ class _Drafter:
         while self.next_arrival(time) is not None:
             pass
         return self.state[-1]
+
+    def working_share(self, start: float, seconds: float) -> float:
+        """The part of that time during which it works."""
+        self.arrived_by(start + seconds)
+        return min(max((self.idle_from - start) / seconds, 0.0), 1.0)
 
 
 @lru_cache(maxsize=16)
@@ -181,13 +195,22 @@ def _timeline(costs: PairCosts, plan: SpeculationPlan, *, covered: bool) -> list
                 # No draft comes in time, so the target does not wait, and the drafter will hear of the step.
                 start, drafter.state = now, before
         tokens = min(plan.width, max(0, arrived - committed))
-        end = start + costs.step + costs.overhead + costs.step_per_token * tokens
+        end = start + costs.overhead + _forward_seconds(costs, tokens, drafter, start)
         steps.append(
             _Step(duration=end - now, committed=committed, draft_tokens=tokens, arrived=drafter.arrived_by(end))
         )
         now, committed = end, committed + tokens + 1
         drafter.verdicts.append((now + delay, committed))
     return steps
+
+
+def _forward_seconds(costs: PairCosts, tokens: int, drafter: _Drafter, start: float) -> float:
+    """Of a step that starts then, the longer for every moment in which the drafter works beside it."""
+    beside = costs.step + costs.step_per_token * tokens
+    if costs.alone_share == 1.0:
+        return beside
+    alone = costs.alone_share * beside
+    return alone + (beside - alone) * drafter.working_share(start, alone)
 
 
 def _cycle(acceptance: tuple[float, ...], steps: Sequence[_Step]) -> _Cycle:
@@ -215,7 +238,7 @@ def _predicted(costs: PairCosts, cycle: _Cycle) -> PredictedSpeed:
     wasted = max(0.0, 1 - cycle.accepted / cycle.verified) if cycle.verified else 0.0
     return PredictedSpeed(
         tokens_per_second=tokens / cycle.seconds,
-        speed_up=tokens / cycle.seconds * costs.step,
+        speed_up=tokens / cycle.seconds * alone_step(costs),
         tokens_per_step=tokens / cycle.steps,
         wasted_share=wasted,
     )
@@ -223,6 +246,11 @@ def _predicted(costs: PairCosts, cycle: _Cycle) -> PredictedSpeed:
 
 def _last_known(values: tuple[float, ...], count: int) -> float:
     return values[min(count, len(values)) - 1] if count and values else 0.0
+
+
+def alone_step(costs: PairCosts) -> float:
+    """Seconds of a step without draft tokens while no drafter works."""
+    return costs.step * costs.alone_share
 
 
 def draft_token_time(costs: PairCosts, plan: SpeculationPlan) -> float:
@@ -233,7 +261,7 @@ def draft_token_time(costs: PairCosts, plan: SpeculationPlan) -> float:
 def predict(costs: PairCosts, plan: SpeculationPlan) -> PredictedSpeed:
     """What ``plan`` comes to in a free-running system. Without speculation: the target alone, exactly."""
     if not (plan.width and plan.lookahead):
-        return PredictedSpeed(tokens_per_second=1 / costs.step, speed_up=1.0, tokens_per_step=1.0, wasted_share=0.0)
+        return PredictedSpeed(1 / alone_step(costs), speed_up=1.0, tokens_per_step=1.0, wasted_share=0.0)
     plain = _cycle(costs.acceptance, _timeline(costs, plan, covered=False))
     recovery = _last_known(costs.recovery, plan.alternatives)
     if not (recovery and plain.ready):
@@ -249,7 +277,8 @@ def predict_synchronous(costs: PairCosts, width: int) -> PredictedSpeed:
     plan = SpeculationPlan(width=width, lookahead=width)
     if not width:
         return predict(costs, plan)
-    duration = costs.round_trip + width * (costs.draft_token + costs.step_per_token) + costs.step + costs.overhead
+    verifying = alone_step(costs) + costs.alone_share * costs.step_per_token * width
+    duration = costs.round_trip + width * costs.draft_token + verifying + costs.overhead
     starts = takewhile(lambda committed: _goes_on(costs.acceptance, committed, width), count(0, width + 1))
     steps = [_Step(duration, committed, width) for committed in starts]
     return _predicted(costs, _cycle(costs.acceptance, steps))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from speculation.planning.cost_model import PairCosts, predict
@@ -24,6 +23,11 @@ PROBE_EVERY, PROBE_STEPS = 64, 8
 PROBE: Final = SpeculationPlan(width=2, lookahead=4, span_tokens=2)
 #: A probe that brought no steps for so long, in seconds, is over all the same.
 PROBE_SECONDS: Final = 5.0
+
+
+#: Plans chosen before, by all that they depend on.
+_choices: dict[tuple[PairCosts, PlanLimits, SpeculationPlan | None, float], SpeculationPlan] = {}
+_MOST_CHOICES: Final = 4096
 
 
 class _Probe(NamedTuple):
@@ -60,8 +64,8 @@ class PlanChooser:
         """The plan to follow from now on.
 
         costs: None if too little is known. current: the plan that is followed. steps: of the session, in total. now:
-        seconds of any steady clock. may_choose: asked before the work is done; without leave ``current`` stands, or
-        after a probe what stood before it.
+        seconds of any steady clock. may_choose: asked before work is done, which is none if other sessions had the
+        same figures; without leave ``current`` stands, or after a probe what stood before it.
         """
         if self._is_time_to_probe(current, steps):
             probe = replace(limits.clip(PROBE), top_k=current.top_k)
@@ -77,7 +81,7 @@ class PlanChooser:
         rounded = coarse(costs)
         if rounded == self._chosen_for:
             return current
-        if not may_choose():
+        if not (_chosen_before(rounded, limits, current, self._margin) or may_choose()):
             return current if self._probe is None or current != self._probe.plan else self._probe.before
         # No loyalty to a probe, or to a plan that gains nothing over the target alone: it keeps a drafter busy.
         loyal = self._probe is None and predict(rounded, current).speed_up >= WORTHWHILE
@@ -101,9 +105,18 @@ class PlanChooser:
         )
 
 
-@lru_cache(maxsize=4096)
 def _chosen(costs: PairCosts, limits: PlanLimits, current: SpeculationPlan | None, margin: float) -> SpeculationPlan:
-    return choose_plan(costs, limits, current=current, margin=margin)
+    key = costs, limits, current if current is not None and current.patience else None, margin
+    if key not in _choices:
+        if len(_choices) >= _MOST_CHOICES:
+            _choices.clear()
+        _choices[key] = choose_plan(costs, limits, current=current, margin=margin)
+    return _choices[key]
+
+
+def _chosen_before(costs: PairCosts, limits: PlanLimits, current: SpeculationPlan, margin: float) -> bool:
+    """Whether the choice is known. Only loyalty to a plan that takes turns matters for it."""
+    return not current.patience and (costs, limits, None, margin) in _choices
 
 
 def coarse(costs: PairCosts) -> PairCosts:
@@ -118,4 +131,5 @@ def coarse(costs: PairCosts) -> PairCosts:
         draft_token=rounded(costs.draft_token),
         round_trip=rounded(costs.round_trip),
         acceptance=tuple(round(rate * 20) / 20 for rate in costs.acceptance),
+        alone_share=max(round(costs.alone_share * 20), 1) / 20,
     )

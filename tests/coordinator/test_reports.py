@@ -126,7 +126,7 @@ sessions = st.builds(
                                span_tokens=st.integers(0, 9), stop_threshold=floats, patience=floats,
                                alternatives=st.integers(0, 9)),
     costs=st.none() | st.builds(pb.StepCosts, step=floats, step_per_token=floats,
-                                acceptance=st.lists(floats, max_size=5), drafted_steps=counts),
+                                acceptance=st.lists(floats, max_size=5), drafted_steps=counts, alone_share=floats),
 )  # fmt: skip
 reports = st.builds(
     pb.VerifierReport,

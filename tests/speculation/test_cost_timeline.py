@@ -8,6 +8,7 @@ from operator import mul
 
 import pytest
 
+from speculation.errors import InputError
 from speculation.planning.best_plan import best_plan, break_even_round_trip, worth_verifying
 from speculation.planning.cost_model import PairCosts, _Drafter, draft_token_time, predict, predict_synchronous
 from speculation.protocol.messages import SpeculationPlan
@@ -103,3 +104,49 @@ def test_break_even_is_found_to_the_millisecond():
         return predict(there, best_plan(there)).speed_up
 
     assert gain(far) >= 1.02 > gain(far + 0.001)
+
+
+def test_a_drafter_works_until_it_waits_for_a_verdict():
+    drafter = _Drafter(1.0, 0.0, 1, (3,), 0)
+    assert drafter.working_share(0.0, 2.0) == 1.0
+    assert drafter.working_share(2.0, 4.0) == pytest.approx(0.25), "three tokens, then nothing more to do"
+    assert drafter.working_share(3.0, 4.0) == 0.0
+    drafter.verdicts.append((7.0, 1))
+    assert drafter.working_share(6.0, 4.0) == pytest.approx(0.5), "a token for the one that was committed"
+
+
+def test_shared_processors_cost_a_free_drafter_its_target_time():
+    """Beside a drafter that never stops all steps take longer than alone; the gain is over the target alone."""
+    free = SpeculationPlan(width=8, lookahead=64, stop_threshold=0.0)
+    shared = replace(COSTS, alone_share=0.6, round_trip=0.0)
+    apart = predict(replace(shared, alone_share=1.0), free)
+    together = predict(shared, free)
+    assert together.tokens_per_second == pytest.approx(apart.tokens_per_second)
+    assert together.speed_up == pytest.approx(0.6 * apart.speed_up)
+    off = predict(shared, SpeculationPlan(width=0, lookahead=0))
+    assert off.tokens_per_second == pytest.approx(1 / (0.6 * COSTS.step)) and off.speed_up == 1.0
+
+
+def test_taking_turns_makes_no_step_longer():
+    """A drafter that has nothing to do while its draft is verified costs the target nothing."""
+    turns = SpeculationPlan(width=4, lookahead=4, span_tokens=4, patience=9.0)
+    apart = replace(COSTS, round_trip=0.0, acceptance=(0.5,))
+    shared = replace(apart, step=apart.step / 0.5, step_per_token=apart.step_per_token / 0.5, alone_share=0.5)
+    alone, beside = predict(apart, turns), predict(shared, turns)
+    assert beside.speed_up == pytest.approx(alone.speed_up, rel=0.12)
+    free = replace(turns, patience=0.0, lookahead=64, stop_threshold=0.0)
+    assert predict(shared, free).speed_up < 0.7 * predict(apart, free).speed_up
+    synchronous = predict_synchronous(shared, 4)
+    assert synchronous.speed_up == pytest.approx(predict_synchronous(apart, 4).speed_up)
+
+
+def test_what_gains_nothing_over_the_target_alone_is_no_plan():
+    """A third more for drafts that agree now and then does not pay for steps that take half as long again."""
+    apart = PairCosts(0.016, 1e-5, draft_token=0.008, round_trip=0.0, acceptance=(0.2,), recovery=())
+    assert best_plan(apart).width and not best_plan(replace(apart, alone_share=0.68)).width
+
+
+def test_a_share_of_a_step_must_be_one():
+    for share in (0.0, 1.01, float("nan")):
+        with pytest.raises(InputError, match="alone_share"):
+            replace(COSTS, alone_share=share)

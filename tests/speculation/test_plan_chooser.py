@@ -20,6 +20,11 @@ BAD = replace(GOOD, acceptance=(0.0,))
 LIMITS = PlanLimits()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_chosen_before(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plan_chooser, "_choices", {})
+
+
 def choose(chooser: PlanChooser, current: SpeculationPlan, steps: int, now: float = 0.0, costs=GOOD, **kwargs):
     return chooser.choose(costs, LIMITS, current=current, steps=steps, now=now, **kwargs)
 
@@ -39,6 +44,23 @@ def test_a_plan_is_chosen_once_for_figures_that_are_alike():
     assert len(asked) == 1 and chooser.decided_at == 3.0
     chooser.forget()
     assert choose(chooser, START, 4, 6.0) == chosen and chooser.decided_at == 6.0
+
+
+def test_a_choice_that_was_made_before_needs_no_leave():
+    """Of another session with the same figures: it is no work. Loyalty to a plan that takes turns is."""
+    chosen, turns = choose(PlanChooser(), START, 1), replace(START, patience=0.5)
+    assert choose(PlanChooser(), START, 1, may_choose=lambda: False) == chosen != START
+    assert choose(PlanChooser(), turns, 1, may_choose=lambda: False) == turns
+    assert choose(PlanChooser(), START, 1, costs=BAD, may_choose=lambda: False) == START
+    assert choose(PlanChooser(margin=0.5), START, 1, may_choose=lambda: False) == START
+
+
+def test_so_many_choices_are_remembered(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plan_chooser, "_MOST_CHOICES", 2)
+    for step in (0.02, 0.04, 0.08):
+        choose(PlanChooser(), START, 1, costs=replace(GOOD, step=step))
+    assert choose(PlanChooser(), START, 1, costs=replace(GOOD, step=0.02), may_choose=lambda: False) == START
+    assert choose(PlanChooser(), START, 1, costs=replace(GOOD, step=0.08), may_choose=lambda: False) != START
 
 
 def test_without_figures_or_leave_the_plan_stands():
@@ -71,9 +93,10 @@ def test_a_probe_ends_without_leave_to_choose_as_well():
     probe = choose(chooser, off, 64, 1.0, costs=BAD)
     assert probe.width
     limits = PlanLimits()
-    after = chooser.choose(BAD, limits, current=probe, steps=72, now=2.0, may_choose=lambda: False)
+    seen = replace(BAD, step=0.1)
+    after = chooser.choose(seen, limits, current=probe, steps=72, now=2.0, may_choose=lambda: False)
     assert after == off
-    assert chooser.choose(BAD, limits, current=after, steps=73, now=2.1, may_choose=lambda: False) == off
+    assert chooser.choose(seen, limits, current=after, steps=73, now=2.1, may_choose=lambda: False) == off
     assert chooser.choose(BAD, limits, current=after, steps=74, now=2.2).width == 0
 
 
@@ -132,6 +155,8 @@ def test_figures_are_told_apart_by_a_tenth_and_rates_by_a_twentieth():
     assert rounded.step_per_token == 0.0 and rounded.draft_token == pytest.approx(math.exp(-13.7))
     assert rounded.acceptance == (0.6, 0.65, 1.0)
     assert coarse(PairCosts(1e-9, 0, 0, 0, (0.5,))).step == 1e-6
+    shares = [coarse(replace(GOOD, alone_share=share)).alone_share for share in (1.0, 0.66, 0.64, 0.01)]
+    assert shares == [1.0, 0.65, 0.65, 0.05]
 
 
 def test_limits_cut_a_plan():

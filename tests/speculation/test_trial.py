@@ -6,8 +6,8 @@ import pytest
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.planning.cost_model import PairCosts
-from speculation.planning.fits import LinearFit
 from speculation.planning.plan import START, PlanLimits, choose_plan
+from speculation.planning.step_times import StepTimes
 from speculation.planning.trial import Trial
 from speculation.sampling.params import Rule
 from speculation.verification.string_rejection import ENUMERATION_COST
@@ -73,9 +73,9 @@ def test_an_enumeration_is_planned_for_at_what_it_costs():
     link = measured_link(round_trip=0.001, draft_token=0.03)
     costs = {}
     for rule in Rule.concrete():
-        fit = LinearFit()
-        fit.observe_point(1, 0.1)
-        costs[rule] = SessionPlanner(START, fit, adaptive=True, rule=rule).costs([link])
+        times = StepTimes()
+        times.observe_step(1, 0.1)
+        costs[rule] = SessionPlanner(START, times, adaptive=True, rule=rule).costs([link])
     string, plain = costs[Rule.STRING_REJECTION], costs[Rule.REJECTION]
     assert string is not None and plain is not None
     assert string.draft_token == pytest.approx(ENUMERATION_COST * plain.draft_token)

@@ -180,7 +180,7 @@ async def test_what_a_step_brought_is_passed_on_while_the_next_one_runs(monkeypa
 
             return Held(row_draws.draw_rows(logits, *args), done)
 
-        def observe(*args: Any) -> None:
+        def observe(*args: Any, **kwargs: Any) -> None:
             nonlocal learned
             learned += 1
 

@@ -15,9 +15,10 @@ from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ProtocolError
 from speculation.planning.best_plan import worth_sending
 from speculation.planning.cost_model import PairCosts
-from speculation.planning.fits import SHORTEST_SECONDS, LinearFit
+from speculation.planning.fits import SHORTEST_SECONDS
 from speculation.planning.plan import SPAN_SECONDS, PlanLimits
 from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, PlanChooser, coarse
+from speculation.planning.step_times import StepTimes
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sessions.statistics import SessionStats
 from speculation.source import LOOKUP
@@ -43,16 +44,17 @@ class Clock:
         widths = []
         for _ in range(steps):
             self.now += seconds
-            width = self._planner.plan.width
+            width = 0 if self._planner.resting else self._planner.plan.width
             self._stats.count_step(CandidateTree.chain(range(width)), tuple(range(min(accepts, width))))
-            self._planner.observe_step(self._stats, seconds)
+            drafters = self._links if width else ()
+            self._planner.observe_step(self._stats, seconds, now=self.now, drafters=drafters)
             self._planner.replan(self.now, self._links)
             widths.append(self._planner.plan.width)
         return widths
 
 
 def test_without_measurements_the_start_stands():
-    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    planner = SessionPlanner(START, StepTimes(), adaptive=True)
     assert not planner.replan(100.0, [])
     unmeasured = DrafterLink(pb.Hello(name="d", max_sessions=4))
     assert not planner.replan(200.0, [unmeasured]) and planner.plan == START
@@ -61,36 +63,36 @@ def test_without_measurements_the_start_stands():
 def test_a_plan_that_loses_against_the_target_alone_is_left():
     """Hysteresis protects a plan from a slightly better one, not from the truth."""
     waiting = SpeculationPlan(width=5, lookahead=5, patience=0.1)
-    planner = SessionPlanner(waiting, LinearFit(), adaptive=True)
+    planner = SessionPlanner(waiting, StepTimes(), adaptive=True)
     Clock(planner, [measured_link(round_trip=0.002)]).run(600, accepts=0)
     assert planner.plan.width == 0 or planner.plan.patience == 0
 
 
 def test_a_session_without_speculation_tries_again_now_and_then():
-    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), StepTimes(), adaptive=True)
     widths = Clock(planner, [measured_link(draft_token=0.5)]).run(1500, accepts=0)
     assert PROBE.width in widths
     assert widths.count(0) / len(widths) > 1 - 2.5 * (PROBE_STEPS + 10) / PROBE_EVERY
 
 
 def test_a_probe_lasts_long_enough_to_see_something_of_slow_steps():
-    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), StepTimes(), adaptive=True)
     widths = Clock(planner, [measured_link(draft_token=0.5)]).run(PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4)
     assert widths.count(PROBE.width) == PROBE_STEPS
 
 
 def test_a_drafter_that_becomes_good_is_used_again():
-    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), LinearFit(), adaptive=True)
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), StepTimes(), adaptive=True)
     assert Clock(planner, [measured_link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width
 
 
 def test_fixed_plans_stay():
-    planner = SessionPlanner(START, LinearFit(), adaptive=False)
+    planner = SessionPlanner(START, StepTimes(), adaptive=False)
     assert set(Clock(planner, [measured_link()]).run(200, accepts=0)) == {START.width}
 
 
 def test_plans_change_at_most_so_often():
-    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    planner = SessionPlanner(START, StepTimes(), adaptive=True)
     clock = Clock(planner, [measured_link()])
     clock.run(20, accepts=3)
     planned_at = clock.now
@@ -99,7 +101,7 @@ def test_plans_change_at_most_so_often():
 
 
 def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
-    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    planner = SessionPlanner(START, StepTimes(), adaptive=True)
     clock = Clock(planner, [measured_link()])
     clock.run(100, accepts=5)
     ordered = SpeculationPlan(width=1, lookahead=1)
@@ -110,7 +112,7 @@ def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
 
 def test_an_order_that_comes_while_a_plan_is_chosen_stands(monkeypatch: pytest.MonkeyPatch):
     """Orders come in the event loop, plans are chosen in the engine's thread."""
-    planner = SessionPlanner(START, LinearFit(), adaptive=True)
+    planner = SessionPlanner(START, StepTimes(), adaptive=True)
     clock = Clock(planner, [measured_link()])
     clock.run(100, accepts=5)
     ordered = SpeculationPlan(width=1, lookahead=1)
@@ -129,11 +131,11 @@ def test_an_order_that_comes_while_a_plan_is_chosen_stands(monkeypatch: pytest.M
 
 def test_noise_in_the_measured_steps_never_stops_planning():
     """One hiccup at a wide step, and the fit has it that a step without drafts takes no time."""
-    fit = LinearFit()
+    fit = StepTimes()
     for _ in range(33):
-        fit.observe_point(15, 1.0)
-    fit.observe_point(16, 1.5)
-    assert fit.intercept == SHORTEST_SECONDS
+        fit.observe_step(15, 1.0)
+    fit.observe_step(16, 1.5)
+    assert fit.line[0] == SHORTEST_SECONDS
     planner = SessionPlanner(START, fit, adaptive=True)
     costs = planner.costs([measured_link()])
     assert costs is not None and coarse(costs).step > 0
@@ -149,7 +151,7 @@ def test_rounding_leaves_a_step_its_time(step: float):
 
 def test_limits_hold_where_the_verifier_plans_by_itself():
     limits = PlanLimits(width=1, lookahead=3, alternatives=0)
-    planner = SessionPlanner(START, LinearFit(), adaptive=True, limits=lambda: limits)
+    planner = SessionPlanner(START, StepTimes(), adaptive=True, limits=lambda: limits)
     clock = Clock(planner, [measured_link(round_trip=0.002)])
     plans = []
     for accepts in (9, 0, 9):
@@ -161,7 +163,7 @@ def test_limits_hold_where_the_verifier_plans_by_itself():
 
 
 def test_how_many_tokens_a_distribution_has_is_never_planned():
-    planner = SessionPlanner(replace(START, top_k=7), LinearFit(), adaptive=True)
+    planner = SessionPlanner(replace(START, top_k=7), StepTimes(), adaptive=True)
     clock = Clock(planner, [measured_link()])
     clock.run(200, accepts=5)
     assert planner.plan != replace(START, top_k=7) and planner.plan.top_k == 7
@@ -204,14 +206,14 @@ def test_pings_without_answers_are_forgotten_in_the_end():
 
 def test_what_the_target_looked_up_says_nothing_about_drafters():
     """Neither what a plan expects of them, nor how many steps the rates rest on."""
-    planner, stats = SessionPlanner(START, LinearFit(), adaptive=True), SessionStats()
+    planner, stats = SessionPlanner(START, StepTimes(), adaptive=True), SessionStats()
     for _ in range(20):
         stats.count_step(CandidateTree((5, 6), (-1, 0), (), (LOOKUP, LOOKUP)), (0, 1))
-        planner.observe_step(stats, 0.025)
+        planner.observe_step(stats, 0.025, now=0.0)
     costs = planner.step_costs()
     assert costs is not None and costs.drafted_steps == 0 and costs.acceptance == pytest.approx([0.6] * 4)
     stats.count_step(CandidateTree.chain([5, 6]), (0, 1))
-    planner.observe_step(stats, 0.025)
+    planner.observe_step(stats, 0.025, now=0.0)
     costs = planner.step_costs()
     assert costs is not None and costs.drafted_steps == 1 and costs.acceptance[0] > 0.6
 
@@ -219,8 +221,8 @@ def test_what_the_target_looked_up_says_nothing_about_drafters():
 def test_where_many_wait_for_a_step_unlikely_drafts_are_not_sent():
     """At once, without leave to choose: each span keeps all of them. With few sessions again, they are."""
     sessions = 1
-    fit = LinearFit()
-    fit.observe_point(0, 0.01)
+    fit = StepTimes()
+    fit.observe_step(0, 0.01)
     start = replace(START, stop_threshold=0.001)
     budget = PlanningBudget(clock=lambda: -1.0)  # its time never comes
     planner = SessionPlanner(start, fit, adaptive=True, budget=budget, sessions=lambda: sessions)

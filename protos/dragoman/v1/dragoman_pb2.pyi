@@ -850,16 +850,18 @@ class SessionReport(_message.Message):
     def __init__(self, session: _Optional[str] = ..., links: _Optional[_Iterable[int]] = ..., declined_links: _Optional[_Iterable[int]] = ..., no_draft: bool = ..., committed_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., plan: _Optional[_Union[SpeculationPlan, _Mapping]] = ..., costs: _Optional[_Union[StepCosts, _Mapping]] = ..., rule: _Optional[_Union[Rule, str]] = ..., sources: _Optional[_Iterable[_Union[SourceStats, _Mapping]]] = ...) -> None: ...
 
 class StepCosts(_message.Message):
-    __slots__ = ("step", "step_per_token", "acceptance", "drafted_steps")
+    __slots__ = ("step", "step_per_token", "acceptance", "drafted_steps", "alone_share")
     STEP_FIELD_NUMBER: _ClassVar[int]
     STEP_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     DRAFTED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ALONE_SHARE_FIELD_NUMBER: _ClassVar[int]
     step: float
     step_per_token: float
     acceptance: _containers.RepeatedScalarFieldContainer[float]
     drafted_steps: int
-    def __init__(self, step: _Optional[float] = ..., step_per_token: _Optional[float] = ..., acceptance: _Optional[_Iterable[float]] = ..., drafted_steps: _Optional[int] = ...) -> None: ...
+    alone_share: float
+    def __init__(self, step: _Optional[float] = ..., step_per_token: _Optional[float] = ..., acceptance: _Optional[_Iterable[float]] = ..., drafted_steps: _Optional[int] = ..., alone_share: _Optional[float] = ...) -> None: ...
 
 class DrafterReport(_message.Message):
     __slots__ = ("sessions", "seconds_per_token", "attached_to")

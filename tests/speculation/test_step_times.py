@@ -1,0 +1,120 @@
+"""Steps beside working drafters and without: what a step takes is told apart where processors are shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from speculation.planning import step_times
+from speculation.planning.step_times import (
+    FIRST_REST,
+    LEAST_ALONE_SHARE,
+    LONGEST_REST,
+    REST_EVERY,
+    REST_SELDOM,
+    REST_STEPS,
+    StepTimes,
+)
+
+STEP, PER_TOKEN = 0.016, 0.0001
+
+
+@dataclass
+class Target:
+    """Its steps take ``share`` of the time while no drafter works, which is so ``lag`` seconds after it was told."""
+
+    times: StepTimes
+    share: float
+    lag: float = 0.0
+    sessions: int = 1
+    now: float = 0.0
+    _rested_at: float | None = None
+
+    def step(self, draft_tokens: int = 4, *, drafted: bool = True) -> bool:
+        """Whether it was drafted for."""
+        drafted = drafted and not self.times.resting
+        if drafted:
+            self._rested_at = None
+        elif self._rested_at is None:
+            self._rested_at = self.now
+        alone = self._rested_at is not None and self.now >= self._rested_at + self.lag / 2
+        tokens = draft_tokens if drafted else 0
+        seconds = (STEP + PER_TOKEN * tokens) * (self.share if alone else 1.0)
+        self.now += seconds
+        for _ in range(self.sessions):
+            self.times.observe_step(tokens, seconds, drafted=drafted, now=self.now, round_trip=self.lag)
+        return drafted
+
+    def run(self, steps: int) -> list[bool]:
+        return [self.step(draft_tokens=index % 9) for index in range(steps)]
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.04, 0.16])
+@pytest.mark.parametrize("sessions", [1, 8])
+@pytest.mark.parametrize("share", [0.3, 0.65, 0.9])
+def test_shared_processors_are_noticed(share: float, sessions: int, lag: float):
+    """Whatever is on its way when the rest begins is not counted."""
+    target = Target(StepTimes(), share, lag=lag, sessions=sessions)
+    assert target.times.alone_share == 1.0
+    target.run(FIRST_REST + 40)
+    assert target.times.alone_share == pytest.approx(share, rel=0.01) and not target.times.resting
+    step, per_token = target.times.line
+    assert step == pytest.approx(STEP, rel=0.02), "the rest is not counted among the steps beside drafters"
+    assert per_token == pytest.approx(PER_TOKEN, rel=0.5)
+
+
+@pytest.mark.parametrize(("share", "found", "every"), [(0.65, 0.65, REST_EVERY), (0.97, 1.0, REST_SELDOM)])
+def test_rests_are_short_and_rare(share: float, found: float, every: int):
+    target = Target(StepTimes(), share, sessions=3)
+    drafted = target.run(FIRST_REST + 2 * every + 200)
+    rests = [index for index in range(1, len(drafted)) if drafted[index - 1] and not drafted[index]]
+    assert rests[0] == FIRST_REST and len(rests) == 3
+    assert rests[1] - rests[0] == pytest.approx(every, abs=2 * REST_STEPS)
+    assert drafted.count(False) <= 3 * (REST_STEPS + 4)
+    assert target.times.alone_share == pytest.approx(found, rel=0.01)
+
+
+def test_noise_is_not_taken_for_sharing():
+    target = Target(StepTimes(), 0.95)
+    target.run(FIRST_REST + 40)
+    assert target.times.alone_share == 1.0
+
+
+def test_nothing_is_believed_to_take_no_time():
+    target = Target(StepTimes(), LEAST_ALONE_SHARE / 2)
+    target.run(FIRST_REST + 200)
+    assert target.times.alone_share == LEAST_ALONE_SHARE
+
+
+def test_who_shall_not_learn_never_rests():
+    target = Target(StepTimes(learns=False), 0.5)
+    assert all(target.run(2 * FIRST_REST + REST_SELDOM)) and target.times.alone_share == 1.0
+
+
+def test_a_rest_ends_though_nothing_is_seen_of_it():
+    """Its session ended, and the next comes much later."""
+    target = Target(StepTimes(), 0.5)
+    target.run(FIRST_REST)
+    assert target.times.resting
+    target.now += LONGEST_REST + 1.0
+    target.step()
+    assert not target.times.resting and target.times.alone_share == 1.0
+
+
+def test_steps_without_drafters_are_counted_as_what_they_would_take_beside_one():
+    """A session that is not drafted for, long after the last that was: the figures stay comparable."""
+    target = Target(StepTimes(), 0.5)
+    target.run(FIRST_REST + 40)
+    target.now += step_times.LONGEST_REST + 1.0
+    for _ in range(200):
+        target.step(drafted=False)
+    assert target.times.line[0] == pytest.approx(STEP, rel=0.05)
+
+
+def test_a_target_without_drafters_knows_its_steps():
+    target = Target(StepTimes(), 0.5)
+    for _ in range(20):
+        target.step(drafted=False)
+    assert target.times.seen and target.times.line[0] == pytest.approx(STEP / 2, rel=0.01)
+    assert not target.times.resting and target.times.alone_share == 1.0
