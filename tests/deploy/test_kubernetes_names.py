@@ -91,6 +91,27 @@ def test_every_variable_is_read_by_somebody() -> None:
     assert 'environ.get("DRAGOMAN_HOME")' in (ROOT / "language_models" / "conversions.py").read_text()
 
 
+def test_variables_are_made_of_those_before_them():
+    """Kubernetes puts in what stands earlier in the list; a later one would be left as it is written."""
+    found = 0
+    for where, _, container in containers():
+        known: set[str] = set()
+        for variable in container.get("env", ()):
+            used = re.findall(r"\$\((\w+)\)", variable.get("value", ""))
+            assert set(used) <= known, f"{where}: {variable['name']} uses {used}, before it stand {sorted(known)}"
+            found += len(used)
+            known.add(variable["name"])
+    assert found, "some are"
+
+
+def test_no_verifier_is_scaled_up_to_where_no_load_balancer_leads():
+    objects = overlay("cloud")
+    (scaled,) = [each for each in of_kind(objects, "ScaledObject") if each["metadata"]["name"] == "verifier"]
+    services = [each["metadata"]["name"] for each in of_kind(objects, "Service")]
+    outside = [name for name in services if re.fullmatch(r"verifier-\d+-external", name)]
+    assert scaled["spec"]["maxReplicaCount"] == len(outside) > 1
+
+
 def test_ports_are_those_of_the_code_everywhere():
     for name in OVERLAYS:
         for pod in pods(objects := overlay(name)):
