@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -68,11 +67,11 @@ class OpenSession:
         self.planner = planner
         self.drafters = SessionDrafters(name, wanted=wants_drafters, replaying=session.replaying)
         self.figures = SessionFigures(planner.plan)
-        session.follow(planner.plan)  # what a drafter is offered, too
         self.priority = priority
         self.prompt, self.span = prompt, span
         self._run = run
         self._pacing = pacing
+        session.follow(planner.current(pacing.pays))  # what a drafter is offered, too
         self._turn = turn
         self._inbox = Inbox()
         self._report = StepReport()  # of the coming step
@@ -115,10 +114,7 @@ class OpenSession:
     def replan(self) -> None:
         """By who steps the session: take the planner's newest plan; the coming verdict carries it to the drafters."""
         self.planner.replan(time.monotonic(), self.drafters)
-        plan, pays = self.planner.plan, self._pacing.pays
-        if plan.width and (self.planner.resting or (pays is not None and not pays.taken)):
-            plan = dataclasses.replace(plan, width=0, lookahead=0, patience=0.0)
-        if self.session.follow(plan):
+        if self.session.follow(plan := self.planner.current(self._pacing.pays)):
             self.figures.plan_changed(plan, len(self.session.token_ids))
 
     async def wait_for_draft(self) -> None:
@@ -136,7 +132,9 @@ class OpenSession:
 
     def _longest_wait(self) -> float:
         plan = self.session.plan
-        return self._pacing.patience.hold(plan.patience) if self.drafters and plan.width else 0.0
+        if not (self.drafters and plan.width) or self.planner.settling:
+            return 0.0
+        return self._pacing.patience.hold(plan.patience)
 
     def _ready(self) -> bool:
         """Whether the coming step shall begin: with its draft, for a drafter that waits to be told something, or
@@ -235,12 +233,13 @@ class OpenSession:
         if (ended := self._ended) is None:
             return
         self._ended = None
-        drafters = self.drafters if self.session.plan.width else ()
+        result, beside = ended.result, self.session.plan.width and not self._longest_wait()
+        drafters = self.drafters if beside else ()  # with turns they have nothing to do while a step runs
         self.planner.observe_step(
-            self.session.stats, ended.result.forward_seconds, now=time.monotonic(), drafters=drafters
+            self.session.stats, result.forward_seconds, now=result.forward_ended, drafters=drafters
         )
-        seconds = self.figures.stepped(ended.result, ended.tokens, held=ended.held)
-        if seconds is not None and self.drafters and not self.planner.resting:
+        seconds = self.figures.stepped(result, ended.tokens, held=ended.held)
+        if seconds is not None and self.drafters and not self.planner.settling:
             self._learn(seconds, ended.tokens, ended.unanswered)
         if self.session.finish_reason is None:
             self.replan()

@@ -102,10 +102,16 @@ class SessionPlanner:
             alone_share=self._step_times.alone_share,
         )
 
+    def current(self, pays: Trial | None) -> SpeculationPlan:
+        """The plan to follow: none while all sessions rest, or while drafting is found not to pay."""
+        if self.plan.width and (self._step_times.resting or (pays is not None and not pays.taken)):
+            return dataclasses.replace(self.plan, width=0, lookahead=0, patience=0.0)
+        return self.plan
+
     @property
-    def resting(self) -> bool:
-        """Whether no session is drafted for, whatever its plan, to see how fast the target is alone."""
-        return self._step_times.resting
+    def settling(self) -> bool:
+        """Whether drafts of the plan are not due yet, during a rest and shortly after it."""
+        return self._step_times.settling
 
     def observe_step(
         self, stats: SessionStats, seconds: float, *, now: float, drafters: Iterable[DrafterLink] = ()

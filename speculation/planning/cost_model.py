@@ -149,10 +149,12 @@ class _Drafter:
             pass
         return self.state[-1]
 
-    def working_share(self, start: float, seconds: float) -> float:
-        """The part of that time during which it works."""
-        self.arrived_by(start + seconds)
-        return min(max((self.idle_from - start) / seconds, 0.0), 1.0)
+    def working_seconds(self, start: float, within: float) -> float:
+        """How long it works of that time, as far as the verdicts say that it has heard of so far."""
+        before = self.state
+        self.arrived_by(start + within)
+        self.state = before
+        return min(max(self.idle_from - start, 0.0), within)
 
 
 @lru_cache(maxsize=16)
@@ -205,12 +207,11 @@ def _timeline(costs: PairCosts, plan: SpeculationPlan, *, covered: bool) -> list
 
 
 def _forward_seconds(costs: PairCosts, tokens: int, drafter: _Drafter, start: float) -> float:
-    """Of a step that starts then, the longer for every moment in which the drafter works beside it."""
+    """Of a step that starts then, in which less is done while the drafter works beside it."""
     beside = costs.step + costs.step_per_token * tokens
     if costs.alone_share == 1.0:
         return beside
-    alone = costs.alone_share * beside
-    return alone + (beside - alone) * drafter.working_share(start, alone)
+    return costs.alone_share * beside + (1 - costs.alone_share) * drafter.working_seconds(start, beside)
 
 
 def _cycle(acceptance: tuple[float, ...], steps: Sequence[_Step]) -> _Cycle:

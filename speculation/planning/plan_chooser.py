@@ -107,11 +107,12 @@ class PlanChooser:
 
 def _chosen(costs: PairCosts, limits: PlanLimits, current: SpeculationPlan | None, margin: float) -> SpeculationPlan:
     key = costs, limits, current if current is not None and current.patience else None, margin
-    if key not in _choices:
-        if len(_choices) >= _MOST_CHOICES:
-            _choices.clear()
-        _choices[key] = choose_plan(costs, limits, current=current, margin=margin)
-    return _choices[key]
+    if (known := _choices.get(key)) is not None:
+        return known
+    if len(_choices) >= _MOST_CHOICES:
+        _choices.clear()  # another thread may be reading
+    _choices[key] = chosen = choose_plan(costs, limits, current=current, margin=margin)
+    return chosen
 
 
 def _chosen_before(costs: PairCosts, limits: PlanLimits, current: SpeculationPlan, margin: float) -> bool:

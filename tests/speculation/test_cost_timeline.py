@@ -10,7 +10,14 @@ import pytest
 
 from speculation.errors import InputError
 from speculation.planning.best_plan import best_plan, break_even_round_trip, worth_verifying
-from speculation.planning.cost_model import PairCosts, _Drafter, draft_token_time, predict, predict_synchronous
+from speculation.planning.cost_model import (
+    PairCosts,
+    _Drafter,
+    _timeline,
+    draft_token_time,
+    predict,
+    predict_synchronous,
+)
 from speculation.protocol.messages import SpeculationPlan
 
 COSTS = PairCosts(step=0.4, step_per_token=0.01, draft_token=0.05, round_trip=0.04, acceptance=(0.4, 0.6, 0.8))
@@ -108,11 +115,23 @@ def test_break_even_is_found_to_the_millisecond():
 
 def test_a_drafter_works_until_it_waits_for_a_verdict():
     drafter = _Drafter(1.0, 0.0, 1, (3,), 0)
-    assert drafter.working_share(0.0, 2.0) == 1.0
-    assert drafter.working_share(2.0, 4.0) == pytest.approx(0.25), "three tokens, then nothing more to do"
-    assert drafter.working_share(3.0, 4.0) == 0.0
+    assert drafter.working_seconds(0.0, 2.0) == 2.0
+    assert drafter.working_seconds(2.0, 4.0) == pytest.approx(1.0), "three tokens, then nothing more to do"
+    assert drafter.working_seconds(3.0, 4.0) == 0.0
+    assert drafter.state == (0.0, 1, 0, 0), "it was a look ahead"
+    assert arrivals(drafter, 9.0) == [(1.0, 1), (2.0, 2), (3.0, 3)]
     drafter.verdicts.append((7.0, 1))
-    assert drafter.working_share(6.0, 4.0) == pytest.approx(0.5), "a token for the one that was committed"
+    assert drafter.working_seconds(6.0, 4.0) == pytest.approx(2.0), "a token for the one that was committed"
+
+
+def test_a_step_is_longer_by_what_is_not_done_while_the_drafter_works():
+    """Alone 10, beside a drafter 20: while it works for 10, half of the step is done, and the rest takes 5."""
+    costs = PairCosts(20.0, 0.0, draft_token=10.0, round_trip=0.0, acceptance=(0.5,), recovery=(), alone_share=0.5)
+    turns = SpeculationPlan(width=1, lookahead=1, span_tokens=1, stop_threshold=0.0)
+    assert _timeline(costs, turns, covered=False)[0].duration == pytest.approx(15.0)
+    quick, slow = replace(costs, draft_token=5.0), replace(costs, draft_token=50.0)
+    assert _timeline(quick, turns, covered=False)[0].duration == pytest.approx(12.5)
+    assert _timeline(slow, turns, covered=False)[0].duration == pytest.approx(20.0)
 
 
 def test_shared_processors_cost_a_free_drafter_its_target_time():

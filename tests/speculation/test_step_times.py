@@ -43,7 +43,8 @@ class Target:
         seconds = (STEP + PER_TOKEN * tokens) * (self.share if alone else 1.0)
         self.now += seconds
         for _ in range(self.sessions):
-            self.times.observe_step(tokens, seconds, drafted=drafted, now=self.now, round_trip=self.lag)
+            lag = self.lag if drafted else 0.0  # nobody is asked whose plan is none
+            self.times.observe_step(tokens, seconds, drafted=drafted, now=self.now, round_trip=lag)
         return drafted
 
     def run(self, steps: int) -> list[bool]:
@@ -100,6 +101,8 @@ def test_a_rest_ends_though_nothing_is_seen_of_it():
     target.now += LONGEST_REST + 1.0
     target.step()
     assert not target.times.resting and target.times.alone_share == 1.0
+    target.run(FIRST_REST + 40)
+    assert target.times.alone_share == pytest.approx(0.5, rel=0.01), "it is tried again soon"
 
 
 def test_steps_without_drafters_are_counted_as_what_they_would_take_beside_one():
@@ -118,3 +121,49 @@ def test_a_target_without_drafters_knows_its_steps():
         target.step(drafted=False)
     assert target.times.seen and target.times.line[0] == pytest.approx(STEP / 2, rel=0.01)
     assert not target.times.resting and target.times.alone_share == 1.0
+
+
+@pytest.mark.parametrize("step", [0.3, 1.0, 4.0])
+def test_slow_steps_are_measured_too(step: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.speculation.test_step_times.STEP", step)
+    target = Target(StepTimes(), 0.6)
+    target.run(FIRST_REST + 20)
+    assert target.times.alone_share == pytest.approx(0.6, rel=0.01)
+
+
+def test_drafts_are_not_due_in_a_rest_and_until_drafters_have_heard_of_its_end():
+    target = Target(StepTimes(), 0.6, lag=0.1)
+    settling = []
+    for _ in range(FIRST_REST + 60):
+        target.step()
+        settling.append((target.times.resting, target.times.settling))
+    assert settling.count((True, False)) == 0 and settling[-1] == (False, False)
+    after = settling.count((False, True))
+    assert after == pytest.approx((0.1 + 2 * 0.6 * STEP) / STEP, abs=2)
+
+
+def test_who_is_drafted_for_in_a_rest_puts_it_off():
+    """A session that opened meanwhile: what is seen while its drafter works is no rest."""
+    times, now = StepTimes(), 0.0
+    for _ in range(FIRST_REST):
+        now += STEP
+        times.observe_step(0, STEP, drafted=True, now=now)
+    for index in range(5):
+        now += STEP
+        times.observe_step(0, STEP / 2, drafted=index == 4, now=now)
+    assert times.resting
+    for _ in range(REST_STEPS):
+        now += STEP
+        times.observe_step(0, STEP, drafted=False, now=now)
+    assert times.resting, "those before it do not count"
+
+
+def test_steps_between_drafted_ones_are_not_learned_before_the_share_is_known():
+    """Under a rule that tries both ways in turn: they would pass for steps beside a drafter."""
+    times, now = StepTimes(learns=False), 0.0
+    for index in range(200):
+        drafted = index // 8 % 2 == 0
+        seconds = STEP if drafted else STEP / 2
+        now += seconds
+        times.observe_step(0, seconds, drafted=drafted, now=now)
+    assert times.line[0] == pytest.approx(STEP, rel=0.01)

@@ -44,7 +44,7 @@ class Clock:
         widths = []
         for _ in range(steps):
             self.now += seconds
-            width = 0 if self._planner.resting else self._planner.plan.width
+            width = self._planner.current(None).width
             self._stats.count_step(CandidateTree.chain(range(width)), tuple(range(min(accepts, width))))
             drafters = self._links if width else ()
             self._planner.observe_step(self._stats, seconds, now=self.now, drafters=drafters)
