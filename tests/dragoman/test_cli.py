@@ -221,7 +221,7 @@ BAD_INPUT = {
     "unknown drafter model": (3, ["drafter", "--model=nonsense"], "nonsense"),
     "public address": (2, ["verifier", "--model=x", "--listen=0.0.0.0:1"], "--allow-plaintext"),
     "no port": (2, ["verifier", "--model=x", "--listen=127.0.0.1:banana"], "port"),
-    "bad width": (2, ["verifier", "--model=x", "--width=9999"], "width=9999"),
+    "bad width": (2, ["verifier", "--model=x", "--listen=127.0.0.1:{free}", "--width=9999"], "width=9999"),
     "unreachable verifier": (4, ["generate", "--verifier=127.0.0.1:{free}", "--prompt=x"], "no verifier answers"),
     "resume for no time": (2, ["generate", LOCAL, "--prompt=x", "--resume-for=2"], "resume-for='2'"),
     "a port alone": (4, ["generate", "--verifier={free}", "--prompt=x"], "no verifier answers at 127.0.0.1:{free}"),
