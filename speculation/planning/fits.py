@@ -101,16 +101,6 @@ class LinearFit:
         slope = min(max(slope, 0.0), highest)
         return max(y - slope * x, SHORTEST_SECONDS), slope
 
-    @property
-    def slope(self) -> float:
-        """The change of y per x."""
-        return self.line[1]
-
-    @property
-    def intercept(self) -> float:
-        """The expected y at x = 0."""
-        return self.line[0]
-
     def predict(self, x: float) -> float:
         """The expected y."""
         intercept, slope = self.line

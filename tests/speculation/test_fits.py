@@ -28,7 +28,7 @@ def test_whoever_reads_while_another_thread_observes_sees_a_line_of_some_observa
 
     def look(frame: FrameType, event: str, argument: object) -> Callable[..., object]:
         if frame.f_code.co_filename == fits.__file__:
-            seen.append(fit.intercept if fit.seen else 0.0)
+            seen.append(fit.line[0] if fit.seen else 0.0)
         return look
 
     before = sys.gettrace()
@@ -60,15 +60,15 @@ def noisy_line(
 
 def test_the_first_observation_is_split_by_the_prior():
     fit = fitted([(5, 0.55)])
-    assert fit.intercept == pytest.approx(0.5)
-    assert fit.slope == pytest.approx(0.01)
+    assert fit.line[0] == pytest.approx(0.5)
+    assert fit.line[1] == pytest.approx(0.01)
     assert fit.predict(5) == pytest.approx(0.55)
 
 
 def test_the_prior_stands_until_x_spreads():
     rng = random.Random(0)
     fit = fitted([(8, rng.uniform(0.4, 0.5)) for _ in range(200)])
-    assert fit.slope == pytest.approx(0.02 * fit.intercept, rel=0.01)
+    assert fit.line[1] == pytest.approx(0.02 * fit.line[0], rel=0.01)
 
 
 @given(st.floats(0.01, 1), st.floats(0, 0.2), st.integers(0, 5))
@@ -76,7 +76,7 @@ def test_finds_a_line(intercept: float, share: float, seed: int):
     fit = fitted(noisy_line(random.Random(seed), 200, intercept, share * intercept))
     assert fit.predict(0) == pytest.approx(intercept, rel=0.1)
     assert fit.predict(8) == pytest.approx(intercept * (1 + 8 * share), rel=0.1)
-    assert fit.slope == pytest.approx(share * intercept, abs=0.1 * fit.predict(8) / 8)
+    assert fit.line[1] == pytest.approx(share * intercept, abs=0.1 * fit.predict(8) / 8)
 
 
 def test_a_freak_hardly_counts():
@@ -98,8 +98,8 @@ def test_a_slow_first_step_is_soon_forgotten():
 @given(st.lists(st.tuples(st.integers(0, 16), st.floats(1e-6, 1e3)), min_size=1, max_size=40))
 def test_a_fit_is_a_cost(points: list[tuple[float, float]]):
     fit = fitted(points)
-    assert fit.intercept >= SHORTEST_SECONDS
-    assert fit.slope >= 0
+    assert fit.line[0] >= SHORTEST_SECONDS
+    assert fit.line[1] >= 0
     assert math.isfinite(fit.predict(256))
 
 

@@ -29,14 +29,14 @@ def test_a_line_is_fitted_by_weighted_least_squares(share: float):
         fit.observe_point(x, y)
         intercept, slope = defined(POINTS[:count], share)
         assert fit.seen
-        assert (fit.intercept, fit.slope) == pytest.approx((intercept, slope), rel=1e-9)
+        assert fit.line == pytest.approx((intercept, slope), rel=1e-9)
         assert fit.predict(3) == pytest.approx(intercept + 3 * slope, rel=1e-9)
 
 
 def test_the_slope_is_a_fiftieth_where_nothing_else_is_known():
     fit = LinearFit()
     fit.observe_point(0, 2.0)
-    assert (fit.intercept, fit.slope) == (2.0, 0.04)
+    assert fit.line == (2.0, 0.04)
 
 
 def test_a_slope_is_never_negative_and_leaves_an_intercept():
@@ -46,8 +46,8 @@ def test_a_slope_is_never_negative_and_leaves_an_intercept():
             falling.observe_point(x, y)
         for x, y in ((7, 1.0), (9, 2.0)):
             steep.observe_point(x, y)
-    assert falling.slope == 0.0 and 1.0 < falling.intercept < 2.0
-    assert steep.intercept == 1e-6 and steep.slope == pytest.approx(steep.predict(8) / 8, rel=1e-4)
+    assert falling.line[1] == 0.0 and 1.0 < falling.line[0] < 2.0
+    assert steep.line[0] == 1e-6 and steep.line[1] == pytest.approx(steep.predict(8) / 8, rel=1e-4)
 
 
 def test_an_outlier_counts_as_five_times_what_was_expected():
@@ -55,7 +55,7 @@ def test_an_outlier_counts_as_five_times_what_was_expected():
         fit = LinearFit()
         for value in values:
             fit.observe_point(0, value)
-        return fit.intercept
+        return fit.line[0]
 
     assert level(1, 1, 1, 9) == pytest.approx(level(1, 1, 1, 5))
     assert level(1, 1, 1, 4.9) < level(1, 1, 1, 5)

@@ -26,8 +26,8 @@ class LearnedPair:
         if not self.verify.seen or self.draft_token.mean is None:
             return None
         return PairCosts(
-            step=self.verify.intercept,
-            step_per_token=self.verify.slope,
+            step=self.verify.line[0],
+            step_per_token=self.verify.line[1],
             draft_token=self.draft_token.mean,
             round_trip=self.round_trip.mean or 0.0,
             acceptance=self.acceptance.rates(POSITIONS),
