@@ -77,11 +77,13 @@ def truth(model: CausalLM, params: SamplingParams) -> dict[tuple[int, ...], floa
     return sequences
 
 
-async def draw(address: Address, rule: Rule, settings: str) -> tuple[Counter[tuple[int, ...]], int]:
+async def draw(
+    address: Address, rule: Rule, settings: str, *, draws: int = DRAWS
+) -> tuple[Counter[tuple[int, ...]], int]:
     """Sequences by count, and draft tokens accepted in all."""
     counts: Counter[tuple[int, ...]] = Counter()
     accepted = 0
-    seeds = iter(range(DRAWS))
+    seeds = iter(range(draws))
     async with stub_to(address) as stub:
 
         async def drawing() -> None:
