@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import json
 import statistics
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from drafter_service.loading import LOOKUP_MODEL
 from dragoman.client import Client
+from dragoman.demo_table import Comparison, DemoTable, title
 from dragoman.loading import show_licence
 from dragoman.processes import ChildProcess, child, run_with_children
 from dragoman.prompts import PROMPTS
@@ -30,16 +30,26 @@ from speculation.sampling.params import SamplingParams
 
 #: Without a word of text from the target, in seconds: something hangs.
 QUIET_SECONDS = 600.0
-HEADINGS = ("alone\ntokens/s", "drafted\ntokens/s", "ratio", "tokens\nper step", "accepted", "same\ntext")
+#: Of each text, where the target is fast enough for that.
+TOKENS = 64
+#: Of each text, on the slowest machine.
+FEWEST_TOKENS = 12
+#: That all texts together should take at most, in seconds.
+PATIENCE_SECONDS = 300.0
+WARM_UP = Prompt(messages=(ChatMessage("user", "Count to ten."),))
 
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """What to compare. ``target_threads`` and ``drafter_threads``: CPU threads of the two processes."""
+    """What to compare.
+
+    ``max_tokens``: of each text; None: as many as this machine writes in a few minutes. ``target_threads`` and
+    ``drafter_threads``: CPU threads of the two processes.
+    """
 
     target: str
     drafter: str
-    max_tokens: int
+    max_tokens: int | None
     temperature: float
     seed: int
     device: str
@@ -49,35 +59,6 @@ class DemoConfig:
     drafter_threads: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One prompt, answered by the target alone and with the drafter."""
-
-    prompt: Prompt
-    alone: Completion
-    drafted: Completion
-
-    @property
-    def identical(self) -> bool:
-        return self.alone.data == self.drafted.data and self.alone.token_ids == self.drafted.token_ids
-
-    @property
-    def ratio(self) -> float | None:
-        """Decoding speed with the drafter over that without."""
-        if self.alone.tpot is None or not self.drafted.tpot:
-            return None
-        return self.alone.tpot / self.drafted.tpot
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "prompt": title(self.prompt),
-            "identical": self.identical,
-            "ratio": self.ratio,
-            "alone": self.alone.to_json(),
-            "drafted": self.drafted.to_json(),
-        }
-
-
 def _seconds_per_token(completions: list[Completion]) -> float | None:
     tokens = sum(completion.decode_tokens for completion in completions)
     return sum(completion.decode_seconds for completion in completions) / tokens if tokens else None
@@ -85,9 +66,10 @@ def _seconds_per_token(completions: list[Completion]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """All prompts; totals weigh each token alike."""
+    """All prompts; totals weigh each token alike. ``max_tokens``: of each text."""
 
     comparisons: list[Comparison]
+    max_tokens: int
 
     @property
     def identical(self) -> bool:
@@ -105,20 +87,16 @@ class DemoResult:
         return {
             "identical": self.identical,
             "speed_up": self.speed_up,
+            "max_tokens": self.max_tokens,
             "median_ratio": statistics.median(ratios) if ratios else None,
             "prompts": [comparison.to_json() for comparison in self.comparisons],
         }
 
 
-def title(prompt: Prompt) -> str:
-    """The first line of what is asked."""
-    text = prompt.text if prompt.text is not None else prompt.messages[-1].content
-    return text.strip().splitlines()[0]
-
-
 def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
     """Run and show it; returns whether every text was identical. Raises DragomanError."""
-    check_max_tokens(config.max_tokens)
+    if config.max_tokens is not None:
+        check_max_tokens(config.max_tokens)
     models = [config.target, *([config.drafter] if config.drafter != LOOKUP_MODEL else [])]
     for model in models:
         check_name(model)
@@ -129,8 +107,6 @@ def run_demo(config: DemoConfig, *, as_json: bool) -> bool:
     result = run_with_children(_compare(config, quiet=as_json))
     if as_json:
         print(json.dumps(result.to_json()))
-    else:
-        show(result, Console())
     return result.identical
 
 
@@ -162,7 +138,9 @@ async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
         async def ask(prompt: Prompt, **options: Unpack[TextOptions]) -> Completion:
             return await verifier.during(drafter.during(_complete(client, verifier, prompt, **options)))
 
-        await ask(Prompt(messages=(ChatMessage("user", "Count to ten."),)), max_tokens=12)
+        warm = {draft: await ask(WARM_UP, max_tokens=FEWEST_TOKENS, draft=draft) for draft in (True, False)}
+        max_tokens = _length_of_texts(config, warm)
+        table = DemoTable(Console(), status) if status is not None else None
         comparisons = []
         for number, prompt in enumerate(PROMPTS):
             answers: dict[bool, Completion] = {}
@@ -170,9 +148,36 @@ async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
             for draft in (False, True) if number % 2 else (True, False):
                 arm = "with the drafter" if draft else "target alone"
                 note(f"prompt {number + 1} of {len(PROMPTS)}, {arm}: {title(prompt)}")
-                answers[draft] = await ask(prompt, sampling=sampling, max_tokens=config.max_tokens, draft=draft)
+                answers[draft] = await ask(prompt, sampling=sampling, max_tokens=max_tokens, draft=draft)
             comparisons.append(Comparison(prompt, alone=answers[False], drafted=answers[True]))
-        return DemoResult(comparisons)
+            if table is not None:
+                table.add(comparisons[-1])
+        result = DemoResult(comparisons, max_tokens)
+        if table is not None:
+            table.end(result.speed_up, identical=result.identical)
+        return result
+
+
+def _length_of_texts(config: DemoConfig, warm: Mapping[bool, Completion]) -> int:
+    """In tokens, and why it is less than on other machines, if it is. ``warm``: texts with drafter and without."""
+    if config.max_tokens is not None:
+        return config.max_tokens
+    tokens = fitting_tokens(warm.values())
+    if tokens < TOKENS:
+        each = sum(text.tpot or 0.0 for text in warm.values()) / len(warm)
+        err.print(f"texts of {tokens} tokens, not {TOKENS}: a token takes {each:.2g} s here (--max-tokens for more)")
+    return tokens
+
+
+def fitting_tokens(warm: Collection[Completion]) -> int:
+    """Of each text, so that all prompts together take ``PATIENCE_SECONDS`` at most, if they can.
+
+    ``warm``: a text of each kind that every prompt is to have.
+    """
+    each = sum(text.tpot or 0.0 for text in warm)
+    first = sum(text.ttft for text in warm)
+    room = PATIENCE_SECONDS / len(PROMPTS) - first
+    return TOKENS if each * TOKENS <= room else max(FEWEST_TOKENS, int(room / each))
 
 
 async def _complete(
@@ -212,35 +217,3 @@ def _drafter_arguments(config: DemoConfig, address: str) -> list[str]:
         f"--dtype={config.drafter_dtype}",
         f"--threads={config.drafter_threads}",
     ]
-
-
-def show(result: DemoResult, console: Console) -> None:
-    """A table and a last line."""
-    table = Table(title="The same text, target alone and with the drafter", title_justify="left", box=SIMPLE_HEAD)
-    table.width = min(console.width, 110)
-    table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1)
-    for heading in HEADINGS:
-        # On a narrow terminal only the prompt is cut.
-        table.add_column(heading, justify="right", min_width=max(map(len, heading.splitlines())))
-    for comparison in result.comparisons:
-        drafted = comparison.drafted
-        table.add_row(
-            title(comparison.prompt),
-            _number(comparison.alone.tokens_per_second, ".1f"),
-            _number(drafted.tokens_per_second, ".1f"),
-            _number(comparison.ratio, ".2f", "x"),
-            _number(drafted.tokens_per_step, ".2f"),
-            _number(drafted.drafter_acceptance_rate, ".0%"),
-            _yes(comparison.identical),
-        )
-    console.print(table)
-    line = Text.assemble("speed-up ", (_number(result.speed_up, ".2f", "x"), "bold"), ", identical: ")
-    console.print(line + _yes(result.identical))
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"
-
-
-def _yes(value: bool) -> Text:
-    return Text("yes", style="green") if value else Text("NO", style="bold red")

@@ -11,7 +11,6 @@ from dragoman.options import (
     AsJson,
     Device,
     Dtype,
-    MaxTokens,
     Seed,
     Temperature,
 )
@@ -20,7 +19,10 @@ from dragoman.options import (
 def demo(
     target: Annotated[str, typer.Option(help=MODEL_HELP)] = "qwen2.5-coder-1.5b",
     drafter: Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")] = "smollm2-135m",
-    max_tokens: MaxTokens = 64,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of each text at most", show_default="64, fewer where that takes many minutes"),
+    ] = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     device: Device = "auto",

@@ -167,11 +167,12 @@ def test_environment_variables_stand_for_options(pair: Pair):
 
 
 def test_demo_on_tiny_models(tiny_qwen2: Path, tiny_llama: Path):
-    options = [f"--target={tiny_qwen2}", f"--drafter={tiny_llama}", "--max-tokens=12", "--target-threads=1"]
+    options = [f"--target={tiny_qwen2}", f"--drafter={tiny_llama}", "--target-threads=1"]
     done = dragoman("demo", *options, "--target-dtype=float32", "--temperature=0.7", "--seed=3")
     assert done.returncode == 0, done.stderr
     assert "identical: yes" in done.stdout.splitlines()[-1]
-    result = json.loads(dragoman("demo", *options, "--json").stdout)
+    result = json.loads(dragoman("demo", *options, "--max-tokens=12", "--json").stdout)
+    assert result["max_tokens"] == 12
     assert result["identical"] is True and len(result["prompts"]) >= 5
     assert result["speed_up"] > 0
 

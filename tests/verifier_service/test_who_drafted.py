@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.status import Status
 
 from dragoman.client import Client
-from dragoman.demo import Comparison, DemoResult, show
+from dragoman.demo_table import Comparison, DemoTable
 from dragoman.terminal import LiveText, show_summary, summary, who_drafted
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.protocol.completion import Completion
@@ -182,8 +183,9 @@ def test_the_demo_shows_what_the_drafter_achieved_and_not_the_lookup():
     assert told.drafter_acceptance_rate == 15 / 41 and told.acceptance_rate == 17 / 50
     nobody = completion(LOOKED_UP)
     assert nobody.drafter_acceptance_rate is None
-    result = DemoResult([Comparison(PROMPT, nobody, told), Comparison(PROMPT, nobody, nobody)])
-    show(result, Console(file=written, width=110))
+    table = DemoTable(Console(file=written, width=110), Status("", console=Console(file=io.StringIO())))
+    for drafted in (told, nobody):
+        table.add(Comparison(PROMPT, nobody, drafted))
     first, second = [line for line in written.getvalue().splitlines() if "a story" in line]
     assert "37%" in first and "%" not in second
 
