@@ -15,7 +15,7 @@ from transport.security import Security
 
 LOCAL_GATEWAY: Final = "127.0.0.1:8000"
 _PORT: Final = 8000
-_NUMBERS: Final = ("max_concurrent", "max_queue", "max_choices", "max_body")
+_NUMBERS: Final = ("max_concurrent", "max_queue", "max_texts_per_key", "max_choices", "max_body")
 _SWITCHES: Final = ("page",)
 #: With their defaults as a person writes them.
 _DURATIONS: Final = {"send_timeout": "60s", "grace": "30s"}

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.connection import PEER, Peer
+from gateway.connection import HOLDER, PEER, Peer
 from gateway.http_errors import HttpError
 from gateway.static_page import is_of_page
 from speculation.errors import AccessError
@@ -50,6 +50,7 @@ class Access:
         if holder is None or holder.role not in _PEOPLE:
             roles = " or ".join(sorted(_PEOPLE))
             return HttpError(403, f"{holder or 'a certificate without a role'} may not ask for texts, a {roles} may")
+        scope[HOLDER] = holder
         return None
 
     def _holder(self, scope: Scope) -> Identity | None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.choices import ChoiceEnded, ChoiceEvent, ChoiceGrew, ChoiceStarted
-from gateway.connection import while_connected
+from gateway.connection import HOLDER, while_connected
 from gateway.http_errors import http_error_of
 from gateway.json_bytes import json_bytes
 from gateway.order import Order
@@ -48,7 +48,7 @@ class WholeAnswer(Answer):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         completions: dict[int, Completion] = {}
-        async with self._texts.written(self._order) as events:
+        async with self._texts.written(self._order, scope.get(HOLDER)) as events:
             async for event in events:
                 if isinstance(event, ChoiceEnded):
                     completions[event.index] = event.completion
@@ -78,7 +78,7 @@ class StreamedAnswer(Answer):
             await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._texts.written(self._order) as events:
+        async with self._texts.written(self._order, scope.get(HOLDER)) as events:
             async for event in events:
                 for body in self._bodies(event):
                     await self._send(send, body)

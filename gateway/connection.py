@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 #: Where ``server.py`` puts the ``Peer`` of a request.
 PEER: Final = "dragoman.peer"
+#: Where ``access.py`` puts whose request it is; absent where nobody is asked.
+HOLDER: Final = "dragoman.holder"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from speculation.errors import (
     InputError,
     LimitExceededError,
     LoadingError,
+    QuotaExceededError,
     UnknownModelError,
     UnsupportedFieldError,
 )
@@ -81,6 +82,9 @@ def http_error_of(error: Exception) -> HttpError:
         return _of_input(error)
     if isinstance(error, UnknownModelError):
         return HttpError(404, str(error), code="model_not_found", param="model")
+    if isinstance(error, QuotaExceededError):
+        log.info("refused: %s", error)
+        return HttpError(429, str(error), code="rate_limit_exceeded")
     if isinstance(error, LimitExceededError):
         log.info("refused: %s", error)
         return HttpError(429, "all places are taken; try again later", code="overloaded")

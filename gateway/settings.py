@@ -14,6 +14,12 @@ class GatewaySettings(Settings):
     max_queue: int = Field(
         default=256, ge=0, le=1_000_000, description="Requests that wait for their turn; further ones are refused (429)"
     )
+    max_texts_per_key: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Texts of one key that are written or wait; further ones are refused (429); 0: no bound",
+    )
     max_choices: int = Field(
         default=128, ge=1, le=10_000, description="Texts that one request may ask for: prompts times n"
     )

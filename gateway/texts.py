@@ -19,12 +19,14 @@ from gateway.order import Order
 from gateway.requests import Body, ChatBody, CompletionBody, TextBody
 from gateway.response_requests import ResponsesBody
 from gateway.settings import GatewaySettings
+from gateway.shares import Shares
 from gateway.tools import tool_use_of
 from gateway.traces import TextsTrace
 from speculation.errors import InputError, UnsupportedFieldError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
 from speculation.protocol.tokenizing import TokenPiece, text_of
+from transport.identity import Identity
 
 
 class Texts:
@@ -34,6 +36,7 @@ class Texts:
         self.backend = backend
         self.models = ModelDirectory(backend)
         self.admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue)
+        self._shares = Shares(settings.max_texts_per_key)
         self.metrics = GatewayMetrics(running=lambda: self.admission.running, waiting=lambda: self.admission.waiting)
         #: Set when texts that run must end.
         self.stopping = asyncio.Event()
@@ -121,14 +124,17 @@ class Texts:
             raise InputError.relayed(str(error).replace("token_ids", field, 1)) from error
 
     @contextlib.asynccontextmanager
-    async def written(self, order: Order) -> AsyncGenerator[AsyncGenerator[ChoiceEvent, None], None]:
+    async def written(
+        self, order: Order, holder: Identity | None = None
+    ) -> AsyncGenerator[AsyncGenerator[ChoiceEvent, None], None]:
         """The events of all its texts, once there is room for them; the sessions end with the block.
 
-        Raises LimitExceededError or DrainingError if it is turned away.
+        ``holder``: of the key that it came with. Raises LimitExceededError or DrainingError if it is turned away.
         """
         trace = TextsTrace(order)
         meter = RequestMeter(self.metrics, model=order.model.name, choices_each=order.choices_each)
         async with contextlib.AsyncExitStack() as held:
+            held.enter_context(self._shares.of(holder, len(order.requests)))
             places = await held.enter_async_context(self.admission.places(len(order.requests)))
             writing = written(self.backend, order.model.name, order.requests, places, may_restart=not order.stream)
             await held.enter_async_context(contextlib.aclosing(writing))

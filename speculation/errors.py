@@ -15,6 +15,7 @@
     |  |- VersionMismatchError        exit 5   it speaks another protocol version
     |  |- WrongServiceError           exit 5   what listens there is something else
     |  '- LimitExceededError          exit 5   it sent more than the limits allow
+    |     '- QuotaExceededError       exit 5   of one caller, more than one may have at a time
     |- SessionError                   exit 6   the session ended without its text
     |  |- DrainingError               exit 6   the verifier takes no sessions any more: resume elsewhere
     |  '- DivergedError               exit 6   a resumed text is not the one that was begun
@@ -169,6 +170,10 @@ class WrongServiceError(ProtocolError):
 
 class LimitExceededError(ProtocolError):
     """The other side sent more than this side's limits allow."""
+
+
+class QuotaExceededError(LimitExceededError):
+    """One caller has all that one caller may have at a time; others find room."""
 
 
 class SessionError(DragomanError):

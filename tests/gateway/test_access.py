@@ -13,10 +13,11 @@ import pytest
 
 from dragoman.gateway_backend import verifier_backend
 from gateway.server import GatewayServer
+from gateway.settings import GatewaySettings
 from speculation.errors import ConnectionFailedError, InputError
 from tests.support.certificates import HOUR, TestAuthority
 from tests.support.gateways import STORY, gateway_to
-from tests.support.service_drivers import serving
+from tests.support.service_drivers import baseline, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address
 from transport.identity import Identity, Role
@@ -88,6 +89,37 @@ async def test_api_keys_are_the_tokens_of_the_file(tmp_path: Path, ours: TestAut
         keys.path.unlink()
         assert (await asked(address, context, authorization=f"Bearer {client}")).status_code == 401
         assert verifier.describe().sessions == 0
+
+
+async def test_one_key_leaves_room_for_others(tmp_path: Path, ours: TestAuthority):
+    keys = Keys(tmp_path)
+    anna, bert = ({"authorization": f"Bearer {keys.issue(role)}"} for role in (Role.CLIENT, Role.ADMIN))
+    security = ours.one_way().model_copy(update={"tokens": str(keys.path)})
+    engine = TextEngine(step_seconds=0.01)
+    async with (
+        serving(engine) as (verifier, at),
+        verifier_backend(at) as backend,
+        gateway_to(backend, settings=GatewaySettings(max_texts_per_key=2), security=security) as (_, address),
+        httpx.AsyncClient(base_url=f"https://{address}", verify=trusting(ours), trust_env=False) as http,
+    ):
+
+        async def ask(headers: dict[str, str], **fields: Any) -> httpx.Response:
+            return await http.post("/v1/completions", json={**BODY, **fields}, headers=headers)
+
+        long = asyncio.create_task(ask(anna, n=2, max_tokens=1500))
+        await eventually(lambda: len(verifier.sessions) == 2)
+        refused = await ask(anna)
+        assert refused.status_code == 429 and "retry-after" in refused.headers
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert "2 texts of at most 2 at a time, and asks for 1 more" in refused.json()["error"]["message"]
+        assert (await ask(bert)).status_code == 200, "of another key"
+        long.cancel()
+        await asyncio.gather(long, return_exceptions=True)
+        await baseline(verifier, engine)
+        assert (await ask(anna, n=2)).status_code == 200, "what has ended is not counted"
+        never = await ask(anna, n=3)
+        assert never.status_code == 400 and "a key may have 2 texts at a time" in never.json()["error"]["message"]
+        await baseline(verifier, engine)
 
 
 async def test_in_mutual_tls_the_certificates_role_counts(ours: TestAuthority):
