@@ -45,6 +45,7 @@ class CoordinatorConfig(Settings):
     plan_seconds: float = Field(default=0.25, ge=0.05, le=2, allow_inf_nan=False)
     missed_reports: int = Field(default=12, ge=2, le=10_000)
     max_members: int = Field(default=1000, ge=1, le=100_000)
+    max_members_each: int = Field(default=500, ge=1, le=100_000)
     placement: PlacementSettings = PlacementSettings()
     plan: PlanLimitSettings = PlanLimitSettings()
     routing: RoutingSettings = RoutingSettings()

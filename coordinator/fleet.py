@@ -23,6 +23,7 @@ from coordinator.telemetry import LinkRates, Rate
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import SessionError
 from transport import codec
+from transport.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ class Fleet:
     def __init__(self, config: CoordinatorConfig, now: float) -> None:
         self.config = config
         self.started_at = now
-        self.registry = Registry(dead_after=config.dead_after, max_members=config.max_members)
+        self.registry = Registry(
+            dead_after=config.dead_after, max_members=config.max_members, max_members_each=config.max_members_each
+        )
         self.sessions: dict[SessionKey, FleetSession] = {}
         self.rates: dict[str, Rate] = {}  # committed tokens, by verifier
         self.link_rates: dict[str, LinkRates] = {}  # by verifier
@@ -65,9 +68,10 @@ class Fleet:
 
     # ---- events -------------------------------------------------------------------------------------------------
 
-    def join(self, registration: pb.Registration, now: float) -> Member:
-        """A member registers. Raises VersionMismatchError, InputError, LimitExceededError."""
-        member = read_registration(registration, now)
+    def join(self, registration: pb.Registration, now: float, holder: Identity | None = None) -> Member:
+        """A member registers. ``holder``: of the certificate or token that it shows. Raises VersionMismatchError,
+        InputError, LimitExceededError."""
+        member = read_registration(registration, now, holder)
         replaced = self.registry.add_member(member)
         if replaced is not None:
             member.drain = replaced.drain

@@ -12,9 +12,10 @@ from enum import Enum
 
 from coordinator.reports import NAME_LENGTH, DrafterFacts, VerifierFacts, believable_seconds
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import InputError, LimitExceededError
+from speculation.errors import InputError, LimitExceededError, QuotaExceededError
 from transport import codec
 from transport.address import Address
+from transport.identity import Identity
 
 #: Of a member, that are kept.
 NOTES = 8
@@ -44,6 +45,8 @@ class Member:
     max_sessions: int
     registered_at: float
     reported_at: float
+    #: Whose certificate or token it came with. None: nobody was asked.
+    holder: Identity | None = None
     vocab_hash: str = ""
     notes: tuple[str, ...] = ()
     #: Of a verifier: where it is reached, and what it computes in. Of a drafter: empty.
@@ -65,11 +68,16 @@ class Member:
         """Of a verifier: whether it is to be given no new sessions, by a decision or by its own word."""
         return self.verifier_facts.draining or (self.drain is not None and self.drain.draining)
 
+    @property
+    def full(self) -> bool:
+        """Of a verifier: whether it has as many sessions as it takes, by its last report."""
+        return len(self.verifier_facts.sessions) >= self.max_sessions
+
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name!r} ({self.instance})"
 
 
-def read_registration(registration: pb.Registration, now: float) -> Member:
+def read_registration(registration: pb.Registration, now: float, holder: Identity | None = None) -> Member:
     """Raises VersionMismatchError, or InputError with the field that is wrong."""
     codec.check_version(registration.protocol_version, who=f"member {registration.name[:NAME_LENGTH]!r}")
     for name in ("instance", "name", "model", "version", "vocab_hash", "dtype"):
@@ -88,6 +96,7 @@ def read_registration(registration: pb.Registration, now: float) -> Member:
         notes=tuple(note[:NAME_LENGTH] for note in registration.notes[:NOTES]),
         registered_at=now,
         reported_at=now,
+        holder=holder,
     )
     match registration.WhichOneof("kind"):
         case "verifier":
@@ -107,11 +116,13 @@ def read_registration(registration: pb.Registration, now: float) -> Member:
 
 
 class Registry:
-    """The members there are. ``dead_after``: seconds of silence that end a membership."""
+    """The members there are. ``dead_after``: seconds of silence that end a membership; ``max_members_each``: of one
+    holder of a certificate or token."""
 
-    def __init__(self, *, dead_after: float, max_members: int) -> None:
+    def __init__(self, *, dead_after: float, max_members: int, max_members_each: int) -> None:
         self._dead_after = dead_after
         self._max_members = max_members
+        self._max_members_each = max_members_each
         self._members: dict[str, Member] = {}
 
     def __contains__(self, member: Member) -> bool:
@@ -133,12 +144,30 @@ class Registry:
         return [member for member in self if member.kind is Kind.DRAFTER]
 
     def add_member(self, member: Member) -> Member | None:
-        """Take in a member; returns the one that it replaces. Raises LimitExceededError."""
+        """Take in a member; returns the one that it replaces.
+
+        Raises InputError if that one is somebody else, LimitExceededError if there is no room.
+        """
         replaced = self._members.get(member.instance)
-        if replaced is None and len(self._members) >= self._max_members:
-            raise LimitExceededError(f"the fleet has {self._max_members} members already", remedy="raise max_members")
+        if replaced is None:
+            self._check_room(member)
+        elif (replaced.kind, replaced.holder) != (member.kind, member.holder):
+            # Instances are told to whoever may ask for texts.
+            problem = f"is the instance of another {replaced.kind.value}"
+            raise InputError("registration.instance", member.instance, problem, remedy="make one up for each process")
         self._members[member.instance] = member
         return replaced
+
+    def _check_room(self, member: Member) -> None:
+        if len(self._members) >= self._max_members:
+            raise LimitExceededError(f"the fleet has {self._max_members} members already", remedy="raise max_members")
+        if member.holder is None:
+            return
+        if sum(other.holder == member.holder for other in self) >= self._max_members_each:
+            raise QuotaExceededError(
+                f"{member.holder} has {self._max_members_each} members already",
+                remedy="give groups of machines certificates of their own, or raise max_members_each",
+            )
 
     def remove(self, member: Member) -> None:
         if member in self:

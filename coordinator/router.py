@@ -60,6 +60,9 @@ class Router:
             for address, member in homes.items()
         ]
         best = [homes[replica.key] for replica in ranked(request.prefix_digest, replicas, bound=self._bound)]
+        # What is only on its way may never come, and whoever asks a thousand times leaves room for others.
+        crowded = sorted((replica for replica in replicas if replica.full), key=lambda replica: replica.load)
+        best += [homes[replica.key] for replica in crowded if not homes[replica.key].full]
         if not best:
             draining = sum(member.draining for member in left)
             raise LimitExceededError(

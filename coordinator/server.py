@@ -126,7 +126,7 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
             registration = await _registration(requests)
             kind = Role.VERIFIER if registration.HasField("verifier") else Role.DRAFTER
             check_member(caller(), kind)
-            member = self.fleet.join(registration, self._clock())
+            member = self.fleet.join(registration, self._clock(), caller())
         except DragomanError as error:
             log.warning("refused a member: %s", error)
             audit("refused", by=caller(), call="Join", peer=context.peer(), reason=str(error))

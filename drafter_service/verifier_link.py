@@ -151,6 +151,8 @@ class VerifierLink:
             task.cancel()
         while (session := self._desk.pop_any()) is not None:
             await loop.run_in_executor(self._thread, session.close)
+        # Those that ended before are closed by the same thread: nothing of theirs, like a span, is left half done.
+        await loop.run_in_executor(self._thread, _nothing)
 
     def _send(self, name: str, messages: list[Message]) -> None:
         for message in messages:
@@ -163,3 +165,7 @@ class VerifierLink:
     def _decline(self, name: str, error: DragomanError) -> None:
         log.warning("declining session %s: %s", name, error)
         self._outbox.put_nowait(pb.AssistRequest(decline=pb.Decline(session=name, reason=str(error))))
+
+
+def _nothing() -> None:
+    """Done once all is done that was asked for before."""

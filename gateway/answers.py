@@ -74,6 +74,7 @@ class StreamedAnswer(Answer):
             if not self._begun:
                 raise
             log.warning("the stream %s breaks off: %s", self._replies.id, error)
+            self._texts.metrics.broken()
             await self._send(send, self._replies.broken(http_error_of(error)))
             await send({"type": "http.response.body", "body": b""})
 

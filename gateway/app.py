@@ -19,6 +19,7 @@ from gateway.body_limit import BodyLimit
 from gateway.connection import SendLimit
 from gateway.fleet import FleetView
 from gateway.http_errors import UNFORESEEN, HttpError, http_error_of, of_validation, unavailable
+from gateway.http_protocol import OneLength
 from gateway.json_bytes import json_bytes
 from gateway.metrics import CountRequests
 from gateway.replies import ChatReplies, CompletionReplies
@@ -27,6 +28,7 @@ from gateway.response_replies import ResponseReplies
 from gateway.response_requests import ResponsesBody
 from gateway.settings import GatewaySettings
 from gateway.static_page import add_page
+from gateway.strict_json import StrictJsonRoute
 from gateway.texts import Texts
 from gateway.tools import tools_of
 from gateway.traces import TraceRequests
@@ -46,6 +48,7 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
     app = BodyLimit(app, most=settings.max_body, seconds=settings.body_timeout)
     app = TraceRequests(app)  # within the access: who may not ask begins no span
     app = Access(app, security=security)
+    app = OneLength(app)
     app = SendLimit(app, seconds=settings.send_timeout)
     return CountRequests(app, metrics=texts.metrics)
 
@@ -61,6 +64,7 @@ def _routes(texts: Texts, *, page: bool) -> FastAPI:
         # Where a program has set OpenTelemetry up, it would tell it the words of errors, which may quote a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.router.route_class = StrictJsonRoute
     _add_errors(app)
     _add_texts(app, texts)
     _add_models(app, texts)

@@ -7,9 +7,12 @@ does, and the log says so once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from gateway.requests import Body
 from speculation.errors import UnsupportedFieldError
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,7 @@ _WITHOUT_EFFECT: Final = frozenset(
     {
         "best_of",  # refused by ``check_best_of`` where it would have one
         "max_tool_calls",
+        "messages.name",
         "metadata",
         "parallel_tool_calls",
         "prompt_cache_key",
@@ -93,10 +97,22 @@ class UnknownFields:
     def __init__(self) -> None:
         self._told: set[str] = set()
 
-    def note(self, extra: Mapping[str, Any]) -> None:
-        """``extra``: see ``check_refused``."""
-        for name in extra.keys() - _REFUSED.keys() - _WITHOUT_EFFECT:
+    def note(self, body: Body) -> None:
+        """Those of a body, and those within its fields."""
+        extra = body.model_extra or {}
+        own = extra.keys() - _REFUSED.keys() - _REFUSED_IN_RESPONSES.keys() - _WITHOUT_EFFECT
+        for name in (*own, *(nested for nested in _nested(body) if nested not in _WITHOUT_EFFECT)):
             shown = name[:_NAME_LENGTH]
             if shown not in self._told and len(self._told) < _NAMES:
                 self._told.add(shown)
                 log.warning("the field %r of a request is not known here and has no effect", shown)
+
+
+def _nested(model: BaseModel) -> Iterator[str]:
+    """Names that are not known within the fields of a body, with a dot: ``stream_options.x``."""
+    for name, value in model:
+        values = value if isinstance(value, list) else [value]
+        if values and isinstance(values[0], BaseModel):
+            for each in values:
+                yield from (f"{name}.{inner}" for inner, given in (each.model_extra or {}).items() if given is not None)
+                yield from (f"{name}.{inner}" for inner in _nested(each))

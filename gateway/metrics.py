@@ -30,6 +30,7 @@ class GatewayMetrics:
     def __init__(self, *, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
         self._requests = self._counter("requests_total", "Requests, by route and status.", "route", "status")
+        self._broken = self._counter("streams_broken_total", "Answers that broke off after their first event.")
         self._gauge("texts_running", "Texts being written.", running)
         self._gauge("requests_waiting", "Requests that wait for their turn.", waiting)
         self._first = self._histogram(
@@ -59,6 +60,10 @@ class GatewayMetrics:
     def answered(self, route: str, status: int) -> None:
         """A request has its answer. ``route``: a path of the application, none of a client's."""
         self._requests.labels(route=route, status=str(status)).inc()
+
+    def broken(self) -> None:
+        """A stream, whose status had been told, ends with an error."""
+        self._broken.inc()
 
     def asked(self, model: str, choices_each: int) -> None:
         """A request was taken for texts of a served model."""
@@ -95,15 +100,16 @@ class RequestMeter:
     prompts."""
 
     def __init__(self, metrics: GatewayMetrics, *, model: str, choices_each: int) -> None:
-        metrics.asked(model, choices_each)
         self._metrics = metrics
+        self._model = model
         self._choices_each = choices_each
         self._began = time.monotonic()
         self._started: set[int] = set()
         self._prompts: dict[int, int] = {}  # tokens of each
 
     async def counted(self, events: AsyncIterator[ChoiceEvent]) -> AsyncGenerator[ChoiceEvent, None]:
-        """The same events, passed on."""
+        """The same events, passed on, of a request that was let in."""
+        self._metrics.asked(self._model, self._choices_each)
         async for event in events:
             match event:
                 case ChoiceGrew() if event.index not in self._started:

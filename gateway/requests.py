@@ -122,7 +122,7 @@ class StreamOptions(BaseModel):
     """``include_usage``: the last chunk tells the usage. ``include_speculation``, which is Dragoman's own: every chunk
     tells what was tried for it."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     include_usage: bool | None = None
     include_speculation: bool | None = None
@@ -169,7 +169,7 @@ class CompletionBody(TextBody):
 class CalledFunction(BaseModel):
     """Which function an assistant called. ``arguments``: JSON."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     name: str
     arguments: str | None = None
@@ -178,7 +178,7 @@ class CalledFunction(BaseModel):
 class CallBody(BaseModel):
     """An assistant's call of a tool."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     id: str | None = None
     type: str | None = None
@@ -199,7 +199,7 @@ class Message(BaseModel):
 class FunctionBody(BaseModel):
     """A function that may be called. ``parameters``: a JSON schema."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     name: str
     description: str | None = None
@@ -210,7 +210,7 @@ class FunctionBody(BaseModel):
 class ToolBody(BaseModel):
     """A tool: a function, as nothing else is known here."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     type: str
     function: FunctionBody | None = None

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.app import application
 from gateway.backend import Backend
-from gateway.connection import PEER, Peer
+from gateway.http_protocol import HttpProtocol
 from gateway.listening import listening_socket
 from gateway.operations_port import OperationsPort
 from gateway.settings import GatewaySettings
 from gateway.texts import Texts
-from gateway.tls import ServerTls, peer_of
+from gateway.tls import ServerTls
 from speculation.errors import DragomanError
 from transport.address import Address
 from transport.security import Security
@@ -58,7 +57,7 @@ class GatewayServer:
             app = OperationsPort(app, port=metrics.port)
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=functools.partial(HttpProtocol, head_timeout=self._settings.head_timeout),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
@@ -150,20 +149,3 @@ class _Server(uvicorn.Server):
         """What is connected stays so. Uvicorn itself would notice within a tenth of a second that it is to stop."""
         for server in self.servers:
             server.close()
-
-
-class _Protocol(H11Protocol):
-    """Tells the application who is at the other end of a connection."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As asyncio calls it."""
-        super().connection_made(transport)
-        self.app = _with_peer(self.app, peer_of(transport))
-
-
-def _with_peer(app: Any, peer: Peer) -> ASGIApp:
-    async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[PEER] = peer
-        await app(scope, receive, send)
-
-    return with_peer

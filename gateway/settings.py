@@ -27,7 +27,12 @@ class GatewaySettings(Settings):
         default=4 << 20, ge=1024, le=1 << 30, description="Bytes of a request's body; longer ones are refused (413)"
     )
     page: bool = Field(default=True, description="Serve the page for browsers at /")
-    body_timeout: Duration = Field(default=60.0, gt=0, description="A body must be there in this time")
+    head_timeout: Duration = Field(
+        default=10.0, gt=0, description="A request's head must be there in this time: 40ms, 1.5s, 5m"
+    )
+    body_timeout: Duration = Field(
+        default=60.0, gt=0, description="A request's body must be there in this time: 40ms, 1.5s, 5m"
+    )
     send_timeout: Duration = Field(
         default=60.0, gt=0, description="A client that takes nothing for so long is cut off: 40ms, 1.5s, 5m"
     )

@@ -57,8 +57,6 @@ class Texts:
         self._check(body)
         use = tool_use_of(body)
         prompt = translation.prompt_of(body.messages, use.tools)
-        for message in body.messages:
-            self._unknown.note({name: None for name in (message.model_extra or {}) if name != "name"})
         n = translation.number_of_choices(body, 1, most=self._max_choices)
         order = self._order(body, await self.models.find(body.model), [prompt], n)
         return dataclasses.replace(order, tools=use)
@@ -81,7 +79,7 @@ class Texts:
 
     def note_unknown(self, body: Body) -> None:
         """Log fields that are not known here."""
-        self._unknown.note(body.model_extra or {})
+        self._unknown.note(body)
 
     def _order(
         self, body: TextBody, model: ServedModel, prompts: Sequence[Prompt], n: int, *, echoes: list[str] | None = None

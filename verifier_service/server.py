@@ -11,7 +11,7 @@ import grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import DragomanError, LoadingError, ProtocolError
+from speculation.errors import DragomanError, LoadingError, ProtocolError, SessionError
 from speculation.protocol.generation import Started
 from transport.address import Address
 from transport.audit import audit
@@ -35,6 +35,8 @@ GRACE = 1.0
 #: Seconds in which clients and drafters take leave after that.
 _FAREWELL_SECONDS = 1.0
 _BREAK_IS_TOLD_SECONDS = 0.1
+#: In which a drafter that opened a stream says who it is.
+HELLO_SECONDS = 10.0
 SERVICE = pb.DESCRIPTOR.services_by_name["VerifierService"].full_name
 
 
@@ -113,10 +115,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             try:
                 verifier = self._loaded()
                 held.enter_context(verifier.quotas.stream(caller()))
-                first = await anext(requests, None)
-                if first is None or not first.HasField("hello"):
-                    raise ProtocolError("a drafter's first message must be a hello")
-                link = verifier.roster.attach(first.hello, caller())
+                link = verifier.roster.attach(await _hello(requests), caller())
             except DragomanError as error:
                 audit("refused", by=caller(), call="Assist", peer=context.peer(), reason=str(error))
                 level = logging.DEBUG if isinstance(error, LoadingError) else logging.WARNING
@@ -126,6 +125,19 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             async with contextlib.aclosing(_assisting(verifier, link, requests, context)) as messages:
                 async for message in messages:
                     yield message
+
+
+async def _hello(requests: AsyncIterator[pb.AssistRequest]) -> pb.Hello:
+    """Raises ProtocolError if something else comes first, SessionError if nothing comes for too long."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            first = await anext(requests, None)
+    except TimeoutError:
+        # Not the error of a refusal: a drafter that was held up may try again.
+        raise SessionError(f"no hello within {HELLO_SECONDS:g} s") from None
+    if first is None or not first.HasField("hello"):
+        raise ProtocolError("a drafter's first message must be a hello")
+    return first.hello
 
 
 async def _assisting(

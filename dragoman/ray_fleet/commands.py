@@ -34,6 +34,8 @@ from transport.servers import check_bindable
 
 #: Seconds for further nodes of a Ray that was started here, after its head.
 OWN_NODES_SECONDS = 60.0
+#: How often that Ray is started, if one of its nodes ends before the fleet is up.
+OWN_RAY_STARTS = 2
 
 
 @stoppable()
@@ -44,10 +46,10 @@ def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: b
     found = cluster.find(address)
     wait = fleet.wait_seconds if wait_seconds is None else wait_seconds
     if found is None:
-        found = _start_local(fleet)
-        wait = max(wait, OWN_NODES_SECONDS)  # those of our own are on their way, whatever was asked of others
-    with _launcher(found) as launcher:
-        standings = launcher.up(fleet, wait_seconds=wait)
+        found, standings = up_on_own_ray(fleet, wait)
+    else:
+        with _launcher(found) as launcher:
+            standings = launcher.up(fleet, wait_seconds=wait)
     if as_json:
         print(json.dumps({"ray": str(found), "actors": [standing.to_json() for standing in standings]}))
     else:
@@ -159,7 +161,27 @@ def _launcher(address: Address) -> Iterator[Launcher]:
         ray.shutdown()
 
 
-def _start_local(fleet: FleetFile) -> Address:
+def up_on_own_ray(fleet: FleetFile, wait: float) -> tuple[Address, list[Standing]]:
+    """A Ray is started, once more if one of its nodes ends by itself. Raises what ``Launcher.up`` raises."""
+    for attempt in range(OWN_RAY_STARTS):
+        local = _start_local(fleet)
+        found = local.use()
+        try:
+            with _launcher(found) as launcher:
+                # Its nodes are on their way, whatever was asked of others.
+                return found, launcher.up(fleet, wait_seconds=max(wait, OWN_NODES_SECONDS))
+        except DragomanError as error:
+            words = local.last_words()
+            if words is None:
+                raise
+            local.stop()
+            if attempt + 1 == OWN_RAY_STARTS:
+                raise DragomanError(f"a node of the local Ray ended by itself; its last words:\n{words}") from error
+            err.print("a node of it ended by itself", highlight=False, style="dim")
+    raise AssertionError
+
+
+def _start_local(fleet: FleetFile) -> LocalRay:
     """As many nodes as the labels need; each has CPUs for all, because all of them are this one machine.
 
     Raises ConnectionFailedError, before Ray is started, if the gateway's port is taken here.
@@ -169,7 +191,7 @@ def _start_local(fleet: FleetFile) -> Address:
     err.print("no Ray runs here: starting one", highlight=False, style="dim")
     needed = sum(group.replicas * group.num_cpus for group in fleet.groups) + fleet.coordinator.num_cpus
     cpus = max(len(os.sched_getaffinity(0)), int(needed + 0.999))
-    return LocalRay.start(label_sets(place.labels for place in fleet.places), num_cpus=cpus).use()
+    return LocalRay.start(label_sets(place.labels for place in fleet.places), num_cpus=cpus)
 
 
 def actor_table(standings: Sequence[Standing]) -> Table:

@@ -103,6 +103,11 @@ class FleetSecurity(Security):
 
     def mistake(self) -> Mistake | None:
         """All actors but drafters serve, and all but the coordinator dial, so they need all of TLS or nothing of it."""
+        for name in ("tokens", "token_file"):
+            if (file := getattr(self, name)) is not None:
+                problem = "is not for actors, which know each other by certificates"
+                remedy = "give tls_cert, tls_key and tls_ca; API keys of people go into gateway.tokens"
+                return Mistake(("security", name), file, problem, remedy=remedy)
         given = [name for name in FILES if getattr(self, name) is not None]
         missing = [name for name in FILES if name not in given]
         if given and missing:

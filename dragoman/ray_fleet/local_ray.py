@@ -96,7 +96,7 @@ class LocalRay:
                 arguments += [f"--address={address}"] if number else head
                 if labels:
                     arguments.append(f"--labels={','.join(f'{name}={value}' for name, value in labels.items())}")
-                log = home() / f"ray-node-{number}.log"
+                log = _log_of(number)
                 started.append(_start_node(arguments, log))
                 if number == 0:
                     _wait_for(address, started[0], log)
@@ -112,6 +112,14 @@ class LocalRay:
         _token(self.auth_mode)
         stay_on_loopback()
         return self.address
+
+    def last_words(self) -> str | None:
+        """Of a node that ended by itself, as may happen to one that starts on a busy machine; None: all are there."""
+        for number, process in enumerate(self.processes):
+            if process.find() is None:
+                words = _log_of(number).read_text(errors="replace").strip().splitlines()[-8:]
+                return "\n".join(words) or "it said nothing"
+        return None
 
     def stop(self) -> None:
         """End it, with all that runs in it."""
@@ -130,6 +138,10 @@ class LocalRay:
 
 def _note() -> Path:
     return home() / "ray.json"
+
+
+def _log_of(number: int) -> Path:
+    return home() / f"ray-node-{number}.log"
 
 
 def _token(mode: str) -> None:

@@ -10,8 +10,9 @@ from coordinator.config import CoordinatorConfig, HistorySettings
 from coordinator.fleet import Fleet
 from coordinator.status import status_of_fleet
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import InputError, LimitExceededError, VersionMismatchError
+from speculation.errors import InputError, LimitExceededError, QuotaExceededError, VersionMismatchError
 from tests.support.fleet_members import FakeDrafter, FakeVerifier, FleetDriver, verifier
+from transport.identity import Identity, Role
 
 # ---- membership ---------------------------------------------------------------------------------------------------
 
@@ -108,6 +109,23 @@ def test_other_versions_and_one_member_too_many_are_refused():
     with pytest.raises(LimitExceededError, match="max_members"):
         fleet.join(FakeVerifier("v2").registration(), 0.0)
     fleet.join(FakeVerifier("v1").registration(), 0.0)
+
+
+def test_one_holder_leaves_room_for_others_and_takes_nobodys_place():
+    fleet = Fleet(CoordinatorConfig(max_members_each=2), 0.0)
+    anna, bert = Identity(Role.VERIFIER, "anna"), Identity(Role.VERIFIER, "bert")
+    for instance in ("v1", "v2", "v1"):
+        fleet.join(FakeVerifier(instance).registration(), 0.0, anna)
+    with pytest.raises(QuotaExceededError, match="anna has 2 members already"):
+        fleet.join(FakeVerifier("v3").registration(), 0.0, anna)
+    fleet.join(FakeVerifier("v3").registration(), 0.0, bert)
+    registered = list(fleet.registry)
+    with pytest.raises(InputError, match=r"registration\.instance='v1': is the instance of another verifier"):
+        fleet.join(FakeVerifier("v1").registration(), 0.0, bert)
+    drafter = FakeDrafter("v1").registration()
+    with pytest.raises(InputError, match="another verifier"):
+        fleet.join(drafter, 0.0, anna)
+    assert list(fleet.registry) == registered
 
 
 # ---- what people see ----------------------------------------------------------------------------------------------

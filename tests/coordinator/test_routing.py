@@ -149,6 +149,14 @@ def test_an_empty_fleet_and_a_full_one():
         asked(driver)
 
 
+def test_texts_that_were_asked_for_and_never_opened_leave_room_for_others():
+    driver = FleetDriver(replica(1, "a", max_sessions=2), replica(2, max_sessions=2), replica(3, "b", max_sessions=1))
+    driver.run(1)
+    found = [asked(driver, prefix_digest=7) for _ in range(50)]
+    assert all(sorted(offered) == ["v1", "v2"] for offered in found), "the third one is full"
+    assert {offered[0] for offered in found} == {"v1", "v2"}
+
+
 # ---- draining -----------------------------------------------------------------------------------------------------
 
 

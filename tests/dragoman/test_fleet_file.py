@@ -119,6 +119,7 @@ def test_what_the_actors_are_told():
         (TARGET + "    prompts_to: trusted\n", ["line 4", "targets.0.prompts_to='trusted'", "not asked who they are"]),
         (TARGET + "    trusted_drafters: [edge-1]\n", ["line 4", "trusted_drafters='edge-1'", "TLS in security"]),
         (TARGET + "security:\n  tls_revoked: a\n", ["line 5", "security.tls_revoked='a'", "without mutual TLS"]),
+        (TARGET + "security:\n  tokens: /t\n", ["line 5", "security.tokens='/t'", "certificates", "gateway.tokens"]),
         (TARGET + "gateway:\n  replcas: 2\n", ["line 5", "gateway.replcas=2", "did you mean replicas?"]),
         (TARGET + "gateway:\n  replicas: -1\n", ["line 5", "gateway.replicas=-1", "greater than or equal to 0"]),
         (TARGET + "gateway:\n  host: 0.0.0.0:80\n", ["line 5", "gateway.host='0.0.0.0:80'", "a setting of its own"]),

@@ -199,6 +199,8 @@ async def test_a_text_that_breaks_off_says_so_at_the_end_of_its_stream():
         events = events_of((await found.post("/v1/completions", **LONG)).text)
         assert len(events) > 5 and set(events[-1]) == {"error"} and events[-1]["error"]["type"] == "server_error"
         assert "secret" not in json.dumps(events)
+        assert await found.metric("requests_total", route="/v1/completions", status="200") == 1
+        assert await found.metric("streams_broken_total") == 1, "as its status does not tell"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway import translation
 from gateway.fields import UnknownFields, check_best_of, check_refused
 from gateway.json_bytes import json_bytes
-from gateway.requests import ChatBody, CompletionBody
+from gateway.requests import Body, ChatBody, CompletionBody
 from speculation.errors import InputError, UnsupportedFieldError
 from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.messages import Prompt
@@ -153,8 +153,18 @@ def test_fields_that_ask_for_nothing_are_taken_and_zero_is_not_false():
 def test_names_of_unknown_fields_do_not_fill_the_memory(caplog: pytest.LogCaptureFixture):
     unknown = UnknownFields()
     for number in range(1000):
-        unknown.note({f"field-{number}" + "x" * 1000: 1})
+        unknown.note(Body.model_validate({f"field-{number}" + "x" * 1000: 1}))
     assert len(caplog.records) == 256 and max(len(record.getMessage()) for record in caplog.records) < 200
+
+
+def test_unknown_fields_within_fields_are_named(caplog: pytest.LogCaptureFixture):
+    message = {"role": "user", "content": "x", "name": "anna", "mood": "good", "refusal": None}
+    tools = [{"type": "function", "function": {"name": "f", "depth": 2}}]
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"messages": [message], "tools": tools, "stream_options": options, "truncation": "disabled", "odd": 1}
+    UnknownFields().note(ChatBody.model_validate(body))
+    named = {record.getMessage().split("'")[1] for record in caplog.records}
+    assert named == {"odd", "messages.mood", "tools.function.depth", "stream_options.continuous_usage_stats"}
 
 
 def test_json_has_no_character_that_is_none():

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from dragoman.ray_fleet import cluster
 from dragoman.ray_fleet.calls import Outcome, ask, ask_until
-from dragoman.ray_fleet.commands import run_up
+from dragoman.ray_fleet.commands import run_up, up_on_own_ray
 from dragoman.ray_fleet.config import CoordinatorSettings, DrafterGroup, FleetFile, Target
 from dragoman.ray_fleet.labels import fulfils
 from dragoman.ray_fleet.launcher import Launcher, at_once
+from dragoman.ray_fleet.local_ray import LocalRay
 from dragoman.ray_fleet.nodes import Node, problem_of, wait_for_nodes
 from dragoman.ray_fleet.places import HEAD
+from dragoman.ray_fleet.standing import Standing
 from speculation.errors import ConnectionFailedError, DragomanError, InputError, UnknownModelError
+from transport.address import Address
 
 pytestmark = pytest.mark.ray
 ray = pytest.importorskip("ray")
@@ -185,6 +194,79 @@ def test_a_taken_port_of_the_gateway_is_told_before_a_ray_is_started(tmp_path: P
         with pytest.raises(ConnectionFailedError, match=f":{port}: the port is in use") as caught:
             run_up(path, "auto", wait_seconds=None, as_json=False)
     assert "another gateway.port" in caught.value.remedy
+
+
+def test_a_local_node_that_ended_is_quoted(dragoman_home: Path):
+    dragoman_home.mkdir()
+    ours, other = psutil.Process(), subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    born = psutil.Process(other.pid).create_time()
+    processes = [{"pid": ours.pid, "born": ours.create_time()}, {"pid": other.pid, "born": born}]
+    note = {"address": {"host": "127.0.0.1", "port": 1}, "auth_mode": "token", "processes": processes}
+    (dragoman_home / "ray.json").write_text(json.dumps(note))
+    (dragoman_home / "ray-node-1.log").write_text("begins\nSome Ray subprocesses exited unexpectedly: raylet\n")
+    local = LocalRay.running()
+    assert local is not None and local.last_words() is None
+    other.communicate(b"")
+    assert local.last_words() == "begins\nSome Ray subprocesses exited unexpectedly: raylet"
+
+
+class OwnRay:
+    """In place of the local Ray that `fleet up` starts; some of its nodes end by themselves."""
+
+    def __init__(self, ends: list[bool]) -> None:
+        self.ends = ends
+        self.calls: list[str] = []
+
+    def start(self, nodes: object, *, num_cpus: int) -> OwnRay:
+        self.calls.append("start")
+        return self
+
+    def use(self) -> Address:
+        return Address("127.0.0.1", 1)
+
+    def last_words(self) -> str | None:
+        return "raylet: killed" if self.ends[len(self.calls) // 2] else None
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def up(self, fleet: FleetFile, *, wait_seconds: float) -> list[Standing]:
+        if self.ends[len(self.calls) // 2]:
+            raise DragomanError("edge has no place")
+        return []
+
+
+@pytest.mark.parametrize(
+    ("ends", "problem", "calls"),
+    [
+        ([False], None, ["start"]),
+        ([True, False], None, ["start", "stop", "start"]),
+        ([True, True], "ended by itself.*raylet: killed", ["start", "stop", "start", "stop"]),
+    ],
+)
+def test_a_node_of_the_own_ray_that_ends_is_started_once_more(
+    monkeypatch: pytest.MonkeyPatch, ends: list[bool], problem: str | None, calls: list[str]
+):
+    own = OwnRay(ends)
+    monkeypatch.setattr("dragoman.ray_fleet.commands.LocalRay", own)
+    monkeypatch.setattr("dragoman.ray_fleet.commands._launcher", lambda address: contextlib.nullcontext(own))
+    fleet = FleetFile(targets=[Target(name="t", model="m")])
+    if problem is None:
+        assert up_on_own_ray(fleet, 0.0) == (own.use(), [])
+    else:
+        with pytest.raises(DragomanError, match=re.compile(problem, re.DOTALL)):
+            up_on_own_ray(fleet, 0.0)
+    assert own.calls == calls
+
+
+def test_what_fails_for_another_reason_is_not_tried_again(monkeypatch: pytest.MonkeyPatch):
+    own = OwnRay([False])
+    monkeypatch.setattr(own, "up", lambda fleet, wait_seconds: (_ for _ in ()).throw(DragomanError("no such model")))
+    monkeypatch.setattr("dragoman.ray_fleet.commands.LocalRay", own)
+    monkeypatch.setattr("dragoman.ray_fleet.commands._launcher", lambda address: contextlib.nullcontext(own))
+    with pytest.raises(DragomanError, match="no such model"):
+        up_on_own_ray(FleetFile(targets=[Target(name="t", model="m")]), 0.0)
+    assert own.calls == ["start"], "and it stays, for `fleet down` or another `up`"
 
 
 # ---- sizes --------------------------------------------------------------------------------------------------------

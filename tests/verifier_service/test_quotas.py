@@ -252,3 +252,14 @@ async def test_a_flood_that_breaks_no_other_rule_ends_the_stream(
         await baseline(verifier, engine)
     audited = [record.__dict__ for record in caplog.records if record.getMessage() == "refused"]
     assert len(audited) == 1 and "messages a second" in json.dumps(audited[0], default=str)
+
+
+async def test_a_stream_that_says_nothing_ends_and_gives_its_place_back(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("verifier_service.server.HELLO_SECONDS", 0.2)
+    async with serving(TextEngine()) as (verifier, address), stub_to(address) as stub:
+        silent = stub.Assist()
+        async with asyncio.timeout(60):
+            with pytest.raises(grpc.aio.AioRpcError, match=r"no hello within 0\.2 s"):
+                await silent.read()
+        async with drafting(address):
+            await drafters(verifier, 1)
