@@ -70,7 +70,7 @@ class Fleet:
 
     def join(self, registration: pb.Registration, now: float, holder: Identity | None = None) -> Member:
         """A member registers. ``holder``: of the certificate or token that it shows. Raises VersionMismatchError,
-        InputError, LimitExceededError."""
+        InputError, LimitExceededError, SessionError."""
         member = read_registration(registration, now, holder)
         replaced = self.registry.add_member(member)
         if replaced is not None:

@@ -12,7 +12,7 @@ from enum import Enum
 
 from coordinator.reports import NAME_LENGTH, DrafterFacts, VerifierFacts, believable_seconds
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import InputError, LimitExceededError, QuotaExceededError
+from speculation.errors import InputError, LimitExceededError, QuotaExceededError, SessionError
 from transport import codec
 from transport.address import Address
 from transport.identity import Identity
@@ -146,15 +146,15 @@ class Registry:
     def add_member(self, member: Member) -> Member | None:
         """Take in a member; returns the one that it replaces.
 
-        Raises InputError if that one is somebody else, LimitExceededError if there is no room.
+        Raises SessionError if that one is somebody else, LimitExceededError if there is no room.
         """
         replaced = self._members.get(member.instance)
         if replaced is None:
             self._check_room(member)
         elif (replaced.kind, replaced.holder) != (member.kind, member.holder):
-            # Instances are told to whoever may ask for texts.
-            problem = f"is the instance of another {replaced.kind.value}"
-            raise InputError("registration.instance", member.instance, problem, remedy="make one up for each process")
+            # Instances are told to whoever may ask for texts. No InputError, after which members give up: one that
+            # comes with a token of another name is let in once its old membership has ended.
+            raise SessionError(f"{member.instance!r} is the instance of another {replaced.kind.value}")
         self._members[member.instance] = member
         return replaced
 

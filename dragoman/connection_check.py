@@ -34,6 +34,11 @@ from transport.version import VERSION
 #: Round trips that are measured.
 _TRIPS: Final = 9
 _ANSWER_SECONDS: Final = 5.0
+#: Bytes that are sent to measure the bandwidth, each time four times as many, until they take so many seconds and so
+#: many round trips. A message has 4 MiB at most, and proxies often take 1 MiB.
+_FIRST_PROBE, _LAST_PROBE = 15 << 10, 960 << 10
+_PROBE_SECONDS, _PROBE_TRIPS = 0.1, 5
+_PROBE_LIMIT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,10 @@ async def _show(address: Address, security: Security, console: Console) -> None:
 
 
 async def steps(address: Address, security: Security) -> AsyncGenerator[Step, None]:
-    """Until one fails, or all are gone: settings, DNS, TCP, TLS, identity, service, version, round trip."""
+    """Until one fails, or all are gone: settings, DNS, TCP, TLS, identity, service, version, round trip,
+    bandwidth."""
     try:
-        for going in (_settings, _names, _tcp, _tls, _service, _version, _round_trip):
+        for going in (_settings, _names, _tcp, _tls, _service, _version, _round_trip, _bandwidth):
             async for step in going(address, security):
                 yield step
     except DragomanError as error:
@@ -188,6 +194,36 @@ async def _round_trip(address: Address, security: Security) -> AsyncIterator[Ste
     yield Step("round trip", f"{show_duration(statistics.median(trips[1:]))}, the median of {_TRIPS}")
 
 
+async def _bandwidth(address: Address, security: Security) -> AsyncIterator[Step]:
+    """Towards the service. What is sent is the name of a service that nobody has, longer and longer: a connection
+    begins slowly, so only what takes several round trips tells the bandwidth."""
+    async with open_channel(address, security) as channel:
+        stub, size = health_pb2_grpc.HealthStub(channel), _FIRST_PROBE
+        try:
+            trip = statistics.median([await _sending(stub, 0) for _ in range(_TRIPS)])
+            took, enough = 0.0, max(_PROBE_SECONDS, _PROBE_TRIPS * trip)
+            while (took := max(await _sending(stub, size) - trip, 1e-6)) < enough and size < _LAST_PROBE:
+                size *= 4
+            took = min(took, max(await _sending(stub, size) - trip, 1e-6))
+        except grpc.RpcError as error:
+            why = getattr(error, "details", str)() or type(error).__name__
+            yield Step("bandwidth", f"not measured with {size >> 10} KiB: {why}")
+            return
+    words = f"{8 * size / took / 1e6:.3g} Mbit/s towards the service: {size >> 10} KiB in {show_duration(took)}"
+    yield Step("bandwidth", words if took >= enough / 2 else f"at least {words}")
+
+
+async def _sending(stub: health_pb2_grpc.HealthStub, size: int) -> float:
+    """Seconds until so many bytes are there, and the answer is here. Raises RpcError."""
+    started = time.perf_counter()
+    try:
+        await stub.Check(health_pb2.HealthCheckRequest(service="x" * size), timeout=_PROBE_LIMIT_SECONDS)
+    except grpc.RpcError as error:
+        if getattr(error, "code", lambda: None)() is not grpc.StatusCode.NOT_FOUND:
+            raise
+    return time.perf_counter() - started
+
+
 _NAMES: Final = {
     _settings: "settings",
     _names: "DNS",
@@ -196,4 +232,5 @@ _NAMES: Final = {
     _service: "service",
     _version: "version",
     _round_trip: "round trip",
+    _bandwidth: "bandwidth",
 }

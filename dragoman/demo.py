@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -138,8 +138,10 @@ async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
         async def ask(prompt: Prompt, **options: Unpack[TextOptions]) -> Completion:
             return await verifier.during(drafter.during(_complete(client, verifier, prompt, **options)))
 
-        warm = {draft: await ask(WARM_UP, max_tokens=FEWEST_TOKENS, draft=draft) for draft in (True, False)}
-        max_tokens = _length_of_texts(config, warm)
+        await ask(WARM_UP, max_tokens=4)
+        if (max_tokens := config.max_tokens) is None:
+            warm = [await ask(WARM_UP, max_tokens=FEWEST_TOKENS, draft=draft) for draft in (True, False)]
+            max_tokens = _length_of_texts(warm)
         table = DemoTable(Console(), status) if status is not None else None
         comparisons = []
         for number, prompt in enumerate(PROMPTS):
@@ -158,14 +160,12 @@ async def _compare(config: DemoConfig, *, quiet: bool) -> DemoResult:
         return result
 
 
-def _length_of_texts(config: DemoConfig, warm: Mapping[bool, Completion]) -> int:
+def _length_of_texts(warm: Collection[Completion]) -> int:
     """In tokens, and why it is less than on other machines, if it is. ``warm``: texts with drafter and without."""
-    if config.max_tokens is not None:
-        return config.max_tokens
-    tokens = fitting_tokens(warm.values())
+    tokens = fitting_tokens(warm)
     if tokens < TOKENS:
-        each = sum(text.tpot or 0.0 for text in warm.values()) / len(warm)
-        err.print(f"texts of {tokens} tokens, not {TOKENS}: a token takes {each:.2g} s here (--max-tokens for more)")
+        minutes = len(PROMPTS) * sum(text.ttft + TOKENS * (text.tpot or 0.0) for text in warm) / 60
+        err.print(f"texts of {tokens} tokens: {TOKENS} would take {minutes:.0f} minutes here (--max-tokens for more)")
     return tokens
 
 
@@ -177,7 +177,7 @@ def fitting_tokens(warm: Collection[Completion]) -> int:
     each = sum(text.tpot or 0.0 for text in warm)
     first = sum(text.ttft for text in warm)
     room = PATIENCE_SECONDS / len(PROMPTS) - first
-    return TOKENS if each * TOKENS <= room else max(FEWEST_TOKENS, int(room / each))
+    return TOKENS if not each or each * TOKENS <= room else max(FEWEST_TOKENS, int(room / each))
 
 
 async def _complete(

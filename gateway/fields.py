@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.requests import Body
+from gateway.response_requests import ResponsesBody
 from speculation.errors import UnsupportedFieldError
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,12 @@ class UnknownFields:
     def note(self, body: Body) -> None:
         """Those of a body, and those within its fields."""
         extra = body.model_extra or {}
-        own = extra.keys() - _REFUSED.keys() - _REFUSED_IN_RESPONSES.keys() - _WITHOUT_EFFECT
+        known = (
+            _REFUSED.keys()
+            | _WITHOUT_EFFECT
+            | (_REFUSED_IN_RESPONSES.keys() if isinstance(body, ResponsesBody) else set())
+        )
+        own = extra.keys() - known
         for name in (*own, *(nested for nested in _nested(body) if nested not in _WITHOUT_EFFECT)):
             shown = name[:_NAME_LENGTH]
             if shown not in self._told and len(self._told) < _NAMES:

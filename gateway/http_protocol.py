@@ -23,59 +23,68 @@ _MALFORMED: Final = HttpError(400, "this is no valid request of HTTP 1.1", code=
 
 
 class HttpProtocol(H11Protocol):
-    """``head_timeout``: seconds from the connection, or from the first byte of a later request, until the request's
-    head must be there. Nobody has shown a key by then."""
+    """``head_timeout``: seconds from the connection (in TLS, from its handshake), or from the first byte of a later
+    request, until the request's head must be there. Nobody has shown a key by then. ``body_timeout``: of a body that is
+    still sent though its request has been answered."""
 
-    def __init__(self, *args: Any, head_timeout: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, head_timeout: float, body_timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_timeout = head_timeout
-        self._head_missing: asyncio.TimerHandle | None = None
+        self._body_timeout = body_timeout
+        self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio calls it."""
         super().connection_made(transport)
         self.app = _with_peer(self.app, peer_of(transport))
-        self._await_head()
+        self._expect(self._head_timeout)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio calls it."""
         super().data_received(data)
         if self._in_request:
-            self._forget_head()
-        elif self._head_missing is None:
-            self._await_head()
+            self._forget()
+        elif self._late is None:
+            of_a_body = self.conn.their_state is h11.SEND_BODY
+            self._expect(self._body_timeout if of_a_body else self._head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio calls it."""
-        self._forget_head()
+        self._forget()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn answers to what it cannot read; it would do so in plain text."""
-        body = json_bytes(_MALFORMED.body)
-        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        response = h11.Response(status_code=_MALFORMED.status, headers=headers, reason=b"Bad Request")
-        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        if self._in_request:  # whoever is about to answer it is told that nobody listens any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else it follows an answer, or is amid one
+            body = json_bytes(_MALFORMED.body)
+            length = ("content-length", str(len(body)))
+            headers = [("content-type", "application/json"), length, ("connection", "close")]
+            response = h11.Response(status_code=_MALFORMED.status, headers=headers, reason=b"Bad Request")
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
     @property
     def _in_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _await_head(self) -> None:
-        self._head_missing = self.loop.call_later(self._head_timeout, self._head_is_late)
+    def _expect(self, seconds: float) -> None:
+        """A request, or the rest of one."""
+        self._late = self.loop.call_later(seconds, self._is_late, seconds)
 
-    def _forget_head(self) -> None:
-        if self._head_missing is not None:
-            self._head_missing.cancel()
-            self._head_missing = None
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
-    def _head_is_late(self) -> None:
-        self._head_missing = None
+    def _is_late(self, seconds: float) -> None:
+        self._late = None
         if not self._in_request:
-            log.info("cut a connection off that brought no request for %g s", self._head_timeout)
-            self.transport.close()
+            log.info("cut a connection off that brought no request for %g s", seconds)
+            self.transport.abort()  # an orderly end of TLS would wait for the other side again
 
 
 class OneLength:

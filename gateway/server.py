@@ -55,9 +55,11 @@ class GatewayServer:
         app = application(texts, self._settings, self._security)
         if metrics is not None:
             app = OperationsPort(app, port=metrics.port)
+        limits = {"head_timeout": self._settings.head_timeout, "body_timeout": self._settings.body_timeout}
+        protocol = functools.partial(HttpProtocol, **limits)
         config = uvicorn.Config(
             app,
-            http=functools.partial(HttpProtocol, head_timeout=self._settings.head_timeout),  # type: ignore[arg-type]
+            http=protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

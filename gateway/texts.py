@@ -22,10 +22,11 @@ from gateway.settings import GatewaySettings
 from gateway.shares import Shares
 from gateway.tools import tool_use_of
 from gateway.traces import TextsTrace
-from speculation.errors import InputError, UnsupportedFieldError
+from speculation.errors import DragomanError, InputError, UnsupportedFieldError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
 from speculation.protocol.tokenizing import TokenPiece, text_of
+from transport.audit import audit
 from transport.identity import Identity
 
 
@@ -132,8 +133,13 @@ class Texts:
         trace = TextsTrace(order)
         meter = RequestMeter(self.metrics, model=order.model.name, choices_each=order.choices_each)
         async with contextlib.AsyncExitStack() as held:
-            held.enter_context(self._shares.of(holder, len(order.requests)))
-            places = await held.enter_async_context(self.admission.places(len(order.requests)))
+            try:
+                held.enter_context(self._shares.of(holder, len(order.requests)))
+                places = await held.enter_async_context(self.admission.places(len(order.requests)))
+            except DragomanError as error:
+                audit("refused", by=holder, model=order.model.name, reason=str(error))
+                raise
+            audit("texts", by=holder, model=order.model.name, texts=len(order.requests))
             writing = written(self.backend, order.model.name, order.requests, places, may_restart=not order.stream)
             await held.enter_async_context(contextlib.aclosing(writing))
             counted = await held.enter_async_context(contextlib.aclosing(meter.counted(writing)))

@@ -170,7 +170,7 @@ def up_on_own_ray(fleet: FleetFile, wait: float) -> tuple[Address, list[Standing
             with _launcher(found) as launcher:
                 # Its nodes are on their way, whatever was asked of others.
                 return found, launcher.up(fleet, wait_seconds=max(wait, OWN_NODES_SECONDS))
-        except DragomanError as error:
+        except Exception as error:  # Ray's own among them, when its head is gone
             words = local.last_words()
             if words is None:
                 raise

@@ -33,6 +33,8 @@ from transport.address import Address
 
 #: Seconds for the start of a node, and for its end before it is killed.
 _START, _STOP = 60.0, 15.0
+#: In which a node whose processes end ends as well.
+_NOTICED = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,17 @@ class LocalRay:
         return self.address
 
     def last_words(self) -> str | None:
-        """Of a node that ended by itself, as may happen to one that starts on a busy machine; None: all are there."""
-        for number, process in enumerate(self.processes):
-            if process.find() is None:
-                words = _log_of(number).read_text(errors="replace").strip().splitlines()[-8:]
-                return "\n".join(words) or "it said nothing"
+        """Of a node that ended by itself, as may happen to one that starts on a busy machine; None: all are there.
+
+        Waits for a moment, as a node looks at its processes once a second.
+        """
+        until = time.monotonic() + _NOTICED
+        while time.monotonic() < until:
+            for number, process in enumerate(self.processes):
+                if process.find() is None:
+                    words = _log_of(number).read_text(errors="replace").strip().splitlines()[-8:]
+                    return "\n".join(words) or "it said nothing"
+            time.sleep(0.2)
         return None
 
     def stop(self) -> None:
@@ -127,13 +135,19 @@ class LocalRay:
             found = process.find()
             if found is None:
                 continue
-            family = [found, *found.children(recursive=True)]
-            found.send_signal(signal.SIGTERM)
-            _, alive = psutil.wait_procs(family, timeout=_STOP)
-            for one in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                _end([found, *found.children(recursive=True)])
         _note().unlink(missing_ok=True)
+
+
+def _end(family: Sequence[psutil.Process]) -> None:
+    """The first one, which takes the others along, or all of them."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family[0].send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=_STOP)
+    for one in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def _note() -> Path:

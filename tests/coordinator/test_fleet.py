@@ -10,7 +10,7 @@ from coordinator.config import CoordinatorConfig, HistorySettings
 from coordinator.fleet import Fleet
 from coordinator.status import status_of_fleet
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import InputError, LimitExceededError, QuotaExceededError, VersionMismatchError
+from speculation.errors import InputError, LimitExceededError, QuotaExceededError, SessionError, VersionMismatchError
 from tests.support.fleet_members import FakeDrafter, FakeVerifier, FleetDriver, verifier
 from transport.identity import Identity, Role
 
@@ -120,10 +120,10 @@ def test_one_holder_leaves_room_for_others_and_takes_nobodys_place():
         fleet.join(FakeVerifier("v3").registration(), 0.0, anna)
     fleet.join(FakeVerifier("v3").registration(), 0.0, bert)
     registered = list(fleet.registry)
-    with pytest.raises(InputError, match=r"registration\.instance='v1': is the instance of another verifier"):
+    with pytest.raises(SessionError, match="'v1' is the instance of another verifier"):
         fleet.join(FakeVerifier("v1").registration(), 0.0, bert)
     drafter = FakeDrafter("v1").registration()
-    with pytest.raises(InputError, match="another verifier"):
+    with pytest.raises(SessionError, match="another verifier"):
         fleet.join(drafter, 0.0, anna)
     assert list(fleet.registry) == registered
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from benchmarks.ports import free_port
 from dragoman.cli import main
 from dragoman.connection_check import Step, run_connect, steps
@@ -21,7 +22,7 @@ from transport.address import Address
 from transport.identity import Role
 from transport.security import Security
 
-ALL = ["settings", "DNS", "TCP", "TLS", "service", "version", "round trip"]
+ALL = ["settings", "DNS", "TCP", "TLS", "service", "version", "round trip", "bandwidth"]
 
 
 @pytest.fixture
@@ -49,6 +50,17 @@ async def test_all_the_way_in_plaintext_and_in_mutual_tls(ours: TestAuthority):
     assert "spiffe://dragoman/coordinator/a" in words["identity"] and words["service"] == "a coordinator"
     assert all(step.error is None for step in as_drafter)
     assert any("may not call Status" in step.words for step in as_drafter if step.name == "version")
+
+
+async def test_the_bandwidth_is_that_of_the_link():
+    """Towards the service."""
+    async with serving(TextEngine()) as (_, address):
+        bandwidth = (await gone(address))[-1]
+        assert bandwidth.name == "bandwidth" and "Mbit/s towards the service" in bandwidth.words
+        async with FaultProxy(address.host, address.port, LinkConditions(0.01, bytes_per_second=100_000)) as proxy:
+            *_, bandwidth = await gone(Address.parse(proxy.address, field="proxy"))
+    assert bandwidth.error is None
+    assert 0.05 < float(bandwidth.words.removeprefix("at least ").split()[0]) < 1.6, bandwidth.words
 
 
 async def test_each_step_that_fails_is_the_last(ours: TestAuthority, tmp_path: Path):

@@ -44,6 +44,7 @@ def test_the_slowest_one_still_writes_something():
 
 def test_a_text_that_ends_at_once_tells_nothing_of_speed():
     assert fitting_tokens([written(9.0, tokens=1)] * 2) == TOKENS
+    assert fitting_tokens([written(9.0, tokens=1, ttft=100.0)] * 2) == TOKENS
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,8 @@ async def test_api_keys_are_the_tokens_of_the_file(tmp_path: Path, ours: TestAut
         assert verifier.describe().sessions == 0
 
 
-async def test_one_key_leaves_room_for_others(tmp_path: Path, ours: TestAuthority):
+async def test_one_key_leaves_room_for_others(tmp_path: Path, ours: TestAuthority, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "dragoman.audit")
     keys = Keys(tmp_path)
     anna, bert = ({"authorization": f"Bearer {keys.issue(role)}"} for role in (Role.CLIENT, Role.ADMIN))
     security = ours.one_way().model_copy(update={"tokens": str(keys.path)})
@@ -120,6 +122,12 @@ async def test_one_key_leaves_room_for_others(tmp_path: Path, ours: TestAuthorit
         never = await ask(anna, n=3)
         assert never.status_code == 400 and "a key may have 2 texts at a time" in never.json()["error"]["message"]
         await baseline(verifier, engine)
+    audited = [record for record in caplog.records if record.name == "dragoman.audit"]
+    told = [(record.getMessage(), record.__dict__["facts"]) for record in audited]
+    client, admin = "client some-client", "admin some-admin"
+    texts = [(facts["by"], facts["texts"]) for event, facts in told if event == "texts"]
+    assert texts == [(client, 2), (admin, 1), (client, 2)]
+    assert [facts["by"] for event, facts in told if event == "refused"] == [client, client]
 
 
 async def test_in_mutual_tls_the_certificates_role_counts(ours: TestAuthority):

@@ -12,7 +12,7 @@ import pytest
 from gateway.settings import GatewaySettings
 from tests.support.gateways import STORY, Front, front
 
-QUICK = GatewaySettings(head_timeout=0.3)
+QUICK = GatewaySettings(head_timeout=1.0)
 BODY = json.dumps({**STORY, "max_tokens": 3}).encode()
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -21,7 +21,7 @@ POST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/j
 @contextlib.asynccontextmanager
 async def connected(found: Front) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     host, port = found.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
     try:
         async with asyncio.timeout(60):
             yield reader, writer
@@ -45,7 +45,15 @@ async def test_a_connection_is_used_again_and_a_long_answer_is_not_cut_off():
             writer.write(POST + f"content-length: {len(body)}\r\n\r\n".encode() + body)
             streamed = await reader.readuntil(b"0\r\n\r\n")
             assert streamed.startswith(b"HTTP/1.1 200") and b"[DONE]" in streamed
-            await asyncio.sleep(0.4)  # more than a head may take
+            await asyncio.sleep(1.2)  # more than a head may take
+
+
+async def test_bytes_after_an_answer_that_ended_the_connection_do_no_harm(caplog: pytest.LogCaptureFixture):
+    async with front() as found, connected(found) as (reader, writer):
+        writer.write(POST + f"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nnot hex\r\n{'x' * 100}".encode())
+        answer = await reader.read()
+        assert answer.count(b"HTTP/1.1 ") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(

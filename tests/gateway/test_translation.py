@@ -12,6 +12,7 @@ from gateway import translation
 from gateway.fields import UnknownFields, check_best_of, check_refused
 from gateway.json_bytes import json_bytes
 from gateway.requests import Body, ChatBody, CompletionBody
+from gateway.response_requests import ResponsesBody
 from speculation.errors import InputError, UnsupportedFieldError
 from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.messages import Prompt
@@ -164,7 +165,11 @@ def test_unknown_fields_within_fields_are_named(caplog: pytest.LogCaptureFixture
     body = {"messages": [message], "tools": tools, "stream_options": options, "truncation": "disabled", "odd": 1}
     UnknownFields().note(ChatBody.model_validate(body))
     named = {record.getMessage().split("'")[1] for record in caplog.records}
-    assert named == {"odd", "messages.mood", "tools.function.depth", "stream_options.continuous_usage_stats"}
+    nested = {"messages.mood", "tools.function.depth", "stream_options.continuous_usage_stats"}
+    assert named == {"odd", "truncation"} | nested
+    caplog.clear()
+    UnknownFields().note(ResponsesBody.model_validate({"input": "x", "truncation": "disabled"}))
+    assert not caplog.records
 
 
 def test_json_has_no_character_that_is_none():

@@ -155,6 +155,46 @@ async def test_texts_outlive_drained_killed_and_stopped_verifiers_and_the_coordi
         assert len(fleet.clients) == 1
 
 
+async def test_sixteen_texts_of_a_killed_verifier_are_finished_by_another(tiny_qwen2: Path):
+    seeds = range(16)
+    async with contextlib.AsyncExitStack() as stack:
+        fleet = Fleet(stack)
+        await fleet.start(tiny_qwen2, verifiers=2)
+        first, second = fleet.verifiers
+        client = await stack.enter_async_context(FleetClient(fleet.coordinator))
+        control = await stack.enter_async_context(CoordinatorClient(fleet.coordinator))
+        alone = fleet.clients[second]
+        whole = await asyncio.gather(
+            *(alone.complete(PROMPT, sampling=sampling(seed), **ASK, draft=False) for seed in seeds)
+        )
+        await control.drain(second)  # so that all of them are at the first one
+        begun: set[int] = set()
+        killing: list[asyncio.Future[bool]] = []
+
+        async def kill() -> bool:
+            if (await fleet.clients[first].describe()).sessions < len(seeds):
+                return False  # on a busy machine one had ended
+            await control.drain(second, undo=True)
+            fleet.forget(first).kill()
+            return True
+
+        def watch(seed: int, chunk: Chunk) -> None:
+            begun.add(seed)
+            if len(begun) == len(seeds) and not killing:
+                killing.append(asyncio.ensure_future(kill()))
+
+        while not killing or not await killing.pop():
+            begun.clear()
+            asked = [
+                client.complete(PROMPT, sampling=sampling(seed), **ASK, on_chunk=partial(watch, seed)) for seed in seeds
+            ]
+            texts = await asyncio.gather(*asked)
+            assert [text.data for text in texts] == [text.data for text in whole]
+            assert [text.token_ids for text in texts] == [text.token_ids for text in whole]
+        assert all(text.resumes for text in texts)
+        await fleet.at_baseline()
+
+
 def test_generate_through_a_coordinator_and_its_errors(tiny_qwen2: Path):
     both = dragoman("generate", "--prompt=x", "--verifier=127.0.0.1:1", "--coordinator=127.0.0.1:1")
     assert both.returncode == 2 and "give one of the two" in both.stderr

@@ -1,0 +1,36 @@
+"""A short outage, with tiny models: the benchmark says of a link that was gone what there is to say."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.outage import FAULTS, Watched, measure, show
+from benchmarks.pair_processes import Side
+
+pytestmark = pytest.mark.process
+
+
+async def test_drafts_come_back_and_no_byte_differs(tiny_qwen2: Path, tiny_llama: Path):
+    side = Side(device="cpu", dtype="float32", threads=1)
+    found = await measure(
+        str(tiny_qwen2), str(tiny_llama), side, seconds=1.0, max_tokens=60, delay=0.002, patience=0.05
+    )
+    assert [one.fault for one in found] == list(FAULTS)
+    for one in found:
+        assert one.texts > 0 and one.differing == 0
+        assert one.drafts_back is not None and one.drafts_back > 0
+        assert one.longest_gap > 0 and one.usual_gap > 0
+    said = io.StringIO()
+    show(found, Console(file=said, width=100))
+    assert len(said.getvalue().splitlines()) == 1 + len(FAULTS) and "never" not in said.getvalue()
+
+
+def test_the_longest_gap_is_one_of_that_time():
+    watched = Watched(chunks=[0.0, 0.1, 0.2, 0.9, 1.0, 5.0])
+    assert watched.longest_gap(0.15, 0.95) == pytest.approx(0.7)
+    assert watched.longest_gap(0.95, 1.05) == pytest.approx(4.0)
+    assert watched.longest_gap(6.0, 7.0) == 0.0
