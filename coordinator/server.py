@@ -17,10 +17,11 @@ from coordinator.registry import Member
 from coordinator.status import status_of_fleet
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import DragomanError, ProtocolError, SessionError
+from speculation.errors import DragomanError
 from transport import codec
 from transport.address import Address
 from transport.audit import audit
+from transport.first_message import first_message
 from transport.identity import Role
 from transport.limits import PROTOCOL_VERSION
 from transport.roles import caller, check_member
@@ -123,7 +124,9 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
         self, requests: AsyncIterator[pb.JoinRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.JoinResponse]:
         try:
-            registration = await _registration(requests)
+            refusal = "a member's first message must be its registration"
+            first = await first_message(requests, "registration", seconds=REGISTRATION_SECONDS, refusal=refusal)
+            registration = first.registration
             kind = Role.VERIFIER if registration.HasField("verifier") else Role.DRAFTER
             check_member(caller(), kind)
             member = self.fleet.join(registration, self._clock(), caller())
@@ -186,18 +189,6 @@ class CoordinatorServicer(pb_grpc.CoordinatorServiceServicer):
         """Members dial again, and find the next coordinator."""
         for outbox in self._outboxes.values():
             outbox.end()
-
-
-async def _registration(requests: AsyncIterator[pb.JoinRequest]) -> pb.Registration:
-    try:
-        async with asyncio.timeout(REGISTRATION_SECONDS):
-            first = await anext(requests, None)
-    except TimeoutError:
-        # Not the error of a refusal: a member that was held up may try again.
-        raise SessionError(f"no registration within {REGISTRATION_SECONDS:g} s") from None
-    if first is None or not first.HasField("registration"):
-        raise ProtocolError("a member's first message must be its registration")
-    return first.registration
 
 
 class CoordinatorServer:

@@ -201,7 +201,7 @@ async def _bandwidth(address: Address, security: Security) -> AsyncIterator[Step
         stub, size = health_pb2_grpc.HealthStub(channel), _FIRST_PROBE
         try:
             trip = statistics.median([await _sending(stub, 0) for _ in range(_TRIPS)])
-            took, enough = 0.0, max(_PROBE_SECONDS, _PROBE_TRIPS * trip)
+            enough = max(_PROBE_SECONDS, _PROBE_TRIPS * trip)
             while (took := max(await _sending(stub, size) - trip, 1e-6)) < enough and size < _LAST_PROBE:
                 size *= 4
             took = min(took, max(await _sending(stub, size) - trip, 1e-6))

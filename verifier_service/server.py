@@ -11,11 +11,12 @@ import grpc
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
-from speculation.errors import DragomanError, LoadingError, ProtocolError, SessionError
+from speculation.errors import DragomanError, LoadingError
 from speculation.protocol.generation import Started
 from transport.address import Address
 from transport.audit import audit
 from transport.bundles import bundled
+from transport.first_message import first_message
 from transport.generation_codec import event_to_wire, request_from_wire, status_to_wire
 from transport.roles import caller
 from transport.security import Security
@@ -115,7 +116,9 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             try:
                 verifier = self._loaded()
                 held.enter_context(verifier.quotas.stream(caller()))
-                link = verifier.roster.attach(await _hello(requests), caller())
+                refusal = "a drafter's first message must be a hello"
+                first = await first_message(requests, "hello", seconds=HELLO_SECONDS, refusal=refusal)
+                link = verifier.roster.attach(first.hello, caller())
             except DragomanError as error:
                 audit("refused", by=caller(), call="Assist", peer=context.peer(), reason=str(error))
                 level = logging.DEBUG if isinstance(error, LoadingError) else logging.WARNING
@@ -125,19 +128,6 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             async with contextlib.aclosing(_assisting(verifier, link, requests, context)) as messages:
                 async for message in messages:
                     yield message
-
-
-async def _hello(requests: AsyncIterator[pb.AssistRequest]) -> pb.Hello:
-    """Raises ProtocolError if something else comes first, SessionError if nothing comes for too long."""
-    try:
-        async with asyncio.timeout(HELLO_SECONDS):
-            first = await anext(requests, None)
-    except TimeoutError:
-        # Not the error of a refusal: a drafter that was held up may try again.
-        raise SessionError(f"no hello within {HELLO_SECONDS:g} s") from None
-    if first is None or not first.HasField("hello"):
-        raise ProtocolError("a drafter's first message must be a hello")
-    return first.hello
 
 
 async def _assisting(
