@@ -20,6 +20,7 @@ from gateway.settings import GatewaySettings
 from language_models.weights import check_name, resolve
 from transport.address import Address
 from transport.security import Security
+from transport.servers import check_bindable
 from transport.signals import stop_signal
 
 #: Between the processes: they are on loopback.
@@ -43,6 +44,7 @@ def serve_locally(
     names = [models.target.model, *(drafter.model for drafter in models.drafters if drafter.model != LOOKUP_MODEL)]
     for name in names:
         check_name(name)
+    check_bindable(address)  # before minutes of converting
     for name in dict.fromkeys(names):
         show_licence(name)
         with progress_bar() as progress:  # converting is slow and belongs on this terminal, not a child's

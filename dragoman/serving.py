@@ -21,7 +21,6 @@ from speculation.errors import InputError
 from transport.address import COORDINATOR_PORT, DEFAULT_PORT, HEALTH_PORT, Address
 from transport.pem_files import pem_files
 from transport.security import Security
-from transport.servers import check_bindable
 from transport.tokens import read_tokens
 
 if TYPE_CHECKING:
@@ -38,14 +37,14 @@ if TYPE_CHECKING:
 
 def listen_address(listen: str, security: Security, *, default_port: int = DEFAULT_PORT) -> Address:
     """Raises InputError for an address that others can reach in plaintext, unless that is asked for, and for files of
-    TLS that cannot be used; ConnectionFailedError for one that cannot be listened at, before anything is loaded."""
+    TLS that cannot be used. Whether the port is free is asked once every option is read: a mistake in what was written
+    is told before what the machine happens to be like."""
     address = Address.parse(listen, field="listen", allow_port_zero=True, default_port=default_port)
     security.check_listening(address)
     if security.serves_tls:
         pem_files(security)
     if security.tokens is not None:
         read_tokens(Path(security.tokens))
-    check_bindable(address)
     return address
 
 
@@ -53,9 +52,7 @@ def health_address(given: str | None) -> Address | None:
     """Where health checks alone are answered, for `--health-listen`. Raises what ``listen_address`` raises."""
     if given is None:
         return None
-    address = Address.parse(given, field="health-listen", default_port=HEALTH_PORT)
-    check_bindable(address, option="--health-listen")
-    return address
+    return Address.parse(given, field="health-listen", default_port=HEALTH_PORT)
 
 
 def dialled_address(verifier: str | None, coordinator: str | None, security: Security) -> Address:

@@ -55,6 +55,7 @@ def drafter(
     from dragoman.loading import load_drafter
     from dragoman.log_setup import set_up_logging
     from dragoman.serving import dialled_address, health_address
+    from transport.servers import check_bindable
 
     set_up_logging(verbose, log_format=log_format)
     dialled = dialled_address(verifier, coordinator, security)
@@ -69,6 +70,8 @@ def drafter(
         max_sessions=max_sessions,
         engine=engine.value,
     )
+    if health is not None:
+        check_bindable(health, option="--health-listen")  # before the model is loaded
     serve_drafter(
         load_drafter(settings),
         dialled,

@@ -94,17 +94,13 @@ def verifier(
     from dragoman.serving import fleet_membership, health_address, listen_address, serve_verifier
     from language_models.weights import check_name
     from speculation.protocol.messages import SpeculationPlan
-    from transport.address import Address
     from transport.channels import check_dialling
     from transport.durations import parse_duration
-    from transport.servers import check_bindable
     from transport.sizes import parse_size
 
     set_up_logging(verbose, log_format=log_format, audit_log=audit_log)
     check_target_dtype(dtype)
     address = listen_address(listen, security)
-    if metrics_port is not None:
-        check_bindable(Address(address.host, metrics_port), option="--metrics-port")
     health = health_address(health_listen)
     membership = fleet_membership(coordinator, name, address, advertise)
     if membership is not None:
