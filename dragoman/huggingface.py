@@ -86,12 +86,14 @@ class RemoteDrafting:
             raise SessionError("it is open already", remedy="open another RemoteDrafting, or close this one")
         from dragoman.serving import fleet_membership, listen_address
         from transport.channels import check_dialling
+        from transport.servers import check_bindable
 
         security = self._security or Security.from_environment()
         address = listen_address(self._listen, security)
         membership = fleet_membership(self._coordinator, self._name, address, self._advertise)
         if membership is not None:
             check_dialling(membership.coordinator, security, who="coordinator")
+        check_bindable(address)
         from language_models.loaded_model import opened
         from verifier_service.transformers_engine import TransformersEngine
         from verifier_service.verifier import Verifier

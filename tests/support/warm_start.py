@@ -1,14 +1,13 @@
 """Processes that load a model, without the eight seconds that their imports take: forked from one that has imported.
 
-They are processes like any other: children of the test, with numbers, signals, exit codes and streams of their own, and
-the same command line, which only the process table does not show. What is not like a plain start is started plainly.
+They are processes like any other: children of the test, with numbers, signals, exit codes, streams and a command line
+of their own. What is not like a plain start is started plainly.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
-import functools
 import json
 import os
 import socket
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -33,8 +33,11 @@ _READ_EARLY = (
     "PYTHON",
     "LD_",
 )
-#: Of `dragoman`: the others load no model, or start processes that do.
-_COMMANDS = ("verifier", "drafter", "doctor", "check")
+#: Of `dragoman`: what starts processes that load a model.
+_STARTING = ("demo", "serve")
+#: The others load no model.
+_COMMANDS = ("verifier", "drafter", "doctor", "check", *_STARTING)
+_EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 #: Before any test has changed it.
 _AT_FIRST = dict(os.environ)
@@ -42,23 +45,24 @@ _FIRST: Final = threading.Lock()
 
 
 class WarmParent:
-    """Asked for one process at a time, by whatever thread."""
+    """Asked for one process at a time, by whatever thread. It ends with ``asking``; what it started goes on."""
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket = ours
+    def __init__(self, asking: socket.socket) -> None:
+        self._socket = asking
         self._prctl = ctypes.CDLL(None).prctl
         self._one_at_a_time = threading.Lock()
-        command = [sys.executable, "-m", "tests.support.warm_parent", str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_AT_FIRST)
-        theirs.close()
-        self._socket.recv(16)
-        atexit.register(self.close)
 
-    def close(self) -> None:
-        """It ends; what it started goes on."""
-        self._socket.close()
-        self._process.wait()
+    @classmethod
+    def started(cls) -> WarmParent:
+        """Of this process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "tests.support.warm_parent", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_AT_FIRST)
+        theirs.close()
+        ours.recv(16)
+        atexit.register(process.wait)
+        atexit.register(ours.close)
+        return cls(ours)
 
     def suits(self, environment: Mapping[str, str]) -> bool:
         """Whether a process with these variables would have imported the same."""
@@ -73,10 +77,10 @@ class WarmParent:
         folder: str,
         session: bool,
     ) -> int:
-        """The number of a new child that runs the module and arguments ``words``."""
+        """The number of a new child that runs what ``words`` of the command line behind the interpreter say."""
         wanted = {
-            "module": words[0],
-            "arguments": list(words[1:]),
+            "words": list(words),
+            "starts": not {*_STARTING}.isdisjoint(words) or words[0].startswith(str(_EXAMPLES)),
             "environment": dict(environment),
             "folder": folder,
             "session": session,
@@ -91,11 +95,15 @@ class WarmParent:
 
 
 def _early(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_READ_EARLY)}
+    return {name: value for name, value in environment.items() if name.startswith(_READ_EARLY) and name != "PYTHONPATH"}
 
 
 def _loads_a_model(words: Sequence[Any]) -> bool:
-    if list(words[:2]) != [sys.executable, "-m"] or not all(isinstance(word, str) for word in words):
+    if not all(isinstance(word, str) for word in words) or words[0] != sys.executable:
+        return False
+    if Path(words[1]).parent == _EXAMPLES:
+        return True
+    if words[1] != "-m":
         return False
     module, *arguments = words[2:]
     if module == "dragoman.end_with_parent":
@@ -118,16 +126,24 @@ class WarmPopen(subprocess.Popen):
         p2cread, _, _, c2pwrite, _, errwrite = streams
         inherited = [theirs if theirs != -1 else own for own, theirs in enumerate((p2cread, c2pwrite, errwrite))]
         folder = os.fspath(cwd) if cwd is not None else os.getcwd()
-        self.pid = parent.start(args[2:], inherited, environment=environment, folder=folder, session=session)
+        self.pid = parent.start(args[1:], inherited, environment=environment, folder=folder, session=session)
         self._child_created = True
         self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
 
 
-@functools.cache
-def _only_parent() -> WarmParent:
-    return WarmParent()
+_parent: WarmParent | None = None
+
+
+def use(asking: socket.socket) -> None:
+    """In a process that was forked: processes are asked for there from now on."""
+    global _parent
+    _parent = WarmParent(asking)
+    subprocess.Popen = WarmPopen  # type: ignore[misc]
 
 
 def _warm_parent() -> WarmParent:
+    global _parent
     with _FIRST:
-        return _only_parent()
+        if _parent is None:
+            _parent = WarmParent.started()
+        return _parent
