@@ -59,7 +59,7 @@ async def test_the_distribution_is_that_of_generate(held: Held, drafting: Remote
 
     counts = await asyncio.to_thread(draw)
     assert accepted > DRAWS / 20, "drafts had no part in it"
-    assert p_value(counts, load_tiny(tiny_qwen2), "top-p", found=0.35) > ALPHA
+    assert p_value(counts, load_tiny(tiny_qwen2), "top-p") > ALPHA
 
 
 async def test_the_same_seed_gives_the_same_text_with_and_without_drafter(

@@ -9,12 +9,7 @@ import sys
 import pytest
 
 from dragoman.cli import main
-
-_HEARING = (
-    "import os, signal, sys\n"
-    "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
+from tests.support.warm_start import HEARING
 
 
 def hearing_signals(*arguments: str) -> list[str]:
@@ -24,7 +19,7 @@ def hearing_signals(*arguments: str) -> list[str]:
     Not by ``preexec_fn``: with that, Python forks, and gRPC's threads, which fork handlers start again in the child,
     write to its standard error or end it, before it becomes the command.
     """
-    return [sys.executable, "-c", _HEARING, sys.executable, "-m", "dragoman", *arguments]
+    return [sys.executable, "-c", HEARING, sys.executable, "-m", "dragoman", *arguments]
 
 
 def dragoman(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

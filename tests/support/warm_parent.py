@@ -1,9 +1,9 @@
 """`python -m tests.support.warm_parent SOCKET`: has imported what a model needs, and becomes what it is asked for.
 
 A request is a datagram: JSON (``words``: of the command line behind the interpreter, ``environment``, ``folder``,
-``session``, ``starts``: whether it will start such processes itself) with the three standard streams. The answer is the
-process's number. The process is an orphan from its first moment, so that the asker, who is a subreaper for that moment,
-becomes its parent, and sees it end like any child.
+``session``, ``hears``: signals that its parent is deaf to, ``starts``: whether it will start such processes itself)
+with the three standard streams. The answer is the process's number. The process is an orphan from its first moment, so
+that the asker, who is a subreaper for that moment, becomes its parent, and sees it end like any child.
 
 One that starts others is given a parent like this one as a child of its own: its children must be its descendants.
 """
@@ -88,6 +88,10 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> None:
         os.dup2(stream, number)
         os.close(stream)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if wanted["hears"]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for heard in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(heard, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["folder"])

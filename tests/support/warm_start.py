@@ -37,6 +37,12 @@ _READ_EARLY = (
 _STARTING = ("demo", "serve")
 #: The others load no model.
 _COMMANDS = ("verifier", "drafter", "doctor", "check", *_STARTING)
+#: `python -c HEARING` and a command line, which runs with signals as they are by default.
+HEARING: Final = (
+    "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 #: Before any test has changed it.
@@ -76,10 +82,13 @@ class WarmParent:
         environment: Mapping[str, str],
         folder: str,
         session: bool,
+        hears: bool = False,
     ) -> int:
-        """The number of a new child that runs what ``words`` of the command line behind the interpreter say."""
+        """The number of a new child that runs what ``words`` of the command line behind the interpreter say.
+        ``hears``: signals that this process is deaf to."""
         wanted = {
             "words": list(words),
+            "hears": hears,
             "starts": not {*_STARTING}.isdisjoint(words) or words[0].startswith(str(_EXAMPLES)),
             "environment": dict(environment),
             "folder": folder,
@@ -120,13 +129,16 @@ class WarmPopen(subprocess.Popen):
         environment = os.environ if env is None else env
         usual = (preexec_fn, tuple(pass_fds), shell, gid, gids, uid) == (None, (), False, None, None, None)
         usual = usual and umask == -1 and group in ([], [-1], [None]) and not isinstance(args, str)
-        if not (usual and _loads_a_model(args) and (parent := _warm_parent()).suits(environment)):
+        words = [args[0], *args[4:]] if HEARING in args else args
+        if not (usual and _loads_a_model(words) and (parent := _warm_parent()).suits(environment)):
             super()._execute_child(args, executable, preexec_fn, close_fds, *more)  # type: ignore[misc]
             return
         p2cread, _, _, c2pwrite, _, errwrite = streams
         inherited = [theirs if theirs != -1 else own for own, theirs in enumerate((p2cread, c2pwrite, errwrite))]
         folder = os.fspath(cwd) if cwd is not None else os.getcwd()
-        self.pid = parent.start(args[1:], inherited, environment=environment, folder=folder, session=session)
+        self.pid = parent.start(
+            words[1:], inherited, environment=environment, folder=folder, session=session, hears=len(words) < len(args)
+        )
         self._child_created = True
         self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
 

@@ -156,7 +156,7 @@ async def test_texts_outlive_drained_killed_and_stopped_verifiers_and_the_coordi
 
 
 async def test_sixteen_texts_of_a_killed_verifier_are_finished_by_another(tiny_qwen2: Path):
-    seeds = range(16)
+    seeds, asked = range(16), {**ASK, "max_tokens": 200}
     async with contextlib.AsyncExitStack() as stack:
         fleet = Fleet(stack)
         await fleet.start(tiny_qwen2, verifiers=2)
@@ -165,7 +165,7 @@ async def test_sixteen_texts_of_a_killed_verifier_are_finished_by_another(tiny_q
         control = await stack.enter_async_context(CoordinatorClient(fleet.coordinator))
         alone = fleet.clients[second]
         whole = await asyncio.gather(
-            *(alone.complete(PROMPT, sampling=sampling(seed), **ASK, draft=False) for seed in seeds)
+            *(alone.complete(PROMPT, sampling=sampling(seed), **asked, draft=False) for seed in seeds)
         )
         await control.drain(second)  # so that all of them are at the first one
         begun: set[int] = set()
@@ -185,10 +185,12 @@ async def test_sixteen_texts_of_a_killed_verifier_are_finished_by_another(tiny_q
 
         while not killing or not await killing.pop():
             begun.clear()
-            asked = [
-                client.complete(PROMPT, sampling=sampling(seed), **ASK, on_chunk=partial(watch, seed)) for seed in seeds
-            ]
-            texts = await asyncio.gather(*asked)
+            texts = await asyncio.gather(
+                *(
+                    client.complete(PROMPT, sampling=sampling(seed), **asked, on_chunk=partial(watch, seed))
+                    for seed in seeds
+                )
+            )
             assert [text.data for text in texts] == [text.data for text in whole]
             assert [text.token_ids for text in texts] == [text.token_ids for text in whole]
         assert all(text.resumes for text in texts)
