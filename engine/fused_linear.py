@@ -17,7 +17,8 @@ TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class FusedLinear(nn.Module):
-    """The weights [sum of out, in] of several linear layers. Each of its parts is called once for an input."""
+    """The weights [sum of out, in] of several linear layers. Each of its parts is called once for an input, the first
+    one first."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
@@ -28,16 +29,16 @@ class FusedLinear(nn.Module):
         if all(bias is not None for bias in biases):
             self.bias = nn.Parameter(torch.cat([bias.detach() for bias in biases]), requires_grad=False)
         self._parts: tuple[Tensor, ...] | None = None
-        self._left = 0
 
     def part(self, index: int, x: Tensor) -> Tensor:
-        """Output of layer ``index``: computed for all at the first call, taken at the others."""
-        if self._parts is None:
+        """Output of layer ``index``: computed for all at the first one's call, taken at the others'.
+
+        What a pass that broke off has left is of no use to the next.
+        """
+        if index == 0 or self._parts is None:
             self._parts = nn.functional.linear(x, self.weight, self.bias).split(self.sizes, dim=-1)
-            self._left = len(self.sizes)
         out = self._parts[index]
-        self._left -= 1
-        if self._left == 0:
+        if index == len(self.sizes) - 1:
             self._parts = None
         return out
 

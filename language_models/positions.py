@@ -6,12 +6,14 @@ A token's position is a function of the token alone, whatever rows run beside it
 * Rotary embeddings of the kind ``longrope`` have two sets of frequencies, and transformers takes the set for all rows
   of a call by the largest position among them: a draft beyond the border, or a chunk of prefill across it, would change
   the rows before it. Here each row has the set of its own position, which is what decoding token by token gives.
-  (Those of the kind ``dynamic`` change beyond the context only, which no row ever is.)
+  (Those of the kind ``dynamic`` change beyond the context only, which no row ever is. So they are taken as they stand:
+  to look at the positions is to wait for the device, and cannot be part of a CUDA graph.)
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -76,8 +78,13 @@ def fix_frequencies(model: nn.Module) -> None:
     """Make the rotary embeddings of ``model`` a function of each row's own position (see the module), in place."""
     for module in model.modules():
         parameters = getattr(getattr(module, "config", None), "rope_parameters", None)
-        if hasattr(module, "rope_type") and any(_border(entry) is not None for entry in _entries(parameters)):
+        if not hasattr(module, "rope_type"):
+            continue
+        if any(_border(entry) is not None for entry in _entries(parameters)):
             module.forward = functools.partial(_forward_by_row, module.forward, parameters or {})
+        elif any(entry.get("rope_type") == "dynamic" for entry in _entries(parameters)):
+            # Without transformers' look at the largest position of the call.
+            module.forward = functools.partial(inspect.unwrap(type(module).forward), module)
 
 
 def _forward_by_row(
@@ -91,8 +98,7 @@ def _forward_by_row(
     options = {} if layer_type is None else {"layer_type": layer_type}
     border = _border(parameters if layer_type is None else parameters[layer_type])
     beyond = position_ids >= border if border is not None else torch.zeros_like(position_ids, dtype=torch.bool)
-    if bool(beyond.all()) or not bool(beyond.any()):
-        return forward(x, position_ids, **options)
+    # Both for all rows, whichever they need: which they are is known on the device, and a CUDA graph has no branches.
     before = forward(x, torch.where(beyond, 0, position_ids), **options)
     after = forward(x, torch.where(beyond, position_ids, position_ids.max()), **options)
     rows = beyond[..., None]

@@ -6,6 +6,7 @@ anew as their drafts agree better or worse, it was a sixth of the time. So all s
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class PlanningBudget:
         self._clock = clock or time.monotonic
         self._spent = spent or time.thread_time
         self._free_from = 0.0
+        self._asking = threading.Lock()  # from the event loop, and from the thread of the engine
         self._waiting: dict[object, float] = {}  # in order, and when each asked last
 
     @contextmanager
@@ -55,9 +57,10 @@ class PlanningBudget:
     def _is_turn(self, who: object) -> bool:
         """Of those that wait, the first to ask goes first; who asks for the first time waits behind them."""
         now = self._clock()
-        self._waiting = {each: asked for each, asked in self._waiting.items() if asked >= now - PATIENCE}
-        self._waiting[who] = now
-        if now < self._free_from or next(iter(self._waiting)) is not who:
-            return False
-        del self._waiting[who]
-        return True
+        with self._asking:
+            self._waiting = {each: asked for each, asked in self._waiting.items() if asked >= now - PATIENCE}
+            self._waiting[who] = now
+            if now < self._free_from or next(iter(self._waiting)) is not who:
+                return False
+            del self._waiting[who]
+            return True

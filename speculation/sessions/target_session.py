@@ -161,7 +161,10 @@ class TargetSession:
         return enough <= 0 or self._rests or (self.has_draft and self._pool.has_drawn(enough))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
-        """A drafter lost track: everything from its offset on, or None if it claims text that does not exist."""
+        """A drafter lost track: everything from its offset on, or None if it claims text that does not exist.
+
+        With the plan: the verdict that it did not get may have been the one that told of it.
+        """
         committed = self._pool.committed
         if resync.offset > len(committed):
             return None
@@ -170,6 +173,7 @@ class TargetSession:
             text=committed.since(resync.offset),
             digest=committed.digest,
             zero_width=self.zero_width,
+            plan=self.plan,
         )
 
     def narrow(self, step: Step) -> None:

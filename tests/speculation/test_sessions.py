@@ -128,6 +128,24 @@ def test_lost_verdict_is_asked_for_again():
     assert target.session.on_resync(Resync(10_000)) is None
 
 
+def test_a_plan_that_was_lost_with_its_verdict_comes_with_the_next():
+    """It is said once; a session that rests changes it twice, and a drafter that missed it would rest on."""
+    sampling = SamplingParams()
+    wide, off = SpeculationPlan(), SpeculationPlan(width=0, lookahead=0)
+    target = Target(request(sampling), wide)
+    drafter = Drafter(target.offer(sampling, Rule.RACE))
+    assert target.session.follow(off)
+    drafter.on_verdict(target.step()[0])
+    assert drafter.session.plan == off
+    assert target.session.follow(wide)
+    lost = target.step()[0]
+    assert lost.plan == wide
+    (resync,) = drafter.on_verdict(target.step()[0])
+    verdict = target.session.on_resync(resync)
+    drafter.on_verdict(verdict)
+    assert drafter.session.plan == wide
+
+
 def next_number(session: DrafterSession) -> int:
     (expansion,) = session.next_expansions()
     return expansion.number

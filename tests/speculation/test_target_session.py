@@ -130,8 +130,8 @@ def test_tokens_without_text_are_counted_until_the_next_with_text():
     for token, count in ((PAUSE, 1), (PAUSE, 2), (ord("a"), 0), (PAUSE, 1)):
         commit(target, [token])
         assert target.zero_width == count
-    assert target.on_resync(Resync(0)) == Verdict(0, b"a", digest(b"a"), 1)
-    assert target.on_resync(Resync(1)) == Verdict(1, b"", digest(b"a"), 1)
+    assert target.on_resync(Resync(0)) == Verdict(0, b"a", digest(b"a"), 1, plan=target.plan)
+    assert target.on_resync(Resync(1)) == Verdict(1, b"", digest(b"a"), 1, plan=target.plan)
     assert target.on_resync(Resync(2)) is None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -81,3 +83,22 @@ def test_one_slow_choice_does_not_end_planning(clock: Clock):
     assert chosen(budget, clock, "one", 10.0)
     clock.now += LONGEST_PAUSE
     assert chosen(budget, clock, "two", 0.0)
+
+
+def test_two_threads_may_ask():
+    """The engine's, which settles steps, and the event loop, where a replay ends."""
+    budget, before = PlanningBudget(clock=lambda: 0.0, spent=lambda: 0.0), sys.getswitchinterval()
+
+    def ask(name: str) -> int:
+        granted = 0
+        for number in range(4000):
+            with budget.choosing(f"{name}{number % 50}") as leave:
+                granted += leave()
+        return granted
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            assert all(threads.map(ask, ("engine", "loop")))
+    finally:
+        sys.setswitchinterval(before)
