@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from speculation.errors import ConnectionFailedError
 from transport.address import Address
-from transport.servers import check_bindable
 
 if TYPE_CHECKING:
     from verifier_service.instruments import Instruments
@@ -32,7 +31,6 @@ def metrics_page(
     from verifier_service.instruments import PrometheusInstruments
     from verifier_service.metrics import OWN
 
-    check_bindable(Address(host, port), option="--metrics-port")
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     tasks = Gauge(f"{OWN}event_loop_tasks", "Tasks of the event loop.", registry=registry)

@@ -21,6 +21,7 @@ from speculation.errors import InputError
 from transport.address import COORDINATOR_PORT, DEFAULT_PORT, HEALTH_PORT, Address
 from transport.pem_files import pem_files
 from transport.security import Security
+from transport.servers import check_bindable
 from transport.tokens import read_tokens
 
 if TYPE_CHECKING:
@@ -99,6 +100,19 @@ def fleet_membership(
     return Membership(Address.parse(coordinator, field="coordinator", default_port=COORDINATOR_PORT), name, advertise)
 
 
+def check_ports(
+    listen: Address | None = None, *, health_listen: Address | None = None, metrics_port: int | None = None
+) -> None:
+    """Raises ConnectionFailedError if one of them cannot be listened at: before anything that takes long is imported
+    or loaded."""
+    if listen is not None:
+        check_bindable(listen)
+    if listen is not None and metrics_port is not None:
+        check_bindable(Address(listen.host, metrics_port), option="--metrics-port")
+    if health_listen is not None:
+        check_bindable(health_listen, option="--health-listen")
+
+
 def new_instance() -> str:
     """Tells this process apart from others of its name."""
     return secrets.token_hex(8)
@@ -131,11 +145,10 @@ def serve_verifier(
     """Serve until SIGINT or SIGTERM, then let texts end by themselves for ``settings.grace``, then hand them over.
 
     The ports are taken before ``load`` is called, which takes minutes for a large model; until it returns, whoever
-    dials is told to try again.
-
-    ``security`` None: as the environment says. Raises ConnectionFailedError if a port is taken, and what ``load``
-    raises.
+    dials is told to try again. ``security`` None: as the environment says. Raises ConnectionFailedError if a port is
+    taken, and what ``load`` raises.
     """
+    check_ports(address, health_listen=health_listen, metrics_port=metrics_port)
     from verifier_service.fleet_member import VerifierMember
     from verifier_service.server import VerifierServer
     from verifier_service.verifier_choice import verifier_of

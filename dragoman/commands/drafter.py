@@ -54,8 +54,7 @@ def drafter(
     from dragoman.drafting import serve_drafter
     from dragoman.loading import load_drafter
     from dragoman.log_setup import set_up_logging
-    from dragoman.serving import dialled_address, health_address
-    from transport.servers import check_bindable
+    from dragoman.serving import check_ports, dialled_address, health_address
 
     set_up_logging(verbose, log_format=log_format)
     dialled = dialled_address(verifier, coordinator, security)
@@ -70,8 +69,7 @@ def drafter(
         max_sessions=max_sessions,
         engine=engine.value,
     )
-    if health is not None:
-        check_bindable(health, option="--health-listen")  # before the model is loaded
+    check_ports(health_listen=health)
     serve_drafter(
         load_drafter(settings),
         dialled,

@@ -161,10 +161,8 @@ class TargetSession:
         return enough <= 0 or self._rests or (self.has_draft and self._pool.has_drawn(enough))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
-        """A drafter lost track: everything from its offset on, or None if it claims text that does not exist.
-
-        With the plan: the verdict that it did not get may have been the one that told of it.
-        """
+        """A drafter lost track: everything from its offset on, with the plan, which the lost verdict may have told of;
+        or None if it claims text that does not exist."""
         committed = self._pool.committed
         if resync.offset > len(committed):
             return None

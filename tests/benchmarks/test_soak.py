@@ -47,7 +47,7 @@ async def test_a_short_soak(tiny_qwen2: Path, tiny_llama: Path, tmp_path: Path):
         side=Side("cpu", "float32", threads=1),
         clients=3,
         max_tokens=60,
-        minutes=0.3,
+        minutes=0.5,
         fault_every=3.0,
         sample_every=1.0,
         seed=5,

@@ -30,5 +30,6 @@ class ServedPair:
         return await self._stack.enter_async_context(child(arguments[0], [*arguments, *options]))
 
     def close(self) -> None:
+        """End both."""
         self._runner.run(self._stack.aclose())
         self._runner.close()
