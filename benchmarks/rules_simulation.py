@@ -92,6 +92,7 @@ class Pair:
             target=target,
             verifier=verifier,
             planner=planner,
+            times=times,
             desk=DeskSession(self.drafter, offer),
             speeds=real,
         )

@@ -77,10 +77,11 @@ class Run:
         target: TargetSession,
         verifier: DraftVerifier,
         planner: SessionPlanner,
+        times: StepTimes,
         desk: DeskSession,
         speeds: Speeds,
     ) -> None:
-        self.speeds = speeds
+        self.speeds, self.times = speeds, times
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -125,7 +126,8 @@ class Run:
                     self.done = True
                 case SendVerdict(verdict):
                     sent = verdict
-        self.planner.observe_step(self.target.stats, duration, now=self.now)
+        self.times.observe_step(len(step.candidates), duration, now=self.now)
+        self.planner.observe_step(self.target.stats)
         if self.planner.replan(self.now, [self.link]):  # type: ignore[list-item]
             self.target.follow(self.planner.plan)
         self.at(self.speeds.round_trip / 2, lambda: self.hear(sent))
@@ -204,7 +206,8 @@ def replayed(
     """A recorded text."""
     prompt_ids = engine.texts[text].prompt_ids
     start = plan or START
-    planner = SessionPlanner(start, StepTimes(learns=False), adaptive=plan is None)
+    times = StepTimes(learns=False)
+    planner = SessionPlanner(start, times, adaptive=plan is None)
     sampling, length = SamplingParams(), len(engine.texts[text].token_ids)
     request = SessionRequest(
         prompt_ids=tuple(prompt_ids), sampling=sampling, max_tokens=length, context_length=engine.context_length
@@ -226,6 +229,7 @@ def replayed(
         target=target,
         verifier=verifier,
         planner=planner,
+        times=times,
         desk=DeskSession(drafter, offer),
         speeds=speeds,
     )

@@ -57,12 +57,16 @@ class WholeAnswer(Answer):
 
 
 class StreamedAnswer(Answer):
-    """Server-sent events, from when a verifier has taken the first text on."""
+    """Server-sent events, from when a verifier has taken the first text on.
+
+    A choice is opened with its first text, so that clients see when that came, and in the order of their indices:
+    openai's helper appends choices to a list as it meets them. Each may be written by another verifier.
+    """
 
     def __init__(self, texts: Texts, order: Order, replies: Replies) -> None:
         super().__init__(texts, order, replies)
         self._begun = False
-        self._opened: set[int] = set()
+        self._opened = 0  # choices, the first of them
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in order.requests]
         self._completions: dict[int, Completion] = {}
 
@@ -81,6 +85,7 @@ class StreamedAnswer(Answer):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._texts.written(self._order, scope.get(HOLDER)) as events:
             async for event in events:
+                await self._begin(send)
                 for body in self._bodies(event):
                     await self._send(send, body)
         for body in self._replies.closing([self._completions[index] for index in range(len(self._completions))]):
@@ -89,21 +94,24 @@ class StreamedAnswer(Answer):
 
     def _bodies(self, event: ChoiceEvent) -> list[dict[str, Any]]:
         """What a client is told of an event: whole characters, whatever the bytes of a chunk."""
-        bodies: list[dict[str, Any]] = []
         index = event.index
-        if index not in self._opened:
-            self._opened.add(index)
-            bodies += self._replies.opening(index, event.tool_format if isinstance(event, ChoiceStarted) else None)
         match event:
             case ChoiceGrew():
-                bodies += self._growth(index, event.chunk)
+                grown = self._growth(index, event.chunk)
+                return [*self._open(index), *grown] if grown else []
             case ChoiceEnded():
                 self._completions[index] = event.completion
                 rest = self._decoders[index].decode(b"", final=True)
-                bodies += self._replies.ending(index, rest, event.completion)
+                return [*self._open(index), *self._replies.ending(index, rest, event.completion)]
             case ChoiceStarted():
-                pass
-        return bodies
+                self._replies.started(index, event.tool_format)
+                return self._open(index) if self._replies.opens_at_once else []
+
+    def _open(self, index: int) -> list[dict[str, Any]]:
+        """This choice and those before it, as far as they are not."""
+        opening = range(self._opened, index + 1)
+        self._opened = max(self._opened, index + 1)
+        return [body for each in opening for body in self._replies.opening(each)]
 
     def _growth(self, index: int, chunk: Chunk) -> list[dict[str, Any]]:
         """Nothing if there is nothing to say."""
@@ -118,16 +126,21 @@ class StreamedAnswer(Answer):
         body = self._replies.growth(index, "".join(text for text, _ in runs), logprobs)
         return [body | {"speculation": told_chunk(index, chunk, runs)}]
 
+    async def _begin(self, send: Send) -> None:
+        """The head of the answer, once."""
+        if self._begun:
+            return
+        self._begun = True
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
     async def _send(self, send: Send, body: dict[str, Any]) -> None:
         """One event."""
-        if not self._begun:
-            self._begun = True
-            headers = [
-                (b"content-type", b"text/event-stream; charset=utf-8"),
-                (b"cache-control", b"no-cache"),
-                (b"x-accel-buffering", b"no"),
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._begin(send)
         await send({"type": "http.response.body", "body": self._replies.event(body), "more_body": True})
 
 

@@ -119,7 +119,14 @@ def _add_models(app: FastAPI, texts: Texts) -> None:
 
     def told(model: ServedModel) -> dict[str, Any]:
         common = {"id": model.name, "object": "model", "created": began, "owned_by": _OWNER}
-        return common | {"max_model_len": model.context_length}
+        # As vLLM has them, whose load generator asks for the root.
+        more: dict[str, Any] = {
+            "root": model.name,
+            "parent": None,
+            "permission": [],
+            "max_model_len": model.context_length,
+        }
+        return common | more
 
     @app.get("/v1/models", response_model=None)
     async def models() -> Response:

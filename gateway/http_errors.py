@@ -26,7 +26,7 @@ from speculation.errors import (
     UnknownModelError,
     UnsupportedFieldError,
 )
-from speculation.protocol.session_request import CONTEXT_OVERFLOW
+from speculation.protocol.session_request import CONTEXT_OVERFLOW, EARLIER_OVERFLOW
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def unavailable(error: DragomanError) -> HttpError:
 
 def _of_input(error: InputError) -> HttpError:
     param = error.field.replace("-", "_")
-    if CONTEXT_OVERFLOW in error.problem:
+    if CONTEXT_OVERFLOW in error.problem or EARLIER_OVERFLOW in error.problem:
         return HttpError(400, str(error), code="context_length_exceeded", param=param)
     code = "unsupported_parameter" if isinstance(error, UnsupportedFieldError) else "invalid_value"
     return HttpError(400, str(error), code=code, param=param)

@@ -44,9 +44,15 @@ class Replies(ABC):
         """Whether an event with more of a text tells anything."""
         return True
 
+    #: Whether a text is opened when it is taken on, or with its first words.
+    opens_at_once = False
+
+    def started(self, index: int, tool_format: ToolFormat | None) -> None:  # noqa: B027  for those that care
+        """A text was taken on. ``tool_format``: how its model writes calls."""
+
     @abstractmethod
-    def opening(self, index: int, tool_format: ToolFormat | None = None) -> list[dict[str, Any]]:
-        """The first events of a text, before anything of it is there. ``tool_format``: how its model writes calls."""
+    def opening(self, index: int) -> list[dict[str, Any]]:
+        """The first events of a text."""
 
     @abstractmethod
     def growth(self, index: int, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> dict[str, Any]:
@@ -103,7 +109,7 @@ class ChoiceReplies(Replies):
         ]
         return {"object": self.whole_object, **self._common, "choices": choices, **self._totals(completions)}
 
-    def opening(self, index: int, tool_format: ToolFormat | None = None) -> list[dict[str, Any]]:
+    def opening(self, index: int) -> list[dict[str, Any]]:
         """What it goes on from, if that is wanted."""
         echo = self._order.echoes[index]
         return [self.growth(index, echo)] if echo else []
@@ -179,9 +185,12 @@ class ChatReplies(ChoiceReplies):
         """Not where all of the text is held back."""
         return any(choice["delta"] or choice["logprobs"] for choice in body["choices"])
 
-    def opening(self, index: int, tool_format: ToolFormat | None = None) -> list[dict[str, Any]]:
-        """Says who speaks."""
+    def started(self, index: int, tool_format: ToolFormat | None) -> None:
+        """Decides how what it says is read."""
         self._speech(index, tool_format)
+
+    def opening(self, index: int) -> list[dict[str, Any]]:
+        """Says who speaks."""
         delta = {"role": "assistant", "content": ""}
         return [self._chunk([{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}])]
 

@@ -15,7 +15,6 @@ from gateway.response_requests import ResponsesBody
 from speculation.protocol.completion import Completion
 from speculation.protocol.generation import FinishReason
 from speculation.protocol.logprobs import TokenLogprobs
-from speculation.protocol.tools import ToolFormat
 
 
 class ResponseReplies(Replies):
@@ -61,7 +60,9 @@ class ResponseReplies(Replies):
             "speculation": totals["speculation"],
         }
 
-    def opening(self, index: int, tool_format: ToolFormat | None = None) -> list[dict[str, Any]]:
+    opens_at_once = True  # as OpenAI does: what there will be is said before anything is
+
+    def opening(self, index: int) -> list[dict[str, Any]]:
         """What there will be."""
         begun = {**self._common, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
         item = {"id": self._item, "type": "message", "role": "assistant", "status": "in_progress", "content": []}

@@ -188,6 +188,11 @@ class OpenSession:
         """The step has room for fewer of them."""
         self._run.narrow(step)
 
+    @property
+    def working_drafters(self) -> list[DrafterLink]:
+        """Those that are to draft while a step runs; with turns they have nothing to do then."""
+        return list(self.drafters) if self.session.plan.width and not self._longest_wait() else []
+
     def rows_to_draw(self) -> RowsToDraw | None:
         """Of the step that runs, if all its rows can be drawn at once."""
         return self._run.rows_to_draw()
@@ -233,12 +238,8 @@ class OpenSession:
         if (ended := self._ended) is None:
             return
         self._ended = None
-        result, beside = ended.result, self.session.plan.width and not self._longest_wait()
-        drafters = self.drafters if beside else ()  # with turns they have nothing to do while a step runs
-        self.planner.observe_step(
-            self.session.stats, result.forward_seconds, now=result.forward_ended, drafters=drafters
-        )
-        seconds = self.figures.stepped(result, ended.tokens, held=ended.held)
+        self.planner.observe_step(self.session.stats)
+        seconds = self.figures.stepped(ended.result, ended.tokens, held=ended.held)
         if seconds is not None and self.drafters and not self.planner.settling:
             self._learn(seconds, ended.tokens, ended.unanswered)
         if self.session.finish_reason is None:

@@ -82,7 +82,7 @@ class SessionPlanner:
         self._acceptance = AcceptanceByPosition()
         self._steps = 0
         self._drafted_steps = 0
-        self._seen = (0, 0, 0)  # draft tokens, first choices, accepted first choices
+        self._seen = (0, 0)  # first choices, accepted first choices
         self._ordered_until = 0.0
         self._choosing = threading.Lock()  # or an order that comes while a plan is chosen would be lost
         self._least = 0.0  # that a draft token must be likely, so that it is sent
@@ -113,19 +113,11 @@ class SessionPlanner:
         """Whether drafts of the plan are not due yet, during a rest and shortly after it."""
         return self._step_times.settling
 
-    def observe_step(
-        self, stats: SessionStats, seconds: float, *, now: float, drafters: Iterable[DrafterLink] = ()
-    ) -> None:
-        """A step ended. ``stats``: of the session, this step included. ``drafters``: those that were to draft."""
-        delays = [link.round_trip.mean or 0.0 for link in drafters]
-        totals = stats.draft_tokens, stats.first_choices, stats.accepted_first_choices
-        draft_tokens, first_choices, accepted = (
-            total - before for total, before in zip(totals, self._seen, strict=True)
-        )
+    def observe_step(self, stats: SessionStats) -> None:
+        """A step ended. ``stats``: of the session, this step included."""
+        totals = stats.first_choices, stats.accepted_first_choices
+        first_choices, accepted = (total - before for total, before in zip(totals, self._seen, strict=True))
         self._seen = totals
-        self._step_times.observe_step(
-            draft_tokens, seconds, drafted=bool(delays), now=now, round_trip=max(delays, default=0.0)
-        )
         self._acceptance.observe_step(first_choices, accepted)
         self._drafted_steps += first_choices > 0
         self._steps += 1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from speculation.errors import SessionError
+from speculation.planning.step_times import StepTimes
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, LaunchedDraws, draw_rows
 from speculation.verification.step import Step
@@ -44,18 +45,41 @@ class Drawing(NamedTuple):
 
 
 class _LaunchedStep(NamedTuple):
-    """``logits``: of each session. ``draws``: of the sessions in ``drawn``, in that order."""
+    """``logits``: of each session. ``draws``: of the sessions in ``drawn``, in that order; without any, ``unread``: the
+    device is waited for all the same, or the next that looks at the logits would, and the step seem short."""
 
     logits: Mapping[int, Tensor]
     drawn: Sequence[int] = ()
     draws: LaunchedDraws | None = None
+    unread: bool = False
 
     def read(self) -> dict[int, Tensor | list[Draw]]:
         """The draws of those sessions for which it is possible, the logits of the others."""
         found: dict[int, Tensor | list[Draw]] = dict(self.logits)
+        if self.unread:
+            next(iter(self.logits.values()))[0, 0].item()
         if self.draws is not None:
             found |= zip(self.drawn, self.draws.read(), strict=True)
         return found
+
+
+class _Load(NamedTuple):
+    """Of a step: what ``StepTimes.observe_step`` asks for. Taken before it is launched: plans may change meanwhile."""
+
+    draft_tokens: int
+    sessions: int
+    drafters: list[int]
+    round_trip: float
+
+    @classmethod
+    def of(cls, sessions: Sequence[OpenSession], steps: Mapping[int, Step]) -> _Load:
+        links = {link for number in steps for link in sessions[number].working_drafters}
+        return cls(
+            draft_tokens=sum(len(step.candidates) for step in steps.values()),
+            sessions=len(steps),
+            drafters=[link.number for link in links],
+            round_trip=max((link.round_trip.mean or 0.0 for link in links), default=0.0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +87,28 @@ class SharedStep:
     """How steps are run, one at a time.
 
     ``drawing``: draw all rows at once, on a GPU; else only those on the way of each session, as far as it agrees.
-    ``turn``: in which ``run`` is called; nothing of a session is touched while the device works.
+    ``turn``: in which ``run`` is called; nothing of a session is touched while the device works. ``step_times``: told
+    of each step.
     """
 
     engine: Engine
     memory: MemoryQueue
     turn: EngineTurn
+    step_times: StepTimes
     drawing: Drawing | None = None
 
     @torch.inference_mode()
     def run(
-        self, sessions: Sequence[OpenSession], *, meanwhile: Callable[[], None] = lambda: None
+        self,
+        sessions: Sequence[OpenSession],
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+        behind_prompt: bool = False,
     ) -> list[StepOutcome]:
         """One step of all these sessions. What each brought, or failed with.
 
-        ``meanwhile``: called once the step is launched, before its draws are read; must not raise.
+        ``meanwhile``: called once the step is launched, before its draws are read; must not raise. ``behind_prompt``:
+        the device may still be working at a prompt, so how long the step takes says nothing.
         """
         outcomes: dict[int, StepOutcome] = {}
         steps: dict[int, Step] = {}
@@ -94,7 +125,8 @@ class SharedStep:
             if step is not steps[number]:
                 sessions[number].narrow(step)
         outcomes |= self._make_room(sessions, shared)
-        outcomes |= self._forward(sessions, shared, meanwhile)
+        timed = not (behind_prompt and self.step_times.seen)
+        outcomes |= self._forward(sessions, shared, meanwhile, timed=timed)
         return [outcomes.get(number) for number in range(len(sessions))]
 
     def _make_room(self, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, StepOutcome]:
@@ -112,26 +144,33 @@ class SharedStep:
         return errors
 
     def _forward(
-        self, sessions: Sequence[OpenSession], steps: dict[int, Step], meanwhile: Callable[[], None]
+        self,
+        sessions: Sequence[OpenSession],
+        steps: dict[int, Step],
+        meanwhile: Callable[[], None],
+        *,
+        timed: bool,
     ) -> dict[int, StepOutcome]:
         outcomes: dict[int, StepOutcome] = {}
         if not steps:
             return outcomes
-        began = time.perf_counter()
+        load, began = _Load.of(sessions, steps), time.perf_counter()
         try:
             launched = self._launch(sessions, steps)
             ended = time.perf_counter()  # unless the device goes on by itself
             meanwhile()
             with self.turn.device_works():
                 found = launched.read()
-            if launched.draws is not None:
+            if self.drawing is not None:
                 ended = time.perf_counter()
         except Exception as error:
             if len(steps) == 1:
                 return {number: error for number in steps}
             for number, step in steps.items():  # whose fault it is, a step for each tells; others lose nothing but time
-                outcomes |= self._forward(sessions, {number: step}, meanwhile)
+                outcomes |= self._forward(sessions, {number: step}, meanwhile, timed=timed)
             return outcomes
+        if timed:
+            self.step_times.observe_step(seconds=ended - began, now=ended, **load._asdict())
         for number, rows in found.items():
             try:
                 logits = launched.logits[number]
@@ -150,7 +189,7 @@ class SharedStep:
         logits = dict(zip(steps, self.engine.step(batch), strict=True))
         wanted = {number: rows for number in steps if (rows := sessions[number].rows_to_draw()) is not None}
         if not wanted:
-            return _LaunchedStep(logits)
+            return _LaunchedStep(logits, unread=True)
         draws = draw_rows([logits[number] for number in wanted], list(wanted.values()), *self.drawing)
         return _LaunchedStep(logits, tuple(wanted), draws)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from speculation.errors import SessionError
+from speculation.planning.step_times import StepTimes
 from verifier_service.engine import Engine
 from verifier_service.engine_turn import EngineTurn
 from verifier_service.memory_queue import MemoryQueue
@@ -31,8 +32,8 @@ _Brought = tuple[ScheduledSession, Outcome]
 class StepScheduler:
     """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
 
-    ``turn``: that of its engine, which the sessions know. ``send``: called in the event loop with each report, for what
-    it has for drafters.
+    ``turn``: that of its engine, which the sessions know. ``step_times``: told of each step. ``send``: called in the
+    event loop with each report, for what it has for drafters.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class StepScheduler:
         drawing: Drawing | None = None,
         *,
         turn: EngineTurn,
+        step_times: StepTimes,
         send: Callable[[OpenSession, StepReport], None],
         on_preempted: Callable[[], None] = lambda: None,
     ) -> None:
@@ -50,12 +52,13 @@ class StepScheduler:
         self._send = send
         self._on_preempted = on_preempted
         self._memory = MemoryQueue(engine)
-        self._shared = SharedStep(engine, self._memory, turn=turn, drawing=drawing)
+        self._shared = SharedStep(engine, self._memory, turn=turn, step_times=step_times, drawing=drawing)
         # Each has a draft token at least, if it has any.
         self._queue = StepQueue(self._memory, most=(engine.rows_per_step or 2) // 2)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._sessions: dict[OpenSession, ScheduledSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._behind_prompt = False  # of a pass over prompts, which a device may still be working at
         self._put_off: list[_Brought] = []  # until the step that runs is launched
         self._unsettled: list[ScheduledSession] = []
 
@@ -170,6 +173,7 @@ class StepScheduler:
             outcomes = run_prefill(self._engine, [session.opened for session in sessions], self._memory)
         except Exception as error:
             outcomes = {session.opened: error for session in sessions}
+        self._behind_prompt = self._drawing is not None
         self._queue.put_back([session for session in sessions if session.opened not in outcomes])
         brought: list[_Brought] = []
         for session in sessions:
@@ -188,7 +192,8 @@ class StepScheduler:
         opened = [session.opened for session in sessions]
         outcomes: Sequence[Outcome]
         try:
-            outcomes = self._shared.run(opened, meanwhile=self._catch_up)
+            behind, self._behind_prompt = self._behind_prompt, False
+            outcomes = self._shared.run(opened, meanwhile=self._catch_up, behind_prompt=behind)
         except Exception as error:
             outcomes = [error] * len(sessions)
         self._catch_up()  # if nothing was launched

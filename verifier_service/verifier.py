@@ -86,7 +86,8 @@ class Verifier:
         self.plan_limits = PlanLimits()
         self.committed_tokens = 0
         self._adaptive, self._lookup = adaptive, lookup
-        self._step_times, self._planning_budget = StepTimes(learns=adaptive), PlanningBudget()
+        self._step_times = StepTimes(learns=adaptive, free=engine.free_draft_tokens)
+        self._planning_budget = PlanningBudget()
         self.pacing = {rule: Pacing.of(rule, self._plan, adaptive=adaptive) for rule in Rule.concrete()}
         self._noise = RaceNoise(engine.tokenizer.vocab, device=engine.device_name)
         #: Whether new sessions are refused, and whether for good.
@@ -114,6 +115,7 @@ class Verifier:
             self.engine,
             Drawing.of(self.engine, self._noise),
             turn=self._turn,
+            step_times=self._step_times,
             send=self.roster.send,
             on_preempted=lambda: self.metrics.preemptions(1),
         )

@@ -8,8 +8,11 @@ from typing import Final
 from speculation.errors import InputError
 from speculation.sampling.params import Rule, SamplingParams
 
-#: How the error of a prompt that is too long goes on after the prompt: whoever it travels to knows it by that.
-CONTEXT_OVERFLOW: Final = "does not fit the context of"
+#: How the error of a prompt that is too long goes on after the prompt: whoever it travels to knows it by that. LiteLLM
+#: knows it by "is longer than the model's context length", and then asks the next of a user's models.
+CONTEXT_OVERFLOW: Final = "is longer than the model's context length of"
+#: As verifiers of the release before have it.
+EARLIER_OVERFLOW: Final = "does not fit the context of"
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ BAD_INPUT = {
         "messages.role='usr'",
     ),
     "no messages": (2, ["generate", LOCAL, "--messages=[]"], "prompt"),
-    "prompt beyond the context": (2, ["generate", LOCAL, "--prompt={long}"], "context of 512"),
+    "prompt beyond the context": (2, ["generate", LOCAL, "--prompt={long}"], "context length of 512"),
     "negative temperature": (2, ["generate", LOCAL, "--prompt=x", "--temperature=-1"], "temperature=-1"),
     "NaN temperature": (2, ["generate", LOCAL, "--prompt=x", "--temperature=nan"], "temperature=nan"),
     "top-p of 0": (2, ["generate", LOCAL, "--prompt=x", "--top-p=0"], "top_p=0"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from dragoman.client import Client
+from dragoman.gateway_backend import VerifierBackend
+from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import SamplingParams
 from tests.support.gateways import MODEL, Front, events_of, front
@@ -63,6 +68,39 @@ async def test_a_stream_begins_with_the_role_and_ends_with_a_reason_and_the_usag
             assert "".join(each["delta"].get("content", "") for each in own) == choice["message"]["content"]
             assert [each["finish_reason"] for each in own[:-1]] == [None] * (len(own) - 1)
             assert own[-1]["finish_reason"] == "stop" and own[-1]["stop_reason"] == choice["stop_reason"]
+
+
+async def test_choices_are_opened_in_their_order_each_with_its_first_text(monkeypatch: pytest.MonkeyPatch):
+    """Whichever verifier is the quickest: openai's helper appends choices as it meets them. And a client that takes the
+    first chunk for the first token has it right."""
+    second_writes, asked = asyncio.Event(), 0
+    write = VerifierBackend.write
+
+    async def held_back(self: VerifierBackend, *args: Any, on_chunk: Callable[[Chunk], None], **kwargs: Any) -> Any:
+        nonlocal asked
+        first, asked = not asked, asked + 1
+        if first:
+            await second_writes.wait()
+
+        def seen(chunk: Chunk) -> None:
+            on_chunk(chunk)
+            if not first:
+                second_writes.set()
+
+        return await write(self, *args, on_chunk=seen, **kwargs)
+
+    async with front() as found:
+        whole = await answer(found, n=2)
+        monkeypatch.setattr(VerifierBackend, "write", held_back)
+        async with found.openai.chat.completions.stream(**CHAT, n=2) as stream:
+            chunks = [event.chunk async for event in stream if event.type == "chunk"]
+            final = await stream.get_final_completion()
+        assert [each.message.content for each in final.choices] == [
+            each["message"]["content"] for each in whole["choices"]
+        ]
+        told = [(chunk.choices[0].index, chunk.choices[0].delta) for chunk in chunks]
+        assert [(index, delta.role) for index, delta in told[:2]] == [(0, "assistant"), (1, "assistant")]
+        assert told[2][0] == 1 and told[2][1].content, "the first chunk comes with the first text"
 
 
 async def test_openais_client_with_a_prediction():

@@ -229,7 +229,7 @@ async def test_a_refusal_is_told_in_the_gateways_words(fronted: Front):
     async with visiting(fronted.url) as visit:
         await visit.page.get_by_label("Text to continue").fill("x" * 5000)
         await visit.page.get_by_role("button", name="Write").click()
-        await visit.page.get_by_role("alert").filter(has_text="does not fit the context of").wait_for()
+        await visit.page.get_by_role("alert").filter(has_text="is longer than the model's context length of").wait_for()
         await visit.written()
         visit.complaints = [line for line in visit.complaints if "400" not in line]
 

@@ -194,7 +194,7 @@ def test_a_session_needs_a_prompt_that_leaves_room():
     assert SessionRequest((1,) * 9, SamplingParams(), 1, 10).max_tokens == 1
     for changed, wrong in (
         ({"prompt_ids": ()}, "gives no tokens"),
-        ({"prompt_ids": (1,) * 10}, "context of 10"),
+        ({"prompt_ids": (1,) * 10}, "context length of 10"),
         ({"max_tokens": 0}, "at least 1"),
         ({"rule": Rule.AUTO}, "decided"),
         ({"rule": Rule.REJECTION, "received": b"x"}, "cannot be resumed"),

@@ -33,9 +33,9 @@ START = SpeculationPlan(width=5, lookahead=5)
 class Clock:
     """A session that steps every 25 ms; ``accepts`` of each step's draft tokens agree."""
 
-    def __init__(self, planner: SessionPlanner, links: list[DrafterLink]) -> None:
+    def __init__(self, planner: SessionPlanner, links: list[DrafterLink], times: StepTimes) -> None:
         self.now = 0.0
-        self._planner = planner
+        self._planner, self._times = planner, times
         self._links = links
         self._stats = SessionStats()
 
@@ -46,8 +46,10 @@ class Clock:
             self.now += seconds
             width = self._planner.current(None).width
             self._stats.count_step(CandidateTree.chain(range(width)), tuple(range(min(accepts, width))))
-            drafters = self._links if width else ()
-            self._planner.observe_step(self._stats, seconds, now=self.now, drafters=drafters)
+            drafters = [link.number for link in self._links] if width else []
+            delay = max((link.round_trip.mean or 0.0 for link in self._links), default=0.0)
+            self._times.observe_step(width, seconds, now=self.now, drafters=drafters, round_trip=delay)
+            self._planner.observe_step(self._stats)
             self._planner.replan(self.now, self._links)
             widths.append(self._planner.plan.width)
         return widths
@@ -63,37 +65,45 @@ def test_without_measurements_the_start_stands():
 def test_a_plan_that_loses_against_the_target_alone_is_left():
     """Hysteresis protects a plan from a slightly better one, not from the truth."""
     waiting = SpeculationPlan(width=5, lookahead=5, patience=0.1)
-    planner = SessionPlanner(waiting, StepTimes(), adaptive=True)
-    Clock(planner, [measured_link(round_trip=0.002)]).run(600, accepts=0)
+    times = StepTimes()
+    planner = SessionPlanner(waiting, times, adaptive=True)
+    Clock(planner, [measured_link(round_trip=0.002)], times).run(600, accepts=0)
     assert planner.plan.width == 0 or planner.plan.patience == 0
 
 
 def test_a_session_without_speculation_tries_again_now_and_then():
-    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), StepTimes(), adaptive=True)
-    widths = Clock(planner, [measured_link(draft_token=0.5)]).run(1500, accepts=0)
+    times = StepTimes()
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), times, adaptive=True)
+    widths = Clock(planner, [measured_link(draft_token=0.5)], times).run(1500, accepts=0)
     assert PROBE.width in widths
     assert widths.count(0) / len(widths) > 1 - 2.5 * (PROBE_STEPS + 10) / PROBE_EVERY
 
 
 def test_a_probe_lasts_long_enough_to_see_something_of_slow_steps():
-    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), StepTimes(), adaptive=True)
-    widths = Clock(planner, [measured_link(draft_token=0.5)]).run(PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4)
+    times = StepTimes()
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), times, adaptive=True)
+    widths = Clock(planner, [measured_link(draft_token=0.5)], times).run(
+        PROBE_EVERY + PROBE_STEPS, accepts=0, seconds=0.4
+    )
     assert widths.count(PROBE.width) == PROBE_STEPS
 
 
 def test_a_drafter_that_becomes_good_is_used_again():
-    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), StepTimes(), adaptive=True)
-    assert Clock(planner, [measured_link(round_trip=0.002)]).run(1000, accepts=99)[-1] > PROBE.width
+    times = StepTimes()
+    planner = SessionPlanner(SpeculationPlan(width=0, lookahead=0), times, adaptive=True)
+    assert Clock(planner, [measured_link(round_trip=0.002)], times).run(1000, accepts=99)[-1] > PROBE.width
 
 
 def test_fixed_plans_stay():
-    planner = SessionPlanner(START, StepTimes(), adaptive=False)
-    assert set(Clock(planner, [measured_link()]).run(200, accepts=0)) == {START.width}
+    times = StepTimes()
+    planner = SessionPlanner(START, times, adaptive=False)
+    assert set(Clock(planner, [measured_link()], times).run(200, accepts=0)) == {START.width}
 
 
 def test_plans_change_at_most_so_often():
-    planner = SessionPlanner(START, StepTimes(), adaptive=True)
-    clock = Clock(planner, [measured_link()])
+    times = StepTimes()
+    planner = SessionPlanner(START, times, adaptive=True)
+    clock = Clock(planner, [measured_link()], times)
     clock.run(20, accepts=3)
     planned_at = clock.now
     assert planner.replan(planned_at + REPLAN_SECONDS, [measured_link()]) in (True, False)
@@ -101,8 +111,9 @@ def test_plans_change_at_most_so_often():
 
 
 def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
-    planner = SessionPlanner(START, StepTimes(), adaptive=True)
-    clock = Clock(planner, [measured_link()])
+    times = StepTimes()
+    planner = SessionPlanner(START, times, adaptive=True)
+    clock = Clock(planner, [measured_link()], times)
     clock.run(100, accepts=5)
     ordered = SpeculationPlan(width=1, lookahead=1)
     planner.order(ordered, clock.now)
@@ -112,8 +123,9 @@ def test_an_order_stands_for_a_while_and_then_the_session_plans_for_itself():
 
 def test_an_order_that_comes_while_a_plan_is_chosen_stands(monkeypatch: pytest.MonkeyPatch):
     """Orders come in the event loop, plans are chosen in the engine's thread."""
-    planner = SessionPlanner(START, StepTimes(), adaptive=True)
-    clock = Clock(planner, [measured_link()])
+    times = StepTimes()
+    planner = SessionPlanner(START, times, adaptive=True)
+    clock = Clock(planner, [measured_link()], times)
     clock.run(100, accepts=5)
     ordered = SpeculationPlan(width=1, lookahead=1)
     order = threading.Thread(target=planner.order, args=(ordered, clock.now))
@@ -151,8 +163,9 @@ def test_rounding_leaves_a_step_its_time(step: float):
 
 def test_limits_hold_where_the_verifier_plans_by_itself():
     limits = PlanLimits(width=1, lookahead=3, alternatives=0)
-    planner = SessionPlanner(START, StepTimes(), adaptive=True, limits=lambda: limits)
-    clock = Clock(planner, [measured_link(round_trip=0.002)])
+    times = StepTimes()
+    planner = SessionPlanner(START, times, adaptive=True, limits=lambda: limits)
+    clock = Clock(planner, [measured_link(round_trip=0.002)], times)
     plans = []
     for accepts in (9, 0, 9):
         for _ in range(600):
@@ -163,8 +176,9 @@ def test_limits_hold_where_the_verifier_plans_by_itself():
 
 
 def test_how_many_tokens_a_distribution_has_is_never_planned():
-    planner = SessionPlanner(replace(START, top_k=7), StepTimes(), adaptive=True)
-    clock = Clock(planner, [measured_link()])
+    times = StepTimes()
+    planner = SessionPlanner(replace(START, top_k=7), times, adaptive=True)
+    clock = Clock(planner, [measured_link()], times)
     clock.run(200, accepts=5)
     assert planner.plan != replace(START, top_k=7) and planner.plan.top_k == 7
     planner.order(SpeculationPlan(width=1, lookahead=1), clock.now)
@@ -206,14 +220,16 @@ def test_pings_without_answers_are_forgotten_in_the_end():
 
 def test_what_the_target_looked_up_says_nothing_about_drafters():
     """Neither what a plan expects of them, nor how many steps the rates rest on."""
-    planner, stats = SessionPlanner(START, StepTimes(), adaptive=True), SessionStats()
+    fit, stats = StepTimes(), SessionStats()
+    planner = SessionPlanner(START, fit, adaptive=True)
     for _ in range(20):
         stats.count_step(CandidateTree((5, 6), (-1, 0), (), (LOOKUP, LOOKUP)), (0, 1))
-        planner.observe_step(stats, 0.025, now=0.0)
+        fit.observe_step(2, 0.025)
+        planner.observe_step(stats)
     costs = planner.step_costs()
     assert costs is not None and costs.drafted_steps == 0 and costs.acceptance == pytest.approx([0.6] * 4)
     stats.count_step(CandidateTree.chain([5, 6]), (0, 1))
-    planner.observe_step(stats, 0.025, now=0.0)
+    planner.observe_step(stats)
     costs = planner.step_costs()
     assert costs is not None and costs.drafted_steps == 1 and costs.acceptance[0] > 0.6
 
