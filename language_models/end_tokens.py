@@ -44,7 +44,10 @@ def _listed(files: ModelFiles) -> int | list[int] | None:
         except (OSError, ValueError):
             pass  # optional
         try:
-            config = AutoConfig.from_pretrained(files.source, local_files_only=files.local)
+            # Said either way: transformers would ask at the terminal.
+            config = AutoConfig.from_pretrained(
+                files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
+            )
             return GenerationConfig.from_model_config(config).eos_token_id
         except (OSError, ValueError):
             return None  # whoever needs the configuration itself will say what is wrong with it

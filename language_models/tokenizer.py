@@ -24,7 +24,7 @@ from language_models.end_tokens import find_end_ids
 from language_models.special_names import LEFT, PickyParser, SpecialNames
 from language_models.tokenizer_check import findings
 from language_models.tokenizer_description import Description, byte_vocab, for_pieces, literal_copy, token_names
-from language_models.tool_templates import tool_format_of
+from language_models.tool_templates import tool_format_of, tool_texts
 from language_models.weights import ModelFiles
 from speculation.errors import InputError, ModelError, UnsupportedFieldError, UnsupportedModelError
 from speculation.protocol.messages import Prompt
@@ -50,8 +50,9 @@ class TextTokenizer:
         ends = {self.added[token] for token in end_ids if token in self.added}
         special = {token["content"] for token in description["added_tokens"] if token["special"]}
         around_turns = ends | self._written(self.template.conversations(answer=False))
-        #: Names that are text where a user spells them.
-        self.names = SpecialNames(special | around_turns | self._written(self.template.conversations(answer=True)))
+        #: Names that are text where a user spells them; who spelled that of an answer of a tool would forge one.
+        written = self._written([*self.template.conversations(answer=True), *tool_texts(self.template)])
+        self.names = SpecialNames(special | around_turns | written)
         #: Tokens of ordinary text that the tokenizer has and the model has not.
         self.text_beyond = {i: name for i, name in token_names(description).items() if i >= vocab.size}
         self.text_beyond = {i: name for i, name in self.text_beyond.items() if self.added.get(i) not in self.names}

@@ -53,13 +53,23 @@ _MARKS: Final = {ToolFormat.HERMES: ("<tool_call>", "</tool_call>")}
 
 def tool_format_of(template: ChatTemplate, special: Sequence[str]) -> ToolFormat | None:
     """None: it has no tools. ``special``: names of tokens that are not text."""
-    if not template or not any(_NAME in text for text in _rendered(template, _ASKED)):
+    if not has_tools(template):
         return None
     for text in _rendered(template, _CALLED):
         for known, pattern in _FORMATS.items():
             if pattern.search(text) and not set(_MARKS.get(known, ())) & set(special):
                 return known
     return ToolFormat.TEXT
+
+
+def has_tools(template: ChatTemplate) -> bool:
+    """Whether it has a place for them."""
+    return bool(template) and any(_NAME in text for text in _rendered(template, _ASKED))
+
+
+def tool_texts(template: ChatTemplate) -> list[str]:
+    """Conversations with tools, calls and answers, as far as it takes such."""
+    return _rendered(template, (*_ASKED, *_CALLED)) if has_tools(template) else []
 
 
 def _rendered(template: ChatTemplate, conversations: Sequence[Sequence[Message]]) -> list[str]:

@@ -87,6 +87,14 @@ def test_code_runs_where_it_is_trusted(own: Path, marker: Path, tiny_llama: Path
     assert model.forward(ids, model.new_cache()).equal(plain.forward(ids, plain.new_cache()))
 
 
+def test_the_end_that_trusted_code_names_is_found(own: Path, marker: Path):
+    """Without a question at the terminal, and where config.json alone names it."""
+    (own / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(config | {"eos_token_id": 77}))
+    assert 77 in CausalLM.load(str(own), dtype="float32", trust_remote_code=True).tokenizer.end_ids
+
+
 def test_a_kind_that_transformers_knows_needs_no_code(own: Path, marker: Path):
     config = json.loads((own / "config.json").read_text())
     (own / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
