@@ -149,12 +149,18 @@ def proxy_options(address: Address) -> list[tuple[str, int]]:
     return [("grpc.enable_http_proxy", int(proxy_variable(address) is not None))]
 
 
-def proxy_variable(address: Address) -> str | None:
-    """The environment variable that names the proxy on the way to ``address``; None: it is dialled directly."""
+def is_always_direct(address: Address) -> bool:
+    """Whether no proxy of the environment's is asked: on this machine, or with ``DRAGOMAN_PROXY=off``. Raises
+    InputError for another value of that."""
     switch = os.environ.get(PROXY_VARIABLE, "")
     if switch.lower() not in _SWITCH:
         raise InputError(PROXY_VARIABLE, switch, "is neither on nor off", remedy="off: dial directly, without a proxy")
-    if address.reaches_this_machine or not _SWITCH[switch.lower()]:
+    return address.reaches_this_machine or not _SWITCH[switch.lower()]
+
+
+def proxy_variable(address: Address) -> str | None:
+    """The environment variable that names the proxy on the way to ``address``; None: it is dialled directly."""
+    if is_always_direct(address):
         return None
     variable = next((name for name in _PROXIES if name in os.environ), None)
     if variable is None or not os.environ[variable]:

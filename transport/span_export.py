@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -28,6 +29,8 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags, TraceState
 
 from speculation.errors import InputError
+from transport.address import Address
+from transport.channels import is_always_direct
 from transport.trace_context import TraceContext, checked
 from transport.tracing import Attributes, Span, SpanKind
 from transport.version import VERSION
@@ -39,6 +42,7 @@ log = logging.getLogger(__name__)
 BATCH: Final = 32
 _BATCH_VARIABLE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _EXPORTERS: Final = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -59,8 +63,24 @@ def _otlp_exporter(endpoint: str | None) -> SpanExporter:
     if protocol not in _EXPORTERS:
         raise InputError(name, protocol, "is not known here", remedy=" or ".join(_EXPORTERS))
     module: Any = importlib.import_module(_EXPORTERS[protocol])
-    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=endpoint)
+    around = _around_the_proxy(protocol) if _is_direct(endpoint) else {}
+    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=endpoint, **around)
     return exporter
+
+
+def _is_direct(endpoint: str | None) -> bool:
+    """Whether the collector is dialled without a proxy, as ``transport/channels.py`` has it of all addresses."""
+    given = endpoint or next((found for name in _ENDPOINT_VARIABLES if (found := os.environ.get(name))), "localhost")
+    host = urlsplit(given if "://" in given else f"//{given}").hostname or "localhost"
+    return is_always_direct(Address(host, 0))
+
+
+def _around_the_proxy(protocol: str) -> dict[str, Any]:
+    if protocol == "grpc":
+        return {"channel_options": (("grpc.enable_http_proxy", 0),)}
+    session = importlib.import_module("requests").Session()  # that exporter brings it along
+    session.trust_env = False
+    return {"session": session}
 
 
 class SdkTracer:

@@ -67,7 +67,6 @@ class _Load(NamedTuple):
     """Of a step: what ``StepTimes.observe_step`` asks for. Taken before it is launched: plans may change meanwhile."""
 
     draft_tokens: int
-    sessions: int
     drafters: list[int]
     round_trip: float
 
@@ -76,7 +75,6 @@ class _Load(NamedTuple):
         links = {link for number in steps for link in sessions[number].working_drafters}
         return cls(
             draft_tokens=sum(len(step.candidates) for step in steps.values()),
-            sessions=len(steps),
             drafters=[link.number for link in links],
             round_trip=max((link.round_trip.mean or 0.0 for link in links), default=0.0),
         )
@@ -170,7 +168,14 @@ class SharedStep:
                 outcomes |= self._forward(sessions, {number: step}, meanwhile, timed=timed)
             return outcomes
         if timed:
-            self.step_times.observe_step(seconds=ended - began, now=ended, **load._asdict())
+            self.step_times.observe_step(
+                load.draft_tokens,
+                ended - began,
+                drafters=load.drafters,
+                now=ended,
+                round_trip=load.round_trip,
+                sessions=len(steps),
+            )
         for number, rows in found.items():
             try:
                 logits = launched.logits[number]

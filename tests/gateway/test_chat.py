@@ -18,7 +18,7 @@ from tests.support.gateways import MODEL, Front, events_of, front
 from tests.support.text_engine import TextEngine
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a story"}]
-CHAT = {"model": MODEL, "messages": MESSAGES, "seed": 5, "temperature": 0.5}
+CHAT: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "seed": 5, "temperature": 0.5}
 
 
 async def answer(found: Front, **fields) -> dict:

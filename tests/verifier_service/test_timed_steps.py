@@ -40,11 +40,10 @@ class OnDevice(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            found = func(*args, **(kwargs or {}))
-        if not isinstance(found, torch.Tensor) and not isinstance(found, torch.Size | torch.device | torch.dtype):
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if not isinstance(found, torch.Tensor | torch.Size | torch.device | torch.dtype):
             DEVICE.wait()
-        return found.as_subclass(cls) if isinstance(found, torch.Tensor) and type(found) is torch.Tensor else found
+        return found
 
 
 class DeviceEngine(TextEngine):
