@@ -17,6 +17,7 @@ from gateway.access import Access
 from gateway.answers import answer_to
 from gateway.body_limit import BodyLimit
 from gateway.connection import SendLimit
+from gateway.fields import check_refused
 from gateway.fleet import FleetView
 from gateway.http_errors import UNFORESEEN, HttpError, http_error_of, of_validation, unavailable
 from gateway.http_protocol import OneLength
@@ -145,16 +146,24 @@ def _add_tokens(app: FastAPI, texts: Texts) -> None:
     async def tokenize(body: TokenizeBody) -> Response:
         """A prompt in the model's tokens."""
         texts.note_unknown(body)
+        check_refused(body.model_extra or {})
         if (body.prompt is None) == (body.messages is None):
             raise InputError("prompt", body.prompt, "stands beside messages, or neither is there", remedy="give one")
         prompt = _prompt_to_count(body)
         model = await texts.models.find(body.model)
         ids = await texts.backend.tokenize(model.name, prompt)
-        pieces = await texts.pieces(model, ids, field="prompt") if body.return_token_strs else None
+        pieces = None
+        if body.return_token_strs or body.add_special_tokens is False:
+            pieces = await texts.pieces(model, ids, field="prompt")
+        if pieces is not None and body.add_special_tokens is False and body.prompt is not None:
+            # Those of a raw prompt are the tokenizer's own: names in the text are text.
+            kept = [at for at, piece in enumerate(pieces) if not piece.special]
+            ids, pieces = [ids[at] for at in kept], [pieces[at] for at in kept]
         told = {"count": len(ids), "max_model_len": model.context_length, "tokens": ids}
 
         def answer() -> Response:
-            return _json({**told, "token_strs": None if pieces is None else [piece.shown for piece in pieces]})
+            shown = [piece.shown for piece in pieces] if pieces is not None and body.return_token_strs else None
+            return _json({**told, "token_strs": shown})
 
         return await asyncio.to_thread(answer)  # a million ids take long to write
 

@@ -250,6 +250,7 @@ class TokenizeBody(Body):
     prompt: str | None = None
     messages: Messages | None = None
     tools: Tools = None
+    add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
 
 

@@ -31,6 +31,12 @@ _UNFORCED: Final = '\n%llguidance {"no_forcing": true}\n'
 MOST_RULES: Final = 1000
 MOST_GBNF_RULES: Final = 300
 _LARK: Final = re.compile(r"[ \t]*(%llguidance\b|start[ \t]*:)")
+#: Of strings, as the library knows them.
+_FORMATS: Final = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
+)
+#: What stands there is no schema.
+_DATA: Final = frozenset(("const", "enum", "default", "examples", "x-guidance"))
 #: Where the library shows the grammar's lines, which are not the client's own.
 _QUOTED: Final = re.compile(r"\n\s*\d+ \|")
 #: Characters of a library's words that are passed on.
@@ -159,8 +165,22 @@ def json_rule(schema: dict[str, Any] | bool, spec: GuideSpec) -> str:
             raise _unusable(spec, "nothing fits it")
         schema = {}
     own = schema.get("x-guidance")
-    styled = {**schema, "x-guidance": {**_JSON_STYLE, **(own if isinstance(own, dict) else {})}}
+    styled = {**without_annotations(schema), "x-guidance": {**_JSON_STYLE, **(own if isinstance(own, dict) else {})}}
     return f"%json {json.dumps(styled)}"
+
+
+def without_annotations(schema: Any) -> Any:
+    """The schema without formats that the library does not know, which it would refuse: to JSON Schema (2020-12,
+    section 7.2.3) those are annotations. Pydantic and OpenAPI write many: password, binary, path, int32."""
+    if isinstance(schema, list):
+        return [without_annotations(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: value if name in _DATA else without_annotations(value)
+        for name, value in schema.items()
+        if name != "format" or not isinstance(value, str) or value in _FORMATS
+    }
 
 
 def _matcher(spec: GuideSpec, tokenizer: LLTokenizer, grammar: str) -> LLMatcher:

@@ -36,6 +36,21 @@ async def test_tokens_as_vllm_tells_them():
         assert (await found.post("/detokenize", tokens=[])).json() == {"prompt": ""}
 
 
+async def test_tokens_of_a_prompt_without_those_that_the_tokenizer_adds(monkeypatch: pytest.MonkeyPatch):
+    """As vLLM's load generator counts them, to make prompts of a length."""
+    special = next(iter(TARGET_VOCAB.special))
+    monkeypatch.setattr(TextTokenizer, "prompt_ids", lambda self, prompt: [special, *self.encode(prompt.text)])
+    async with front() as found:
+        assert (await found.post("/tokenize", prompt=TEXT)).json()["tokens"] == [special, *IDS]
+        for wanted in (True, False):
+            asked = {"prompt": TEXT, "add_special_tokens": wanted, "return_token_strs": True}
+            told = (await found.post("/tokenize", **asked)).json()
+            assert told["tokens"] == ([special, *IDS] if wanted else IDS)
+            assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
+        refused = await found.post("/tokenize", prompt=TEXT, chat_template="x")
+        assert refused.status_code == 400 and refused.json()["error"]["code"] == "unsupported_parameter"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

@@ -126,6 +126,21 @@ async def test_choices_are_taken_as_they_are():
         assert guide.forced() == Forced(choice.encode(), True)
 
 
+async def test_formats_that_say_nothing_of_a_text_are_annotations():
+    """As pydantic writes them for secrets, paths and numbers. Data that looks like one is data."""
+    secret = {"type": "string", "format": "password", "minLength": 2, "maxLength": 2}
+    schema = {
+        "type": "object",
+        "properties": {"format": secret, "mode": {"const": {"format": "path"}}},
+        "required": ["format", "mode"],
+        "additionalProperties": False,
+    }
+    guide = await guide_for(GuideSpec.json_schema(schema))
+    assert guide.forced() == Forced(b'{"format": "', False)
+    write(guide, '{"format": "ab')
+    assert guide.forced() == Forced(b'", "mode": {"format": "path"}}', True)
+
+
 @pytest.mark.parametrize(
     "grammar", ['start: "the " noun\nnoun: "cat" | "dog"', 'root ::= "the " noun\nnoun ::= "cat" | "dog"']
 )
