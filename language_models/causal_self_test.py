@@ -18,8 +18,8 @@ shows.
 numbers are too coarse to tell: there all of this is tried on the first layers in float32 (``language_models/upcast``),
 and then the whole model at the start only, where it has to be near.
 
-What is not: a fault at places that no configuration names, windows whose keys would not fit the memory that is left
-(``SelfTest.unproven``), that near-ties of 16-bit numbers on a GPU are decided alike.
+What is not: a fault at places that no configuration names, windows that memory is short for (``SelfTest.unproven``),
+and that near-ties of 16-bit numbers on a GPU are decided alike.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _TREE = ((0, 0), (1, 1), (0, 1), (1, 2))
 _BRANCHES = [0, 2], [0, 1, 3]
 #: Rows of the widest chain, where steps may be any width.
 _WIDE = 24
+MEMORY = "too much memory"  # what takes it is not tried
 #: Largest difference of a row of logits that is rounding, as a share of their spread: in float32; in bfloat16 that
 #: promises bits, where a smaller one is a sum in another order; in other 16-bit numbers.
 _FLOAT32, _BITS, _COARSE = 1e-3, 0.1, 1.0
@@ -134,7 +135,7 @@ class _Examination:
             with first_layers_in_float32(self.model.module):
                 self._try_places()
         except torch.OutOfMemoryError:
-            self._fails = "takes too much memory"
+            self._fails = f"takes {MEMORY}"
         self._prompted = None
         if self._fails:  # in float32 alone: the code of some models mixes types
             self.unproven.append(f"its masks in float32, which {self._fails}")
@@ -145,7 +146,7 @@ class _Examination:
     def _try_places(self) -> None:
         for place in places(self.model.config, self.model.context_length, bits=self._compares_bits):
             if place.window and not self._fits(place.held):
-                self.unproven.append(f"its window of {place.window:,} tokens, whose keys take too much memory")
+                self.unproven.append(f"its window of {place.window:,} tokens, whose keys take {MEMORY}")
                 continue
             self.places.append(place)
             self._try(place)

@@ -3,8 +3,9 @@
 A result is filed under a digest of everything it depends on, which is cheap for weights of any size: the headers, sizes
 and times of change of the weights' files (or the manifest of converted ones, which has their sha256), the model's
 configuration and code, this project's, the versions of torch and transformers, and what decides about bits: processor
-or GPU, threads, dtype, attention, packed weights. A model with faults is tried again each time. A file that cannot be
-read or written costs a second test, never a load.
+or GPU, threads, dtype, attention, packed weights. A model with faults is tried again each time, and so is one of which
+something could not be tried for want of memory, which is said. A file that cannot be read or written costs a second
+test, never a load.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
-from language_models.causal_self_test import SelfTest, self_test
+from language_models.causal_self_test import MEMORY, SelfTest, self_test
 from language_models.footprint import model_folder
 from language_models.weights import MANIFEST, ModelFiles, home
 
@@ -44,8 +45,10 @@ def tested(model: CausalLM, files: ModelFiles) -> SelfTest:
     found = _read(path)
     if found is None:
         found = self_test(model)
-        if not found.faults:
+        if not found.faults and not any(MEMORY in what for what in found.unproven):
             _write(path, found)
+    for what in found.unproven:
+        log.warning("%s is served though one thing could not be tried: %s", model.name, what)
     return found
 
 

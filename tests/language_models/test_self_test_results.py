@@ -34,6 +34,19 @@ def test_a_result_is_kept_for_the_same_weights(architecture, tests_run: list[str
     assert len(list((dragoman_home / "self-tests").glob("*.json"))) == 1
 
 
+def test_what_memory_was_short_for_is_said_and_tried_again(
+    architecture, tests_run: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    with monkeypatch.context() as short:
+        short.setattr("language_models.causal_self_test.free_bytes", lambda device: 1000)
+        assert architecture("mistral").self_test.unproven
+    assert "could not be tried: its window of 16 tokens, whose keys take too much memory" in caplog.text
+    caplog.clear()
+    assert not architecture("mistral").self_test.unproven and len(tests_run) == 2
+    assert not architecture("mistral").self_test.unproven and len(tests_run) == 2
+    assert "could not be tried" not in caplog.text
+
+
 def test_int8_and_float32_are_one_test_and_other_dtypes_another(architecture, tests_run: list[str]):
     architecture("llama", "float32"), architecture("llama", "int8")
     assert len(tests_run) == 1
