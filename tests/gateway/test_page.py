@@ -30,10 +30,13 @@ LONG = {"temperature": "0.8", "seed": "9", "max_tokens": "2000"}
 
 @pytest.fixture
 async def fronted() -> AsyncIterator[Front]:
-    """A gateway, a verifier whose steps take a moment and whose texts do not end soon, and a drafter."""
+    """A gateway, a verifier whose steps take a moment and whose texts do not end soon, and a drafter.
+
+    It is used even if its link was slow once, while the browser started.
+    """
     engine = TextEngine(step_seconds=0.005)
     engine.model = TextModel(TARGET_VOCAB, salt=1, story=STORY * 40)
-    async with front(engine) as found, drafting(found.verifier_address, TextDrafter()):
+    async with front(engine, adaptive=False) as found, drafting(found.verifier_address, TextDrafter()):
         await eventually(lambda: len(found.verifier.describe().drafters) == 1)
         yield found
 

@@ -71,31 +71,40 @@ def verifiers(standings: dict[str, Standing]) -> list[Standing]:
     return [one for one in standings.values() if one.kind == "verifier"]
 
 
+async def watch(cluster: RayCluster, found: dict[str, str]) -> None:
+    """The newest values of the metrics of a verifier that Ray exported: a gauge is there as long as it is set."""
+    pattern = re.compile(r'^ray_(?:vllm|dragoman)_(\w+)\{.*replica="heron/0".*\} (\S+)$', re.MULTILINE)
+    while True:
+        found |= pattern.findall(await asyncio.to_thread(cluster.metrics))
+        await asyncio.sleep(0.2)
+
+
 async def test_the_text_is_that_of_the_engine_without_ray_and_rays_own_metrics_and_logs_tell_of_it(
     cluster: RayCluster, fleet: FleetFile
 ):
     actors = await sized(cluster, fleet, targets=1, drafters=1)
+    found: dict[str, str] = {}
+    watching = asyncio.create_task(watch(cluster, found))
     async with FleetClient(actors["coordinator"].facts["address"]) as client:
         text = await text_of(client)
-    assert text.data == await reference(cluster.models)
-    assert text.stats.accepted_tokens > 0
-    await at_rest(actors["heron/0"].facts["address"], drafters=1)
-    pattern = re.compile(r'^ray_(?:vllm|dragoman)_(\w+)\{.*replica="heron/0".*\} (\S+)$', re.MULTILINE)
     expected = {
         "e2e_request_latency_seconds_count": 1.0,
         "generation_tokens_total": TOKENS,
         "spec_decode_num_accepted_tokens_total": text.stats.accepted_tokens,
     }
     told = {"num_requests_running", "plan_width", "round_trip_seconds_sum", "speculation_length_count"}
-    found: dict[str, str] = {}
     last: dict[str, float] = {}
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(240):
             while last != expected or not told <= set(found):  # each is exported in its own time
-                found = dict(pattern.findall(await asyncio.to_thread(cluster.metrics)))
+                await asyncio.sleep(0.1)
                 last = {name: float(found.get(name, 0)) for name in expected}
-                await asyncio.sleep(0.5)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     assert last == expected and told <= set(found)
+    assert text.data == await reference(cluster.models)
+    assert text.stats.accepted_tokens > 0
+    await at_rest(actors["heron/0"].facts["address"], drafters=1)
     logs = "".join(path.read_text(errors="replace") for path in cluster.logs.glob("worker-*.err"))
     assert re.search(rf"session s-[0-9a-f]{{16}}: ends with {TOKENS} tokens", logs)
 
