@@ -145,7 +145,7 @@ async def test_sessions_that_find_no_memory_wait_and_write_the_same(tiny_llama: 
         alone = await client.complete("The heron", max_tokens=tokens)
         together = await asyncio.gather(*(client.complete("The heron", max_tokens=tokens) for _ in range(6)))
         assert {done.data for done in together} == {alone.data}
-        with pytest.raises(InputError, match="does not fit the context"):
+        with pytest.raises(InputError, match="is longer than the model's context length"):
             await client.complete("The heron waits. " * most)
     assert engine.pool.free_pages == whole
 
