@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from tests.support.commands import dragoman, run_here
 from tests.support.served_pair import ServedPair
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def pair(tiny_qwen2: Path, tiny_llama: Path) -> Iterator[ServedPair]:
-    started = ServedPair(tiny_qwen2, tiny_llama)
-    yield started
-    started.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from tests.support.commands import dragoman
 from tests.support.served_pair import ServedPair
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def pair(tiny_qwen2: Path, tiny_llama: Path) -> Iterator[ServedPair]:
-    started = ServedPair(tiny_qwen2, tiny_llama)
-    yield started
-    started.close()
 
 
 def test_generate_json_has_every_field_and_drafts_are_accepted(pair: ServedPair):
