@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from typing import Any, TypeVar
 
 from speculation.errors import DragomanError
+from transport.signals import drop_further_signals
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,10 @@ def run_with_children(main: Coroutine[Any, Any, _T]) -> _T:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
-        return await task
+        try:
+            return await task
+        finally:
+            drop_further_signals()
 
     try:
         return asyncio.run(run())

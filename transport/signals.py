@@ -28,9 +28,23 @@ def _end(number: int, _: FrameType | None) -> None:
 def stop_signal() -> asyncio.Event:
     """Set by SIGINT or SIGTERM. Within an event loop of the main thread."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def hear() -> None:
+        stop.set()
+        drop_further_signals()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, hear)
     return stop
+
+
+def drop_further_signals() -> None:
+    """What the running loop has handlers for is from now on received and dropped, until the loop is closed.
+
+    A loop that is closed shuts the pipe that signals are written to before it removes its handlers
+    (asyncio.unix_events), so a second Ctrl-C, or a SIGTERM that follows it, would print a BrokenPipeError.
+    """
+    signal.set_wakeup_fd(-1)
 
 
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:

@@ -50,6 +50,18 @@ async def test_the_event_is_set_once_for_all_who_wait():
     assert stop.is_set()
 
 
+async def test_a_second_signal_is_dropped_while_the_loop_is_closed():
+    """The loop's pipe is closed before its handlers are removed: what is written to it then is an error on stderr."""
+    await asyncio.wait_for(until_signal(_told(signal.SIGINT)), 30)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+async def _told(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    await asyncio.Event().wait()
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_first_process_of_a_container_hears_sigterm_before_it_serves(asked: bool):
