@@ -31,6 +31,8 @@ _LONGEST_LINE = 64 << 10
 _STOP_SECONDS = 10.0
 #: In which a process that died is known to be dead, in seconds.
 _DEATH_SECONDS = 2.0
+#: In which the pipes of an ended process are read to their end, in seconds.
+_PIPE_SECONDS = 1.0
 #: A child may take so long to be ready, in seconds: it may have to read many gigabytes of weights.
 READY_SECONDS = 900.0
 _T = TypeVar("_T")
@@ -125,6 +127,17 @@ class ChildProcess:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+        await self._read_out()
+
+    async def _read_out(self) -> None:
+        """Both pipes to their end, for which asyncio waits before it lets go of a process: one that it still holds when
+        the event loop is closed complains. What a grandchild holds open is left to it after a moment."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(TimeoutError, RuntimeError):  # somebody else reads it
+            async with asyncio.timeout(_PIPE_SECONDS):
+                await asyncio.wait((self._drain,))
+                while await self._process.stdout.read(_LONGEST_LINE):
+                    pass
         self._drain.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._drain

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from benchmarks.ports import free_port
 from dragoman.processes import child
 from speculation.errors import DragomanError
 from tests.support.commands import hearing_signals
+from tests.support.repository import ROOT
 from tests.support.service_drivers import PATIENCE, eventually
 
 pytestmark = pytest.mark.process
@@ -49,6 +51,26 @@ def _is_a_command(process: psutil.Process) -> bool:
         return "dragoman" in process.cmdline()
     except psutil.Error:
         return False
+
+
+_A_TALKER = """
+import asyncio
+from dragoman.processes import child
+
+async def main():
+    async with child("talker", ["builtins"], module=["pydoc"]):
+        await asyncio.sleep({seconds})
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 3])
+def test_nothing_is_left_of_a_child_when_the_event_loop_is_closed(seconds: int):
+    """It wrote more than anybody read: asyncio holds such a process, and complains of it once its loop is closed."""
+    command = [sys.executable, "-c", _A_TALKER.format(seconds=seconds)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 async def test_a_child_that_is_never_ready_is_quoted():
