@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from drafter_service.model_drafter import ModelDrafter
 from dragoman.client import Client
+from dragoman.taking_turns import TAKING_TURNS
 from engine.kv_pages import SCRATCH, PagePool
 from engine.paged_engine import PagedEngine
 from engine.paged_slot import PagedSlot
@@ -222,7 +224,11 @@ async def test_thirty_two_at_once_write_what_each_writes_alone(tiny_llama: Path)
         alone = [(await client.complete(**request)).data for request in asked]
     engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES)
     whole = engine.pool.free_pages
-    async with serving(engine) as (verifier, address), Client(str(address)) as client:
+    waiting = replace(TAKING_TURNS, patience=10.0)  # or on a busy machine no draft would come in time
+    async with (
+        serving(engine, plan=waiting, adaptive=False) as (verifier, address),
+        Client(str(address)) as client,
+    ):
         drafter = ModelDrafter(load_tiny(tiny_llama))
         async with drafting(address, drafter, max_sessions=32):
             await drafters(verifier, 1)
