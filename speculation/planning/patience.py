@@ -2,7 +2,8 @@
 
 Where target and drafter have machines of their own and a round trip lies between them, holding back hardly ever
 pays: the step and the draft overlap. Where they share processors, overlapping only makes both slower, and taking
-turns wins (README, "Figures"). So both are tried (``speculation/planning/trial.py``).
+turns wins (README, "Figures"). So both are tried (``speculation/planning/trial.py``); what steps take that no plan
+wants held back is known by then.
 """
 
 from __future__ import annotations
@@ -32,3 +33,5 @@ class Patience:
         """
         if max(self._longest, planned) > 0:
             self._trial.observe_step(seconds=seconds, tokens=tokens, failed=unanswered)
+        else:
+            self._trial.observe_other(seconds=seconds, tokens=tokens)

@@ -1,16 +1,21 @@
 """Which of two ways of running steps is the faster one, found out by what counts: seconds per committed token.
 
 Steps run in phases, each kind keeps its own running figure, the better one goes on, and the other is tried now and
-then, the more seldom the clearer it is behind.
+then, the more seldom the clearer it is behind. A phase that has clearly lost against what is known of the other kind
+ends early: where steps wait for a round trip, eight of them may take a second.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 PHASE_STEPS = 8
 _SMOOTHING = 0.4
 #: Phases between trials of the kind that is behind; doubled while it stays clearly behind.
 _FIRST_INTERVAL, _LONGEST_INTERVAL = 4, 64
 _CLEARLY = 1.1
+#: From so many steps on a phase may be lost, once it took so many times what the other way takes for its tokens.
+_LOST_STEPS, _LOST = 3, 1.5
 
 
 class Trial:
@@ -24,6 +29,7 @@ class Trial:
         self._learns = learns
         self._seconds_per_token: dict[bool, float | None] = {True: None, False: None}
         self._phase: list[tuple[float, int]] = []
+        self._others: list[tuple[float, int]] = []
         self._interval = _FIRST_INTERVAL
         self._phases_until_trial = 2
 
@@ -42,14 +48,28 @@ class Trial:
             self.taken = False
             self._phases_until_trial = self._interval
             self._interval = min(_LONGEST_INTERVAL, 2 * self._interval)
-        elif len(self._phase) >= PHASE_STEPS:
+        elif len(self._phase) >= PHASE_STEPS or self._is_lost():
             self._end_phase()
 
+    def observe_other(self, *, seconds: float, tokens: int) -> None:
+        """A step for which there was no choice: it went the other way."""
+        self._others.append((seconds, tokens))
+        if len(self._others) >= PHASE_STEPS:
+            self._note(self._others, taken=False)
+
+    def _is_lost(self) -> bool:
+        other = self._seconds_per_token[False]
+        if not (self._learns and self.taken and other is not None and len(self._phase) >= _LOST_STEPS):
+            return False
+        return _figure(self._phase) > _LOST * other
+
+    def _note(self, steps: list[tuple[float, int]], *, taken: bool) -> None:
+        figure, known = _figure(steps), self._seconds_per_token[taken]
+        steps.clear()
+        self._seconds_per_token[taken] = figure if known is None else known + _SMOOTHING * (figure - known)
+
     def _end_phase(self) -> None:
-        figure = sum(seconds for seconds, _ in self._phase) / max(1, sum(tokens for _, tokens in self._phase))
-        self._phase.clear()
-        known = self._seconds_per_token[self.taken]
-        self._seconds_per_token[self.taken] = figure if known is None else known + _SMOOTHING * (figure - known)
+        self._note(self._phase, taken=self.taken)
         self._phases_until_trial -= 1
         if not self._learns:
             self.taken = self.taken or self._phases_until_trial <= 0
@@ -62,3 +82,8 @@ class Trial:
             self._interval = min(_LONGEST_INTERVAL, 2 * self._interval) if far_apart else _FIRST_INTERVAL
             self._phases_until_trial = self._interval
         self.taken = better if self._phases_until_trial > 0 else not better
+
+
+def _figure(steps: Sequence[tuple[float, int]]) -> float:
+    """Seconds per token."""
+    return sum(seconds for seconds, _ in steps) / max(1, sum(tokens for _, tokens in steps))

@@ -107,7 +107,7 @@ def penalise_rows(
         factor = max(1 / _HUGE_FACTOR, min(_HUGE_FACTOR, params.repetition_penalty))
         repeated = torch.zeros_like(scores, dtype=torch.bool) if counts is None else counts > 0
         if prompt_ids is not None:
-            repeated[:, prompt_ids] = True
+            repeated.index_fill_(1, prompt_ids, True)  # an assignment would wait for the device
         scores = torch.where(repeated, torch.where(scores > 0, scores / factor, scores * factor), scores)
     if counts is not None and (params.presence_penalty or params.frequency_penalty):
         scores = scores - (params.frequency_penalty * counts + params.presence_penalty * (counts > 0))

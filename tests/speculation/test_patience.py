@@ -53,3 +53,28 @@ def test_a_plan_may_ask_for_patience():
 def test_no_patience_never_holds():
     patience = Patience(0.0)
     assert not any(drive(patience, 100, held=0.1, free=1.0))
+
+
+def test_a_plan_that_holds_a_whole_round_trip_for_little_is_left_after_a_few_steps():
+    """As seen at 80 ms: steps of 12 ms without patience, of 92 ms with it, 2.5 tokens each. It lasted for 16 steps."""
+    patience = Patience(0.0)
+    for _ in range(30):
+        patience.observe_step(seconds=0.012, tokens=1)
+    held = 0
+    for _ in range(200):
+        holds = patience.hold(0.1) > 0
+        held += holds
+        patience.observe_step(seconds=0.092 if holds else 0.012, tokens=3 if holds else 1, planned=0.1)
+    assert 3 <= held <= 12
+
+
+def test_a_plan_that_holds_and_pays_is_kept_though_two_steps_brought_nothing():
+    patience = Patience(0.0)
+    for _ in range(30):
+        patience.observe_step(seconds=0.012, tokens=1)
+    for tokens in (1, 1, *[14] * 60):
+        if patience.hold(0.1):
+            patience.observe_step(seconds=0.092, tokens=tokens, planned=0.1)
+        else:
+            patience.observe_step(seconds=0.012, tokens=1, planned=0.1)
+    assert patience.hold(0.1)
