@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _DRAFTER = "test_drafter_session test_sessions test_awaited_drafts test_bad_channel"
 _TARGET = "test_target_session test_sessions test_replay test_draft_sources test_awaited_drafts test_bad_channel"
-_POOL = "test_draft_order test_draft_runs test_draft_pool test_candidates test_draft_sources"
+_POOL = "test_draft_places test_draft_order test_draft_runs test_draft_pool test_candidates test_draft_sources"
 _WIRE = "test_values transport/test_wire_input transport/test_recorded_exchange"
 #: Module of the core -> the tests that answer for it, quick ones first; without a folder they are of tests/speculation.
 TESTS = {
@@ -15,7 +15,14 @@ TESTS = {
     "source": "test_values test_draft_sources",
     "drafts/candidates": "test_candidates test_draft_sources",
     **dict.fromkeys(
-        ("drafts/draft_branches", "drafts/draft_node", "drafts/draft_path", "drafts/draft_pool", "drafts/span_fate"),
+        (
+            "drafts/draft_branches",
+            "drafts/draft_node",
+            "drafts/draft_path",
+            "drafts/draft_places",
+            "drafts/draft_pool",
+            "drafts/span_fate",
+        ),
         _POOL,
     ),
     "drafts/drafter_tree": f"test_drafter_tree {_DRAFTER}",

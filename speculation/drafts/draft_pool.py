@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from speculation.drafts.draft_branches import branches, guesses
 from speculation.drafts.draft_node import NO_TRUST, DraftNode, agreement
 from speculation.drafts.draft_path import DraftPath
+from speculation.drafts.draft_places import DraftPlaces
 from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.messages import Span, SpeculationPlan
 from speculation.source import Source, SourceKind
@@ -44,8 +45,6 @@ class DraftPool:
     MAX_PAIRS = 1 << 16
     #: Continuations of one place by one source: twice as many as a plan may ask for. Each is looked at in each step.
     MAX_CHOICES = 2 * (1 + SpeculationPlan.MAX_ALTERNATIVES)
-    #: Bytes of others' guesses in which a span's place is looked for, on its sender's time; a run counts as some more.
-    LOOKED_AT, RUN_COST = 2048, 16
 
     def __init__(self, *, capacity: int = 4096) -> None:
         self.capacity = capacity
@@ -56,6 +55,7 @@ class DraftPool:
         self._arrivals = 0
         self._committed = DigestedText()
         self._root = DraftNode(digest=self._committed.digest)
+        self._places = DraftPlaces()
 
     @property
     def committed(self) -> DigestedText:
@@ -68,25 +68,31 @@ class DraftPool:
         A late span (its base lies before the committed end) is used from the middle, if the text committed since
         agrees with it. One that starts ahead must continue a branch that the pool holds.
         """
-        committed_end = len(self._committed)
+        committed_end, digest = len(self._committed), span.base_digest
         text = span.text
         if span.base_offset <= committed_end:
-            if self._committed.digest_at(span.base_offset) != span.base_digest:
+            if self._committed.digest_at(span.base_offset) != digest:
                 return SpanFate.STALE
             since = self._committed.since(span.base_offset)
             if not text.startswith(since):
                 return SpanFate.STALE
             text = text[len(since) :]
-            node = self._root
+            node, digest = self._root, self._committed.digest
             offset = committed_end
         else:
-            found = self._place(span.base_offset, span.base_digest, span.source)
+            found = self._places.find(self._root, self._committed, span.base_offset, digest, span.source)
             if found is None:
                 return SpanFate.STALE
             node, offset = found, span.base_offset
         self._arrivals += 1
         rank = (span.alternative, self._arrivals)
-        return self._insert_drawn(node, offset, text, span, pieces, rank)
+        if span.proposals:
+            return self._insert_drawn(node, offset, text, span, pieces, rank)
+        fates = [SpanFate.KNOWN]
+        end = self._insert(node, text, span.confidence, span.source, rank, fates, ends=span.ends)
+        if end is not None:  # the next span of this branch begins there
+            self._places.remember(end, offset + len(text), extend_digest(digest, text))
+        return _fate(fates)
 
     def add_words(self, words: Iterable[tuple[bytes, float]], source: Source) -> None:
         """Words that follow the committed end one after the other, each with its confidence, as so many spans."""
@@ -116,9 +122,8 @@ class DraftPool:
                     fates.append(SpanFate.USED)
             start += len(piece)
         else:
-            share = 1.0 if span.proposals else span.confidence
-            self._insert(node, text, share, span.source, rank, fates, ends=span.ends)
-        return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
+            self._insert(node, text, 1.0, span.source, rank, fates, ends=span.ends)
+        return _fate(fates)
 
     def _place_is_open(self, node: DraftNode, span: Span, start: int) -> bool:
         """Whether a token drawn at the node may be used: the first there, and nothing was decided there yet."""
@@ -239,52 +244,26 @@ class DraftPool:
         self._root = DraftNode(digest=self._committed.digest)
         self._count()
 
-    def _place(self, offset: int, digest: int, source: Source) -> DraftNode | None:
-        """The place that a span continues from, beyond the committed end: one that its source guessed, else of others
-        as far as they are looked at."""
-        own: list[tuple[DraftNode, int, int, int]] = []  # node, its child, digest and offset before the child
-        others: list[tuple[DraftNode, int, int, int]] = []
-        left = self.LOOKED_AT
-
-        def look_after(node: DraftNode, of_node: int, at: int) -> None:
-            for byte, run in node.children.items():
-                (own if source in run.voices else others).append((node, byte, of_node, at))
-
-        look_after(self._root, self._committed.digest, len(self._committed))
-        while own or (others and left > 0):
-            is_own = bool(own)
-            node, byte, of_node, at = (own or others).pop()
-            run = node.children[byte]
-            end = at + len(run.text)
-            if not is_own:
-                left -= max(self.RUN_COST, min(end, offset) - at)
-            if left < 0 and not is_own:
-                break
-            if end > offset:
-                if extend_digest(of_node, run.text[: offset - at]) == digest:
-                    return node.split(byte, offset - at)
-                continue
-            if run.digest is None:
-                run.digest = extend_digest(of_node, run.text)
-            if end < offset:
-                look_after(run, run.digest, end)
-            elif run.digest == digest:
-                return run
-        return None
-
     def _count(self) -> None:
         """What is held below the root, and who brought it."""
         self._root.text, self.size, self._pairs = b"", 0, 0
         self._brought = {}
-        left = [self._root]
+        left, held = [self._root], set[DraftNode]()
         while left:
             node = left.pop()
+            held.add(node)
             if node.text:
                 self.size += len(node.text)
                 self._brought[node.brought_by] = self._brought.get(node.brought_by, 0) + len(node.text)
             if node.proposal is not None:
                 self._pairs += len(node.proposal[0].ids)
             left += node.children.values()
+        self._places.keep(held)
+
+
+def _fate(fates: Sequence[SpanFate]) -> SpanFate:
+    """Of a span whose parts had these."""
+    return next(fate for fate in (SpanFate.FULL, SpanFate.USED, SpanFate.KNOWN) if fate in fates)
 
 
 def _was_sent(node: DraftNode) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speculation.drafts import draft_pool
+from speculation.drafts import draft_places, draft_pool
 from speculation.drafts.draft_path import DraftPath
 from speculation.drafts.draft_pool import DraftPool
 from speculation.drafts.span_fate import SpanFate
@@ -188,10 +188,11 @@ def test_what_others_guess_makes_no_look_for_a_place_long(monkeypatch: pytest.Mo
         for tail in range(16):
             drafts.add_span(after(b"", bytes([number, tail]) + b"z" * 254, source=source))
     assert drafts.size > 6 * drafts.capacity
-    monkeypatch.setattr(draft_pool, "extend_digest", counted)
+    for room in (draft_pool, draft_places):
+        monkeypatch.setattr(room, "extend_digest", counted)
     assert drafts.add_span(after(b"the first words", b" then")) is SpanFate.USED and looked_at < 40
     gone = Span(200, 1, b"x", source=other)
-    assert drafts.add_span(gone) is SpanFate.STALE and looked_at < 40 + DraftPool.LOOKED_AT
+    assert drafts.add_span(gone) is SpanFate.STALE and looked_at < 40 + draft_places.LOOKED_AT
     assert drafts.add_span(after(b"the", b"n", source=other)) is SpanFate.USED, "of others, too"
 
 
