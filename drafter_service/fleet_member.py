@@ -48,6 +48,7 @@ class DrafterMember:
         self._backoff = backoff
         self._security = security or Security.from_environment()
         self._clients: dict[str, tuple[DrafterClient, asyncio.Task[None]]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()  # verifiers that it was told to leave
         # All streams draft in one thread: a drafter is used from one thread at a time.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
         registration = pb.Registration(
@@ -80,7 +81,7 @@ class DrafterMember:
                 raise self._link.refusal
             await asyncio.Event().wait()  # refused later: whom it assists already, it goes on assisting
         finally:
-            tasks = [task for _, task in self._clients.values()]
+            tasks = [*self._leaving, *(task for _, task in self._clients.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -104,7 +105,10 @@ class DrafterMember:
             return
         wanted = {str(Address.parse(verifier, field="verifiers")) for verifier in order.attach.verifiers}
         for address in self._clients.keys() - wanted:
-            self._clients.pop(address)[1].cancel()
+            _, task = self._clients.pop(address)
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+            task.cancel()
         for address in sorted(wanted - self._clients.keys()):
             client = DrafterClient(
                 self._drafter,

@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 _LAST_LINES = 12
 #: Bytes of a line; a longer one is told in pieces.
 _LONGEST_LINE = 64 << 10
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 30.0
 #: In which a process that died is known to be dead, in seconds.
 _DEATH_SECONDS = 2.0
 #: In which the pipes of an ended process are read to their end, in seconds.
-_PIPE_SECONDS = 1.0
+_PIPE_SECONDS = 10.0
 #: A child may take so long to be ready, in seconds: it may have to read many gigabytes of weights.
 READY_SECONDS = 900.0
 _T = TypeVar("_T")

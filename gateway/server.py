@@ -24,7 +24,7 @@ from transport.security import Security
 from transport.signals import stop_signal
 
 #: Seconds in which clients hear that their texts end.
-_FAREWELL_SECONDS: Final = 1.0
+_FAREWELL_SECONDS: Final = 5.0
 
 
 class GatewayServer:

@@ -56,5 +56,6 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
         stopping.cancel()
         running.cancel()
         await asyncio.gather(running, stopping, return_exceptions=True)
+        drop_further_signals()
     if not running.cancelled():
         running.result()

@@ -21,6 +21,8 @@ from transport.security import Security
 
 #: For each step of a try, in seconds.
 TRY_SECONDS: Final = 3.0
+#: Until a second try, where the first may have met a link that breaks now and then.
+AGAIN_SECONDS: Final = 0.2
 
 
 class TlsFault(enum.Enum):
@@ -36,6 +38,8 @@ class TlsFault(enum.Enum):
     REFUSED_US = "this side's certificate was refused"
 
 
+#: Known by a connection that is closed, and nothing else.
+_LIKE_A_BROKEN_LINK: Final = (TlsFault.NO_TLS_THERE, TlsFault.REFUSED_US)
 _BY_WORDS: Final = {
     "certificate has expired": TlsFault.EXPIRED,
     "certificate is not yet valid": TlsFault.NOT_YET_VALID,
@@ -171,6 +175,9 @@ async def explain_tls(details: str, address: Address, security: Security, *, who
     if fault is None and worth_a_try(details) and proxy_variable(address) is None:
         try:
             fault = (await shake_hands(address, security)).fault
+            if fault in _LIKE_A_BROKEN_LINK:
+                await asyncio.sleep(AGAIN_SECONDS)
+                fault = (await shake_hands(address, security)).fault
         except (OSError, InputError):  # nobody is there any more
             return None
     return access_error(fault, address, security, who=who) if fault is not None else None

@@ -17,7 +17,7 @@ from tests.support.coordinators import CONFIG, coordinating, running, status
 from tests.support.long_text import SAMPLING
 from tests.support.service_drivers import (
     QUICK,
-    SLOW,
+    WAITING,
     baseline,
     drafters,
     drafting,
@@ -42,7 +42,7 @@ async def fleet(
 ) -> AsyncIterator[tuple[Verifier, Address]]:
     """A verifier and so many drafters of one name, none of which knows of the others. Not ``adaptive``: drafts are
     asked for and waited for, though they do not pay on a machine that is busy with something else."""
-    async with serving(engine, plan=SLOW, adaptive=adaptive) as (verifier, address):
+    async with serving(engine, plan=WAITING, adaptive=adaptive) as (verifier, address):
         member = VerifierMember(verifier, coordinator, instance="v", name="cloud", advertised=str(address))
         edges = [drafter_member(coordinator, number, max_sessions=max_sessions) for number in range(count)]
         async with running(member, *edges):
@@ -102,8 +102,10 @@ async def test_drafters_of_one_name_are_told_apart_and_share_the_sessions():
     async with coordinating() as (server, at), fleet(at, engine, count=2, max_sessions=1) as (verifier, address):
         await eventually(lambda: len(status(server).members) == 3)
         asked = request(SAMPLING, max_tokens=100, ignore_end=True)
+        engine.gate.clear()
         texts = asyncio.gather(*(text_of(address, asked) for _ in range(2)))
         await eventually(lambda: {tuple(s.drafters) for s in status(server).sessions} == {("d0",), ("d1",)})
+        engine.gate.set()
         (one, first), (other, second) = await texts
         assert first.speculation.accepted_tokens > 0 and second.speculation.accepted_tokens > 0
         asked.no_draft = True
@@ -114,7 +116,7 @@ async def test_drafters_of_one_name_are_told_apart_and_share_the_sessions():
 async def test_a_session_moves_from_drafter_to_drafter_in_mid_text() -> None:
     engine = TextEngine(step_seconds=0.01)
     async with (
-        serving(engine, plan=SLOW, adaptive=False) as (verifier, address),
+        serving(engine, plan=WAITING, adaptive=False) as (verifier, address),
         drafting(address),
         drafting(address),
     ):

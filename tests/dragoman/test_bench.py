@@ -20,7 +20,7 @@ from speculation.errors import DragomanError
 from tests.support.certificates import TestAuthority
 from tests.support.coordinators import coordinating
 from tests.support.gateways import MODEL, front, gateway_to, joined, registered
-from tests.support.service_drivers import SLOW, baseline, drafters, drafting, serving
+from tests.support.service_drivers import WAITING, baseline, drafters, drafting, serving
 from tests.support.terminals import CTRL_C, on_terminal
 from tests.support.text_engine import TextEngine
 from transport.identity import Identity, Role
@@ -52,7 +52,7 @@ async def found_by(*arguments: str, code: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", ["/v1/completions", "/v1/chat/completions"])
 async def test_a_gateway_is_measured_over_both_routes(route: str):
-    async with front(plan=SLOW) as found, drafting(found.verifier_address):
+    async with front(plan=WAITING, adaptive=False) as found, drafting(found.verifier_address):
         await drafters(found.verifier, 1)
         told = await found_by(f"--base-url={found.url}", f"--endpoint={route}", *FEW, "--max-concurrency=2")
         assert told.keys() >= KEYS
@@ -97,7 +97,7 @@ async def test_what_is_asked_reaches_the_verifier(tmp_path: Path):
 @pytest.mark.parametrize("over", ["http", "grpc"])
 async def test_each_text_is_compared_with_the_targets_own(over: str, tmp_path: Path):
     plot, saved = tmp_path / "b.png", tmp_path / "b.json"
-    async with front(plan=SLOW) as found, drafting(found.verifier_address):
+    async with front(plan=WAITING, adaptive=False) as found, drafting(found.verifier_address):
         await drafters(found.verifier, 1)
         where = f"--base-url={found.url}" if over == "http" else f"--verifier={found.verifier_address}"
         told = await found_by(where, *FEW, "--compare=no-draft", f"--plot={plot}", f"--save-result={saved}")

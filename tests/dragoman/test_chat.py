@@ -17,6 +17,7 @@ from dragoman.generate import read_prompt
 from tests.support.service_drivers import baseline, eventually, serving
 from tests.support.terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, Terminal, on_terminal
 from tests.support.text_engine import TextEngine
+from tests.support.text_models import STORY, TARGET_VOCAB, TextModel
 from verifier_service.verifier import Verifier
 
 pytestmark = pytest.mark.process
@@ -48,7 +49,8 @@ async def prompted(terminal: Terminal) -> None:
 
 async def test_ctrl_c_ends_the_answer_and_nothing_else(tmp_path: Path):
     engine = TextEngine(step_seconds=0.02)
-    async with chatting(engine=engine, home=tmp_path) as (terminal, process, verifier):
+    engine.model = TextModel(TARGET_VOCAB, salt=1, story=STORY * 40)  # which a busy machine is not through with
+    async with chatting("--max-tokens=2000", engine=engine, home=tmp_path) as (terminal, process, verifier):
         terminal.type("tell me a story" + ENTER)
         await terminal.until(lambda: len(terminal.text.partition("tell me a story\n")[2]) > 10)
         terminal.type(CTRL_C)
@@ -62,6 +64,7 @@ async def test_ctrl_c_ends_the_answer_and_nothing_else(tmp_path: Path):
         assert question == {"role": "user", "content": "tell me a story"}
         assert answer["role"] == "assistant" and answer["content"]
         assert answer["content"][:8] in terminal.text
+        engine.step_seconds = 0.0
         terminal.type("go on" + ENTER)
         await terminal.shows("tokens/s")
         await prompted(terminal)

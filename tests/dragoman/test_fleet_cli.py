@@ -90,7 +90,7 @@ async def test_top_outlives_the_coordinator():
     assert process.stdout is not None and process.stderr is not None
 
     async def until(words: str) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while words not in (line := (await process.stdout.readline()).decode()):
                 assert line, "it ended"
 

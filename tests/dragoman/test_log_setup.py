@@ -17,7 +17,7 @@ from dragoman.log_setup import AuditFile, JsonLines, set_up_logging
 from dragoman.options import LogFormat
 from speculation.errors import InputError
 from tests.support.coordinators import coordinating
-from tests.support.service_drivers import drafters, drafting, request, serving, stub_to, text_of
+from tests.support.service_drivers import drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextEngine
 from transport.audit import LOGGER, audit
 from transport.channels import open_channel
@@ -68,6 +68,7 @@ async def test_the_audit_log_says_who_came_and_what_was_refused_but_no_text(writ
             await drafters(verifier, 1)
             done = await client.complete(secret, max_tokens=20)
         await drafters(verifier, 0)
+        await eventually(lambda: "drafter left" in written.read_text())
         async with stub_to(address) as stub:
             wrong = request(SamplingParams(), stop=[secret.encode() * 100])
             with pytest.raises(grpc.aio.AioRpcError):

@@ -19,6 +19,7 @@ from speculation.sampling.params import SamplingParams
 from tests.support.commands import hearing_signals
 from tests.support.service_drivers import PATIENCE, serving
 from tests.support.text_engine import TextEngine
+from tests.support.text_models import STORY, TARGET_VOCAB, TextModel
 from transport.address import Address
 
 pytestmark = pytest.mark.process
@@ -98,7 +99,9 @@ async def test_a_full_disk_is_one_clear_line(command: str):
 
 
 async def test_a_reader_that_leaves_ends_the_command_without_a_word():
-    async with serving(TextEngine(step_seconds=0.01)) as (verifier, address):
+    engine = TextEngine(step_seconds=0.01)
+    engine.model = TextModel(TARGET_VOCAB, salt=1, story=STORY * 40)
+    async with serving(engine) as (verifier, address):
         options = ("generate", f"--verifier={address}", *ASK, "--max-tokens=3000")
         process = await asyncio.create_subprocess_exec(
             *hearing_signals(*options), stdout=(pipe := os.pipe())[1], stderr=asyncio.subprocess.PIPE

@@ -76,7 +76,7 @@ async def complete(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_target_and_two_drafters_until_sigterm(tiny_qwen2: Path, tiny_llama: Path):
-    options = (f"--target={tiny_qwen2}", f"--drafter={tiny_llama}", "--drafter=lookup")
+    options = (f"--target={tiny_qwen2}", f"--drafter={tiny_llama}", "--drafter=lookup", "--grace=5m")
     async with serve(*options, port=free_port()) as (server, http):
         assert "still being loaded" in (await told_while_loading(server, http))["error"]["message"]
         assert (await server.ready())["model"] == "tiny-qwen2"

@@ -79,7 +79,7 @@ async def _scrape() -> Scraped:
 
 
 def _get(url: str) -> str:
-    return httpx.get(url, trust_env=False).text
+    return httpx.get(url, trust_env=False, timeout=60).text
 
 
 def test_the_docs_have_a_line_for_everything_and_for_nothing_else(scraped: Scraped):

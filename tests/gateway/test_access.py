@@ -18,7 +18,7 @@ from gateway.settings import GatewaySettings
 from speculation.errors import ConnectionFailedError, InputError
 from tests.support.certificates import HOUR, TestAuthority
 from tests.support.gateways import STORY, gateway_to
-from tests.support.service_drivers import baseline, eventually, serving
+from tests.support.service_drivers import PATIENCE, baseline, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address
 from transport.identity import Identity, Role
@@ -58,7 +58,9 @@ def trusting(authority: TestAuthority, shown: Security | None = None) -> ssl.SSL
 
 async def asked(address: Address, context: ssl.SSLContext, path: str = "/v1/completions", **headers: str) -> Any:
     """The response to a text that is asked for, or to a page."""
-    async with httpx.AsyncClient(base_url=f"https://{address}", verify=context, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=f"https://{address}", verify=context, trust_env=False, timeout=PATIENCE
+    ) as http:
         if path.startswith("/v1/completions"):
             return await http.post(path, json=BODY, headers=headers)
         return await http.get(path, headers=headers)
@@ -102,7 +104,9 @@ async def test_one_key_leaves_room_for_others(tmp_path: Path, ours: TestAuthorit
         serving(engine) as (verifier, at),
         verifier_backend(at) as backend,
         gateway_to(backend, settings=GatewaySettings(max_texts_per_key=2), security=security) as (_, address),
-        httpx.AsyncClient(base_url=f"https://{address}", verify=trusting(ours), trust_env=False) as http,
+        httpx.AsyncClient(
+            base_url=f"https://{address}", verify=trusting(ours), trust_env=False, timeout=PATIENCE
+        ) as http,
     ):
 
         async def ask(headers: dict[str, str], **fields: Any) -> httpx.Response:

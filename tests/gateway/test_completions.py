@@ -9,7 +9,7 @@ import openai
 from dragoman.client import Client
 from speculation.sampling.params import SamplingParams
 from tests.support.gateways import MODEL, STORY, events_of, front
-from tests.support.service_drivers import SLOW, baseline, drafters, drafting
+from tests.support.service_drivers import WAITING, baseline, drafters, drafting
 from tests.support.text_engine import TextTokenizer
 from tests.support.text_models import TARGET_VOCAB
 
@@ -132,7 +132,7 @@ async def test_echo_comes_first_in_a_stream_too():
 
 
 async def test_the_same_text_with_and_without_a_drafter():
-    async with front(plan=SLOW) as found:
+    async with front(plan=WAITING, adaptive=False) as found:
         alone = await found.complete(max_tokens=60)
         async with drafting(found.verifier_address):
             await drafters(found.verifier, 1)

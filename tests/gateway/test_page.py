@@ -14,7 +14,7 @@ from tests.support.browsers import PHONE, Visit, axe_script, violations, visitin
 from tests.support.certificates import TestAuthority
 from tests.support.coordinators import running
 from tests.support.gateways import Front, fleet_front, front, gateway_to, joined, registered
-from tests.support.service_drivers import QUICK, drafting, eventually, serving
+from tests.support.service_drivers import QUICK, WAITING, drafting, eventually, serving
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.text_models import STORY, TARGET_VOCAB, TextModel
 from transport.identity import Identity, Role
@@ -32,11 +32,11 @@ LONG = {"temperature": "0.8", "seed": "9", "max_tokens": "2000"}
 async def fronted() -> AsyncIterator[Front]:
     """A gateway, a verifier whose steps take a moment and whose texts do not end soon, and a drafter.
 
-    It is used even if its link was slow once, while the browser started.
+    It is waited for: a browser runs beside it.
     """
     engine = TextEngine(step_seconds=0.005)
     engine.model = TextModel(TARGET_VOCAB, salt=1, story=STORY * 40)
-    async with front(engine, adaptive=False) as found, drafting(found.verifier_address, TextDrafter()):
+    async with front(engine, plan=WAITING, adaptive=False) as found, drafting(found.verifier_address, TextDrafter()):
         await eventually(lambda: len(found.verifier.describe().drafters) == 1)
         yield found
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from tests.support.gateways import STORY, front
+from tests.support.service_drivers import eventually
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 BODY = json.dumps({**STORY, "max_tokens": 3}).encode()
@@ -29,7 +30,8 @@ async def test_a_body_that_does_not_come_ends_with_408(sent: int):
             await writer.wait_closed()
         status, _, told = answer.partition(b"\r\n")
         assert status.startswith(b"HTTP/1.1 408") and b'"code":"timeout"' in told
-        assert not found.verifier.sessions and await found.metric("texts_running") == 0
+        await eventually(lambda: not found.verifier.sessions)
+        assert await found.metric("texts_running") == 0
         assert (await found.metric("requests_total", route="other", status="408")) == 1
 
 

@@ -18,7 +18,7 @@ from speculation.text.text_stream import TextRun
 from tests.support.certificates import TestAuthority
 from tests.support.gateways import STORY, Front, events_of, front, gateway_to
 from tests.support.repository import ROOT
-from tests.support.service_drivers import SLOW, drafting, eventually, serving
+from tests.support.service_drivers import WAITING, drafting, eventually, serving
 from tests.support.text_engine import TextDrafter, TextEngine
 
 PAGE = ROOT / "gateway" / "page"
@@ -80,7 +80,7 @@ async def told(fronted: Front, path: str = "/v1/completions", **fields: Any) -> 
 
 
 async def test_a_stream_tells_who_wrote_what_and_what_was_tried():
-    async with front(plan=SLOW) as fronted, drafting(fronted.verifier_address, TextDrafter()):
+    async with front(plan=WAITING, adaptive=False) as fronted, drafting(fronted.verifier_address, TextDrafter()):
         await eventually(lambda: len(fronted.verifier.describe().drafters) == 1)
         *chunks, totals = await told(fronted, max_tokens=120)
         steps = [chunk["speculation"] for chunk in chunks if "speculation" in chunk]

@@ -108,6 +108,7 @@ async def test_a_model_that_did_not_answer_is_left_alone_for_a_while(monkeypatch
         hole = await away.enter_async_context(hung())
         await away.enter_async_context(unreachable(at, "stuck", hole))
         await registered(server, 1)
+        monkeypatch.setattr(context_lengths, "REST_SECONDS", 600.0)
         assert [model.context_length for model in await resting.models()] == [None]
         monkeypatch.setattr(context_lengths, "REST_SECONDS", 0.0)
         assert [model.context_length for model in await restless.models()] == [None]

@@ -142,7 +142,7 @@ async def test_a_drained_verifier_may_finish_its_texts(cluster: RayCluster, flee
     drains: list[asyncio.Task[str]] = []
 
     async def drain() -> str:
-        found = await standing(cluster, lambda now: True)
+        found = await standing(cluster, lambda now: any(one.facts.get("sessions") for one in verifiers(now)))
         busy = next(one.name for one in verifiers(found) if one.facts["sessions"])
         await asyncio.to_thread(cluster.launcher.drain, busy, seconds=60)
         return busy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -36,6 +37,9 @@ QUICK = Backoff(shortest=0.02, longest=0.1)
 #: Sampling with draws that matter, and a plan under which steps wait for the drafter.
 WARM = SamplingParams(temperature=1.0, seed=4)
 SLOW = SpeculationPlan(stop_threshold=0.0, patience=0.5)
+#: The same for texts that a drafter has to take part in: one that is starved for longer than a plan's patience is not
+#: waited for in the next 32 steps.
+WAITING = dataclasses.replace(SLOW, patience=10.0)
 
 
 @contextlib.asynccontextmanager

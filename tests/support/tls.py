@@ -8,7 +8,7 @@ from pathlib import Path
 from dragoman.client import Client
 from speculation.protocol.messages import Prompt
 from tests.support.certificates import TestAuthority
-from tests.support.service_drivers import SLOW, WARM, drafters, drafting, serving
+from tests.support.service_drivers import WAITING, WARM, drafters, drafting, serving
 from tests.support.text_engine import TextEngine
 from transport.security import Security
 
@@ -18,7 +18,7 @@ PROMPT = Prompt(text="a story: ")
 async def drafted_text(server: Security | None, drafter: Security | None, client: Security | None) -> bytes:
     """Of a verifier, a drafter and a client with these settings."""
     async with (
-        serving(TextEngine(), plan=SLOW, security=server) as (verifier, address),
+        serving(TextEngine(), plan=WAITING, adaptive=False, security=server) as (verifier, address),
         drafting(address, security=drafter),
         Client(address, security=client) as asking,
     ):

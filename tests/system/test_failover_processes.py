@@ -137,8 +137,9 @@ async def test_texts_outlive_drained_killed_and_stopped_verifiers_and_the_coordi
             fleet.forget(await fleet.serving()).kill()
 
         async def stopped_without_coordinator() -> None:
+            address = await fleet.serving()  # which may have to be asked again
             fleet.steering.kill()
-            await fleet.forget(await fleet.serving()).stop()
+            await fleet.forget(address).stop()
 
         for fault in (drained, handed_over, killed, stopped_without_coordinator):
             texts = await texts_with(client, fault)
@@ -172,9 +173,10 @@ async def test_sixteen_texts_of_a_killed_verifier_are_finished_by_another(tiny_q
         killing: list[asyncio.Future[bool]] = []
 
         async def kill() -> bool:
-            if (await fleet.clients[first].describe()).sessions < len(seeds):
-                return False  # on a busy machine one had ended
             await control.drain(second, undo=True)
+            if (await fleet.clients[first].describe()).sessions < len(seeds):
+                await control.drain(second)
+                return False  # on a busy machine one had ended
             fleet.forget(first).kill()
             return True
 

@@ -22,7 +22,7 @@ from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
-from tests.support.service_drivers import described
+from tests.support.service_drivers import PATIENCE, described
 
 pytestmark = pytest.mark.process
 
@@ -85,7 +85,7 @@ class RunningText:
         self._news.set()
 
     async def until(self, tokens: int = 0, drafted: int = 0) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while len(self.ids) < tokens or self.drafted < drafted:
                 self._news.clear()
                 await self._news.wait()

@@ -15,14 +15,14 @@ from dragoman.processes import child
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
-from tests.support.service_drivers import described
+from tests.support.service_drivers import PATIENCE, described
 
 pytestmark = pytest.mark.process
 
 
 def dragoman(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dragoman", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
 
 
 async def test_a_killed_coordinator_costs_no_byte(tiny_qwen2: Path, tiny_llama: Path):

@@ -50,7 +50,7 @@ async def test_an_earlier_release_and_this_one_serve_the_same_text(
     async with contextlib.AsyncExitStack() as stack:
         steering = await stack.enter_async_context(child_of(code["coordinator"], "coordinator", "--listen=127.0.0.1:0"))
         fleet = f"--coordinator={(await steering.ready())['address']}"
-        target = (f"--model={tiny_qwen2}", "--listen=127.0.0.1:0", *TAKING_TURNS_OPTIONS, *MODELS)
+        target = (f"--model={tiny_qwen2}", "--listen=127.0.0.1:0", *TAKING_TURNS_OPTIONS, "--patience=5000", *MODELS)
         verifier = await stack.enter_async_context(child_of(code["verifier"], "verifier", fleet, *target))
         address = (await verifier.ready())["address"]
         drafter = await stack.enter_async_context(

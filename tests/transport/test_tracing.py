@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from opentelemetry import trace
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from speculation.errors import InputError
 from tests.support.collectors import Collector, collecting, collecting_over_http, traced_here
 from tests.support.repository import ROOT
+from tests.support.service_drivers import PATIENCE
 from transport import tracing
 from transport.trace_context import NO_TRACE, TraceContext
 from transport.tracing import NO_SPAN, current_span, outgoing, start_span, start_tracing, stop_tracing, using
@@ -254,8 +256,10 @@ def test_a_collector_that_comes_back_is_told_of(monkeypatch: pytest.MonkeyPatch,
     record("lost")
     while not said(caplog):
         record("lost")
+        time.sleep(0.01)  # or there would be more to export in the end than a busy machine has time for
     with collecting(port) as collector:
         while not collector.spans:
             record("came")
-        stop_tracing()
+            time.sleep(0.01)
+        stop_tracing(PATIENCE)
     assert [record.message for record in said(caplog)][1:] == ["the collector takes spans again"]

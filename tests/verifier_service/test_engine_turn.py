@@ -149,7 +149,7 @@ async def test_what_cannot_be_taken_in_fails_its_session_only(monkeypatch: pytes
 
     monkeypatch.setattr(TargetSession, "on_span", failing)
     engine = TextEngine(rows=rows, step_seconds=0.01)
-    plan = SpeculationPlan(stop_threshold=0.0, patience=0.5)
+    plan = SpeculationPlan(stop_threshold=0.0, patience=4.0)
     async with (
         serving(engine, lookup=False, plan=plan, adaptive=False) as (verifier, address),
         Client(address) as client,

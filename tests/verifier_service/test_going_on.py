@@ -38,6 +38,20 @@ async def alone(**asked: Any) -> bytes:
         return (await model.complete(**asked)).data
 
 
+class Gate(threading.Event):
+    """``holds``: whether somebody waits at it."""
+
+    holds = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is open."""
+        if not self.is_set():
+            self.holds = True
+            super().wait(timeout)
+            self.holds = False
+        return True
+
+
 class Counting(TextEngine):
     """``begun``: steps. ``before_step``: called in the engine's thread with the number of the step that begins."""
 
@@ -46,6 +60,8 @@ class Counting(TextEngine):
         self.begun = 0
         self.before_step = before_step
         self._changed = threading.Condition()
+        self.gate: Gate = Gate()
+        self.gate.set()
 
     def step(self, batch: Sequence[tuple[Any, Step]]) -> list[torch.Tensor]:
         with self._changed:
@@ -63,11 +79,8 @@ class Counting(TextEngine):
 async def held_in_a_step(engine: Counting) -> int:
     """Until the gate, which is cleared, holds a step; its number."""
     engine.gate.clear()
-    running = 0
-    while running != engine.begun:
-        running = engine.begun
-        await asyncio.sleep(0.05)
-    return running
+    await eventually(lambda: engine.gate.holds)
+    return engine.begun
 
 
 async def test_the_next_step_begins_before_the_event_loop_took_the_last():

@@ -17,7 +17,7 @@ END = TARGET_VOCAB.end_ids[0]
 
 
 async def test_what_takes_too_long_is_the_askers_fault_only_if_its_turn_came():
-    threads: GuideThreads[int] = GuideThreads(waiting=4, seconds=0.2)
+    threads: GuideThreads[int] = GuideThreads(waiting=4, seconds=1.0)
     held, both = threading.Event(), threading.Barrier(3)
 
     def slow() -> int:

@@ -22,7 +22,7 @@ from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
 from tests.support.commands import dragoman
 from tests.support.scrapes import Collected, collect
-from tests.support.service_drivers import SLOW, drafters, drafting, eventually, request, serving, stub_to, text_of
+from tests.support.service_drivers import WAITING, drafters, drafting, eventually, request, serving, stub_to, text_of
 from tests.support.text_engine import TextEngine
 from verifier_service.instruments import PrometheusInstruments
 from verifier_service.metrics import VerifierMetrics
@@ -95,7 +95,7 @@ def standing(registry: CollectorRegistry) -> float:
 
 
 async def test_the_counters_are_the_sums_of_what_the_sessions_tell():
-    async with counted(plan=SLOW) as (registry, verifier, address), drafting(address):
+    async with counted(plan=WAITING) as (registry, verifier, address), drafting(address):
         await drafters(verifier, 1)
         told = []
         for seed in range(3):
@@ -138,7 +138,7 @@ def pad(accepted) -> list[int]:
 
 
 async def test_who_drafted_is_told_apart_and_adds_up():
-    async with counted(plan=SLOW) as (registry, verifier, address):
+    async with counted(plan=WAITING) as (registry, verifier, address):
         none = collect(registry)
         assert none["drafters_connected"] == 0
         assert none.drafted == none.accepted == dict.fromkeys(OTHERS, 0)
@@ -199,7 +199,7 @@ async def test_sessions_and_reconnects_are_seen_while_they_last():
         async def look(_: bytes) -> None:
             seen.append(standing(registry))
 
-        await text_of(address, request(SamplingParams()), look)
+        await text_of(address, request(SamplingParams(), max_tokens=300, ignore_end=True), look)
         assert max(seen) == 1
         assert collect(registry)["spec_decode_num_drafts_total"] == 0
 
@@ -208,7 +208,7 @@ async def test_a_session_that_its_client_leaves_is_counted_as_far_as_it_came():
     async with counted() as (registry, verifier, address), stub_to(address) as stub:
         engine = verifier.engine
         assert isinstance(engine, TextEngine)
-        stream = stub.Generate(request(SamplingParams(), max_tokens=0))
+        stream = stub.Generate(request(SamplingParams(), max_tokens=0, ignore_end=True))
         async for response in stream:
             if isinstance(response, pb.GenerateResponse) and response.HasField("chunk"):
                 break
@@ -246,9 +246,6 @@ async def test_the_command_serves_them(tiny_llama: Path):
 def test_a_port_that_is_none():
     refused = dragoman("verifier", "--model=x", "--metrics-port=0")
     assert refused.returncode == 2
-
-
-pytestmark = pytest.mark.timeout(120)
 
 
 async def test_who_waits_for_memory_and_who_has_it():

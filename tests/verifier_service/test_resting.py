@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,15 +15,16 @@ from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.text_models import TextModelSource
 from verifier_service.verifier import Verifier
 
-#: Seconds of a step alone, of one beside a drafter, and for how long the drafter is felt.
-ALONE, BESIDE, FELT = 0.02, 0.06, 0.1
+#: Seconds of a step alone and of one beside a drafter, and in how many steps the drafter is felt.
+ALONE, BESIDE, FELT = 0.02, 0.06, 2
 REST_AFTER = 12
 
 
 class Processor:
     """That target and drafter share."""
 
-    drafted_at = float("-inf")
+    steps = 0
+    drafted_in = -FELT - 1
 
 
 class SlowedEngine(TextEngine):
@@ -36,7 +36,9 @@ class SlowedEngine(TextEngine):
 
     def step(self, batch: Sequence[tuple[Any, Any]]) -> list[Any]:
         """One step, as long as the drafter has it."""
-        self.step_seconds = BESIDE if time.monotonic() < self._processor.drafted_at + FELT else ALONE
+        processor = self._processor
+        processor.steps += 1
+        self.step_seconds = BESIDE if processor.steps - processor.drafted_in <= FELT else ALONE
         return super().step(batch)
 
 
@@ -47,7 +49,7 @@ class BusySource(TextModelSource):
 
     def expand(self, paths: Sequence[tuple[int, ...]], *, zero_width: int, choices: int) -> list[list[DraftToken]]:
         """As any source."""
-        self.processor.drafted_at = time.monotonic()
+        self.processor.drafted_in = self.processor.steps
         return super().expand(paths, zero_width=zero_width, choices=choices)
 
 

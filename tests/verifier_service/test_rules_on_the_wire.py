@@ -137,7 +137,7 @@ def test_a_messages_size_does_not_tell_what_was_drawn():
 
 
 async def test_an_enumeration_that_is_too_large_is_declined(tiny_qwen2: Path, tiny_gemma: Path):
-    plan = SpeculationPlan(top_k=64, stop_threshold=0.0, patience=0.5)
+    plan = SpeculationPlan(top_k=64, stop_threshold=0.0, patience=10.0)
     async with (
         serving(TransformersEngine(load_tiny(tiny_qwen2)), plan=plan, adaptive=False) as (verifier, address),
         drafting(address, ModelDrafter(load_tiny(tiny_gemma)), max_sessions=1),

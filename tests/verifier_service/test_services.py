@@ -22,7 +22,7 @@ from speculation.protocol.messages import SessionOffer, SpeculationPlan
 from speculation.sampling.noise import drafter_seed
 from speculation.sampling.params import Rule, SamplingParams
 from tests.support.service_drivers import (
-    SLOW,
+    WAITING,
     WARM,
     baseline,
     drafters,
@@ -46,7 +46,7 @@ SAMPLINGS = [SamplingParams(), SamplingParams(temperature=0.8, seed=5)]
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 async def test_same_bytes_with_and_without_drafters(sampling: SamplingParams, rule: Rule):
     engine = TextEngine(step_seconds=0.02)
-    async with serving(engine, plan=SLOW, adaptive=False) as (verifier, address):
+    async with serving(engine, plan=WAITING, adaptive=False) as (verifier, address):
         alone, _ = await text_of(address, request(sampling, rule=rule))
         async with drafting(address), drafting(address, LookupDrafter()):
             await drafters(verifier, 2)
@@ -75,7 +75,7 @@ async def test_many_sessions_at_once_each_its_own_text():
 async def test_drafter_leaves_in_mid_text_and_another_comes():
     engine = TextEngine(step_seconds=0.03)
     sampling = SamplingParams(temperature=0.8, seed=9)
-    async with serving(engine) as (verifier, address):
+    async with serving(engine, plan=WAITING, adaptive=False) as (verifier, address):
         expected, _ = await text_of(address, request(sampling, no_draft=True))
         async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as second:
             await first.enter_async_context(drafting(address))
@@ -86,8 +86,12 @@ async def test_drafter_leaves_in_mid_text_and_another_comes():
                 nonlocal drafted
                 if first is not None and len(text) > 20 and drafted == 0:
                     drafted = verifier.describe().drafters[0].spans
+                    engine.gate.clear()
                     await first.aclose()
+                    await drafters(verifier, 0)
                     await second.enter_async_context(drafting(address))
+                    await drafters(verifier, 1)
+                    engine.gate.set()
 
             text, finished = await text_of(address, request(sampling), swap)
             assert drafted > 0
@@ -103,7 +107,7 @@ async def test_verifier_restarts_and_the_drafter_comes_back():
         expected, _ = await text_of(address, request(sampling))
     async with drafting(address):
         for _ in range(2):
-            async with serving(engine, listen=address) as (verifier, _):
+            async with serving(engine, listen=address, plan=WAITING, adaptive=False) as (verifier, _):
                 await drafters(verifier, 1)
                 engine.step_seconds = 0.02
                 text, finished = await text_of(address, request(sampling))
@@ -144,7 +148,10 @@ async def test_a_drafter_whose_model_fails_loses_that_session_only():
         return opened(offer)
 
     drafter.open = failing
-    async with serving(engine) as (verifier, address), drafting(address, drafter):
+    async with (
+        serving(engine, plan=WAITING, adaptive=False) as (verifier, address),
+        drafting(address, drafter),
+    ):
         await drafters(verifier, 1)
         alone, without = await text_of(address, request(SamplingParams()))
         assert without.speculation.spans == 0 and not failures
@@ -167,7 +174,7 @@ async def test_the_enumeration_of_psi_says_nothing_about_the_drafters_speed():
             return SlowSource(self.model, offer)
 
     async with (
-        serving(TextEngine(step_seconds=0.05), plan=SLOW, adaptive=False) as (verifier, address),
+        serving(TextEngine(step_seconds=0.05), plan=WAITING, adaptive=False) as (verifier, address),
         drafting(address, Slow(), seconds_per_token=0.001) as drafter,
     ):
         await drafters(verifier, 1)
@@ -187,7 +194,10 @@ async def test_drafters_get_the_clients_seed_only_where_both_draw_with_the_same_
             seeds.append(offer.sampling.seed)
             return super().open(offer)
 
-    async with serving(TextEngine(step_seconds=0.01)) as (verifier, address), drafting(address, Recording()):
+    async with (
+        serving(TextEngine(step_seconds=0.01), plan=WAITING, adaptive=False) as (verifier, address),
+        drafting(address, Recording()),
+    ):
         await drafters(verifier, 1)
         for _ in range(2):
             await text_of(address, request(dataclasses.replace(WARM, seed=7), rule=rule))

@@ -8,7 +8,7 @@ from dragoman.client import Client
 from speculation.protocol.generation import Chunk, GenerationRequest
 from speculation.protocol.messages import Prompt
 from speculation.source import SourceKind
-from tests.support.service_drivers import SLOW, WARM, drafters, drafting, serving, stub_to
+from tests.support.service_drivers import SLOW, WAITING, WARM, drafters, drafting, serving, stub_to
 from tests.support.text_engine import TextEngine
 from transport.generation_codec import request_to_wire
 
@@ -32,7 +32,7 @@ async def chunks_of(client: Client, request: GenerationRequest) -> list[Chunk]:
 
 async def test_a_step_tells_what_it_tried_and_what_was_rejected():
     async with (
-        serving(TextEngine(), plan=SLOW, adaptive=False) as (verifier, address),
+        serving(TextEngine(), plan=WAITING, adaptive=False) as (verifier, address),
         Client(address) as client,
         drafting(address),
     ):
@@ -53,7 +53,7 @@ async def test_a_step_tells_what_it_tried_and_what_was_rejected():
 async def test_no_more_was_accepted_than_a_stop_string_left():
     """Wherever it cuts: in a block, between two, at the bonus token."""
     async with (
-        serving(TextEngine(), plan=SLOW, adaptive=False) as (verifier, address),
+        serving(TextEngine(), plan=WAITING, adaptive=False) as (verifier, address),
         Client(address) as client,
         drafting(address),
     ):
@@ -71,7 +71,7 @@ async def test_no_more_was_accepted_than_a_stop_string_left():
 
 
 async def test_what_is_told_changes_no_text_and_is_told_to_none_who_does_not_ask():
-    async with serving(TextEngine(), plan=SLOW) as (verifier, address), Client(address) as client, drafting(address):
+    async with serving(TextEngine(), plan=WAITING) as (verifier, address), Client(address) as client, drafting(address):
         await drafters(verifier, 1)
         told, silent = [await chunks_of(client, asking(tell_steps=asks)) for asks in (True, False)]
     assert b"".join(chunk.data for chunk in told) == b"".join(chunk.data for chunk in silent)
@@ -79,7 +79,7 @@ async def test_what_is_told_changes_no_text_and_is_told_to_none_who_does_not_ask
 
 
 async def test_of_text_that_is_written_anew_nothing_is_told():
-    async with serving(TextEngine(), plan=SLOW) as (_, address), Client(address) as client, stub_to(address) as stub:
+    async with serving(TextEngine(), plan=WAITING) as (_, address), Client(address) as client, stub_to(address) as stub:
         whole = b"".join(chunk.data for chunk in await chunks_of(client, asking()))
         answer = stub.Generate(request_to_wire(asking(received=whole[:60])))
         chunks = [event.chunk async for event in answer if event.HasField("chunk")]

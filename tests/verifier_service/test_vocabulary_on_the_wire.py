@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +21,18 @@ from speculation.sampling.race import RaceNoise
 from speculation.sampling.sampler import TokenSampler
 from speculation.text.vocab_table import table_of
 from tests.support.raw_drafter import RawDrafter
-from tests.support.service_drivers import SLOW, WARM, drafters, drafting, eventually, request, serving, stub_to, text_of
+from tests.support.service_drivers import (
+    SLOW,
+    WAITING,
+    WARM,
+    drafters,
+    drafting,
+    eventually,
+    request,
+    serving,
+    stub_to,
+    text_of,
+)
 from tests.support.text_engine import TextDrafter, TextEngine
 from tests.support.tiny_models import load_tiny
 from verifier_service.transformers_engine import TransformersEngine
@@ -33,7 +43,7 @@ async def test_the_vocabulary_travels_once_and_is_kept(tiny_qwen2: Path, tiny_ge
     engine = TransformersEngine(load_tiny(tiny_qwen2))
     model = load_tiny(tiny_gemma)
     travelled: Counter[str] = Counter()
-    async with serving(engine, plan=SLOW, adaptive=False) as (verifier, address):
+    async with serving(engine, plan=WAITING, adaptive=False) as (verifier, address):
         for process in ("first", "second"):
             drafter = ModelDrafter(model, vocabularies=tmp_path)
             learn = drafter.learn_vocabulary
@@ -58,9 +68,8 @@ async def test_the_vocabulary_travels_once_and_is_kept(tiny_qwen2: Path, tiny_ge
 
 async def test_one_vocabulary_needs_no_table(tiny_qwen2: Path):
     model = load_tiny(tiny_qwen2)
-    waiting = dataclasses.replace(SLOW, patience=10.0)
     async with (
-        serving(TransformersEngine(model), plan=waiting, adaptive=False) as (verifier, address),
+        serving(TransformersEngine(model), plan=WAITING, adaptive=False) as (verifier, address),
         drafting(address, ModelDrafter(model)),
     ):
         await drafters(verifier, 1)

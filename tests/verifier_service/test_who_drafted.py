@@ -19,7 +19,7 @@ from speculation.protocol.messages import Prompt, SpeculationPlan
 from speculation.sampling.params import SamplingParams
 from speculation.source import SourceKind
 from speculation.text.text_stream import TextRun
-from tests.support.service_drivers import SLOW, drafters, drafting, request, serving, stub_to, text_of
+from tests.support.service_drivers import WAITING, drafters, drafting, request, serving, stub_to, text_of
 from tests.support.text_engine import TextDrafter, TextEngine
 from transport import codec
 from transport.generation_codec import event_from_wire
@@ -199,7 +199,7 @@ async def told_by(address, **kwargs) -> Completion:
 
 
 async def test_without_a_drafter_nothing_is_said_to_be_drafted():
-    async with serving(TextEngine(), plan=SLOW, adaptive=False) as (_, address):
+    async with serving(TextEngine(), plan=WAITING, adaptive=False) as (_, address):
         told = await told_by(address, ignore_end=True)
         assert told.drafters_connected == 0 and told.shares_of(SourceKind.DRAFTER) == []
         assert told.drafter_acceptance_rate is None and told.acceptance_rate is not None
@@ -208,7 +208,7 @@ async def test_without_a_drafter_nothing_is_said_to_be_drafted():
 
 
 async def test_a_drafter_is_named_and_has_its_own_counts():
-    async with serving(TextEngine(), plan=SLOW, adaptive=False) as (verifier, address), drafting(address):
+    async with serving(TextEngine(), plan=WAITING, adaptive=False) as (verifier, address), drafting(address):
         await drafters(verifier, 1)
         told = await told_by(address, ignore_end=True, prediction="the cat sat")
         [share] = told.shares_of(SourceKind.DRAFTER)
@@ -230,7 +230,7 @@ async def test_a_drafter_that_is_connected_and_does_nothing_is_said_to():
         assert who_drafted(await told_by(address)) == "no drafter took part (1 connected)"
     refusing = TextDrafter(refuse=True)
     async with (
-        serving(TextEngine(), plan=SLOW, adaptive=False, lookup=False) as (verifier, address),
+        serving(TextEngine(), plan=WAITING, adaptive=False, lookup=False) as (verifier, address),
         drafting(address, refusing),
     ):
         await drafters(verifier, 1)
@@ -239,7 +239,7 @@ async def test_a_drafter_that_is_connected_and_does_nothing_is_said_to():
 
 async def test_a_drafter_that_comes_back_is_one_and_two_of_one_name_are_two():
     engine = TextEngine()
-    async with serving(engine, plan=SLOW, adaptive=False, lookup=False) as (verifier, address):
+    async with serving(engine, plan=WAITING, adaptive=False, lookup=False) as (verifier, address):
 
         async def change(text: bytes) -> None:
             """After some text the first drafter leaves and comes back, and another of its name comes."""
@@ -272,7 +272,7 @@ async def test_a_drafter_that_comes_back_is_one_and_two_of_one_name_are_two():
 
 async def test_what_an_old_client_reads_is_as_before():
     """Totals count all sources, and every guessed run is marked as drafted."""
-    async with serving(TextEngine(), plan=SLOW, adaptive=False) as (verifier, address), drafting(address):
+    async with serving(TextEngine(), plan=WAITING, adaptive=False) as (verifier, address), drafting(address):
         await drafters(verifier, 1)
         async with stub_to(address) as stub:
             drafted = 0
