@@ -118,7 +118,19 @@ class ChildProcess:
         self._process.kill()
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that is not heard."""
+        """SIGTERM, and SIGKILL if that is not heard. What it has to say is read meanwhile, or it might not end."""
+        rest = asyncio.ensure_future(self._read_out())
+        try:
+            await self._end()
+            # For the end of both pipes asyncio waits before it lets go of a process: one that it still holds when the
+            # event loop is closed complains. What a grandchild holds open is left to it.
+            await asyncio.wait((rest, self._drain), timeout=_PIPE_SECONDS)
+        finally:
+            for reading in (rest, self._drain):
+                reading.cancel()
+            await asyncio.gather(rest, self._drain, return_exceptions=True)
+
+    async def _end(self) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -127,20 +139,13 @@ class ChildProcess:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        await self._read_out()
 
     async def _read_out(self) -> None:
-        """Both pipes to their end, for which asyncio waits before it lets go of a process: one that it still holds when
-        the event loop is closed complains. What a grandchild holds open is left to it after a moment."""
+        """All of its standard output, unless somebody else reads it."""
         assert self._process.stdout is not None
-        with contextlib.suppress(TimeoutError, RuntimeError):  # somebody else reads it
-            async with asyncio.timeout(_PIPE_SECONDS):
-                await asyncio.wait((self._drain,))
-                while await self._process.stdout.read(_LONGEST_LINE):
-                    pass
-        self._drain.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._drain
+        with contextlib.suppress(RuntimeError):
+            while await self._process.stdout.read(_LONGEST_LINE):
+                pass
 
     async def _read_errors(self) -> None:
         """To its end, whatever comes: a child whose pipe is full stands still."""
