@@ -1,6 +1,6 @@
 """`dragoman doctor`: will this target and this drafter work together, and how well?
 
-Looks at tokenizers only; no weights are loaded.
+Looks at tokenizers, configurations and whether the files of weights are whole; no weights are loaded.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -18,9 +19,11 @@ from drafter_service.loading import LOOKUP_MODEL
 from dragoman.loading import show_licence
 from dragoman.terminal import progress_bar
 from language_models.config import ModelConfig
+from language_models.pretrained import check_files
 from language_models.tokenizer import TextTokenizer
 from language_models.tokenizer_check import Finding, Role, findings, judge
-from language_models.weights import resolve
+from language_models.weights import ModelFiles, resolve
+from speculation.errors import WeightsError
 from speculation.text.byte_vocab import intersection
 
 #: Of the drafter's tokens: with less in common, drafts are often cut differently from the target's own tokens.
@@ -35,12 +38,13 @@ class PairVerdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One model's tokenizer and configuration."""
+    """One model's tokenizer and configuration. ``damage``: why its files of weights cannot be read; "" if they can."""
 
     name: str
     config: ModelConfig
     tokenizer: TextTokenizer
     findings: list[Finding]
+    damage: str = ""
 
     @classmethod
     def of(cls, model: str) -> Examined:
@@ -50,7 +54,7 @@ class Examined:
             files = resolve(model, progress=progress)
         config = ModelConfig.read(files)
         tokenizer = TextTokenizer.from_pretrained(files, config.vocab_size)
-        return cls(files.name, config, tokenizer, findings(tokenizer))
+        return cls(files.name, config, tokenizer, findings(tokenizer), _damage(files))
 
 
 @dataclass(slots=True)
@@ -79,6 +83,8 @@ def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
         found.remarks.append("the target has no end token: texts run to max_tokens")
     _judge(target, Role.TARGET, found)
     for role, examined in (("target", target), ("drafter", drafter)):
+        if examined is not None and examined.damage:
+            found.cannot.append(f"of the {role}, {examined.damage}")
         if examined is not None and examined.config.context_remark:
             found.remarks.append(f"of the {role}, {examined.config.context_remark}")
     if not target.tokenizer.has_chat_template:
@@ -86,6 +92,17 @@ def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
     if drafter is not None:
         _compare(target, drafter, found)
     return found
+
+
+def _damage(files: ModelFiles) -> str:
+    folder = Path(files.source)
+    if not (files.local and folder.is_dir()):
+        return ""
+    try:
+        check_files(files.name, folder)
+    except WeightsError as error:
+        return error.message
+    return ""
 
 
 def _judge(examined: Examined, role: Role, found: Diagnosis) -> None:
@@ -140,6 +157,9 @@ def show(found: Diagnosis, console: Console) -> None:
     colon = ":" if found.cannot or len(words) > 1 else ""
     ending = "".join(f"\n- {word}" for word in words) if len(words) > 1 else f" {words[0]}" if words else ""
     console.print(Text.assemble((found.verdict.value, f"bold {colour}"), colon, ending), soft_wrap=whole_lines)
+    if not found.cannot:
+        proof = "No weights were loaded: `dragoman models check MODEL` proves that a model itself can be served."
+        console.print(Text(proof, "dim"), soft_wrap=whole_lines)
 
 
 def _details(examined: Examined) -> list[str]:
