@@ -81,10 +81,11 @@ class DrafterMember:
                 raise self._link.refusal
             await asyncio.Event().wait()  # refused later: whom it assists already, it goes on assisting
         finally:
-            tasks = [*self._leaving, *(task for _, task in self._clients.values())]
+            tasks = [task for _, task in self._clients.values()]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Those that leave were cancelled before; once more would break off what they close.
+            await asyncio.gather(*tasks, *self._leaving, return_exceptions=True)
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def report(self) -> pb.JoinRequest:

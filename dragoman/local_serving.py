@@ -21,7 +21,7 @@ from language_models.weights import check_name, resolve
 from transport.address import Address
 from transport.security import Security
 from transport.servers import check_bindable
-from transport.signals import stop_signal
+from transport.signals import drop_further_signals, stop_signal
 
 #: Between the processes: they are on loopback.
 _PLAINTEXT: Final = Security()
@@ -83,6 +83,7 @@ class LocalServer:
         stop = stop_signal()
         bound = await self._gateway.start(address)
         async with contextlib.AsyncExitStack() as outliving:
+            outliving.callback(drop_further_signals)
             working = asyncio.create_task(self._work(outliving, lambda model: on_ready(bound, model)))
             tasks: list[asyncio.Task[Any]] = [working]
             try:

@@ -31,8 +31,9 @@ _LONGEST_LINE = 64 << 10
 _STOP_SECONDS = 30.0
 #: In which a process that died is known to be dead, in seconds.
 _DEATH_SECONDS = 2.0
-#: In which the pipes of an ended process are read to their end, in seconds.
-_PIPE_SECONDS = 10.0
+#: In which the pipes of an ended process are read to their end, and between two looks at whether it has ended, in
+#: seconds.
+_PIPE_SECONDS, _LOOK_SECONDS = 5.0, 0.02
 #: A child may take so long to be ready, in seconds: it may have to read many gigabytes of weights.
 READY_SECONDS = 900.0
 _T = TypeVar("_T")
@@ -135,10 +136,19 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self._gone()
+            except (TimeoutError, asyncio.CancelledError) as error:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                await self._gone()
+
+    async def _gone(self) -> None:
+        # Not its wait(), which ends with its pipes (before Python 3.13), and a grandchild may hold them.
+        while self._process.returncode is None:
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _read_out(self) -> None:
         """All of its standard output, unless somebody else reads it."""

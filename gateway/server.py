@@ -21,7 +21,7 @@ from gateway.tls import ServerTls
 from speculation.errors import DragomanError
 from transport.address import Address
 from transport.security import Security
-from transport.signals import stop_signal
+from transport.signals import drop_further_signals, stop_signal
 
 #: Seconds in which clients hear that their texts end.
 _FAREWELL_SECONDS: Final = 5.0
@@ -139,6 +139,7 @@ async def serve_until_signal(server: GatewayServer, listen: Address, *, on_ready
         await stop.wait()
     finally:
         await server.stop()
+        drop_further_signals()
 
 
 class _Server(uvicorn.Server):

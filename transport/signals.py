@@ -26,15 +26,10 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def stop_signal() -> asyncio.Event:
-    """Set by SIGINT or SIGTERM. Within an event loop of the main thread."""
+    """Set by SIGINT or SIGTERM. Within an event loop of the main thread; who is done calls ``drop_further_signals``."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def hear() -> None:
-        stop.set()
-        drop_further_signals()
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, hear)
+        loop.add_signal_handler(number, stop.set)
     return stop
 
 

@@ -38,7 +38,7 @@ class TlsFault(enum.Enum):
     REFUSED_US = "this side's certificate was refused"
 
 
-#: Known by a connection that is closed, and nothing else.
+#: Known by a connection that is closed, mostly by nothing else.
 _LIKE_A_BROKEN_LINK: Final = (TlsFault.NO_TLS_THERE, TlsFault.REFUSED_US)
 _BY_WORDS: Final = {
     "certificate has expired": TlsFault.EXPIRED,

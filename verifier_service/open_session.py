@@ -247,8 +247,9 @@ class OpenSession:
 
     def _learn(self, seconds: float, tokens: int, unanswered: bool) -> None:
         """A step, with all that came between it and the one before, took so long for so many tokens."""
-        planned, pacing = self.session.plan.patience, self._pacing
-        pacing.patience.observe_step(seconds=seconds, tokens=tokens, planned=planned, unanswered=unanswered)
+        plan, pacing = self.session.plan, self._pacing
+        if plan.width:
+            pacing.patience.observe_step(seconds=seconds, tokens=tokens, planned=plan.patience, unanswered=unanswered)
         if pacing.pays is not None and self.planner.plan.width:
             pacing.pays.observe_step(seconds=seconds, tokens=tokens)
 

@@ -21,7 +21,7 @@ from transport.generation_codec import event_to_wire, request_from_wire, status_
 from transport.roles import caller
 from transport.security import Security
 from transport.servers import ServiceServer
-from transport.signals import stop_signal
+from transport.signals import drop_further_signals, stop_signal
 from transport.status import LOADING, status_of
 from transport.tokenizing_codec import detokenize_request_from_wire, tokenize_request_from_wire
 from verifier_service.drafter_link import DrafterLink
@@ -244,3 +244,4 @@ async def serve_until_signal(
         await stop.wait()
     finally:
         await server.stop(grace)
+        drop_further_signals()

@@ -35,7 +35,8 @@ class DraftPlaces:
     ) -> DraftNode | None:
         """The place, beyond the ``committed`` text after which the trie's ``root`` stands; made one if it lies inside a
         run. One that ``source`` guessed, else of others as far as they are looked at."""
-        if (known := self._known.get((offset, digest))) is not None:
+        known = self._known.get((offset, digest))
+        if known is not None and source in known.voices:  # or another text of that digest would divert it
             return known
         found = _looked_for(root, committed, offset, digest, source)
         if found is not None:

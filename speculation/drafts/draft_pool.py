@@ -90,7 +90,7 @@ class DraftPool:
             return self._insert_drawn(node, offset, text, span, pieces, rank)
         fates = [SpanFate.KNOWN]
         end = self._insert(node, text, span.confidence, span.source, rank, fates, ends=span.ends)
-        if end is not None:  # the next span of this branch begins there
+        if end is not None and span.source.kind is SourceKind.DRAFTER:  # the next of this branch begins there
             self._places.remember(end, offset + len(text), extend_digest(digest, text))
         return _fate(fates)
 

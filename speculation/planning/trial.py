@@ -1,8 +1,8 @@
 """Which of two ways of running steps is the faster one, found out by what counts: seconds per committed token.
 
 Steps run in phases, each kind keeps its own running figure, the better one goes on, and the other is tried now and
-then, the more seldom the clearer it is behind. A phase that has clearly lost against what is known of the other kind
-ends early: where steps wait for a round trip, eight of them may take a second.
+then, the more seldom the clearer it is behind. A phase that has clearly lost ends early, unless its kind is known to be
+the better one: where steps wait for a round trip, eight of them may take a second.
 """
 
 from __future__ import annotations
@@ -52,16 +52,19 @@ class Trial:
             self._end_phase()
 
     def observe_other(self, *, seconds: float, tokens: int) -> None:
-        """A step for which there was no choice: it went the other way."""
-        self._others.append((seconds, tokens))
-        if len(self._others) >= PHASE_STEPS:
-            self._note(self._others, taken=False)
+        """A step for which there was no choice, and that went the other way. It counts until that way was tried: it may
+        be of a text that is not like those with a choice."""
+        if self._seconds_per_token[False] is None:
+            self._others.append((seconds, tokens))
+            if len(self._others) >= PHASE_STEPS:
+                self._note(self._others, taken=False)
 
     def _is_lost(self) -> bool:
-        other = self._seconds_per_token[False]
+        """Only of a way that is not known to be better, or a few unlucky steps would weigh as much as a phase."""
+        this, other = self._seconds_per_token[True], self._seconds_per_token[False]
         if not (self._learns and self.taken and other is not None and len(self._phase) >= _LOST_STEPS):
             return False
-        return _figure(self._phase) > _LOST * other
+        return (this is None or this > other) and _figure(self._phase) > _LOST * other
 
     def _note(self, steps: list[tuple[float, int]], *, taken: bool) -> None:
         figure, known = _figure(steps), self._seconds_per_token[taken]

@@ -125,7 +125,7 @@ async def test_it_ends_with_its_target(tiny_qwen2: Path):
 
 
 async def test_a_second_signal_ends_texts_that_run(tiny_qwen2: Path):
-    async with serve(f"--target={tiny_qwen2}") as (server, http):
+    async with serve(f"--target={tiny_qwen2}", "--grace=1h") as (server, http):
         many = {**ASKED, "max_tokens": 400, "n": 128, "stream": True}  # minutes
         async with http.stream("POST", "/v1/completions", json=many) as running:
             lines = running.aiter_lines()

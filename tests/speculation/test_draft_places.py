@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from speculation.drafts.draft_pool import DraftPool
 from speculation.drafts.span_fate import SpanFate
 from speculation.protocol.messages import Span
 from speculation.source import Source, SourceKind
+from speculation.text import digest
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
 
 SOURCES = [Source(SourceKind.DRAFTER) for _ in range(2)]
@@ -65,6 +67,24 @@ def test_a_branch_is_continued_without_a_look_at_the_others(monkeypatch: pytest.
     texts = {path.text for path in pool.branches(limit=99)}
     assert texts == {b"heron flies away", b"hero waits here"}
     assert pool.size == len(b"hero") + len(b"n flies away") + len(b" waits here")
+
+
+def test_another_drafters_text_of_the_same_digest_diverts_nobody(monkeypatch: pytest.MonkeyPatch):
+    """It wastes its own drafts."""
+    monkeypatch.setattr(digest, "MODULUS", 97)
+    honest, hostile = SOURCES
+    text = b"the heron"
+    others = (bytes([*letters, *b" heron"]) for letters in itertools.permutations(b"abcdefghijklmnopqrstuvwxyz", 3))
+    colliding = next(
+        other
+        for other in others
+        if other != text and extend_digest(EMPTY_DIGEST, other) == extend_digest(EMPTY_DIGEST, text)
+    )
+    pool = DraftPool()
+    pool.add_span(after(b"", text, source=honest))
+    pool.add_span(after(b"", colliding, source=hostile))
+    assert pool.add_span(after(text, b" flies", source=honest)) is SpanFate.USED
+    assert {path.text for path in pool.branches(limit=99)} == {b"the heron flies", colliding}
 
 
 def test_what_is_gone_is_not_continued():

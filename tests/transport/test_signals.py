@@ -50,6 +50,14 @@ async def test_the_event_is_set_once_for_all_who_wait():
     assert stop.is_set()
 
 
+async def test_a_second_signal_is_heard_by_who_asks_for_it_again():
+    stop = stop_signal()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(stop.wait(), 30)
+        stop.clear()
+
+
 async def test_a_second_signal_is_dropped_while_the_loop_is_closed():
     """The loop's pipe is closed before its handlers are removed: what is written to it then is an error on stderr."""
     await asyncio.wait_for(until_signal(_told(signal.SIGINT)), 30)
