@@ -45,6 +45,8 @@ class Replica:
         self._stack = stack
 
     async def stop(self) -> None:
+        """Its text ends no sooner, however long that takes; what serves lets the engine go on at last."""
+        self.engine.gate.clear()
         await self._stack.aclose()
 
 
@@ -117,8 +119,10 @@ async def test_the_coordinator_dies_and_then_the_verifier() -> None:
             tasks: list[asyncio.Task[None]] = []
 
             async def lose_both() -> None:
+                lost = serving_now(a, b)
+                lost.engine.gate.clear()
                 await steering.aclose()
-                await serving_now(a, b).stop()
+                await lost.stop()
 
             _, watch = at_chunk(10, lambda: tasks.append(asyncio.create_task(lose_both())))
             text = await client.complete(PROMPT, **ASK, on_chunk=watch)
@@ -198,6 +202,7 @@ async def test_where_no_verifier_writes_the_text_on_it_begins_anew_only_if_asked
                 tasks: list[asyncio.Task] = []
 
                 async def replace(a: Replica = a) -> None:
+                    a.engine.gate.clear()
                     other = TextEngine(salt=3, step_seconds=0.01)
                     await others.enter_async_context(replica(at, "b", engine=other))
                     await a.stop()
