@@ -96,7 +96,7 @@ def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
 
 def _damage(files: ModelFiles) -> str:
     folder = Path(files.source)
-    if not (files.local and folder.is_dir()):
+    if not (files.local and any(folder.glob("*.safetensors*"))):  # its weights may not have been downloaded yet
         return ""
     try:
         check_files(files.name, folder)

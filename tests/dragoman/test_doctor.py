@@ -31,6 +31,11 @@ def test_it_says_what_it_did_not_look_at(tiny_llama: Path):
     assert "No weights were loaded: `dragoman models check MODEL` proves" in said(found)
 
 
+def test_weights_that_are_not_there_yet_are_not_missed(folder: Path):
+    (folder / "model.safetensors").unlink()
+    assert not diagnose(str(folder), "lookup").cannot
+
+
 def test_a_file_of_weights_that_is_cut_short_cannot_work(folder: Path, tiny_llama: Path):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
