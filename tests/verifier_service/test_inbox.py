@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,6 +15,7 @@ from speculation.text.digest import EMPTY_DIGEST
 from tests.support.raw_drafter import RawDrafter
 from tests.support.service_drivers import (
     SLOW,
+    WAITING,
     WARM,
     baseline,
     drafters,
@@ -188,8 +188,7 @@ async def test_resyncs_without_end_cost_the_session_nothing():
 async def test_nobody_waits_for_a_drafter_that_left():
     """Its first draft holds steps back from then on; it declines in mid-wait."""
     engine = TextEngine()
-    waiting = replace(SLOW, patience=10.0)
-    async with serving(engine, plan=waiting, adaptive=False) as (verifier, address), stub_to(address) as stub:
+    async with serving(engine, plan=WAITING, adaptive=False) as (verifier, address), stub_to(address) as stub:
         expected, _ = await text_of(address, request(WARM, no_draft=True))
         raw = RawDrafter(stub)
         await raw.dial()
@@ -199,15 +198,14 @@ async def test_nobody_waits_for_a_drafter_that_left():
         started = time.monotonic()
         await raw.call.write(pb.AssistRequest(decline=pb.Decline(session=session, reason="enough")))
         text, _ = await task
-        assert text == expected and time.monotonic() - started < waiting.patience / 2
+        assert text == expected and time.monotonic() - started < WAITING.patience / 2
         await baseline(verifier, engine)
 
 
 async def test_a_draft_that_there_was_no_time_for_ends_the_wait_when_there_is():
     """Nothing else comes that would wake the session."""
     engine, spent = TextEngine(), 0.0
-    waiting = replace(SLOW, patience=10.0)
-    async with serving(engine, plan=waiting, adaptive=False) as (verifier, address), stub_to(address) as stub:
+    async with serving(engine, plan=WAITING, adaptive=False) as (verifier, address), stub_to(address) as stub:
         expected, _ = await text_of(address, request(WARM, no_draft=True))
         raw = RawDrafter(stub)
         await raw.dial()
@@ -221,7 +219,7 @@ async def test_a_draft_that_there_was_no_time_for_ends_the_wait_when_there_is():
         span = pb.DraftSpan(session=opened.name, base_digest=EMPTY_DIGEST, text=expected[:30], tokens=9)
         await raw.call.write(pb.AssistRequest(span=span))
         await eventually(lambda: opened.session.stats.steps > steps)
-        assert time.monotonic() - started < waiting.patience / 2
+        assert time.monotonic() - started < WAITING.patience / 2
         await raw.call.write(pb.AssistRequest(decline=pb.Decline(session=opened.name, reason="enough")))
         assert (await task)[0] == expected
         await baseline(verifier, engine)

@@ -22,7 +22,6 @@ from speculation.sampling.sampler import TokenSampler
 from speculation.text.vocab_table import table_of
 from tests.support.raw_drafter import RawDrafter
 from tests.support.service_drivers import (
-    SLOW,
     WAITING,
     WARM,
     drafters,
@@ -121,7 +120,7 @@ def test_parts_of_a_vocabulary_come_in_order_and_only_when_asked_for(monkeypatch
     with pytest.raises(ProtocolError, match="not asked for"):
         waiting.add_chunk(first)
     offers = [
-        SessionOffer(name, Prompt(text="x"), WARM, Rule.REJECTION, b"", 0, SLOW, 1, vocab.content_hash)
+        SessionOffer(name, Prompt(text="x"), WARM, Rule.REJECTION, b"", 0, WAITING, 1, vocab.content_hash)
         for name in ("a", "b", "c")
     ]
     assert [waiting.hold(offer) for offer in offers] == [True, False, False]
