@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Final
 
 from dragoman.certificates.folder import Folder, Written
 from dragoman.certs import LOOPBACK
@@ -11,6 +12,10 @@ from transport.identity import Identity, Role
 from transport.security import FILES, Security
 
 _DAY = datetime.timedelta(days=1)
+
+
+#: Loopback, or network namespaces of one machine.
+PLAINTEXT: Final = Security(allow_plaintext=True)
 
 
 class Certificates:

@@ -1,7 +1,7 @@
 """Two hosts on one machine: network namespaces for the cloud and for the edge, with network stacks of their own.
 
 The namespace that one starts from lies between them and routes nothing: the only way from the edge to the cloud is the
-fault proxy there. Needs root and the ``ip`` command.
+fault proxy there, or a ``Road``. Needs root and the ``ip`` command.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from speculation.errors import InputError
 
@@ -23,6 +24,7 @@ _NETWORKS = {"cloud": "198.18.61", "edge": "198.18.62"}
 class Host:
     """``address``: its own. ``outside``: that of the starting namespace, as it sees it."""
 
+    name: str
     namespace: str
     address: str
     outside: str
@@ -37,6 +39,35 @@ class Host:
 class Hosts:
     cloud: Host
     edge: Host
+
+    def road(self) -> Road:
+        """Let packets pass between the two, without a proxy. Raises InputError where that cannot be."""
+        for host, other in ((self.cloud, self.edge), (self.edge, self.cloud)):
+            network = f"{_NETWORKS[other.name]}.0/30"
+            _ip("-netns", host.namespace, "route", "add", network, "via", host.outside)
+        road = Road(tuple(_outside(host.name) for host in (self.cloud, self.edge)))
+        road.restore()
+        return road
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """The namespace between two hosts routes what comes in by ``devices``; it is not for others that it does.
+
+    Cut, it loses all packets and says nothing, as a network that is gone does: TCP has to send them again.
+    """
+
+    devices: tuple[str, ...]
+
+    def cut(self) -> None:
+        self._forward(False)
+
+    def restore(self) -> None:
+        self._forward(True)
+
+    def _forward(self, forwarding: bool) -> None:
+        for device in self.devices:
+            Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding").write_text(f"{forwarding:d}")
 
 
 def possible() -> bool:
@@ -58,8 +89,8 @@ def two_hosts() -> Iterator[Hosts]:
 
 @contextlib.contextmanager
 def _host(name: str, network: str) -> Iterator[Host]:
-    host = Host(f"dragoman-{name}-{os.getpid()}", f"{network}.2", f"{network}.1")
-    inside, outside = f"dg-{name}-in", f"dg-{name}-out"
+    host = Host(name, f"dragoman-{name}-{os.getpid()}", f"{network}.2", f"{network}.1")
+    inside, outside = f"dg-{name}-in", _outside(name)
     _ip("netns", "add", host.namespace)
     try:
         _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", host.namespace)
@@ -75,6 +106,11 @@ def _host(name: str, network: str) -> Iterator[Host]:
     finally:
         subprocess.run(["ip", "link", "delete", outside], capture_output=True, check=False)
         _ip("netns", "delete", host.namespace)
+
+
+def _outside(name: str) -> str:
+    """The device of the starting namespace that leads to a host."""
+    return f"dg-{name}-out"
 
 
 def _ip(*arguments: str) -> None:

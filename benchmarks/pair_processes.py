@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from benchmarks.certificates import PLAINTEXT
+from benchmarks.namespaces import Host
 from dragoman.client import Client
 from dragoman.processes import ChildProcess, child
 from transport.security import Security
@@ -40,26 +42,35 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(target: str, side: Side, *plan: str, security: Security | None = None) -> AsyncIterator[Serving]:
+async def serving(
+    target: str, side: Side, *plan: str, security: Security | None = None, host: Host | None = None
+) -> AsyncIterator[Serving]:
     """`dragoman verifier`. ``plan``: options of its own that ``side`` may overrule. ``security``: of its client.
+    ``host``: where it runs, in plaintext; None: on this one.
 
     Raises DragomanError if it dies.
     """
-    arguments = ["verifier", "--listen=127.0.0.1:0", *plan, *side.arguments(target)]
-    async with child("verifier", arguments) as verifier:
+    listen = ["--listen=127.0.0.1:0"] if host is None else [f"--listen={host.address}:0", "--allow-plaintext"]
+    arguments = ["verifier", *listen, *plan, *side.arguments(target)]
+    async with child("verifier", arguments, within=host.within if host else ()) as verifier:
         address = (await verifier.ready())["address"]
-        async with Client(address, security=security) as client:
+        async with Client(address, security=PLAINTEXT if host else security) as client:
             yield Serving(verifier, address, client)
 
 
 @contextlib.asynccontextmanager
-async def drafting(models: Sequence[str], address: str, side: Side) -> AsyncIterator[list[ChildProcess]]:
-    """A `dragoman drafter` for each model, all connected. Raises DragomanError if one dies."""
+async def drafting(
+    models: Sequence[str], address: str, side: Side, *, host: Host | None = None
+) -> AsyncIterator[list[ChildProcess]]:
+    """A `dragoman drafter` for each model, all connected; ``host``: as of ``serving``. Raises DragomanError if one
+    dies."""
+    plain = ["--allow-plaintext"] if host is not None else []
     async with contextlib.AsyncExitStack() as stack:
         drafters = []
         for number, model in enumerate(models):
-            arguments = ["drafter", f"--verifier={address}", f"--name=drafter-{number}", *side.arguments(model)]
-            drafter = await stack.enter_async_context(child("drafter", arguments))
+            arguments = ["drafter", f"--verifier={address}", f"--name=drafter-{number}", *plain, *side.arguments(model)]
+            within = host.within if host else ()
+            drafter = await stack.enter_async_context(child("drafter", arguments, within=within))
             await drafter.ready()
             drafters.append(drafter)
         yield drafters

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.certificates import Certificates, security_options
+from benchmarks.certificates import PLAINTEXT, Certificates, security_options
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from benchmarks.namespaces import Hosts
 from benchmarks.plans import plan_options
@@ -17,14 +17,11 @@ from dragoman.client import Client
 from dragoman.processes import child
 from transport.address import Address
 from transport.identity import Role
-from transport.security import Security
 
 #: In place of a drafter: none.
 ABSENT: Final = "absent"
 #: Ends the name of an arm in mutual TLS.
 IN_TLS: Final = "_tls"
-#: Loopback, or network namespaces of one machine.
-PLAINTEXT: Final = Security(allow_plaintext=True)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from drafter_service.dialling import Dialling
 from drafter_service.draft_source import Drafter
 from drafter_service.hello import hello_of
 from drafter_service.verifier_link import VerifierLink
@@ -66,11 +68,12 @@ class DrafterClient:
         self._was_attached = False
         self._drafter = drafter
         self._verifier = verifier
-        self._backoff = backoff or Backoff()
+        backoff = backoff or Backoff()
+        self._dialling = Dialling(backoff)
+        self._refused_pause = _REFUSED_PAUSE * backoff.longest
         self._security = security or Security.from_environment()
         self._on_connected = on_connected
         self._hello = hello_of(drafter, name, max_sessions, seconds_per_token, instance)
-        self._failures = 0
         self._pause = 0.0
         self._refused = False  # since it was last attached
         self._bundles = False  # what waits together is sent as one
@@ -109,8 +112,7 @@ class DrafterClient:
                         # certificate that is about to be renewed.
                         raise
                     self._complain(error)
-                await asyncio.sleep(max(self._pause, self._backoff.delay(self._failures)))
-                self._failures += 1
+                await asyncio.sleep(max(self._pause, self._dialling.ended(time.monotonic())))
                 self._pause = 0.0
         finally:
             if self._own_thread:
@@ -120,13 +122,14 @@ class DrafterClient:
         """Said once per outage, not once per attempt; and once more that this side is refused, which somebody has to
         mend, and which a next attempt in a moment does not."""
         refused = isinstance(error, (AccessError, LimitExceededError))
-        news = self._failures == 0 or (refused and not self._refused)
+        news = self._dialling.failures == 0 or (refused and not self._refused)
         log.log(logging.WARNING if news else logging.DEBUG, "%s; dialling again", error)
         if refused:
-            self._refused, self._pause = True, _REFUSED_PAUSE * self._backoff.longest
+            self._refused, self._pause = True, self._refused_pause
 
     async def _assist_once(self) -> None:
-        async with open_channel(self._verifier, self._security) as channel:
+        seconds = self._dialling.begin(time.monotonic())
+        async with open_channel(self._verifier, self._security, connect_seconds=seconds) as channel:
             stub = pb_grpc.VerifierServiceStub(channel)
             outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))
@@ -180,7 +183,8 @@ class DrafterClient:
             case "welcome":
                 self._bundles = message.welcome.takes_several
                 codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
-                self._failures, self._refused = 0, False
+                self._dialling.reached(time.monotonic())
+                self._refused = False
                 self.attached = self._was_attached = True
                 log.info("assisting %s at %s", message.welcome.model, self._verifier)
                 self._on_connected(message.welcome)

@@ -17,6 +17,7 @@ from speculation.errors import DragomanError, SessionError
 from speculation.protocol.messages import Resync, SessionOffer, Span, Verdict
 from speculation.sampling.params import Rule
 from speculation.sessions.drafter_session import DrafterSession, DraftToken, Expand, Instruction, Move
+from transport.session_log import SessionLog
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class DraftJob:
             return [(place.number, tokens) for place, tokens in zip(self.expansions, answer, strict=True)]
         if isinstance(answer, DragomanError):
             return answer
-        log.error("session %s: drafting failed", self.session.name, exc_info=answer)
+        SessionLog(log, self.session.name).error("drafting failed", exc_info=answer)
         return SessionError(f"drafting failed: {type(answer).__name__}: {answer}"[:_REASON_LENGTH])
 
 

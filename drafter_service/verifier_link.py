@@ -15,6 +15,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, InputError
 from speculation.protocol.messages import SessionOffer, Span, Verdict
 from transport import codec
+from transport.session_log import SessionLog
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class VerifierLink:
         try:
             return codec.verdict_from_wire(message)
         except InputError as error:
-            log.warning("session %s keeps its plan: %s", message.session, error)
+            SessionLog(log, message.session).warning("keeps its plan: %s", error)
             message.ClearField("plan")
             return codec.verdict_from_wire(message)
 
@@ -163,7 +164,7 @@ class VerifierLink:
             self._outbox.put_nowait(request)
 
     def _decline(self, name: str, error: DragomanError) -> None:
-        log.warning("declining session %s: %s", name, error)
+        SessionLog(log, name).warning("declined: %s", error)
         self._outbox.put_nowait(pb.AssistRequest(decline=pb.Decline(session=name, reason=str(error))))
 
 

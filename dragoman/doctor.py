@@ -47,11 +47,11 @@ class Examined:
     damage: str = ""
 
     @classmethod
-    def of(cls, model: str) -> Examined:
+    def of(cls, model: str, *, trust_remote_code: bool = False) -> Examined:
         """Raises ModelError."""
         show_licence(model)
         with progress_bar() as progress:
-            files = resolve(model, progress=progress)
+            files = resolve(model, trust_remote_code=trust_remote_code, progress=progress)
         config = ModelConfig.read(files)
         tokenizer = TextTokenizer.from_pretrained(files, config.vocab_size)
         return cls(files.name, config, tokenizer, findings(tokenizer), _damage(files))
@@ -72,26 +72,40 @@ class Diagnosis:
         return PairVerdict.CANNOT if self.cannot else PairVerdict.WORKS if self.remarks else PairVerdict.GOOD
 
 
-def diagnose(target_name: str, drafter_name: str) -> Diagnosis:
-    """Examine both. Raises ModelError if one cannot be examined at all."""
-    target = Examined.of(target_name)
-    drafter = None if drafter_name == LOOKUP_MODEL else Examined.of(drafter_name)
+def diagnose(target_name: str, drafter_name: str, *, trust_remote_code: bool = False) -> Diagnosis:
+    """Examine both. ``trust_remote_code``: run Python code that they bring. Raises ModelError if one cannot be examined
+    at all."""
+    target = Examined.of(target_name, trust_remote_code=trust_remote_code)
+    drafter = None
+    if drafter_name != LOOKUP_MODEL:
+        drafter = Examined.of(drafter_name, trust_remote_code=trust_remote_code)
     found = Diagnosis(target, drafter)
-    if target.config.cannot_roll_back:
-        found.cannot.append(f"the target has {target.config.cannot_roll_back} layers, which cannot be rolled back")
     if not target.tokenizer.vocab.end_ids:
         found.remarks.append("the target has no end token: texts run to max_tokens")
     _judge(target, Role.TARGET, found)
-    for role, examined in (("target", target), ("drafter", drafter)):
-        if examined is not None and examined.damage:
-            found.cannot.append(f"of the {role}, {examined.damage}")
-        if examined is not None and examined.config.context_remark:
-            found.remarks.append(f"of the {role}, {examined.config.context_remark}")
+    for role, examined in ((Role.TARGET, target), (Role.DRAFTER, drafter)):
+        if examined is not None:
+            _look_at(examined, role, found)
     if not target.tokenizer.has_chat_template:
         found.remarks.append("the target has no chat template: messages become a plain transcript")
     if drafter is not None:
         _compare(target, drafter, found)
     return found
+
+
+def _look_at(examined: Examined, role: Role, found: Diagnosis) -> None:
+    """What is the same for both of them."""
+    config, name = examined.config, role.value
+    if config.cannot_roll_back:
+        found.cannot.append(f"the {name} has {config.cannot_roll_back} layers, which cannot be rolled back")
+    if config.is_encoder:
+        found.cannot.append(
+            f"the {name} is an encoder, whose tokens see those behind them: {config.model_type} without is_decoder"
+        )
+    if examined.damage:
+        found.cannot.append(f"of the {name}, {examined.damage}")
+    if config.context_remark:
+        found.remarks.append(f"of the {name}, {config.context_remark}")
 
 
 def _damage(files: ModelFiles) -> str:
@@ -117,8 +131,6 @@ def _compare(target: Examined, drafter: Examined, found: Diagnosis) -> None:
     vocab = drafter.tokenizer.vocab
     found.common = len(intersection(target.tokenizer.vocab, vocab))
     texts = sum(1 for data in vocab.token_bytes if data)
-    if drafter.config.cannot_roll_back:
-        found.cannot.append(f"the drafter has {drafter.config.cannot_roll_back} layers, which cannot be rolled back")
     if found.common == 0:
         found.cannot.append("the vocabularies have not one token in common")
     elif found.common < GOOD_SHARE * texts:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.options import MODEL_HELP
+from dragoman.options import MODEL_HELP, TrustRemoteCode
 from dragoman.security_options import secured
 from speculation.errors import InputError
 from transport.security import Security
@@ -19,6 +19,7 @@ def doctor(
     connect: Annotated[
         str | None, typer.Option(help="Instead: go step by step to the service at this address", metavar="ADDRESS")
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
     *,
     security: Security,
 ) -> None:
@@ -46,7 +47,7 @@ def doctor(
         check_name(drafter)
     from dragoman.doctor import PairVerdict, diagnose, show
 
-    found = diagnose(target, drafter)
+    found = diagnose(target, drafter, trust_remote_code=trust_remote_code)
     show(found, Console())
     if found.verdict is PairVerdict.CANNOT:
         raise typer.Exit(3)

@@ -136,7 +136,7 @@ def status_as_dict(status: pb.StatusResponse) -> dict[str, Any]:
 
 def _member(member: pb.MemberStatus) -> dict[str, Any]:
     names = ("instance", "name", "model", "sessions", "max_sessions", "uptime_seconds", "silent_seconds")
-    return {name: getattr(member, name) for name in (*names, "rejected_reports")}
+    return {name: getattr(member, name) for name in (*names, "rejected_reports")} | {"notes": list(member.notes)}
 
 
 def _session(session: pb.SessionStatus) -> dict[str, Any]:

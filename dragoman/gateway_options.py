@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,6 +17,7 @@ LOCAL_GATEWAY: Final = "127.0.0.1:8000"
 _PORT: Final = 8000
 _NUMBERS: Final = ("max_concurrent", "max_queue", "max_texts_per_key", "max_choices", "max_body")
 _SWITCHES: Final = ("page",)
+_LISTS: Final = ("allowed_origins",)
 #: With their defaults as a person writes them.
 _DURATIONS: Final = {"head_timeout": "10s", "body_timeout": "60s", "send_timeout": "60s", "grace": "30s"}
 
@@ -36,7 +37,13 @@ def http_limits(command: Callable[..., None]) -> Callable[..., None]:
     options += [
         option(name, Annotated[str, option_of(GatewaySettings, name)], default) for name, default in _DURATIONS.items()
     ]
-    return grouped(command, "settings", options, lambda given: settings_from(GatewaySettings, **given))
+    options += [option(name, Annotated[list[str] | None, option_of(GatewaySettings, name)], None) for name in _LISTS]
+    return grouped(command, "settings", options, _settings)
+
+
+def _settings(given: dict[str, Any]) -> GatewaySettings:
+    """Raises what ``settings_from`` raises."""
+    return settings_from(GatewaySettings, **given | {name: given[name] or [] for name in _LISTS})
 
 
 def http_address(listen: str, security: Security) -> Address:

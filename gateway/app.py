@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -41,6 +42,7 @@ from transport.security import Security
 from transport.version import VERSION
 
 _OWNER: Final = "dragoman"
+_METHODS: Final = ("GET", "POST")
 
 
 def application(texts: Texts, settings: GatewaySettings, security: Security) -> ASGIApp:
@@ -49,6 +51,10 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
     app = BodyLimit(app, most=settings.max_body, seconds=settings.body_timeout)
     app = TraceRequests(app)  # within the access: who may not ask begins no span
     app = Access(app, security=security)
+    if settings.allowed_origins:  # outside the access: a browser asks first whether it may, and shows no key for that
+        app = CORSMiddleware(
+            app, settings.allowed_origins, _METHODS, allow_headers=["*"], expose_headers=["retry-after"], max_age=600
+        )
     app = OneLength(app)
     app = SendLimit(app, seconds=settings.send_timeout)
     return CountRequests(app, metrics=texts.metrics)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
 
 from transport.settings import Duration, Settings
+
+_ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+def _origin(text: str) -> str:
+    """As browsers send them. Raises ValueError."""
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError("is no origin of a web page: write https://chat.example or http://localhost:3000, or *")
+    return text
 
 
 class GatewaySettings(Settings):
@@ -27,6 +39,9 @@ class GatewaySettings(Settings):
         default=4 << 20, ge=1024, le=1 << 30, description="Bytes of a request's body; longer ones are refused (413)"
     )
     page: bool = Field(default=True, description="Serve the page for browsers at /")
+    allowed_origins: list[Annotated[str, AfterValidator(_origin)]] = Field(
+        default=[], description="Web pages from elsewhere that may ask, https://chat.example say; *: all"
+    )
     head_timeout: Duration = Field(
         default=10.0, gt=0, description="A request's head must be there in this time: 40ms, 1.5s, 5m"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from transformers import AutoConfig
 
@@ -13,12 +14,30 @@ from language_models.quiet import quiet
 from language_models.weights import ModelFiles
 from speculation.errors import ModelError, UnsupportedModelError
 
+#: Kinds whose tokens see those behind them unless the configuration has ``is_decoder``. Others that have the same
+#: setting are decoders whatever it says, or set it themselves.
+_ENCODERS: Final = frozenset(
+    {
+        "bert",
+        "bert-generation",
+        "big_bird",
+        "camembert",
+        "data2vec-text",
+        "electra",
+        "ernie",
+        "megatron-bert",
+        "rembert",
+    }
+    | {"roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none.
 
-    ``context_remark``: what is to be known about the context, "" if there is nothing.
+    ``context_remark``: what is to be known about the context, "" if there is nothing. ``is_encoder``: each token sees
+    those behind it, so nothing can be written with it.
     """
 
     model_type: str
@@ -26,6 +45,7 @@ class ModelConfig:
     context_length: int
     cannot_roll_back: str = ""
     context_remark: str = ""
+    is_encoder: bool = False
 
     @classmethod
     def read(cls, files: ModelFiles) -> ModelConfig:
@@ -46,4 +66,11 @@ class ModelConfig:
             problem = ""
         except UnsupportedModelError:
             problem = ", ".join(sorted(set(text.layer_types) - {"full_attention", "sliding_attention"}))
-        return cls(config.model_type, text.vocab_size, context_length(config), problem, context_remark(config))
+        return cls(
+            model_type=config.model_type,
+            vocab_size=text.vocab_size,
+            context_length=context_length(config),
+            cannot_roll_back=problem,
+            context_remark=context_remark(config),
+            is_encoder=config.model_type in _ENCODERS and not getattr(config, "is_decoder", True),
+        )

@@ -16,7 +16,7 @@ import grpc
 
 from speculation.errors import InputError
 from transport.address import Address
-from transport.grpc_options import channel_options
+from transport.grpc_options import CONNECT_SECONDS, channel_options
 from transport.pem_files import Pem, pem_files
 from transport.security import Security
 from transport.tokens import authorization_of, own_token
@@ -29,14 +29,22 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
-def open_channel(address: Address, security: Security | None = None, *, who: str = "verifier") -> grpc.aio.Channel:
+def open_channel(
+    address: Address,
+    security: Security | None = None,
+    *,
+    who: str = "verifier",
+    connect_seconds: float = CONNECT_SECONDS,
+) -> grpc.aio.Channel:
     """Within an event loop. ``security`` None: as the environment says. ``who`` is to be there.
+
+    ``connect_seconds``: what an attempt to connect may take.
 
     Raises InputError for a bad ``DRAGOMAN_PROXY``, for files that cannot be used, and for another machine in plaintext
     unless that is allowed.
     """
     security = security or Security.from_environment()
-    return _open(address, _pem_for(address, security, who), security)
+    return _open(address, _pem_for(address, security, who), security, connect_seconds)
 
 
 def check_dialling(address: Address, security: Security, *, who: str) -> None:
@@ -52,8 +60,10 @@ def _pem_for(address: Address, security: Security, who: str) -> Pem | None:
     return pem_files(security).newest() if security.dials_tls else None
 
 
-def _open(address: Address, pem: Pem | None, security: Security) -> grpc.aio.Channel:
-    options = [*channel_options(), *proxy_options(address)]
+def _open(
+    address: Address, pem: Pem | None, security: Security, connect_seconds: float = CONNECT_SECONDS
+) -> grpc.aio.Channel:
+    options = [*channel_options(connect_seconds), *proxy_options(address)]
     if pem is None:
         return grpc.aio.insecure_channel(str(address), options=options)
     credentials = grpc.ssl_channel_credentials(pem.authority, pem.key, pem.certificate)

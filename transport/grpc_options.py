@@ -13,13 +13,15 @@ KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 4_000
 #: A connection that has not said by then who it is, or anything, is closed.
 HANDSHAKE_TIMEOUT_MS = 10_000
+#: What one attempt to connect may take, in seconds: far away, TLS takes four round trips.
+CONNECT_SECONDS = 2.0
 #: Headers of one call. Ours are a token and what gRPC adds: some hundred bytes.
 MAX_METADATA_BYTES = 8 << 10
 #: Calls on one connection at a time; a gateway has many.
 MAX_STREAMS = 1024
 
 
-def channel_options() -> list[tuple[str, int]]:
+def channel_options(connect_seconds: float = CONNECT_SECONDS) -> list[tuple[str, int]]:
     """For every client channel: prompt reconnects, and a dead link noticed within seconds."""
     return [
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
@@ -29,8 +31,8 @@ def channel_options() -> list[tuple[str, int]]:
         # Channels of one process to one address share it, a new one as well: what is gone for long is tried this often.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 500),
-        # By its name of the same kind; it is what one attempt may take: far away, TLS takes four round trips.
-        ("grpc.min_reconnect_backoff_ms", 2_000),
+        # By its name of the same kind; it is what one attempt may take.
+        ("grpc.min_reconnect_backoff_ms", round(1000 * connect_seconds)),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ]

@@ -23,6 +23,7 @@ from speculation.sessions.instructions import Emit, Finish, SendVerdict
 from speculation.sessions.target_session import TargetSession
 from speculation.verification.step import Step
 from transport import tracing
+from transport.session_log import SessionLog
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.engine import Slot
 from verifier_service.engine_turn import EngineTurn
@@ -30,7 +31,6 @@ from verifier_service.inbox import Event, Inbox, Join
 from verifier_service.round_report import RoundCounter
 from verifier_service.session_drafters import SessionDrafters
 from verifier_service.session_figures import SessionFigures
-from verifier_service.session_log import SessionLog
 from verifier_service.session_offers import SessionOffers
 from verifier_service.session_planner import Pacing, SessionPlanner
 from verifier_service.session_run import SessionRun

@@ -102,11 +102,12 @@ class LocalRay:
                 started.append(_start_node(arguments, log))
                 if number == 0:
                     _wait_for(address, started[0], log)
+            found = cls(address, mode, tuple(started))
+            with writing(home()):
+                _note().write_text(json.dumps(asdict(found)))  # without it nobody could stop them
         except BaseException:
             cls(address, mode, tuple(started)).stop()
             raise
-        found = cls(address, mode, tuple(started))
-        _note().write_text(json.dumps(asdict(found)))
         return found
 
     def use(self) -> Address:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from dragoman.doctor import Diagnosis, PairVerdict, diagnose, show
+from speculation.errors import UnsupportedModelError
 
 
 @pytest.fixture
@@ -53,3 +54,33 @@ def test_files_of_weights_that_are_missing_are_named(folder: Path):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": one, "b": two}}))
     (problem,) = diagnose(str(folder), "lookup").cannot
     assert problem == f"of the target, model is incomplete: 1 of its 2 files of weights are missing: {two}"
+
+
+@pytest.mark.parametrize("is_decoder", [None, False, True])
+def test_an_encoder_cannot_work_whoever_it_is(folder: Path, tiny_llama: Path, is_decoder: bool | None):
+    settings = {} if is_decoder is None else {"is_decoder": is_decoder}
+    config = {"model_type": "roberta", "vocab_size": 428, "max_position_embeddings": 64, "pad_token_id": 1}
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    for role, found in (
+        ("target", diagnose(str(folder), "lookup")),
+        ("drafter", diagnose(str(tiny_llama), str(folder))),
+    ):
+        expected = f"the {role} is an encoder, whose tokens see those behind them: roberta without is_decoder"
+        assert found.cannot == ([] if is_decoder else [expected])
+
+
+def test_code_that_a_model_brings_is_run_only_if_it_is_trusted(
+    folder: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own_kind", "auto_map": {"AutoConfig": "own_code.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    code = "from transformers import LlamaConfig\n\nclass OwnConfig(LlamaConfig):\n    model_type = 'own_kind'\n"
+    (folder / "own_code.py").write_text(code)
+    for pair in ((str(folder), "lookup"), (str(tiny_llama), str(folder))):
+        with pytest.raises(UnsupportedModelError, match="brings code of its own") as refused:
+            diagnose(*pair)
+        assert "--trust-remote-code" in refused.value.remedy
+        assert not diagnose(*pair, trust_remote_code=True).cannot

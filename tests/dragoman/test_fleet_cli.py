@@ -202,6 +202,14 @@ def test_small_words():
     assert [show_age(seconds) for seconds in (5, 150, 10000)] == ["5 s", "2 min", "3 h"]
 
 
+def test_json_has_what_members_say_of_themselves():
+    status = a_fleet()
+    status.members[0].notes.append("its chat template knows no system message")
+    [noted, *others] = [member for kind in ("verifiers", "drafters") for member in status_as_dict(status)[kind]]
+    assert noted["notes"] == ["its chat template knows no system message"]
+    assert others and all(member["notes"] == [] for member in others)
+
+
 def test_json_says_null_for_what_is_not_known():
     fleet = status_as_dict(a_fleet())
     assert fleet["drafters"][1]["round_trip"] is None and fleet["drafters"][1]["seconds_per_token"] is None

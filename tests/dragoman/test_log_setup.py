@@ -21,7 +21,7 @@ from tests.support.service_drivers import drafters, drafting, eventually, reques
 from tests.support.text_engine import TextEngine
 from transport.audit import LOGGER, audit
 from transport.channels import open_channel
-from verifier_service.session_log import SessionLog
+from transport.session_log import SessionLog
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from verifier_service.settings import PlanSettings, VerifierSettings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "fleet.yaml"
 #: Written in another unit, or 0 where the model says None.
-OTHERWISE = {"patience": 0, "threads": 0, "grace": "1s", "trusted_drafters": None}
+OTHERWISE = {"patience": 0, "threads": 0, "grace": "1s", "trusted_drafters": None, "allowed_origins": None}
 
 
 def fields(model: type[Settings]) -> dict[str, object]:
