@@ -10,9 +10,12 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from speculation.errors import InputError
 
@@ -77,14 +80,25 @@ def possible() -> bool:
 
 @contextlib.contextmanager
 def two_hosts() -> Iterator[Hosts]:
-    """Make them, and take them away. Raises InputError where that cannot be."""
+    """Make them, and take them away; one pair of them at a time. Raises InputError where that cannot be."""
     if not possible():
         raise InputError(
             "namespaces", True, "needs root and the ip command", remedy="leave it out: loopback serves too"
         )
-    with contextlib.ExitStack() as stack:
+    with FileLock(Path(tempfile.gettempdir()) / "dragoman-namespaces.lock"), contextlib.ExitStack() as stack:
+        _clear()
         hosts = {name: stack.enter_context(_host(name, network)) for name, network in _NETWORKS.items()}
         yield Hosts(**hosts)
+
+
+def _clear() -> None:
+    """Of what one that was killed has left; under the lock."""
+    listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=False).stdout.split()
+    for name in _NETWORKS:
+        subprocess.run(["ip", "link", "delete", _outside(name)], capture_output=True, check=False)
+        for namespace in listed:
+            if namespace.startswith(f"dragoman-{name}-"):
+                _ip("netns", "delete", namespace)
 
 
 @contextlib.contextmanager
