@@ -14,13 +14,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from speculation.errors import InputError
 
 #: Addresses from the range that RFC 2544 sets aside for benchmarks: no real host has them.
 _NETWORKS = {"cloud": "198.18.61", "edge": "198.18.62"}
+
+_LOCK: Final = Path(tempfile.gettempdir()) / "dragoman-namespaces.lock"
+#: Seconds to wait for who has them.
+_PATIENCE: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,11 @@ class Road:
 
     def _forward(self, forwarding: bool) -> None:
         for device in self.devices:
-            Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding").write_text(f"{forwarding:d}")
+            switch = Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding")
+            try:
+                switch.write_text(f"{forwarding:d}")
+            except OSError as error:
+                raise InputError("namespaces", str(switch), f"cannot be set: {error.strerror}") from error
 
 
 def possible() -> bool:
@@ -85,7 +94,13 @@ def two_hosts() -> Iterator[Hosts]:
         raise InputError(
             "namespaces", True, "needs root and the ip command", remedy="leave it out: loopback serves too"
         )
-    with FileLock(Path(tempfile.gettempdir()) / "dragoman-namespaces.lock"), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(_LOCK, timeout=_PATIENCE))
+        except Timeout as error:
+            raise InputError(
+                "namespaces", True, f"others have had them for {_PATIENCE:g} s: {_LOCK} is locked"
+            ) from error
         _clear()
         hosts = {name: stack.enter_context(_host(name, network)) for name, network in _NETWORKS.items()}
         yield Hosts(**hosts)

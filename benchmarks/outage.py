@@ -23,11 +23,11 @@ from rich.table import Table
 
 from benchmarks.command import run_command
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
-from benchmarks.namespaces import Road, two_hosts
+from benchmarks.namespaces import Road, possible, two_hosts
 from benchmarks.pair_processes import Side, drafting, serving
 from benchmarks.results import write_results
 from dragoman.client import Client
-from speculation.errors import DragomanError
+from speculation.errors import DragomanError, InputError
 from speculation.protocol.generation import Chunk, GenerationRequest
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
@@ -248,7 +248,7 @@ def main(
     drafter: str = "smollm2-135m",
     seconds: Annotated[float, typer.Option(help="That the link is gone", min=0.1)] = 20.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a text", min=1)] = 200,
-    delay: Annotated[float, typer.Option(help="Of the link, one way, in milliseconds", min=0.0)] = 5.0,
+    delay: Annotated[float, typer.Option(help="Of the proxy, one way, in milliseconds", min=0.0)] = 5.0,
     patience: Annotated[float, typer.Option(help="Of the target for its drafter, in milliseconds", min=0.0)] = 100.0,
     namespaces: Annotated[bool, typer.Option(help="Lose packets as well, between two of them; as root")] = False,
     device: str = "auto",
@@ -257,6 +257,9 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON")] = None,
 ) -> None:
     """Take the link to the drafter away for a while."""
+    if namespaces and not possible():
+        remedy = "leave it out: the proxy serves too"
+        raise InputError("namespaces", True, "needs root and the ip command", remedy=remedy)
     side = Side(device=device, dtype=dtype, threads=threads)
     options: dict[str, Any] = {"seconds": seconds, "max_tokens": max_tokens, "patience": patience / 1000}
     found = asyncio.run(measure(target, drafter, side, delay=delay / 1000, **options))

@@ -1,8 +1,8 @@
 """When a drafter dials its verifier again, and how long an attempt may take.
 
-A network that is gone loses what is sent and says nothing. TCP asks again after a second, then after two more, so an
-attempt that began while the network was gone finds out late that it is back. While nothing answers, attempts are
-therefore short, and the next one begins at once: short for this link, which is known from when it stood.
+A network that is gone loses what is sent and says nothing. TCP asks again after a second, so an attempt that began
+while the network was gone finds out late that it is back. While nothing answers, most attempts are therefore short, and
+the next one begins as soon as one has failed: short for this link, which is known from when it stood.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from transport.grpc_options import CONNECT_SECONDS
 SHORTEST_ATTEMPT: Final = 0.4
 #: Times what the last successful one took.
 _MARGIN: Final = 2.0
-#: Each so many-th attempt may take as long as the very first: the way may have become a longer one.
-_PATIENT_EVERY: Final = 4
+#: The fourth attempt may take as long as the very first, and then each so many-th: the way may have become longer.
+_PATIENT_FOURTH, _PATIENT_EVERY = 4, 16
 
 
 class Dialling:
@@ -33,7 +33,8 @@ class Dialling:
     def begin(self, now: float) -> float:
         """An attempt begins. Returns what it may take until there is a connection."""
         self._began, self._reached = now, False
-        if self._took is None or self.failures % _PATIENT_EVERY == _PATIENT_EVERY - 1:
+        attempt = self.failures + 1
+        if self._took is None or attempt == _PATIENT_FOURTH or attempt % _PATIENT_EVERY == 0:
             return CONNECT_SECONDS
         return min(CONNECT_SECONDS, max(SHORTEST_ATTEMPT, _MARGIN * self._took))
 

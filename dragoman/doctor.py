@@ -98,10 +98,8 @@ def _look_at(examined: Examined, role: Role, found: Diagnosis) -> None:
     config, name = examined.config, role.value
     if config.cannot_roll_back:
         found.cannot.append(f"the {name} has {config.cannot_roll_back} layers, which cannot be rolled back")
-    if config.is_encoder:
-        found.cannot.append(
-            f"the {name} is an encoder, whose tokens see those behind them: {config.model_type} without is_decoder"
-        )
+    if config.cannot_write:
+        found.cannot.append(f"the {name} is {config.cannot_write}")
     if examined.damage:
         found.cannot.append(f"of the {name}, {examined.damage}")
     if config.context_remark:

@@ -30,9 +30,9 @@ def doctor(
         from dragoman.connection_check import run_connect
         from transport.address import Address
 
-        if target is not None or drafter is not None:
+        if target is not None or drafter is not None or trust_remote_code:
             remedy = "ask one question at a time: --connect, or --target and --drafter"
-            raise InputError("connect", connect, "comes with a target or a drafter", remedy=remedy)
+            raise InputError("connect", connect, "comes with a target, a drafter or their code", remedy=remedy)
         run_connect(Address.parse(connect, field="connect"), security, Console())
         return
     if target is None or drafter is None:

@@ -36,6 +36,6 @@ def settings_from(kind: type[_S], /, **values: Any) -> _S:
         return kind(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(part for part in first["loc"] if isinstance(part, str))  # a list is one option
         problem = first["msg"].removeprefix("Value error, ")
         raise InputError(name.replace("_", "-"), first["input"], problem[:1].lower() + problem[1:]) from error

@@ -9,13 +9,20 @@ from pydantic import AfterValidator, Field
 
 from transport.settings import Duration, Settings
 
-_ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_ORIGIN: Final = re.compile(r"(https?)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([1-9][0-9]{0,4}))?")
+#: Which browsers leave out.
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
 def _origin(text: str) -> str:
     """As browsers send them. Raises ValueError."""
-    if text != "*" and not _ORIGIN.fullmatch(text):
+    if text == "*":
+        return text
+    found = _ORIGIN.fullmatch(text)
+    if found is None or int(found[2] or 1) > 65535:
         raise ValueError("is no origin of a web page: write https://chat.example or http://localhost:3000, or *")
+    if found[2] == _DEFAULT_PORTS[found[1]]:
+        raise ValueError(f"has the port that browsers leave out: write {text.removesuffix(':' + found[2])}")
     return text
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from language_models.custom_code import custom_code_error
 from language_models.kv_cache import layer_windows
@@ -36,8 +37,8 @@ _ENCODERS: Final = frozenset(
 class ModelConfig:
     """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none.
 
-    ``context_remark``: what is to be known about the context, "" if there is nothing. ``is_encoder``: each token sees
-    those behind it, so nothing can be written with it.
+    ``context_remark``: what is to be known about the context, "" if there is nothing. ``cannot_write``: what kind of a
+    model it is that writes no text, "" if it is none.
     """
 
     model_type: str
@@ -45,7 +46,7 @@ class ModelConfig:
     context_length: int
     cannot_roll_back: str = ""
     context_remark: str = ""
-    is_encoder: bool = False
+    cannot_write: str = ""
 
     @classmethod
     def read(cls, files: ModelFiles) -> ModelConfig:
@@ -72,5 +73,16 @@ class ModelConfig:
             context_length=context_length(config),
             cannot_roll_back=problem,
             context_remark=context_remark(config),
-            is_encoder=config.model_type in _ENCODERS and not getattr(config, "is_decoder", True),
+            cannot_write=_cannot_write(config),
         )
+
+
+def _cannot_write(config: PretrainedConfig) -> str:
+    kinds = {config.model_type, config.get_text_config(decoder=True).model_type}
+    if config.model_type in _ENCODERS and not getattr(config, "is_decoder", True):
+        return f"an encoder, whose tokens see those behind them ({config.model_type} without is_decoder)"
+    if kinds.isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        brought = getattr(config, "auto_map", None) or {}
+        if "AutoModelForCausalLM" not in brought:
+            return f"of a kind that transformers has no causal language model of ({config.model_type})"
+    return ""

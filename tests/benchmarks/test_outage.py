@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.namespaces import possible
+from benchmarks.namespaces import possible, two_hosts
 from benchmarks.outage import Outage, Watched, measure, measure_lost, show
 from benchmarks.pair_processes import Side
+from speculation.errors import InputError
 
 pytestmark = pytest.mark.process
 
@@ -30,6 +31,11 @@ async def test_drafts_come_back_and_no_byte_differs(tiny_qwen2: Path, tiny_llama
 @pytest.mark.netns
 @pytest.mark.skipif(not possible(), reason="needs root and the ip command")
 async def test_packets_that_are_lost_cost_no_byte_and_drafts_come_back(tiny_qwen2: Path, tiny_llama: Path):
+    with two_hosts() as hosts:
+        try:
+            hosts.road()
+        except InputError as error:
+            pytest.skip(str(error))
     # Longer than a drafter takes for a sign of life that a busy verifier owes it.
     [one] = await measure_lost(str(tiny_qwen2), str(tiny_llama), SIDE, seconds=5.0, max_tokens=60, patience=2.0)
     assert one.fault == "lost"

@@ -118,7 +118,7 @@ def test_how_it_looks(columns: int):
     [
         ([], "target: is missing"),
         (["--target=x"], "drafter: is missing"),
-        (["--connect=x", "--target=y"], "connect='x': comes with a target or a drafter"),
+        (["--connect=x", "--target=y"], "connect='x': comes with a target, a drafter or their code"),
         (["--connect=a b"], "connect='a b': is not an address"),
         (["--connect=10.0.0.1"], "service='10.0.0.1:50061': is another machine"),
     ],

@@ -65,8 +65,15 @@ def test_an_encoder_cannot_work_whoever_it_is(folder: Path, tiny_llama: Path, is
         ("target", diagnose(str(folder), "lookup")),
         ("drafter", diagnose(str(tiny_llama), str(folder))),
     ):
-        expected = f"the {role} is an encoder, whose tokens see those behind them: roberta without is_decoder"
+        expected = f"the {role} is an encoder, whose tokens see those behind them (roberta without is_decoder)"
         assert found.cannot == ([] if is_decoder else [expected])
+
+
+@pytest.mark.parametrize(("kind", "size"), [("distilbert", {}), ("t5", {"d_model": 32, "n_positions": 64})])
+def test_a_kind_that_writes_nothing_cannot_work(folder: Path, kind: str, size: dict[str, int]):
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 428, **size}))
+    [problem] = diagnose(str(folder), "lookup").cannot
+    assert problem == f"the target is of a kind that transformers has no causal language model of ({kind})"
 
 
 def test_code_that_a_model_brings_is_run_only_if_it_is_trusted(
@@ -75,7 +82,8 @@ def test_code_that_a_model_brings_is_run_only_if_it_is_trusted(
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     config = json.loads((folder / "config.json").read_text())
-    own = {"model_type": "own_kind", "auto_map": {"AutoConfig": "own_code.OwnConfig"}}
+    brought = {"AutoConfig": "own_code.OwnConfig", "AutoModelForCausalLM": "own_code.OwnForCausalLM"}
+    own = {"model_type": "own_kind", "auto_map": brought}
     (folder / "config.json").write_text(json.dumps(config | own))
     code = "from transformers import LlamaConfig\n\nclass OwnConfig(LlamaConfig):\n    model_type = 'own_kind'\n"
     (folder / "own_code.py").write_text(code)

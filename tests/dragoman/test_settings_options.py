@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 from drafter_service.settings import DrafterSettings
 from dragoman.commands.drafter import drafter
+from dragoman.commands.gateway import gateway
+from dragoman.commands.serve import serve
 from dragoman.commands.verifier import verifier
+from dragoman.gateway_options import http_limits
 from dragoman.ray_fleet.config import DrafterGroup, Target
 from dragoman.ray_fleet.gateway_group import GatewayGroup
 from dragoman.settings_options import settings_from
@@ -24,7 +29,7 @@ from verifier_service.settings import PlanSettings, VerifierSettings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "fleet.yaml"
 #: Written in another unit, or 0 where the model says None.
-OTHERWISE = {"patience": 0, "threads": 0, "grace": "1s", "trusted_drafters": None, "allowed_origins": None}
+OTHERWISE = {"patience": 0, "threads": 0, "grace": "1s", "trusted_drafters": None}
 
 
 def fields(model: type[Settings]) -> dict[str, object]:
@@ -45,6 +50,26 @@ def test_the_command_line_has_every_setting_with_its_default(command: Callable[.
         assert name in options, f"--{name} is missing"
         if name != "model":
             assert options[name].default == OTHERWISE.get(name, default), name
+
+
+@pytest.mark.parametrize("command", [gateway, serve])
+def test_what_serves_http_has_every_setting_of_a_gateway(command: Callable[..., None]):
+    assert set(GatewaySettings.model_fields) <= set(inspect.signature(command).parameters)
+
+
+def test_a_setting_that_is_a_list_is_an_option_that_may_be_repeated():
+    taken: list[GatewaySettings] = []
+
+    @http_limits
+    def command(*, settings: GatewaySettings) -> None:
+        taken.append(settings)
+
+    app = typer.Typer()
+    app.command()(command)
+    for arguments in ([], ["--allowed-origins=https://a.example", "--allowed-origins=http://b.example:3000"]):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert [settings.allowed_origins for settings in taken] == [[], ["https://a.example", "http://b.example:3000"]]
+    assert taken[0] == GatewaySettings()
 
 
 @pytest.mark.parametrize(

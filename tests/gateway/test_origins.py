@@ -78,12 +78,28 @@ async def test_a_key_is_asked_for_all_the_same(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "origin", ["chat.example", "https://chat.example/", "https://chat.example/page", "ftp://chat.example", "null", ""]
+    "origin",
+    [
+        "chat.example",
+        f"{PAGE}/",
+        f"{PAGE}/page",
+        f"{PAGE}:99999",
+        "ftp://chat.example",
+        "HTTPS://chat.example",
+        "null",
+        "",
+    ],
 )
 def test_what_no_browser_sends_as_an_origin_is_refused(origin: str):
     with pytest.raises(InputError, match="is no origin of a web page: write https") as refused:
         settings_from(GatewaySettings, allowed_origins=[PAGE, origin])
-    assert refused.value.field.startswith("allowed-origins")
+    assert refused.value.field == "allowed-origins"
+
+
+@pytest.mark.parametrize("origin", ["https://chat.example:443", "http://localhost:80"])
+def test_a_port_that_browsers_leave_out_is_refused(origin: str):
+    with pytest.raises(InputError, match=f"browsers leave out: write {origin.rpartition(':')[0]}$"):
+        settings_from(GatewaySettings, allowed_origins=[origin])
 
 
 @pytest.mark.parametrize("origin", ["*", PAGE, "http://localhost:3000", "http://[::1]:8080", "https://192.168.1.7"])

@@ -225,7 +225,9 @@ async def test_a_draft_that_there_was_no_time_for_ends_the_wait_when_there_is():
         await baseline(verifier, engine)
 
 
-async def test_a_plan_out_of_range_costs_a_drafter_nothing_but_the_plan(monkeypatch: pytest.MonkeyPatch):
+async def test_a_plan_out_of_range_costs_a_drafter_nothing_but_the_plan(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     """A verifier that orders nonsense: the drafter keeps its plan and stays."""
     honest = codec.verdict_to_wire
 
@@ -244,3 +246,5 @@ async def test_a_plan_out_of_range_costs_a_drafter_nothing_but_the_plan(monkeypa
             assert text == expected and finished.speculation.accepted_tokens > 0
         await baseline(verifier, engine)
         await drafters(verifier, 1)
+    said = [record for record in caplog.records if "keeps its plan: width=1000000" in record.getMessage()]
+    assert said and all(record.__dict__["session"].startswith("s-") for record in said)
