@@ -21,8 +21,9 @@ MAX_MATCH: Final = 128
 #: words were right after 4, 6, 8, 12, 16, 24 or more bytes (305 places in 8 HumanEval texts).
 _EVEN: Final = 10
 _SHORTEST_FIRST: Final = 3
-#: Words that a target copies at most.
+#: Words that a target copies at most, and that one of its tokens spells: a sign is a word, and a token may be several.
 _WORDS: Final = 12
+_WORDS_A_TOKEN: Final = 2
 _WORD = re.compile(rb"\s{0,8}[\w\x80-\xff]{1,24}|\s{0,8}[^\s\w]|\s{1,24}")
 
 
@@ -68,13 +69,16 @@ class OwnLookup:
         self._prompt_length = len(prompt)
         self.reliability = Reliability()
 
-    def words(self, committed: DigestedText) -> Iterator[tuple[bytes, float]]:
-        """How ``committed``, which only grows, may go on: word by word, each with its confidence."""
+    def words(self, committed: DigestedText, *, tokens: int = _WORDS) -> Iterator[tuple[bytes, float]]:
+        """How ``committed``, which only grows, may go on: word by word, each with its confidence.
+
+        ``tokens``: that a step can take; there are no more words than they are likely to spell.
+        """
         self._text += committed.since(len(self._text) - self._prompt_length)
         at, length = longest_suffix_match(self._text)
         if not length:
             return
-        for number in range(_WORDS):
+        for number in range(min(_WORDS, _WORDS_A_TOKEN * (tokens + 1))):
             word = word_at(self._text, at)
             if not word:
                 return

@@ -55,7 +55,7 @@ class OwnDrafts:
         """Into the pool. ``limit``: tokens that the step can take."""
         end, most = pool.committed, draft_bytes(limit)
         if self._lookup is not None:
-            pool.add_words(self._lookup.words(pool.committed), LOOKUP)
+            pool.add_words(self._lookup.words(pool.committed, tokens=limit), LOOKUP)
         if guess := self._prediction.ahead(most):
             pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
         if forced.data:

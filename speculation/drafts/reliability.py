@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from speculation.drafts.draft_pool import DraftPool
 from speculation.source import Source
 
 _FAITH: Final = 4.0  # expected hits that the first belief weighs
@@ -63,11 +64,6 @@ class Reliabilities:
         """The source sends drafts from now on."""
         self._of.setdefault(source, Reliability())
 
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """Those met so far."""
-        return tuple(self._of)
-
     def factors(self) -> dict[Source, float]:
         """See ``Reliability.factor``; one that was never met is not in it."""
         return {source: reliability.factor for source, reliability in self._of.items()}
@@ -75,6 +71,11 @@ class Reliabilities:
     def guess(self, source: Source, offset: int, guesses: Iterable[tuple[bytes, float]]) -> None:
         """See ``Reliability.guess``. Raises KeyError for a source that was never met."""
         self._of[source].guess(offset, guesses)
+
+    def take_guesses(self, pool: DraftPool) -> None:
+        """What each of them has in the pool about the coming bytes is its guess."""
+        for source in self._of:
+            self.guess(source, len(pool.committed), pool.guesses(source).items())
 
     def settle(self, offset: int, text: bytes) -> None:
         """See ``Reliability.settle``."""

@@ -254,16 +254,16 @@ class TargetSession:
         threshold = self.plan.verify_threshold
         forced = self._own.forced()
         width = self._width(self._own.width(self.plan.width, forced))
+        if width <= 0 and not self.request.rule.proposes:
+            return _NOTHING, ()
         self._own.offer(self._pool, forced, limit=width)
         if not self._pool.has_draft:
             return _NOTHING, ()
-        trust = self._reliabilities.factors()
-        tail = self.tail()
+        trust, tail = self._reliabilities.factors(), self.tail()
         if self.request.rule.proposes:
             drawn = DrawnCandidates(self._builder, self._pool, tail, width=width, threshold=threshold, trust=trust)
             return drawn.build()
-        for source in self._reliabilities.sources:
-            self._reliabilities.guess(source, len(self._pool.committed), self._pool.guesses(source).items())
+        self._reliabilities.take_guesses(self._pool)
         tree = self._builder.build(self._pool, tail, width=width, threshold=threshold, trust=trust)
         return self._own.allowed(tree), ()
 

@@ -43,6 +43,24 @@ def test_words_stand_one_behind_the_other_at_the_committed_end(prompt: bytes, te
     assert pool.size == spans.size == min(capacity, sum(len(word) for word, _ in words))
 
 
+@pytest.mark.parametrize(("tokens", "count"), [(0, 2), (1, 4), (2, 6), (5, 12), (60, 12)])
+def test_there_are_no_more_words_than_a_step_can_take(tokens: int, count: int):
+    prompt, text = b" a b " + b" ".join(b"%d" % number for number in range(30)), DigestedText(b" a b")
+    every = list(OwnLookup(prompt).words(text))
+    assert len(every) == 12
+    assert list(OwnLookup(prompt).words(text, tokens=tokens)) == every[:count]
+
+
+def test_a_step_that_has_no_room_looks_nothing_up(monkeypatch: pytest.MonkeyPatch):
+    target = Target(request(SAMPLINGS[0], max_tokens=60), SpeculationPlan(width=8), lookup=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnLookup, "words", None)
+        assert not target.session.next_step(share=0).candidates.tokens
+    while not target.finished:
+        target.step()
+    assert target.session.token_ids == plain_text(SAMPLINGS[0], 60)
+
+
 def test_longer_matches_are_worth_more():
     worth = [match_confidence(length) for length in range(4, 129)]
     assert worth == sorted(worth) and 0 < worth[0] < 0.5 < worth[-1] < 1
