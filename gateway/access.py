@@ -19,8 +19,9 @@ from transport.tokens import TokenFile
 
 #: Whose holders may have texts written: as at a verifier.
 _PEOPLE: Final = frozenset({Role.CLIENT, Role.ADMIN})
-#: For load balancers and collectors; the page is for all as well: it has a field for the key.
-_OPEN_TO_ALL: Final = frozenset({"/health", "/metrics"})
+#: For load balancers, collectors and checks that the process is alive; the page is for all as well: it has a field for
+#: the key.
+_OPEN_TO_ALL: Final = frozenset({"/health", "/metrics", "/version"})
 
 
 class Access:

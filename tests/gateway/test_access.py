@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from dragoman.gateway_backend import verifier_backend
 from gateway.server import GatewayServer
@@ -18,6 +19,7 @@ from gateway.settings import GatewaySettings
 from speculation.errors import ConnectionFailedError, InputError
 from tests.support.certificates import HOUR, TestAuthority
 from tests.support.gateways import STORY, gateway_to
+from tests.support.repository import ROOT
 from tests.support.service_drivers import PATIENCE, baseline, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address
@@ -85,13 +87,28 @@ async def test_api_keys_are_the_tokens_of_the_file(tmp_path: Path, ours: TestAut
             assert refused.json()["error"]["type"] == "authentication_error"
         refused = await asked(address, context, authorization=f"Bearer {drafter}")
         assert refused.status_code == 403 and refused.json()["error"]["type"] == "permission_error"
-        for path, status in (("/health", 200), ("/metrics", 200), ("/version", 401), ("/v1/models", 401), ("/x", 401)):
+        for path, status in (("/health", 200), ("/metrics", 200), ("/version", 200), ("/v1/models", 401), ("/x", 401)):
             assert (await asked(address, context, path)).status_code == status, path
         keys.path.write_text("# nobody\n")
         assert (await asked(address, context, authorization=f"Bearer {client}")).status_code == 401
         keys.path.unlink()
         assert (await asked(address, context, authorization=f"Bearer {client}")).status_code == 401
         assert verifier.describe().sessions == 0
+
+
+async def test_what_kubernetes_asks_takes_no_key(tmp_path: Path, ours: TestAuthority):
+    manifests = yaml.safe_load_all((ROOT / "deploy/kubernetes/base/gateway.yaml").read_text())
+    [spec] = [each["spec"]["template"]["spec"] for each in manifests if each["kind"] == "Deployment"]
+    [container] = spec["containers"]
+    probes = ("startupProbe", "livenessProbe", "readinessProbe")
+    security = ours.one_way().model_copy(update={"tokens": str(Keys(tmp_path).path)})
+    async with (
+        serving(TextEngine()) as (_, at),
+        verifier_backend(at) as backend,
+        gateway_to(backend, security=security) as (_, address),
+    ):
+        for path in {container[probe]["httpGet"]["path"] for probe in probes}:
+            assert (await asked(address, trusting(ours), path)).status_code == 200, path
 
 
 async def test_one_key_leaves_room_for_others(tmp_path: Path, ours: TestAuthority, caplog: pytest.LogCaptureFixture):
