@@ -30,12 +30,13 @@ _PATIENCE: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """``address``: its own. ``outside``: that of the starting namespace, as it sees it."""
+    """``address``: its own. ``outside``: that of the starting namespace, as it sees it. ``device``: of that one, which
+    leads to it."""
 
-    name: str
     namespace: str
     address: str
     outside: str
+    device: str
 
     @property
     def within(self) -> tuple[str, ...]:
@@ -51,9 +52,8 @@ class Hosts:
     def road(self) -> Road:
         """Let packets pass between the two, without a proxy. Raises InputError where that cannot be."""
         for host, other in ((self.cloud, self.edge), (self.edge, self.cloud)):
-            network = f"{_NETWORKS[other.name]}.0/30"
-            _ip("-netns", host.namespace, "route", "add", network, "via", host.outside)
-        road = Road(tuple(_outside(host.name) for host in (self.cloud, self.edge)))
+            _ip("-netns", host.namespace, "route", "add", other.address, "via", host.outside)
+        road = Road((self.cloud.device, self.edge.device))
         road.restore()
         return road
 
@@ -87,13 +87,17 @@ def possible() -> bool:
     return os.geteuid() == 0 and shutil.which("ip") is not None
 
 
+def check_possible() -> None:
+    """Raises InputError where they cannot."""
+    if not possible():
+        remedy = "leave it out: loopback serves too"
+        raise InputError("namespaces", True, "needs root and the ip command", remedy=remedy)
+
+
 @contextlib.contextmanager
 def two_hosts() -> Iterator[Hosts]:
     """Make them, and take them away; one pair of them at a time. Raises InputError where that cannot be."""
-    if not possible():
-        raise InputError(
-            "namespaces", True, "needs root and the ip command", remedy="leave it out: loopback serves too"
-        )
+    check_possible()
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(FileLock(_LOCK, timeout=_PATIENCE))
@@ -118,8 +122,8 @@ def _clear() -> None:
 
 @contextlib.contextmanager
 def _host(name: str, network: str) -> Iterator[Host]:
-    host = Host(name, f"dragoman-{name}-{os.getpid()}", f"{network}.2", f"{network}.1")
     inside, outside = f"dg-{name}-in", _outside(name)
+    host = Host(f"dragoman-{name}-{os.getpid()}", f"{network}.2", f"{network}.1", outside)
     _ip("netns", "add", host.namespace)
     try:
         _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", host.namespace)

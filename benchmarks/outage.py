@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Self
 
 import typer
 from rich.console import Console
@@ -23,65 +23,44 @@ from rich.table import Table
 
 from benchmarks.command import run_command
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
-from benchmarks.namespaces import Road, possible, two_hosts
+from benchmarks.namespaces import Road, check_possible, two_hosts
 from benchmarks.pair_processes import Side, drafting, serving
 from benchmarks.results import write_results
 from dragoman.client import Client
-from speculation.errors import DragomanError, InputError
+from speculation.errors import DragomanError
 from speculation.protocol.generation import Chunk, GenerationRequest
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
 from transport.address import Address
 
 
-class Link(Protocol):
-    """The way from the drafter to the verifier."""
-
-    def go(self) -> None:
-        """It is gone."""
-
-    def come_back(self) -> None:
-        """It is there again."""
-
-
 @dataclass(frozen=True)
-class Silent:
-    """Nothing passes the proxy and nobody is told."""
+class Link:
+    """The way from the drafter to the verifier. ``fault``: what it is called while it is gone."""
 
-    proxy: FaultProxy
+    fault: str
+    go: Callable[[], None]
+    come_back: Callable[[], None]
 
-    def go(self) -> None:
-        self.proxy.cut()
+    @classmethod
+    def silent(cls, proxy: FaultProxy) -> Self:
+        """Nothing passes the proxy and nobody is told."""
+        return cls("silent", proxy.cut, proxy.restore)
 
-    def come_back(self) -> None:
-        self.proxy.restore()
+    @classmethod
+    def refused(cls, proxy: FaultProxy) -> Self:
+        """Connections break at the proxy, and new ones are refused."""
 
+        def go() -> None:
+            proxy.refuse()
+            proxy.reset()
 
-@dataclass(frozen=True)
-class Refused:
-    """Connections break at the proxy, and new ones are refused."""
+        return cls("refused", go, lambda: proxy.refuse(False))
 
-    proxy: FaultProxy
-
-    def go(self) -> None:
-        self.proxy.refuse()
-        self.proxy.reset()
-
-    def come_back(self) -> None:
-        self.proxy.refuse(False)
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Packets are lost between two network namespaces: handshakes too, which the proxy takes for its own."""
-
-    road: Road
-
-    def go(self) -> None:
-        self.road.cut()
-
-    def come_back(self) -> None:
-        self.road.restore()
+    @classmethod
+    def lost(cls, road: Road) -> Self:
+        """Packets are lost between two network namespaces: handshakes too, which the proxy takes for its own."""
+        return cls("lost", road.cut, road.restore)
 
 
 PROMPT: Final = "The old lighthouse keeper wrote in his diary:"
@@ -184,7 +163,7 @@ async def outage(client: Client, link: Link, *, seconds: float, max_tokens: int)
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
     return Outage(
-        type(link).__name__.lower(),
+        link.fault,
         seconds,
         drafts_back=_first_after(back, seen.drafted),
         accepted_back=_first_after(back, seen.accepted),
@@ -210,7 +189,7 @@ async def measure(
             FaultProxy(at.host, at.port, LinkConditions(delay)) as proxy,
             drafting([drafter], proxy.address, side),
         ):
-            links = (Silent(proxy), Refused(proxy))
+            links = (Link.silent(proxy), Link.refused(proxy))
             return [await outage(served.client, link, seconds=seconds, max_tokens=max_tokens) for link in links]
 
 
@@ -219,7 +198,7 @@ async def measure_lost(
 ) -> list[Outage]:
     """Between two network namespaces, as root. See ``measure``."""
     with two_hosts() as hosts:
-        link = Lost(hosts.road())
+        link = Link.lost(hosts.road())
         async with (
             serving(target, side, *_options(patience), host=hosts.cloud) as served,
             drafting([drafter], served.address, side, host=hosts.edge),
@@ -257,9 +236,8 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON")] = None,
 ) -> None:
     """Take the link to the drafter away for a while."""
-    if namespaces and not possible():
-        remedy = "leave it out: the proxy serves too"
-        raise InputError("namespaces", True, "needs root and the ip command", remedy=remedy)
+    if namespaces:
+        check_possible()
     side = Side(device=device, dtype=dtype, threads=threads)
     options: dict[str, Any] = {"seconds": seconds, "max_tokens": max_tokens, "patience": patience / 1000}
     found = asyncio.run(measure(target, drafter, side, delay=delay / 1000, **options))

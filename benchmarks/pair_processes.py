@@ -64,12 +64,11 @@ async def drafting(
 ) -> AsyncIterator[list[ChildProcess]]:
     """A `dragoman drafter` for each model, all connected; ``host``: as of ``serving``. Raises DragomanError if one
     dies."""
-    plain = ["--allow-plaintext"] if host is not None else []
+    plain, within = (["--allow-plaintext"], host.within) if host else ([], ())
     async with contextlib.AsyncExitStack() as stack:
         drafters = []
         for number, model in enumerate(models):
             arguments = ["drafter", f"--verifier={address}", f"--name=drafter-{number}", *plain, *side.arguments(model)]
-            within = host.within if host else ()
             drafter = await stack.enter_async_context(child("drafter", arguments, within=within))
             await drafter.ready()
             drafters.append(drafter)

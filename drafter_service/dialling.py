@@ -17,7 +17,7 @@ SHORTEST_ATTEMPT: Final = 0.4
 #: Times what the last successful one took.
 _MARGIN: Final = 2.0
 #: The fourth attempt may take as long as the very first, and then each so many-th: the way may have become longer.
-_PATIENT_FOURTH, _PATIENT_EVERY = 4, 16
+_FIRST_PATIENT, _PATIENT_EVERY = 4, 16
 
 
 class Dialling:
@@ -34,7 +34,7 @@ class Dialling:
         """An attempt begins. Returns what it may take until there is a connection."""
         self._began, self._reached = now, False
         attempt = self.failures + 1
-        if self._took is None or attempt == _PATIENT_FOURTH or attempt % _PATIENT_EVERY == 0:
+        if self._took is None or attempt == _FIRST_PATIENT or attempt % _PATIENT_EVERY == 0:
             return CONNECT_SECONDS
         return min(CONNECT_SECONDS, max(SHORTEST_ATTEMPT, _MARGIN * self._took))
 

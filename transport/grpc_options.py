@@ -21,7 +21,7 @@ MAX_METADATA_BYTES = 8 << 10
 MAX_STREAMS = 1024
 
 
-def channel_options(connect_seconds: float = CONNECT_SECONDS) -> list[tuple[str, int]]:
+def channel_options(connect_seconds: float) -> list[tuple[str, int]]:
     """For every client channel: prompt reconnects, and a dead link noticed within seconds."""
     return [
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
