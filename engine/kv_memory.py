@@ -37,8 +37,11 @@ class KVMemory:
         self.modules = list(shapes)
         #: Of a row's partial result for one split: maximum, sum and weighted values of every head, float32.
         self.partial_bytes = max(heads * (size + 2) * 4 for heads, _, size in shapes.values())
-        #: Graphs run one at a time, so they may use the same memory for what does not outlive them.
-        self.graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        on_gpu = device.type == "cuda"
+        #: Graphs run one at a time, so they may use the same memory for what does not outlive them. What one capture
+        #: gives back is lent again on its own stream only, so all are captured on one.
+        self.graph_pool = torch.cuda.graph_pool_handle() if on_gpu else None
+        self.capture_stream = torch.cuda.Stream(device) if on_gpu else None
         self.page_table = torch.zeros((slots, pages_per_slot), dtype=torch.int64, device=device)
         # For the coming pass: pages of slots, and what is moved from where to where.
         self._lines: dict[int, tuple[int, ...]] = {}

@@ -131,8 +131,10 @@ class StepShape:
         graph = torch.cuda.CUDAGraph()
         # PyTorch's own choice is a stream of the device of the first capture in this process, which need not be this
         # one. Another thread, a drafter's say, may go on with its own work meanwhile.
-        stream, pool = torch.cuda.Stream(), self._memory.graph_pool
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        memory = self._memory
+        with torch.cuda.graph(
+            graph, pool=memory.graph_pool, stream=memory.capture_stream, capture_error_mode="thread_local"
+        ):
             # To one place in all of them, or each would keep memory for its own.
             self._logits.copy_(self._forward())
         self._graphs[kind] = graph
@@ -141,7 +143,8 @@ class StepShape:
         """What is compiled or chosen at a first call must not be part of a graph."""
         if (needed := (kind.queries, kind.grouped)) in self._compiled:
             return
-        stream = torch.cuda.Stream()
+        stream = self._memory.capture_stream
+        assert stream is not None, "nothing is compiled for a CPU"
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):

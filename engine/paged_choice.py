@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from speculation.errors import InputError, UnsupportedModelError
+from speculation.errors import InputError, ModelTooLargeError, UnsupportedModelError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def why_not_paged(model: Placed) -> str:
 def in_paged_engine(model: Placed, kind: str, make: Callable[[], _T]) -> _T | None:
     """What ``make`` makes of the model; None: it is to run in transformers. ``kind``: auto, paged or transformers.
 
-    Raises InputError where the paged engine is asked for and cannot be had.
+    Raises InputError where the paged engine is asked for and cannot be had, ModelTooLargeError if the device has no
+    memory for it: weights that its engine has begun to lay out anew run in no other.
     """
     if kind == "transformers":
         return None
@@ -46,6 +47,11 @@ def in_paged_engine(model: Placed, kind: str, make: Callable[[], _T]) -> _T | No
         except (UnsupportedModelError, ImportError) as error:
             reason = str(error)
             log.warning("%s runs in the slower engine of transformers: %s", model.name, reason)
+        except torch.OutOfMemoryError as error:
+            raise ModelTooLargeError(
+                f"{model.name} is loaded, but its keys, values and passes find no memory on {model.device}",
+                remedy="stop what else holds memory there, or give a verifier's keys and values less: --kv-memory 8GiB",
+            ) from error
     if kind == "paged":
         raise InputError("engine", str(kind), f"cannot run {model.name}: {reason}", remedy="--engine auto")
     return None

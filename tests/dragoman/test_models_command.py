@@ -158,7 +158,8 @@ def test_an_unknown_name_removes_nothing(gguf: Path, dragoman_home: Path):
 def test_a_home_that_cannot_be_written_is_one_clear_line(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DRAGOMAN_HOME", str(tmp_path / "file" / "home"))
-    for command in (["models", "convert", str(gguf)], ["verifier", f"--model={gguf}"], ["models", "check", str(gguf)]):
+    verifier = ["verifier", f"--model={gguf}", "--listen=127.0.0.1:0"]  # the usual port may be another test's
+    for command in (["models", "convert", str(gguf)], verifier, ["models", "check", str(gguf)]):
         done = dragoman(*command)
         assert done.returncode == 3 and "Traceback" not in done.stderr
         assert "cannot be written: Not a directory" in done.stderr + done.stdout

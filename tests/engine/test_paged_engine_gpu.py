@@ -116,6 +116,14 @@ def engine(request) -> PagedEngine:
     return made
 
 
+def test_graphs_lend_each_other_their_memory(engine: PagedEngine):
+    """PyTorch lends what was given back only on the stream that it was given back on, in a pool of graphs as well."""
+    assert sum(shape.prepare() for shape in (*engine.step_shapes, engine.prefill_shape)) > 2
+    pool = engine.memory.graph_pool
+    streams = [part["stream"] for part in torch.cuda.memory_snapshot() if tuple(part["segment_pool_id"]) == pool]
+    assert streams and len(set(streams)) == 1
+
+
 def test_bits_depend_on_nothing_but_the_text(engine: PagedEngine, monkeypatch: pytest.MonkeyPatch):
     """A chain, its tokens one by one, a tree that was kept and compacted, other places of pages, neighbours' rows."""
     monkeypatch.setattr(engine, "shares_prefixes", False)

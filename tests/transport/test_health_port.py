@@ -26,6 +26,8 @@ from transport.address import Address
 from transport.identity import Role
 from verifier_service.server import VerifierServer
 
+#: Another test may have the port that is taken if none is named.
+ANYWHERE = "--listen=127.0.0.1:0"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -100,7 +102,7 @@ async def test_a_drafter_is_ready_when_it_was_let_in():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("command", [("verifier", "--model=smollm2-135m"), ("drafter", "--model=lookup")])
+@pytest.mark.parametrize("command", [("verifier", "--model=smollm2-135m", ANYWHERE), ("drafter", "--model=lookup")])
 def test_a_port_that_is_taken_is_told_first(command: tuple[str, ...]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = dragoman(*command, f"--health-listen=127.0.0.1:{taken.getsockname()[1]}")
