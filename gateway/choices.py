@@ -108,6 +108,6 @@ async def _write(
 
 def _in_the_words_of(guide: GuideSpec | None, error: InputError) -> InputError:
     """A verifier that cannot compile a guide names it by its kind, the body by the field that has it."""
-    if guide is None or error.field != guide.kind:
-        return error
-    return InputError.relayed(str(error).replace(guide.kind, guide.name, 1))
+    while guide is not None and error.field != guide.kind:
+        guide = guide.answer
+    return error if guide is None else InputError.relayed(str(error).replace(guide.kind, guide.name, 1))

@@ -1,6 +1,7 @@
 """What a body wants its text to be held to: OpenAI's response_format, vLLM's structured_outputs and older guided_...
 
-One of them at most. Raises InputError with the body's own field names.
+One of them at most; but a JSON schema, which is of what the model says, goes with tools that it may call or must.
+Raises InputError with the body's own field names.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from gateway.requests import ChatBody, TextBody
 from gateway.response_requests import ResponsesBody
 from gateway.tools import ToolUse, tool_use_of
 from speculation.errors import InputError, UnsupportedFieldError
-from speculation.protocol.guide_spec import GuideSpec
+from speculation.protocol.guide_spec import GuideKind, GuideSpec
 
 _Reader = Callable[[Any, str], GuideSpec]
 
@@ -20,8 +21,7 @@ _Reader = Callable[[Any, str], GuideSpec]
 def guide_of(body: TextBody) -> GuideSpec | None:
     """None for a text that is held to nothing."""
     use = tool_use_of(body) if isinstance(body, ChatBody) else ToolUse()
-    found = [use.guide] if use.guide is not None else []
-    found += _of_response_format(body.response_format)
+    found = _of_response_format(body.response_format)
     if isinstance(body, ResponsesBody) and body.text is not None:
         found += _of_text_format(body.text.get("format"))
     found += _of_structured_outputs(body.structured_outputs)
@@ -30,10 +30,18 @@ def guide_of(body: TextBody) -> GuideSpec | None:
             found.append(read(value, f"guided_{name}"))
     if len(found) > 1:
         raise InputError(found[1].name, None, f"comes beside {found[0].name}", remedy="a text is held to one of them")
-    if found and use.tools and use.guide is None:
-        problem = "comes beside tools that may be called, and a text that is held to it calls none"
-        raise InputError(found[0].name, None, problem, remedy='leave it or the tools out, or add tool_choice: "none"')
-    return found[0] if found else None
+    return _beside_tools(use, found[0]) if found and use.tools else found[0] if found else use.guide
+
+
+def _beside_tools(use: ToolUse, guide: GuideSpec) -> GuideSpec:
+    """The same for a text that may call tools, or must: then nothing is said that a schema could be of."""
+    if guide.kind is not GuideKind.JSON_SCHEMA:
+        problem = "comes beside tools, and a text that is held to it calls none"
+        raise InputError(guide.name, None, problem, remedy='leave it or the tools out, or add tool_choice: "none"')
+    if use.guide is not None:
+        return use.guide
+    names = [tool.name for tool in use.tools]
+    return GuideSpec.tool_calls(names, several=use.several, field=guide.name, answer=guide)
 
 
 def _of_response_format(given: Mapping[str, Any] | None) -> list[GuideSpec]:

@@ -198,7 +198,8 @@ class ChatReplies(ChoiceReplies):
         if index not in self._speeches:
             use = self._order.tools
             parser = tool_parser(tool_format or ToolFormat.TEXT, use.names) if use.tools else None
-            self._speeches[index] = ToolSpeech(parser, several=use.several, calls_only=use.guide is not None)
+            held = self._order.requests[index].guide
+            self._speeches[index] = ToolSpeech(parser, several=use.several, held=held)
         return self._speeches[index]
 
     def _told_of(self, index: int, places: Sequence[TokenLogprobs]) -> dict[str, Any]:

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.tool_parser import Argued, Called, Said, ToolEvent, ToolParser
+from speculation.protocol.guide_spec import GuideSpec
 
 
 class ToolSpeech:
-    """``parser``: None for a text that stays text. ``several``: else only its first call is told. ``calls_only``: the
-    text is held to calls, and what else is there is a part of one that was cut off."""
+    """``parser``: None for a text that stays text. ``several``: else only its first call is told. ``held``: to calls,
+    or to JSON in their place; what else is there is a part of a call that was cut off."""
 
-    def __init__(self, parser: ToolParser | None, *, several: bool, calls_only: bool = False) -> None:
+    def __init__(self, parser: ToolParser | None, *, several: bool, held: GuideSpec | None = None) -> None:
         self._parser = parser
-        self._calls_only = calls_only
+        self._or_json = held is not None and held.answer is not None
+        self._calls_only = held is not None and held.kind.calls_tools and not self._or_json
         self._most = None if several else 1
         self._calls = 0
 
@@ -38,7 +40,7 @@ class ToolSpeech:
         return {"content": told.get("content", nothing), **({"tool_calls": calls} if calls else {})}
 
     def _told(self, events: Sequence[ToolEvent]) -> dict[str, Any]:
-        said = "".join(event.text for event in events if isinstance(event, Said) and not self._calls_only)
+        said = "".join(event.text for event in events if isinstance(event, Said))
         calls: dict[int, dict[str, Any]] = {}
         for event in events:
             match event:
@@ -51,5 +53,9 @@ class ToolSpeech:
                     begun["function"]["arguments"] += event.text
                 case Said():
                     pass
+        if self._or_json and (self.called or said.startswith("<")):  # as no JSON begins
+            self._calls_only = True
+        if self._calls_only:
+            said = ""
         told = [{"index": number - 1, **call} for number, call in calls.items() if number <= (self._most or number)]
         return {**({"content": said} if said else {}), **({"tool_calls": told} if told else {})}

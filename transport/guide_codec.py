@@ -8,6 +8,9 @@ from speculation.protocol.guide_spec import GuideKind, GuideSpec
 
 
 def guide_to_wire(spec: GuideSpec) -> pb.Guide:
+    if spec.answer is not None:
+        several, [schema] = spec.kind is GuideKind.TOOL_CALLS, spec.answer.texts
+        return pb.Guide(calls_or_json=pb.CallsOrJson(names=spec.texts, several=several, json_schema=schema))
     match spec.kind:
         case GuideKind.JSON_SCHEMA:
             return pb.Guide(json_schema=spec.texts[0])
@@ -38,4 +41,8 @@ def guide_from_wire(message: pb.Guide) -> GuideSpec:
             return GuideSpec.tool_calls(message.tool_call.names, several=False)
         case "tool_calls":
             return GuideSpec.tool_calls(message.tool_calls.names, several=True)
+        case "calls_or_json":
+            either = message.calls_or_json
+            answer = GuideSpec.json_schema(either.json_schema)
+            return GuideSpec.tool_calls(either.names, several=either.several, answer=answer)
     raise InputError("guide", None, "is of a kind that this verifier does not know", remedy="update it")

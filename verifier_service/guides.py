@@ -36,7 +36,7 @@ _FORMATS: Final = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
 )
 #: What stands there is no schema.
-_DATA: Final = frozenset(("const", "enum", "default", "examples", "x-guidance"))
+DATA: Final = frozenset(("const", "enum", "default", "examples", "x-guidance"))
 #: Where the library shows the grammar's lines, which are not the client's own.
 _QUOTED: Final = re.compile(r"\n\s*\d+ \|")
 #: Characters of a library's words that are passed on.
@@ -177,7 +177,7 @@ def without_annotations(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {
-        name: value if name in _DATA else without_annotations(value)
+        name: value if name in DATA else without_annotations(value)
         for name, value in schema.items()
         if name != "format" or not isinstance(value, str) or value in _FORMATS
     }

@@ -1,11 +1,11 @@
 """A guide that has a text be calls of tools: in the model's own way of writing them, with arguments that are valid by
-the tools' parameters."""
+the tools' parameters. Or, where the model may choose, JSON that fits a schema in the place of calls."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from speculation.errors import InputError, UnsupportedFieldError
@@ -14,7 +14,7 @@ from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.guide_spec import MAX_GUIDE_BYTES, GuideKind, GuideSpec
 from speculation.protocol.tools import Tool, ToolFormat
 from verifier_service.engine import Tokenizer
-from verifier_service.guides import Guides, json_rule
+from verifier_service.guides import DATA, Guides, json_rule
 
 #: What stands before a function's name, between it and the arguments, after them, and between two calls.
 _AROUND: Final = {
@@ -50,24 +50,68 @@ def tool_grammar(spec: GuideSpec, tools: Sequence[Tool], known: ToolFormat | Non
     around = _AROUND.get(known) if known is not None else None
     if around is None:
         why = "cannot be had: this model's chat template shows no way of calling tools that is known here"
-        raise UnsupportedFieldError(spec.name, None, why, remedy="let the model choose")
-    before, between, after, apart = around
-    several = spec.kind is GuideKind.TOOL_CALLS and bool(apart)  # else the model knows one call at a time only
-    rules = [
-        f"start: call ({json.dumps(apart)} call)*" if several else "start: call",
-        f"call: {' | '.join(f'call{number}' for number in range(len(tools)))}",
-    ]
-    for number, tool in enumerate(tools):
-        head, tail = (json.dumps(text) for text in (f"{before}{json.dumps(tool.name)}{between}", after))
-        rules += [
-            f"call{number}: {head} args{number} {tail}",
-            f"args{number}: {json_rule(_arguments(tool, spec.name), spec)}",
-        ]
+        remedy = "let the model choose" if spec.answer is None else "leave the schema or the tools out"
+        raise UnsupportedFieldError(spec.name, None, why, remedy=remedy)
+    if spec.answer is None:
+        rules = ["start: calls", *_call_rules(spec, tools, *around)]
+    elif known is ToolFormat.LLAMA_JSON:
+        json_rule(spec.answer.schema, spec.answer)  # what nothing fits is an error in any case
+        rules = [f"start: {json_rule(_call_or_answer(spec, spec.answer, tools), spec)}"]
+    else:
+        answer = f"answer: {json_rule(spec.answer.schema, spec.answer)}"
+        rules = ["start: calls | answer", *_call_rules(spec, tools, *around), answer]
     lark = "\n".join(rules)
     if (size := len(lark.encode())) > MAX_GUIDE_BYTES:
         problem = f"has parameters of {size} bytes; the limit is {MAX_GUIDE_BYTES} bytes"
         raise InputError(spec.name, spec.texts, problem, remedy="give fewer tools, or name one of them")
     return lark
+
+
+def _call_rules(
+    spec: GuideSpec, tools: Sequence[Tool], before: str, between: str, after: str, apart: str
+) -> Iterator[str]:
+    """For ``calls``. The last four: see ``_AROUND``."""
+    several = spec.kind is GuideKind.TOOL_CALLS and bool(apart)  # else the model knows one call at a time only
+    yield f"calls: call ({json.dumps(apart)} call)*" if several else "calls: call"
+    yield f"call: {' | '.join(f'call{number}' for number in range(len(tools)))}"
+    for number, tool in enumerate(tools):
+        head, tail = (json.dumps(text) for text in (f"{before}{json.dumps(tool.name)}{between}", after))
+        yield f"call{number}: {head} args{number} {tail}"
+        yield f"args{number}: {json_rule(_arguments(tool, spec.name), spec)}"
+
+
+def _call_or_answer(spec: GuideSpec, answer: GuideSpec, tools: Sequence[Tool]) -> dict[str, Any]:
+    """A schema of a call as Llama writes it, or of the answer: JSON both, which may begin alike. Rules of a grammar
+    would take the longest piece of text that one of them knows, and what begins like a call could not be an answer."""
+    either: list[Any] = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "parameters": _arguments(tool, spec.name)},
+            "required": ["name", "parameters"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    for number, call in enumerate(either):
+        properties = call["properties"]
+        properties["parameters"] = _moved(properties["parameters"], f"#/anyOf/{number}/properties/parameters")
+    return {"anyOf": [*either, _moved(answer.schema, f"#/anyOf/{len(either)}")]}
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema that stands at a JSON pointer of another one: what it refers to in itself stands there as well."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: place + value.removeprefix("#")
+        if name == "$ref" and isinstance(value, str) and value.startswith("#")
+        else value
+        if name in DATA
+        else _moved(value, place)
+        for name, value in schema.items()
+    }
 
 
 def _called(spec: GuideSpec, tools: Sequence[Tool]) -> list[Tool]:
@@ -92,11 +136,16 @@ def _arguments(tool: Tool, field: str) -> dict[str, Any]:
 
 
 async def _of_one_tool(guides: Guides, spec: GuideSpec, tools: Sequence[Tool]) -> InputError | None:
-    """What is wrong with the first of them that cannot be compiled by itself."""
+    """What is wrong with the first of them, or the answer, that cannot be compiled by itself."""
     for tool in tools:
         try:
             await guides.compile(GuideSpec.json_schema(_arguments(tool, spec.name), field=spec.name))
         except InputError as error:
             problem = f"cannot be held to its parameters: {error.problem}"
             return InputError(spec.name, tool.name, problem, remedy=error.remedy)
+    if spec.answer is not None:
+        try:
+            await guides.compile(spec.answer)
+        except InputError as error:
+            return error
     return None

@@ -45,22 +45,25 @@ class GuideSpec:
     """``texts``: the schema as JSON, the expression, the grammar (Lark or GBNF), the choices, or the names
     of the tools that may be called.
 
-    ``field``: what whoever asks calls it, for messages; does not travel. Raises InputError, which names that, for what
-    is empty, too long, or no JSON. Whether it can be compiled, a verifier says.
+    ``field``: what whoever asks calls it, for messages; does not travel. ``answer``: a JSON schema, of what may stand
+    in the place of calls. Raises InputError, which names the field, for what is empty, too long, or no JSON. Whether it
+    can be compiled, a verifier says.
     """
 
     kind: GuideKind
     texts: tuple[str, ...]
     field: str = field(default="", compare=False)
+    answer: GuideSpec | None = None
 
     def __post_init__(self) -> None:
+        self._check_answer()
         if not self.texts or (len(self.texts) > 1 and not self.kind.takes_several):
             raise InputError(self.name, self.texts, "must be one text; of choices or tools one or more")
         for text in self.texts:
             check_text(self.name, text)
             if not text:
                 raise InputError(self.name, text, "is empty", remedy="leave it out for a text that is held to nothing")
-        size = sum(len(text.encode()) for text in self.texts)
+        size = sum(len(text.encode()) for text in (*self.texts, *(self.answer.texts if self.answer else ())))
         if size > MAX_GUIDE_BYTES:
             raise InputError(self.name, f"{size} bytes", f"is too long; the limit is {MAX_GUIDE_BYTES} bytes")
         if self.kind is GuideKind.JSON_SCHEMA and not isinstance(self._parsed(), dict | bool):
@@ -96,10 +99,12 @@ class GuideSpec:
         return cls(GuideKind.GRAMMAR, (grammar,), field)
 
     @classmethod
-    def tool_calls(cls, names: Iterable[str], *, several: bool, field: str = "") -> Self:
+    def tool_calls(
+        cls, names: Iterable[str], *, several: bool, field: str = "", answer: GuideSpec | None = None
+    ) -> Self:
         """The text is a call of one of these tools of its prompt, as the model writes calls; ``several``: or more of
-        them. Raises InputError."""
-        return cls(GuideKind.TOOL_CALLS if several else GuideKind.TOOL_CALL, tuple(names), field)
+        them; ``answer``: or JSON of this schema, if the model calls none. Raises InputError."""
+        return cls(GuideKind.TOOL_CALLS if several else GuideKind.TOOL_CALL, tuple(names), field, answer)
 
     @property
     def name(self) -> str:
@@ -111,6 +116,10 @@ class GuideSpec:
         """Of a JSON schema, parsed."""
         parsed: dict[str, Any] | bool = self._parsed()
         return parsed
+
+    def _check_answer(self) -> None:
+        if self.answer is not None and not (self.kind.calls_tools and self.answer.kind is GuideKind.JSON_SCHEMA):
+            raise InputError(self.answer.name, None, "is no JSON schema beside calls of tools", remedy="json_schema")
 
     def _parsed(self) -> Any:
         [text] = self.texts

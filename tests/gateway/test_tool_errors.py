@@ -55,9 +55,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [F], "tool_choice": {"type": "function"}}, "tool_choice.function.name", "must be a string"),
     ({"tools": [F], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "is not supported"),
     ({"tools": [F], "parallel_tool_calls": "no"}, "parallel_tool_calls", "should be a valid boolean"),
-    ({"tools": [F], "guided_regex": "a"}, "guided_regex", "comes beside tools that may be called"),
-    ({"tools": [F], "tool_choice": "required", "guided_regex": "a"}, "guided_regex", "comes beside tool_choice"),
-    ({"tools": [F], "response_format": {"type": "json_object"}}, "response_format", "comes beside tools"),
+    ({"tools": [F], "guided_regex": "a"}, "guided_regex", "comes beside tools, and"),
+    ({"tools": [F], "tool_choice": "required", "guided_regex": "a"}, "guided_regex", "comes beside tools, and"),
+    (
+        {"tools": [F], "response_format": {"type": "json_object"}, "guided_regex": "a"},
+        "guided_regex",
+        "comes beside response_format",
+    ),
     ({"tools": [F], "tool_choice": "required", "ignore_eos": True}, "ignore_eos", "cannot go with tool_choice"),
     ({"tools": [F], "tool_choice": "required", "rule": "rejection"}, "rule", "cannot go with tool_choice"),
     (

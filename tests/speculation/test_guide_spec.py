@@ -32,6 +32,23 @@ def test_kinds_hold_their_texts():
     assert [kind.value for kind in GuideKind if kind.calls_tools] == ["tool_call", "tool_calls"]
 
 
+def test_in_the_place_of_calls_may_stand_an_answer_and_in_no_other():
+    schema = GuideSpec.json_schema({"type": "integer"}, field="response_format")
+    assert GuideSpec.tool_calls(["f"], several=True, answer=schema).answer == schema
+    for kind, answer in (
+        (GuideKind.TOOL_CALL, GuideSpec.regex("a")),
+        (GuideKind.TOOL_CALLS, GuideSpec.tool_calls(["f"], several=False)),
+        (GuideKind.REGEX, schema),
+        (GuideKind.JSON_SCHEMA, schema),
+    ):
+        with pytest.raises(InputError, match=f"^{answer.name}.*no JSON schema beside calls"):
+            GuideSpec(kind, ("{}",), answer=answer)
+    half = GuideSpec.json_schema({"const": "x" * (MAX_GUIDE_BYTES // 2)})
+    assert GuideSpec.tool_calls(["f"], several=True, answer=half)
+    with pytest.raises(InputError, match=f"the limit is {MAX_GUIDE_BYTES} bytes"):
+        GuideSpec.tool_calls(["f" * (MAX_GUIDE_BYTES // 2)], several=True, answer=half)
+
+
 def test_a_guide_names_the_field_that_it_came_from():
     assert GuideSpec.regex("a").name == "regex"
     assert GuideSpec.regex("a", field="guided_regex").name == "guided_regex"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -165,8 +166,9 @@ def test_a_model_whose_calls_are_not_known_cannot_be_held_to_any():
 
 
 def test_both_ways_on_the_wire():
-    for several in (True, False):
-        guide = GuideSpec.tool_calls(["add"], several=several)
+    schema = GuideSpec.json_schema(SCHEMA)
+    for several, answer in itertools.product((True, False), (None, schema)):
+        guide = GuideSpec.tool_calls(["add"], several=several, answer=answer)
         request = GenerationRequest(prompt=ASKED, guide=guide)
         message = pb.GenerateRequest.FromString(request_to_wire(request).SerializeToString())
         assert request_from_wire(message, WireLimits()) == request

@@ -222,20 +222,32 @@ class GenerateRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., received: _Optional[bytes] = ..., prediction: _Optional[bytes] = ..., priority: _Optional[int] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., logprobs: _Optional[int] = ..., tell_steps: bool = ...) -> None: ...
 
 class Guide(_message.Message):
-    __slots__ = ("json_schema", "regex", "choice", "grammar", "tool_call", "tool_calls")
+    __slots__ = ("json_schema", "regex", "choice", "grammar", "tool_call", "tool_calls", "calls_or_json")
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     REGEX_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_OR_JSON_FIELD_NUMBER: _ClassVar[int]
     json_schema: str
     regex: str
     choice: Choices
     grammar: str
     tool_call: ToolNames
     tool_calls: ToolNames
-    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., choice: _Optional[_Union[Choices, _Mapping]] = ..., grammar: _Optional[str] = ..., tool_call: _Optional[_Union[ToolNames, _Mapping]] = ..., tool_calls: _Optional[_Union[ToolNames, _Mapping]] = ...) -> None: ...
+    calls_or_json: CallsOrJson
+    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., choice: _Optional[_Union[Choices, _Mapping]] = ..., grammar: _Optional[str] = ..., tool_call: _Optional[_Union[ToolNames, _Mapping]] = ..., tool_calls: _Optional[_Union[ToolNames, _Mapping]] = ..., calls_or_json: _Optional[_Union[CallsOrJson, _Mapping]] = ...) -> None: ...
+
+class CallsOrJson(_message.Message):
+    __slots__ = ("names", "several", "json_schema")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    several: bool
+    json_schema: str
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., several: bool = ..., json_schema: _Optional[str] = ...) -> None: ...
 
 class ToolNames(_message.Message):
     __slots__ = ("names",)
