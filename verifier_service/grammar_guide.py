@@ -43,6 +43,11 @@ class GrammarGuide:
         self._spoken = spoken
         self._ends = _bits(vocab.end_ids, _size(vocab))
 
+    def fresh(self) -> GrammarGuide:
+        """Another one, at its beginning. Only of one that was not advanced, and still knows what is forced."""
+        assert not self._written and not self._over and self._forcing is not None
+        return GrammarGuide(self._fresh.deep_copy(), self._forcing.deep_copy(), self._vocab, spoken=self._spoken)
+
     def advance(self, token: int) -> None:
         """Raises SessionError for one that is not allowed."""
         if token in self._vocab.end_ids:

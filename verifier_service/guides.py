@@ -14,14 +14,20 @@ from speculation.guide import Guide
 from speculation.protocol.guide_spec import GuideKind, GuideSpec
 from speculation.text.byte_vocab import ByteVocab
 from verifier_service.guide_threads import GuideThreads
+from verifier_service.schema_rewrite import without_annotations
+from verifier_service.shared_work import SharedWork
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+    from verifier_service.grammar_guide import GrammarGuide
+
 #: Seconds that a guide may take to be compiled, waiting included. Mostly it takes milliseconds.
 COMPILE_SECONDS: Final = 10.0
-#: Guides that are compiled or wait for it.
-MOST_WAITING: Final = 32
+#: Different guides that are compiled or wait for it.
+MOST_WAITING: Final = 128
+#: Compiled guides that are kept for who asks for them again: mostly a program has one schema and many texts.
+MOST_KEPT: Final = 32
 #: JSON as Python's ``json.dumps`` writes it. White space at will would leave hardly anything for a draft to jump over,
 #: and lets small models write nothing else.
 _JSON_STYLE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -31,18 +37,13 @@ _UNFORCED: Final = '\n%llguidance {"no_forcing": true}\n'
 MOST_RULES: Final = 1000
 MOST_GBNF_RULES: Final = 300
 _LARK: Final = re.compile(r"[ \t]*(%llguidance\b|start[ \t]*:)")
-#: Of strings, as the library knows them.
-_FORMATS: Final = frozenset(
-    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
-)
-#: What stands there is no schema.
-DATA: Final = frozenset(("const", "enum", "default", "examples", "x-guidance"))
 #: Where the library shows the grammar's lines, which are not the client's own.
 _QUOTED: Final = re.compile(r"\n\s*\d+ \|")
 #: Characters of a library's words that are passed on.
 _WORDS: Final = 200
 #: How the library tells special tokens from text.
 _MARK: Final = b"\xff"
+_LENIENT: Final = 'leave them out, or add "x-guidance": {"lenient": true} to the schema, and they are ignored'
 _REMEDY: Final = "install it where the verifier runs: pip install dragoman[guided]"
 
 
@@ -51,15 +52,20 @@ class Guides:
 
     def __init__(self, vocab: ByteVocab) -> None:
         self._vocab = vocab
-        self._threads: GuideThreads[Guide] = GuideThreads(waiting=MOST_WAITING, seconds=COMPILE_SECONDS)
+        self._threads: GuideThreads[GrammarGuide] = GuideThreads(waiting=MOST_WAITING, seconds=COMPILE_SECONDS)
+        self._compiled: SharedWork[tuple[GuideSpec, str, str], GrammarGuide] = SharedWork(MOST_KEPT)
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
         self._spoken = 0
 
     async def compile(self, spec: GuideSpec, *, lark: str = "") -> Guide:
-        """``lark``: the grammar of a guide that is one only with its prompt's tools. Raises InputError, which names
-        the field, for what cannot be compiled, or not in time; UnsupportedFieldError where no guide can be had at all;
-        LimitExceededError if too many wait."""
+        """A guide of one's own, at its beginning. ``lark``: the grammar of one that is a guide only with its prompt's
+        tools. Raises InputError, which names the field, for what cannot be compiled, or not in time;
+        UnsupportedFieldError where no guide can be had at all; LimitExceededError if too many wait."""
+        key = (spec, spec.name, lark)  # with its name, which stands in errors
+        return (await self._compiled.get(key, functools.partial(self._in_a_thread, spec, lark))).fresh()
+
+    async def _in_a_thread(self, spec: GuideSpec, lark: str) -> GrammarGuide:
         try:
             return await self._threads.run(functools.partial(self._compile, spec, lark))
         except TimeoutError:
@@ -72,7 +78,7 @@ class Guides:
 
     # ---- in a thread of its own -------------------------------------------------------------------------------
 
-    def _compile(self, spec: GuideSpec, lark: str) -> Guide:
+    def _compile(self, spec: GuideSpec, lark: str) -> GrammarGuide:
         from verifier_service.grammar_guide import GrammarGuide, spoken_tokens
 
         with self._lock:
@@ -169,20 +175,6 @@ def json_rule(schema: dict[str, Any] | bool, spec: GuideSpec) -> str:
     return f"%json {json.dumps(styled)}"
 
 
-def without_annotations(schema: Any) -> Any:
-    """The schema without formats that the library does not know, which it would refuse: to JSON Schema (2020-12,
-    section 7.2.3) those are annotations. Pydantic and OpenAPI write many: password, binary, path, int32."""
-    if isinstance(schema, list):
-        return [without_annotations(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        name: value if name in DATA else without_annotations(value)
-        for name, value in schema.items()
-        if name != "format" or not isinstance(value, str) or value in _FORMATS
-    }
-
-
 def _matcher(spec: GuideSpec, tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
     from llguidance import LLMatcher, LLParserLimits
 
@@ -197,6 +189,5 @@ def _unusable(spec: GuideSpec, words: str) -> InputError:
     problem = " ".join(_QUOTED.split(words)[0].split())
     shown = problem if len(problem) <= _WORDS else f"{problem[:_WORDS]}..."
     value = spec.texts[0] if len(spec.texts) == 1 else spec.texts
-    return InputError(
-        spec.name, value, f"cannot be compiled: {shown}", remedy="see docs/guided.md for what is understood"
-    )
+    remedy = _LENIENT if "Unimplemented keys" in words else "see docs/guided.md for what is understood"
+    return InputError(spec.name, value, f"cannot be compiled: {shown}", remedy=remedy)

@@ -93,7 +93,8 @@ class Quotas:
     def session(self, who: Identity | None) -> Iterator[None]:
         """One of a client's. Raises LimitExceededError if it has as many as it may."""
         if who is not None and self._sessions_each is not None and self._sessions[who] >= self._sessions_each:
-            problem = f"{who} has {self._sessions[who]} texts written at once, the most that one client may have here"
+            has = count_of(self._sessions[who], "text")
+            problem = f"{who} has {has} written at once, the most that one client may have here"
             raise self._exceeded(Quota.SESSIONS, problem, remedy="wait for one of them to end")
         with _counted(self._sessions, who):
             yield

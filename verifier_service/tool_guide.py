@@ -14,7 +14,8 @@ from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.guide_spec import MAX_GUIDE_BYTES, GuideKind, GuideSpec
 from speculation.protocol.tools import Tool, ToolFormat
 from verifier_service.engine import Tokenizer
-from verifier_service.guides import DATA, Guides, json_rule
+from verifier_service.guides import Guides, json_rule
+from verifier_service.schema_rewrite import moved
 
 #: What stands before a function's name, between it and the arguments, after them, and between two calls.
 _AROUND: Final = {
@@ -94,24 +95,8 @@ def _call_or_answer(spec: GuideSpec, answer: GuideSpec, tools: Sequence[Tool]) -
     ]
     for number, call in enumerate(either):
         properties = call["properties"]
-        properties["parameters"] = _moved(properties["parameters"], f"#/anyOf/{number}/properties/parameters")
-    return {"anyOf": [*either, _moved(answer.schema, f"#/anyOf/{len(either)}")]}
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """A schema that stands at a JSON pointer of another one: what it refers to in itself stands there as well."""
-    if isinstance(schema, list):
-        return [_moved(each, place) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        name: place + value.removeprefix("#")
-        if name == "$ref" and isinstance(value, str) and value.startswith("#")
-        else value
-        if name in DATA
-        else _moved(value, place)
-        for name, value in schema.items()
-    }
+        properties["parameters"] = moved(properties["parameters"], f"#/anyOf/{number}/properties/parameters")
+    return {"anyOf": [*either, moved(answer.schema, f"#/anyOf/{len(either)}")]}
 
 
 def _called(spec: GuideSpec, tools: Sequence[Tool]) -> list[Tool]:
