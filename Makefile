@@ -76,6 +76,18 @@ test-containers: export OMP_NUM_THREADS ?= 1
 test-containers: venv ## Build the images and run a fleet in them: texts, rolling update, rights, secrets (root and podman)
 	$(BIN)/python -m pytest -m containers tests/deploy $(ARGS)
 
+CLIENTS := build/clients
+# Beside the environment, not in it: a later version of what both need must not be what everything else is tested with.
+$(CLIENTS)/.installed: tests/gateway/clients.txt constraints.txt | venv
+	rm -rf $(CLIENTS)
+	$(BIN)/pip install --quiet --target $(CLIENTS) -c constraints.txt -r tests/gateway/clients.txt
+	touch $@
+
+.PHONY: test-clients
+test-clients: export DRAGOMAN_FOREIGN_CLIENTS := 1
+test-clients: $(CLIENTS)/.installed ## Install LangChain, LiteLLM and llm (140 MB) and point them at a gateway
+	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest tests/gateway/test_unchanged_clients.py tests/gateway/test_unchanged_agents.py $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

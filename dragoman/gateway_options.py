@@ -19,7 +19,13 @@ _NUMBERS: Final = ("max_concurrent", "max_queue", "max_texts_per_key", "max_choi
 _SWITCHES: Final = ("page",)
 _LISTS: Final = ("allowed_origins",)
 #: With their defaults as a person writes them.
-_DURATIONS: Final = {"head_timeout": "10s", "body_timeout": "60s", "send_timeout": "60s", "grace": "30s"}
+_DURATIONS: Final = {
+    "head_timeout": "10s",
+    "body_timeout": "60s",
+    "keep_alive": "5s",
+    "send_timeout": "60s",
+    "grace": "30s",
+}
 
 Listen = Annotated[str, typer.Option(help="Address to serve HTTP at; port 0 takes a free one")]
 

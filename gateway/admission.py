@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from speculation.errors import DrainingError, LimitExceededError
+from speculation.plural import count_of
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +79,9 @@ class Admission:
 
     async def _wait(self, count: int) -> None:
         if len(self._queue) >= self._max_queue:
-            raise LimitExceededError(f"{self.running} texts are written, and {self.waiting} requests wait")
+            written = count_of(self.running, "text is written", "texts are written")
+            waiting = count_of(self.waiting, "request waits", "requests wait")
+            raise LimitExceededError(f"{written}, and {waiting}")
         waiter = _Waiter(count, asyncio.get_running_loop().create_future())
         self._queue.append(waiter)
         try:

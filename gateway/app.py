@@ -25,6 +25,7 @@ from gateway.http_protocol import OneLength
 from gateway.json_bytes import json_bytes
 from gateway.metrics import CountRequests
 from gateway.replies import ChatReplies, CompletionReplies
+from gateway.request_ids import RequestIds
 from gateway.requests import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from gateway.response_replies import ResponseReplies
 from gateway.response_requests import ResponsesBody
@@ -43,6 +44,8 @@ from transport.version import VERSION
 
 _OWNER: Final = "dragoman"
 _METHODS: Final = ("GET", "POST")
+#: To pages from elsewhere, which browsers show no others.
+_TOLD_HEADERS: Final = ("retry-after", "x-request-id")
 
 
 def application(texts: Texts, settings: GatewaySettings, security: Security) -> ASGIApp:
@@ -53,8 +56,9 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
     app = Access(app, security=security)
     if settings.allowed_origins:  # outside the access: a browser asks first whether it may, and shows no key for that
         app = CORSMiddleware(
-            app, settings.allowed_origins, _METHODS, allow_headers=["*"], expose_headers=["retry-after"], max_age=600
+            app, settings.allowed_origins, _METHODS, allow_headers=["*"], expose_headers=_TOLD_HEADERS, max_age=600
         )
+    app = RequestIds(app)
     app = OneLength(app)
     app = SendLimit(app, seconds=settings.send_timeout)
     return CountRequests(app, metrics=texts.metrics)

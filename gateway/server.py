@@ -65,6 +65,7 @@ class GatewayServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=self._settings.keep_alive,  # type: ignore[arg-type]  # its loop takes fractions as well
             proxy_headers=False,
         )
         config.load()

@@ -55,6 +55,9 @@ class GatewaySettings(Settings):
     body_timeout: Duration = Field(
         default=60.0, gt=0, description="A request's body must be there in this time: 40ms, 1.5s, 5m"
     )
+    keep_alive: Duration = Field(
+        default=5.0, gt=0, description="A connection without a request is closed after this time: 40ms, 1.5s, 5m"
+    )
     send_timeout: Duration = Field(
         default=60.0, gt=0, description="A client that takes nothing for so long is cut off: 40ms, 1.5s, 5m"
     )

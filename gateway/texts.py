@@ -16,6 +16,7 @@ from gateway.fields import UnknownFields, check_best_of, check_refused
 from gateway.metrics import GatewayMetrics, RequestMeter
 from gateway.models import ModelDirectory
 from gateway.order import Order
+from gateway.request_ids import current_request_id
 from gateway.requests import Body, ChatBody, CompletionBody, TextBody
 from gateway.response_requests import ResponsesBody
 from gateway.settings import GatewaySettings
@@ -137,9 +138,10 @@ class Texts:
                 held.enter_context(self._shares.of(holder, len(order.requests)))
                 places = await held.enter_async_context(self.admission.places(len(order.requests)))
             except DragomanError as error:
-                audit("refused", by=holder, model=order.model.name, reason=str(error))
+                audit("refused", by=holder, model=order.model.name, reason=str(error), request=current_request_id())
                 raise
-            audit("texts", by=holder, model=order.model.name, texts=len(order.requests))
+            request = current_request_id()
+            audit("texts", by=holder, model=order.model.name, texts=len(order.requests), request=request)
             writing = written(self.backend, order.model.name, order.requests, places, may_restart=not order.stream)
             await held.enter_async_context(contextlib.aclosing(writing))
             counted = await held.enter_async_context(contextlib.aclosing(meter.counted(writing)))

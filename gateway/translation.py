@@ -15,6 +15,7 @@ from gateway.requests import MAX_MESSAGES, ChatBody, CompletionBody, Message, Te
 from gateway.response_requests import ResponsesBody
 from gateway.tools import calls_of
 from speculation.errors import InputError, UnsupportedFieldError
+from speculation.plural import count_of
 from speculation.protocol.generation import GenerationRequest
 from speculation.protocol.logprobs import MOST_LOGPROBS
 from speculation.protocol.messages import ChatMessage, Prompt
@@ -58,7 +59,7 @@ def number_of_choices(body: TextBody, prompts: int, *, most: int) -> int:
         raise InputError("n", n, "must be at least 1")
     if n * prompts > most:
         problem = f"asks for {n * prompts} texts, with {prompts} prompts" if prompts > 1 else "is too much"
-        raise InputError("n", n, problem, remedy=f"{most} texts in one request at most")
+        raise InputError("n", n, problem, remedy=f"{count_of(most, 'text')} in one request at most")
     return n
 
 

@@ -168,6 +168,10 @@ at("compare").addEventListener("change", () => {
 at("show-rejected").addEventListener("change", (event) => {
   at("lanes").classList.toggle("bare", !event.target.checked);
 });
-setInterval(() => { if (!document.hidden && at("key-form").hidden) lookAtFleet(); }, FLEET_EVERY);
+setInterval(() => {
+  if (document.hidden || !at("key-form").hidden) return;
+  if (running || at("model").options.length) lookAtFleet();
+  else begin(); // the model was still being loaded
+}, FLEET_EVERY);
 plots.draw();
 begin();

@@ -48,6 +48,12 @@ async def test_a_connection_is_used_again_and_a_long_answer_is_not_cut_off():
             await asyncio.sleep(1.2)  # more than a head may take
 
 
+async def test_a_connection_without_a_further_request_is_closed_after_the_time_that_is_set():
+    async with front(settings=GatewaySettings(keep_alive=0.2)) as found, connected(found) as (reader, writer):
+        writer.write(GET)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")  # to the end: the gateway closes
+
+
 async def test_bytes_after_an_answer_that_ended_the_connection_do_no_harm(caplog: pytest.LogCaptureFixture):
     async with front() as found, connected(found) as (reader, writer):
         writer.write(POST + f"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nnot hex\r\n{'x' * 100}".encode())

@@ -1,7 +1,7 @@
 """Programs that others wrote for OpenAI's API, pointed at a gateway and otherwise unchanged.
 
 Each is skipped where its package is not installed: together they bring 140 MB, which the environment of the tests does
-without (docs/gateway.md has the versions that these tests ran with).
+without. `make test-clients` installs them beside it, as CI does, and skips none.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.foreign_clients import FIELDS, SYSTEM, foreign, langchain_model, litellm_fields, litellm_module
 from tests.support.gateways import MODEL, Front, front
 
 #: What these packages warn of is the business of their authors.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SYSTEM, QUESTION, MORE = "be brief", "a story", "and then?"
-FIELDS: dict[str, Any] = {"seed": 5, "temperature": 0.5, "max_tokens": 30}
+QUESTION, MORE = "a story", "and then?"
 
 
 async def own_answer(found: Front, *turns: str, **fields: Any) -> tuple[str, int]:
@@ -41,19 +41,6 @@ async def own_answer(found: Front, *turns: str, **fields: Any) -> tuple[str, int
 
 
 # ---- LangChain ------------------------------------------------------------------------------------------------------
-
-
-def langchain_model(found: Front, **fields: Any) -> Any:
-    """ChatOpenAI of the gateway. At another address than OpenAI's it asks for the usage of a stream only if told to."""
-    langchain_openai = pytest.importorskip("langchain_openai", reason="langchain-openai is not installed")
-    return langchain_openai.ChatOpenAI(
-        base_url=f"{found.url}/v1",
-        api_key="none",
-        model=MODEL,
-        stream_usage=True,
-        max_retries=0,
-        **{**FIELDS, **fields},
-    )
 
 
 def answer_of(message: Any) -> tuple[str, int]:
@@ -95,17 +82,7 @@ async def test_langchain_is_told_what_is_wrong():
 
 @pytest.fixture
 def litellm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise it fetches a list of prices
-    module: ModuleType = pytest.importorskip("litellm", reason="litellm is not installed")
-    return module
-
-
-def litellm_fields(found: Front, *turns: str) -> dict[str, Any]:
-    """Of ``acompletion``: a model behind OpenAI's API is named openai/..., or hosted_vllm/..."""
-    messages = [{"role": "system", "content": SYSTEM}]
-    messages += [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
-    to = {"model": f"openai/{MODEL}", "api_base": f"{found.url}/v1", "api_key": "none", "num_retries": 0}
-    return {**to, "messages": messages, **FIELDS}
+    return litellm_module(monkeypatch)
 
 
 async def test_litellm_answers_streams_and_remembers(litellm: ModuleType):
@@ -139,7 +116,7 @@ async def test_litellm_is_told_what_is_wrong(litellm: ModuleType):
 
 async def llm(found: Front, home: Path, *arguments: str) -> tuple[str, int]:
     """What the command prints, as ``own_answer`` has it. ``home``: its folder, which tells it of the gateway."""
-    pytest.importorskip("llm", reason="llm is not installed")
+    foreign("llm", "llm")
     (home / "extra-openai-models.yaml").write_text(
         f"- model_id: here\n  model_name: {MODEL}\n  api_base: {found.url}/v1\n"
     )

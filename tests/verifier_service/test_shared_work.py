@@ -43,7 +43,7 @@ async def test_who_asks_at_once_or_later_shares_and_the_oldest_are_forgotten():
     made.may.set()
     assert await asyncio.gather(*tasks) == ["A", "B", "A", "A"]
     for key in "aca":  # a was asked for again, so b is the oldest
-        assert await shared.get(key, lambda key=key: made(key)) == key.upper()  # type: ignore[misc]
+        assert await shared.get(key, lambda key=key: made(key)) == key.upper()
     assert made.made == ["a", "b", "c"]
     assert await shared.get("b", lambda: made("b")) == "B" and made.made == ["a", "b", "c", "b"]
 
