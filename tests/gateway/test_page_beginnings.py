@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from tests.support.browsers import visiting, why_not
+from tests.support.browsers import Visit, visiting, why_not
 from tests.support.gateways import front
+from tests.support.service_drivers import PATIENCE
 from tests.support.text_engine import TextEngine
 from tests.support.text_models import STORY, TARGET_VOCAB, TextModel
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
 
-LOADING: dict[str, Any] = {
-    "error": {"message": "the model is still being loaded", "type": "server_error", "code": None}
-}
+LOADING: dict[str, Any] = {"error": {"message": "the model is still being loaded", "type": "server_error"}}
+
+
+async def clock_of(visit: Visit) -> float:
+    """Seconds that it shows."""
+    return float((await visit.page.locator("#lane-drafted .clock").inner_text()).removesuffix(" s"))
 
 
 async def test_a_model_that_was_still_being_loaded_is_found_once_it_is_there():
