@@ -8,10 +8,11 @@ by top-p, in float64.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from speculation.sampling.mask import allowed_rows
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise, sent_to
-from speculation.sampling.warpers import penalise_rows, warp_rows
+from speculation.sampling.warpers import guess_rows, penalise_rows, warp_rows
 
 #: Rows that are drawn together: noise of a large vocabulary takes some megabytes a row.
 AT_ONCE = 64
@@ -54,16 +55,19 @@ class RowsToDraw:
 
 
 class LaunchedDraws:
-    """Draws that the device makes, or has made. ``found``: [2, rows], tokens and highest scores; ``rows``: of each
-    session."""
+    """Draws that the device makes, or has made. ``found``: [3, rows], tokens, highest scores, and whether the token is
+    certain; ``rows``: of each session. ``certain``: makes them all without guessing."""
 
-    def __init__(self, found: Tensor, rows: Sequence[int]) -> None:
+    def __init__(self, found: Tensor, rows: Sequence[int], certain: Callable[[], Tensor]) -> None:
         self._found = found
         self._rows = rows
+        self._certain = certain
 
     def read(self) -> list[list[Draw]]:
         """Of each session, as soon as the device is done; other threads may run until then."""
-        tokens, highest = self._found.tolist()
+        tokens, highest, sure = self._found.tolist()
+        if not all(sure):
+            tokens, highest, _ = self._certain().tolist()
         drawn = [Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)]
         ends = itertools.accumulate(self._rows)
         return [drawn[end - rows : end] for end, rows in zip(ends, self._rows, strict=True)]
@@ -74,13 +78,32 @@ def draw_rows(
 ) -> LaunchedDraws:
     """Has the rows drawn, without waiting for a device that works by itself.
 
-    ``logits``: [rows, V] float32 of each session. ``padding``: ids that are never drawn, on the noise's device.
+    ``logits``: [rows, V] float32 of each session, which stand until the draws were read. ``padding``: ids that are
+    never drawn, on the noise's device.
     """
+    drawn = functools.partial(_drawn, logits, wanted, noise, padding)
+    rows = [len(rows.places) for rows in wanted]
+    return LaunchedDraws(drawn(guess_rows), rows, certain=functools.partial(drawn, _warp_surely))
+
+
+_Warp = Callable[[Tensor, Tensor, SamplingParams], tuple[Tensor, Tensor]]
+
+
+def _warp_surely(scores: Tensor, tops: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    return warp_rows(scores, tops, params), torch.ones(scores.shape[0], dtype=torch.bool, device=scores.device)
+
+
+def _drawn(
+    logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: RaceNoise, padding: Tensor, warp: _Warp
+) -> Tensor:
+    """[3, rows] float64: see ``LaunchedDraws``."""
     scores = _penalised(logits, wanted, noise, padding)
     tops, best = scores.max(-1)
-    for at, race in _races(scores, tops, wanted, noise):
+    sure = torch.ones_like(best)
+    for at, race, certain in _races(scores, tops, wanted, noise, warp=warp):
         best[at] = race.argmax(-1)
-    return LaunchedDraws(torch.stack((best.double(), tops.double())), [len(rows.places) for rows in wanted])
+        sure[at] = certain.long()
+    return torch.stack((best.double(), tops.double(), sure.double()))
 
 
 def rank_rows(
@@ -91,7 +114,7 @@ def rank_rows(
     scores = _penalised(logits, wanted, noise, padding)
     tops, best = scores.max(-1)
     ranked = scores
-    for at, race in _races(scores, tops, wanted, noise):
+    for at, race, _ in _races(scores, tops, wanted, noise, warp=_warp_surely):
         ranked = ranked.double() if ranked is scores else ranked
         ranked[at] = race
     if count > 1:
@@ -124,9 +147,10 @@ def _penalised(logits: Sequence[Tensor], wanted: Sequence[RowsToDraw], noise: Ra
 
 
 def _races(
-    scores: Tensor, tops: Tensor, wanted: Sequence[RowsToDraw], noise: RaceNoise
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their race [rows, V] float64) of all that are not greedy, those of equal settings together."""
+    scores: Tensor, tops: Tensor, wanted: Sequence[RowsToDraw], noise: RaceNoise, *, warp: _Warp
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(rows, their race [rows, V] float64, of which it is certain) of all that are not greedy, those of equal settings
+    together."""
     alike: dict[SamplingParams, list[tuple[int, tuple[int, int, int, str]]]] = defaultdict(list)
     first = 0
     for rows in wanted:
@@ -139,7 +163,8 @@ def _races(
         for start in range(0, len(placed), AT_ONCE):
             part = placed[start : start + AT_ONCE]
             at = sent_to(scores.device, [row for row, _ in part])
-            yield at, warp_rows(scores[at], tops[at, None], settings) + noise.gumbel_rows([place for _, place in part])
+            warped, sure = warp(scores[at], tops[at, None], settings)
+            yield at, warped + noise.gumbel_rows([place for _, place in part]), sure
 
 
 def _penalise(scores: Tensor, rows: RowsToDraw) -> None:

@@ -10,7 +10,7 @@ Everything is float32 or better, whatever the logits come in, and ties at a cut 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -55,11 +55,33 @@ def warp_rows(scores: Tensor, tops: float | Tensor, params: SamplingParams) -> T
     is summed in float64 only: its place among others can change a cut of top-p where the mass is ``top_p`` to the last
     places, and nothing else.
     """
+    return _warped(scores, tops, params, _keep_top_p)
+
+
+def guess_rows(scores: Tensor, tops: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """The same without a look at any value, which would wait for a device that works by itself; and of which rows it
+    is certain, [n] bool. It is not where top-p leaves more tokens than were sorted at first.
+    """
+    sure = torch.ones(scores.shape[0], dtype=torch.bool, device=scores.device)
+
+    def cut(scores: Tensor, p: float, known_size: int) -> Tensor:
+        nonlocal sure
+        total = scores.double().logsumexp(-1, keepdim=True)
+        cut, sure = _keep_top_p_of(scores, total, p, size=known_size or GUESSES[0])
+        return cut
+
+    return _warped(scores, tops, params, cut), sure
+
+
+def _warped(
+    scores: Tensor, tops: float | Tensor, params: SamplingParams, keep_top_p: Callable[[Tensor, float, int], Tensor]
+) -> Tensor:
+    """See ``warp_rows``. ``keep_top_p``: of scores, a mass, and how many are left at most (0: unknown)."""
     scores = temper(scores, tops, params.temperature)
     if 0 < params.top_k < scores.shape[-1]:
         scores = _keep_top_k(scores, params.top_k)
     if params.top_p < 1:
-        scores = _keep_top_p(scores, params.top_p, known_size=params.top_k)
+        scores = keep_top_p(scores, params.top_p, params.top_k)
     if params.min_p > 0:
         # The likeliest token's score is 0 here, so probabilities relative to it are exp(score).
         scores = scores.masked_fill(scores < math.log(params.min_p), -math.inf)
@@ -152,15 +174,23 @@ def _keep_top_k(scores: Tensor, k: int) -> Tensor:
     return _keep(scores, scores.topk(k).values[:, -1:], k)
 
 
-def _keep_top_p(scores: Tensor, p: float, *, known_size: int) -> Tensor:
+def _keep_top_p(scores: Tensor, p: float, known_size: int) -> Tensor:
     """The smallest set of likeliest tokens with mass >= p. ``known_size``: at most so many are left (0: unknown)."""
     total = scores.double().logsumexp(-1, keepdim=True)
-    for size in (*((known_size,) if known_size else GUESSES), scores.shape[-1]):
-        values = scores.topk(min(size, scores.shape[-1])).values
-        mass = (values.double() - total).exp().cumsum(-1)
-        kept = (mass < p).sum(-1, keepdim=True) + 1  # those before the mass is reached, and the one that reaches it
-        if bool((kept <= values.shape[-1]).all()):
-            return _keep(scores, values.gather(-1, kept - 1), kept)
-    # Of a row where p is so near 1 that rounding hides the rest, all is kept.
-    kept = kept.clamp_(max=scores.shape[-1])
-    return _keep(scores, values.gather(-1, kept - 1), kept)
+    for size in (known_size,) if known_size else GUESSES:
+        cut, enough = _keep_top_p_of(scores, total, p, size=size)
+        if bool(enough.all()):
+            return cut
+    return _keep_top_p_of(scores, total, p, size=scores.shape[-1])[0]
+
+
+def _keep_top_p_of(scores: Tensor, total: Tensor, p: float, *, size: int) -> tuple[Tensor, Tensor]:
+    """The same, if those are among the ``size`` likeliest; and of which rows they are, [n] bool. ``total``: logarithm
+    of the mass of each row, [n, 1] float64. Of a row where p is so near 1 that rounding hides the rest, all are kept.
+    """
+    values = scores.topk(min(size, scores.shape[-1])).values
+    mass = (values.double() - total).exp().cumsum(-1)
+    kept = (mass < p).sum(-1, keepdim=True) + 1  # those before the mass is reached, and the one that reaches it
+    enough = kept <= values.shape[-1]
+    kept = kept.clamp(max=values.shape[-1])
+    return _keep(scores, values.gather(-1, kept - 1), kept), enough[:, 0]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig, RobertaConfig
 
 from dragoman.client import Client
@@ -18,6 +16,7 @@ from language_models.weights import resolve
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import SamplingParams
 from tests.support.cpu_kernels import needs_bfloat16
+from tests.support.no_look import NoLook
 from tests.support.service_drivers import serving
 from verifier_service.transformers_engine import TransformersEngine
 
@@ -157,20 +156,12 @@ def test_another_sessions_length_changes_nothing(architecture):
         assert torch.equal(model.forward(ids, model.new_cache()), before)
 
 
-class _NoLook(TorchDispatchMode):
-    """What a GPU would have to be waited for is an error, as it is while a CUDA graph is captured."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "the values of a tensor were asked for"
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("name", [LONGROPE, "llama, dynamic RoPE"])
 def test_frequencies_are_chosen_without_a_look_at_the_positions(architecture, name: str):
     [rotary] = [each for each in architecture(name).module.modules() if hasattr(each, "rope_type")]
     x, positions = torch.zeros(1, 4, 8), torch.tensor([[3, 63, 64, 200]])
     rows = [rotary(x[:, :1], positions[:, at : at + 1]) for at in range(4)]
-    with _NoLook():
+    with NoLook():
         cosines, sines = rotary(x, positions)
     assert torch.equal(cosines, torch.cat([cosine for cosine, _ in rows], 1))
     assert torch.equal(sines, torch.cat([sine for _, sine in rows], 1))

@@ -10,14 +10,16 @@ import torch
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ModelError
 from speculation.protocol.session_request import SessionRequest
+from speculation.sampling import warpers
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import draw_rows
 from speculation.sampling.sampler import TokenSampler
-from speculation.sampling.warpers import warp_rows
+from speculation.sampling.warpers import guess_rows, warp_rows
 from speculation.verification.draft_verifier import DraftVerifier
 from speculation.verification.rules import target_stream
 from speculation.verification.step import Step
+from tests.support.no_look import NoLook
 from tests.support.text_models import TARGET_VOCAB
 
 PROMPT = (0, 3, 7)
@@ -70,6 +72,37 @@ def test_every_row_of_many_sessions_is_the_samplers_draw():
                 for number in step.candidates.path(node):
                     sampler.advance(step.candidates.tokens[number])
                 assert draws[node + 1].token == sampler.draw(rows[node + 1])
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=repr)
+def test_no_value_is_looked_at_before_the_draws_are_read(params: SamplingParams):
+    """A device that works by itself would be waited for then, and the host do nothing meanwhile."""
+    step = Step(0, CandidateTree.chain([5, 9]), max_tokens=9)
+    wanted = verifier_of(params, Rule.RACE).rows_to_draw(step)
+    assert wanted is not None
+    rows = logits_of(random.Random(3), 3)
+    with NoLook():
+        launched = draw_rows([rows], [wanted], NOISE, PADDING)
+    assert len(launched.read()[0]) == 3
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 1 - 1e-12])
+def test_a_cut_that_was_not_guessed_is_made_again(top_p: float, monkeypatch: pytest.MonkeyPatch):
+    """Rows of which a handful of tokens has the mass, and rows that leave more than are sorted at first, in a step."""
+    monkeypatch.setattr(warpers, "GUESSES", (4, 24))
+    peaked, flat = logits_of(random.Random(4), 3), torch.zeros(3, TARGET_VOCAB.size)
+    peaked[:, 11] += 30
+    params = SamplingParams(temperature=1.0, seed=12, top_p=top_p)
+    step = Step(0, CandidateTree.chain([5, 9]), max_tokens=9)
+    for rows in ([peaked, peaked], [flat, peaked], [peaked, flat], [flat, flat]):
+        wanted = [verifier_of(params, Rule.RACE).rows_to_draw(step) for _ in rows]
+        drawn = draw_rows(rows, [each for each in wanted if each is not None], NOISE, PADDING).read()
+        for logits, draws in zip(rows, drawn, strict=True):
+            sampler = TokenSampler(params, TARGET_VOCAB, NOISE, prompt_ids=PROMPT, stream=target_stream(Rule.RACE))
+            for place, token in enumerate((5, 9, None)):
+                assert draws[place].token == sampler.draw(logits[place])
+                if token is not None:
+                    sampler.advance(token)
 
 
 @pytest.mark.parametrize("params", SETTINGS, ids=repr)
@@ -127,3 +160,5 @@ def test_a_row_is_drawn_alike_in_any_company(params: SamplingParams):
         if not params.greedy:
             alone = warp_rows(rows[row : row + 1], tops[row : row + 1], params)
             assert torch.equal(warp_rows(rows, tops, params)[row], alone[0])
+            guessed, sure = guess_rows(rows, tops, params)
+            assert torch.equal(guessed[row], alone[0]) and bool(sure.all())

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from drafter_service.model_drafter import ModelDrafter
 from engine.paged_engine import PagedEngine
 from language_models.causal_lm import CausalLM
 from speculation.sampling import row_draws
-from speculation.sampling.params import Rule
+from speculation.sampling.params import Rule, SamplingParams
 from tests.support.distributions import ALPHA
 from tests.support.service_drivers import drafters, drafting, serving
 from tests.support.text_distributions import AT_ONCE, DRAWS, PLAN, draw, p_value, settings_of
@@ -95,11 +96,14 @@ async def test_planted_bugs_are_found(
     """One seed for all texts, temperature without cuts, penalties without what was generated: each of them so far from
     the truth that fewer draws tell."""
 
+    def uncut(scores: torch.Tensor, tops: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
+        return (scores - tops) / params.temperature, torch.ones(len(scores), dtype=torch.bool)
+
     def forgetful(logits: Any, wanted: Any, noise: Any, padding: Any) -> row_draws.LaunchedDraws:
         return row_draws.draw_rows(logits, [dataclasses.replace(rows, **forgotten) for rows in wanted], noise, padding)
 
     if settings == "top-p":
-        monkeypatch.setattr(row_draws, "warp_rows", lambda scores, tops, params: (scores - tops) / params.temperature)
+        monkeypatch.setattr(row_draws, "guess_rows", uncut)
     else:
         monkeypatch.setattr(shared_step, "draw_rows", forgetful)
     p, _ = await check(engine, target, tiny_llama, Rule.RACE, [settings], draws=DRAWS * 5 // 8)
