@@ -16,6 +16,7 @@ import typer
 from benchmarks.command import run_command
 from benchmarks.plans import ADAPTIVE, DRAFTER_ONLY
 from benchmarks.results import read_results
+from benchmarks.wide_area_pair import IN_TLS
 from speculation.planning.best_plan import best_plan
 from speculation.planning.cost_model import PairCosts, predict
 
@@ -168,7 +169,9 @@ def main(
 ) -> None:
     """Draw."""
     found = read_results(measured, field="measured", holds="cells", made_by="benchmarks.wide_area")
-    cells, setup = found["cells"], found["setup"]
+    # What TLS costs is a table of its own.
+    cells = [{arm: of_arm for arm, of_arm in cell.items() if not arm.endswith(IN_TLS)} for cell in found["cells"]]
+    setup = found["setup"]
     arms = [arm for arm in cells[0] if isinstance(cells[0][arm], dict) and arm != "target_alone"]
     figure, axes = plt.subplots(2, 2, figsize=(12, 10), layout="constrained")
     draw_speed_up(axes[0, 0], cells, setup, arms)

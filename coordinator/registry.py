@@ -13,6 +13,7 @@ from enum import Enum
 from coordinator.reports import NAME_LENGTH, DrafterFacts, VerifierFacts, believable_seconds
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError, LimitExceededError, QuotaExceededError, SessionError
+from speculation.plural import count_of
 from transport import codec
 from transport.address import Address
 from transport.identity import Identity
@@ -160,12 +161,13 @@ class Registry:
 
     def _check_room(self, member: Member) -> None:
         if len(self._members) >= self._max_members:
-            raise LimitExceededError(f"the fleet has {self._max_members} members already", remedy="raise max_members")
+            has = count_of(self._max_members, "member")
+            raise LimitExceededError(f"the fleet has {has} already", remedy="raise max_members")
         if member.holder is None:
             return
         if sum(other.holder == member.holder for other in self) >= self._max_members_each:
             raise QuotaExceededError(
-                f"{member.holder} has {self._max_members_each} members already",
+                f"{member.holder} has {count_of(self._max_members_each, 'member')} already",
                 remedy="give groups of machines certificates of their own, or raise max_members_each",
             )
 

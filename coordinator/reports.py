@@ -18,6 +18,7 @@ from speculation.errors import InputError
 from speculation.planning.cost_model import StepCosts
 from speculation.planning.fits import LONGEST_SECONDS
 from speculation.planning.step_times import LEAST_ALONE_SHARE
+from speculation.plural import count_of
 from speculation.protocol.messages import SpeculationPlan
 from speculation.source import SourceKind
 from transport import codec
@@ -241,7 +242,7 @@ def _wrong_session(session: pb.SessionReport) -> str:
 
 def _too_many(counts: pb.SessionReport | pb.SourceStats | pb.LinkReport) -> str:
     if counts.accepted_tokens > counts.draft_tokens:
-        return f"{counts.accepted_tokens} of {counts.draft_tokens} draft tokens accepted"
+        return f"{counts.accepted_tokens} of {count_of(counts.draft_tokens, 'draft token')} accepted"
     return ""
 
 

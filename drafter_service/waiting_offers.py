@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import LimitExceededError, ProtocolError
+from speculation.plural import count_of
 from speculation.protocol.messages import SessionOffer
 from speculation.text.vocab_table import MAX_TABLE_BYTES
 
@@ -36,7 +37,8 @@ class WaitingOffers:
             raise ProtocolError(f"a vocabulary that was not asked for, {chunk.vocab_hash[:12]!r}")
         parts = self._parts.setdefault(chunk.vocab_hash, [])
         if chunk.index != len(parts) or chunk.index >= chunk.chunks:
-            raise ProtocolError(f"part {chunk.index} of {chunk.chunks} of a vocabulary, after {len(parts)} parts")
+            after = count_of(len(parts), "part")
+            raise ProtocolError(f"part {chunk.index} of {chunk.chunks} of a vocabulary, after {after}")
         parts.append(chunk.data)
         if sum(map(len, parts)) > MAX_TABLE_BYTES:
             raise LimitExceededError(f"a vocabulary's table of more than {MAX_TABLE_BYTES} bytes")

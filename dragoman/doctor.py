@@ -100,6 +100,8 @@ def _look_at(examined: Examined, role: Role, found: Diagnosis) -> None:
         found.cannot.append(f"the {name} has {config.cannot_roll_back} layers, which cannot be rolled back")
     if config.cannot_write:
         found.cannot.append(f"the {name} is {config.cannot_write}")
+    if config.cannot_pass and not (config.cannot_roll_back or config.cannot_write):
+        found.cannot.append(f"the {name} {config.cannot_pass}")
     if examined.damage:
         found.cannot.append(f"of the {name}, {examined.damage}")
     if config.context_remark:

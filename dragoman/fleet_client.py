@@ -29,6 +29,7 @@ from speculation.errors import (
     LimitExceededError,
     NoVerifierError,
 )
+from speculation.plural import count_of
 from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk
 from speculation.protocol.messages import Prompt
@@ -194,7 +195,8 @@ class FleetClient(TextClient):
             except DragomanError as error:
                 if isinstance(error, InputError):
                     raise
-                log.info("%s fails after %d bytes of text: %s", candidate.address, transcript.received, error)
+                received = count_of(transcript.received, "byte")
+                log.info("%s fails after %s of text: %s", candidate.address, received, error)
                 retries.failed(error, transcript.received)
                 failed[candidate.instance] = error
 

@@ -26,6 +26,7 @@ from dragoman.loop_thread import LoopThread
 from dragoman.running_texts import RunningTexts
 from speculation.errors import ConnectionFailedError, DrainingError, InputError, SessionError
 from speculation.planning.plan import START
+from speculation.plural import count_of
 from speculation.protocol.generation import Chunk, GenerationEvent, GenerationRequest
 from speculation.protocol.messages import ChatMessage, Prompt, SpeculationPlan
 from speculation.sampling.params import Rule
@@ -152,8 +153,9 @@ class RemoteDrafting:
         deadline = time.monotonic() + seconds
         while (there := len(self.drafters)) < count:
             if time.monotonic() > deadline:
+                came = f"{there} of {count_of(count, 'drafter has', 'drafters have')}"
                 raise ConnectionFailedError(
-                    f"{there} of {count} drafters have dialled {self.address} in {seconds:g} s",
+                    f"{came} dialled {self.address} in {seconds:g} s",
                     remedy=f"start one: dragoman drafter --model smollm2-135m --verifier {self.address}",
                 )
             time.sleep(_LOOKS)

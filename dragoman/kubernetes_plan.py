@@ -17,6 +17,7 @@ import torch
 from dragoman.ray_fleet.config import DrafterGroup, Target, read_fleet
 from language_models.footprint import kv_bytes_per_token, weights_bytes
 from language_models.weights import resolve
+from speculation.plural import count_of
 from transport.sizes import parse_size
 
 _GIB: Final = 1 << 30
@@ -110,7 +111,7 @@ def _words(group: Target | DrafterGroup, size: Footprint, context: int) -> str:
         return f"{replicas}: no model"
     if size.weights is None:
         return f"{replicas}: not on this machine, so its memory is not known; `hf download {group.model}` first"
-    cache = f"{_gib(size.kv_cache)} for {group.max_sessions} sessions of {context:,} tokens"
+    cache = f"{_gib(size.kv_cache)} for {count_of(group.max_sessions, 'session')} of {context:,} tokens"
     if isinstance(group, Target) and group.kv_memory is not None:
         cache = f"{_gib(size.kv_cache)} of KV memory"
     where = ""

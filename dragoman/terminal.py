@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from speculation.errors import DragomanError
+from speculation.plural import count_of
 from speculation.protocol.completion import Completion
 from speculation.protocol.generation import Chunk, SourceStats
 from speculation.source import SourceKind
@@ -104,7 +105,7 @@ def style_of(run: TextRun) -> str:
 
 def summary(completion: Completion) -> Text:
     """One line: tokens, speed, tokens per step, who drafted how well; and the colours that occur in the text."""
-    parts = [f"{completion.completion_tokens} tokens"]
+    parts = [count_of(completion.completion_tokens, "token")]
     if completion.tokens_per_second is not None:
         parts.append(f"{completion.tokens_per_second:.1f} tokens/s")
     parts.append(f"first after {completion.ttft:.2f} s")

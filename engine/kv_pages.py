@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from speculation.errors import LimitExceededError
+from speculation.plural import count_of
 
 #: Page 0 is nobody's: rows of a step that no session has write there, and nothing is ever read from it.
 SCRATCH = 0
@@ -44,8 +45,9 @@ class PagePool:
     def allocate(self, count: int) -> list[int]:
         """Raises LimitExceededError if so many are not free; nothing is held then."""
         if count > self.free_pages:
+            needed = count_of(count, "page is needed", "pages are needed")
             raise LimitExceededError(
-                f"the KV cache has no room: {count} pages are needed, {self.free_pages} of {self.pages - 1} are free",
+                f"the KV cache has no room: {needed}, {self.free_pages} of {self.pages - 1} are free",
                 remedy="try again when other sessions have ended, or ask for fewer tokens",
             )
         while len(self._empty) < count:

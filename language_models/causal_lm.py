@@ -26,7 +26,13 @@ from language_models.footprint import check_fits
 from language_models.kv_cache import LAYER_TYPES, KVCache, layer_windows
 from language_models.packed_linear import LEAST_ROWS, MOST_ROWS, pack, packed_bytes
 from language_models.placement import device_of, dtype_of
-from language_models.positions import context_length, context_remark, first_position, fix_frequencies
+from language_models.positions import (
+    context_length,
+    context_remark,
+    first_position,
+    fix_frequencies,
+    takes_positions,
+)
 from language_models.pretrained import load_pretrained
 from language_models.quiet import quiet
 from language_models.self_test_results import tested
@@ -69,7 +75,7 @@ class CausalLM:
         self.config = model.config
         self._takes = frozenset(inspect.signature(model.forward).parameters)
         #: Whether a token stands where it is told to, not where its row is.
-        self.takes_positions = "position_ids" in self._takes and not getattr(model.config, "alibi", False)
+        self.takes_positions = takes_positions(model.forward, model.config)
         self._first_position = first_position(model.config)
         self._several_masks = len(set(layer_windows(model.config))) > 1
 
@@ -103,12 +109,12 @@ class CausalLM:
         ready = cls._ready(files, target_dtype, target_device, progress, packs=not int8)
         if ready.self_test.faults and ready.takes_positions and ready.least_rows == LEAST_ROWS:
             del ready  # the code of some models reads the weights of linear layers, which packed ones do not have
-            ready = cls._ready(files, target_dtype, target_device, progress, packs=False)
+            ready = cls._ready(files, target_dtype, target_device, _again(progress, "unpacked"), packs=False)
         coarse, choosing = ready.self_test, dtype == "auto" and ready.most_rows is not None and ready.takes_positions
         if choosing and (coarse.faults or coarse.row_dependence):
             del ready
             check_fits(files, torch.float32, target_device)
-            ready = cls._ready(files, torch.float32, target_device, progress, packs=False)
+            ready = cls._ready(files, torch.float32, target_device, _again(progress, "in float32"), packs=False)
             if not ready.self_test.faults:
                 reason = coarse.row_dependence or coarse.faults[0]
                 log.warning("%s is loaded in float32: in bfloat16 %s", files.name, reason)
@@ -249,6 +255,13 @@ def _load(
         with quiet():  # transformers warns of models that it knows no attention for
             model.set_attn_implementation(ROW_INVARIANT)
     return model
+
+
+def _again(progress: Progress | None, how: str) -> Progress | None:
+    """``progress`` of a second load, whose stages are not those of the first: who watches would see them twice."""
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(f"{stage} again, {how}", done, total)
 
 
 def _check_faults(model: CausalLM) -> None:

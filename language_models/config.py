@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from language_models.custom_code import custom_code_error
 from language_models.kv_cache import layer_windows
-from language_models.positions import context_length, context_remark
+from language_models.positions import context_length, context_remark, takes_positions
 from language_models.quiet import quiet
+from language_models.self_test_places import TEXT
 from language_models.weights import ModelFiles
 from speculation.errors import ModelError, UnsupportedModelError
 
@@ -38,7 +41,8 @@ class ModelConfig:
     """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none.
 
     ``context_remark``: what is to be known about the context, "" if there is nothing. ``cannot_write``: what kind of a
-    model it is that writes no text, "" if it is none.
+    model it is that writes no text, "" if it is none. ``cannot_pass``: why it fails the self-test whatever its weights
+    are, "" if no reason is known.
     """
 
     model_type: str
@@ -47,6 +51,7 @@ class ModelConfig:
     cannot_roll_back: str = ""
     context_remark: str = ""
     cannot_write: str = ""
+    cannot_pass: str = ""
 
     @classmethod
     def read(cls, files: ModelFiles) -> ModelConfig:
@@ -74,6 +79,7 @@ class ModelConfig:
             cannot_roll_back=problem,
             context_remark=context_remark(config),
             cannot_write=_cannot_write(config),
+            cannot_pass=_cannot_pass(config, trust_remote_code=files.trust_remote_code),
         )
 
 
@@ -86,3 +92,32 @@ def _cannot_write(config: PretrainedConfig) -> str:
         if "AutoModelForCausalLM" not in brought:
             return f"of a kind that transformers has no causal language model of ({config.model_type})"
     return ""
+
+
+def _cannot_pass(config: PretrainedConfig, *, trust_remote_code: bool) -> str:
+    text = config.get_text_config(decoder=True)
+    sees_later = getattr(text, "use_bidirectional_attention", None)  # Gemma and Gemma 2 have the setting to no effect
+    if sees_later == "all" or (sees_later and text.model_type == "gemma3_text"):
+        return "lets tokens see those behind them (use_bidirectional_attention)"
+    local = text.model_type == "gpt_neo" and "local" in text.attention_layers
+    if local and 1 < text.window_size < context_length(config) - TEXT:
+        return "counts its local windows by rows, which in a tree of draft tokens are not places"
+    forward = _forward_of(config, trust_remote_code=trust_remote_code)
+    if forward is None:
+        return ""
+    if not takes_positions(forward, config):
+        return "takes no positions from outside (as with ALiBi), which a tree of draft tokens needs"
+    if "past_key_values" not in inspect.signature(forward).parameters:
+        return "takes no KV cache from outside, which drafts are rolled back in"
+    return ""
+
+
+def _forward_of(config: PretrainedConfig, *, trust_remote_code: bool) -> Callable[..., object] | None:
+    """Of the class that is loaded for ``config``; None if it is not one of transformers, or needs what is not here."""
+    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return None
+    try:
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    except ImportError:
+        return None
+    return None if kind is None else kind.forward

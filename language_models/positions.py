@@ -68,6 +68,11 @@ def first_position(config: PretrainedConfig) -> int:
     return text.pad_token_id + 1 if text.model_type in _FROM_PADDING and text.pad_token_id is not None else 0
 
 
+def takes_positions(forward: Callable[..., object], config: PretrainedConfig) -> bool:
+    """Whether a token stands where ``forward`` of a model is told, not where its row is."""
+    return "position_ids" in inspect.signature(forward).parameters and not getattr(config, "alibi", False)
+
+
 def rope_borders(config: PretrainedConfig) -> list[int]:
     """Positions from which on rotary frequencies are others, for each set of parameters that has such."""
     parameters = getattr(config.get_text_config(decoder=True), "rope_parameters", None)

@@ -13,6 +13,7 @@ from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import InputError, LimitExceededError, ProtocolError, VersionMismatchError
 from speculation.planning.cost_model import StepCosts
 from speculation.planning.plan import PlanLimits
+from speculation.plural import count_of
 from speculation.protocol.messages import SessionOffer, Span, SpeculationPlan, Verdict
 from speculation.protocol.proposal import MAX_PAIRS, Proposal
 from speculation.sampling.params import Rule, SamplingParams
@@ -225,8 +226,9 @@ def span_from_wire(
     if len(span.text) > limits.span_bytes:
         raise LimitExceededError(f"a span of {len(span.text)} bytes; the limit is {limits.span_bytes}")
     if span.base_offset > committed + limits.pool_bytes:
+        there = count_of(committed, "byte is", "bytes are")
         raise ProtocolError(
-            f"a span at offset {span.base_offset}; {committed} bytes are committed and {limits.pool_bytes} may be ahead"
+            f"a span at offset {span.base_offset}; {there} committed and {limits.pool_bytes} may be ahead"
         )
     confidence = span.confidence if span.HasField("confidence") else 1.0
     if not 0 <= confidence <= 1:  # nor NaN

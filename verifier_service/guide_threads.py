@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Final, Generic, TypeVar
 
 from speculation.errors import LimitExceededError
+from speculation.plural import count_of
 
 #: Compilers recurse along a grammar's rules, and what exceeds the stack ends the process.
 _STACK: Final = 256 << 20
@@ -33,7 +34,8 @@ class GuideThreads(Generic[_T]):
         """Raises LimitExceededError if too many wait, or if its turn did not come; TimeoutError if it came, and it
         takes too long. Who leaves takes what has not begun with him."""
         if len(self._pending) >= self._most:
-            raise LimitExceededError(f"{len(self._pending)} guides are being compiled", remedy="try again later")
+            pending = count_of(len(self._pending), "guide is", "guides are")
+            raise LimitExceededError(f"{pending} being compiled", remedy="try again later")
         self._start()
         future: Future[_T] = Future()
         self._pending.add(future)

@@ -23,6 +23,7 @@ from dragoman.bench.session import BenchSession
 from dragoman.bench.settings import BenchSettings
 from dragoman.terminal import progress_bar
 from speculation.errors import InputError
+from speculation.plural import count_of
 from transport.version import VERSION
 
 #: What a shell reports of a program that Ctrl-C ended.
@@ -56,7 +57,8 @@ def run_bench(endpoint: BenchEndpoint, requests: Sequence[BenchRequest], setting
         _save(result | details_of(_main_arm(session.measured)), settings.save_result)
     _show(result, session.measured, settings)
     if interrupted:
-        words = f"interrupted: {len(session.measured)} of {session.total} texts were measured"
+        total = count_of(session.total, "text was measured", "texts were measured")
+        words = f"interrupted: {len(session.measured)} of {total}"
         notes.print(words, style="yellow", highlight=False)
         return INTERRUPTED
     compared = result.get("compare", {})

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from dragoman.curl_command import curl
 from dragoman.fleet import fetch_status, status_as_dict
@@ -25,6 +24,7 @@ from dragoman.ray_fleet.launcher import Launcher
 from dragoman.ray_fleet.local_ray import LocalRay
 from dragoman.ray_fleet.standing import Standing, unlike
 from dragoman.ray_fleet.stopping import stoppable
+from dragoman.record_table import record_table
 from dragoman.terminal import err
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
 from transport.address import Address
@@ -54,7 +54,7 @@ def run_up(config: Path, address: str, *, wait_seconds: float | None, as_json: b
         print(json.dumps({"ray": str(found), "actors": [standing.to_json() for standing in standings]}))
     else:
         console = Console()
-        console.print(actor_table(standings))
+        console.print(actor_table(standings, width=console.width))
         console.print(how_to_get_text(standings, fleet), highlight=False, soft_wrap=True)
 
 
@@ -84,7 +84,7 @@ def run_status(address: str, *, as_json: bool, security: Security, config: Path 
     if not standings:
         console.print("No actor of a fleet runs in this cluster; `dragoman fleet up` starts one.", highlight=False)
         return
-    console.print(actor_table(standings))
+    console.print(actor_table(standings, width=console.width))
     if fleet is not None:
         console.print(fleet_view(fleet, width=console.width))
     elif problem:
@@ -103,7 +103,8 @@ def run_scale(config: Path, address: str, sizes: Sequence[str], *, drain_seconds
         wanted[name] = count
     with _launcher(_existing(address)) as launcher:
         launcher.scale(fleet, wanted, drain_seconds=drain_seconds)
-        Console().print(actor_table(launcher.status()))
+        console = Console()
+        console.print(actor_table(launcher.status(), width=console.width))
 
 
 @stoppable()
@@ -194,18 +195,16 @@ def _start_local(fleet: FleetFile) -> LocalRay:
     return LocalRay.start(label_sets(place.labels for place in fleet.places), num_cpus=cpus)
 
 
-def actor_table(standings: Sequence[Standing]) -> Table:
-    """One line an actor."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("actor", "kind", "state", "at", "model", "sessions"):
-        table.add_column(heading, no_wrap=heading != "state")
+def actor_table(standings: Sequence[Standing], *, width: int) -> RenderableType:
+    """One line an actor, or several where ``width`` leaves no room for that."""
+    rows = []
     for one in standings:
         settings = one.facts.get("settings", {})
         problem = one.why or one.facts.get("problem", "")
         state = f"{one.state}: {problem}" if problem else one.state
         sessions = str(one.facts.get("sessions", ""))
-        table.add_row(one.name, one.kind, state, one.where, str(settings.get("model", "")), sessions)
-    return table
+        rows.append((one.name, one.kind, state, one.where, str(settings.get("model", "")), sessions))
+    return record_table(width, ("actor", "kind", "state", "at", "model"), ("sessions",), rows)
 
 
 def how_to_get_text(standings: Sequence[Standing], fleet: FleetFile) -> str:

@@ -25,6 +25,7 @@ from dragoman.ray_fleet.replicas import (
 from dragoman.ray_fleet.room import Ask
 from dragoman.ray_fleet.standing import Standing, differences, unlike
 from speculation.errors import ConnectionFailedError, DragomanError, InputError
+from speculation.plural import count_of
 
 Note = Callable[[str], None]
 #: Seconds for an actor's answer to a plain question, and for its end.
@@ -227,8 +228,9 @@ class Launcher:
         if replica.kind != "drafter":
             answer = ask(self._ray, lambda: handle.drain.remote(drain_seconds), drain_seconds + _ANSWER)
             if answer.outcome is Outcome.ANSWERED and answer.value:
-                did = "broke {} texts off" if replica.kind == "gateway" else "handed {} sessions over"
-                self._note(f"{replica.name} {did.format(answer.value)}")
+                text, session = count_of(answer.value, "text"), count_of(answer.value, "session")
+                did = f"broke {text} off" if replica.kind == "gateway" else f"handed {session} over"
+                self._note(f"{replica.name} {did}")
         ask(self._ray, handle.stop.remote, _STOP)
         self._ray.kill(handle)
         self._note(f"{replica.name} is gone")

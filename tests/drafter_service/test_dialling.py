@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,3 +103,14 @@ async def test_a_drafter_gives_a_verifier_that_it_reached_before_less_time(monke
         await drafters(verifier, 1)
     assert set(given[:attempts]) == {CONNECT_SECONDS}
     assert given[attempts] == SHORTEST_ATTEMPT
+
+
+async def test_a_verifier_that_stops_in_order_is_said_to_have_stopped(caplog: pytest.LogCaptureFixture):
+    """And not to have failed: what to look for in the drafter's log is a restart, not a fault of the network."""
+    async with contextlib.AsyncExitStack() as longer:
+        async with serving(TextEngine()) as (_, address):
+            drafter = await longer.enter_async_context(drafting(address))
+            await eventually(lambda: drafter.attached)
+        await eventually(lambda: "dialling again" in caplog.text)
+    said = [record.getMessage() for record in caplog.records if "dialling again" in record.getMessage()]
+    assert said == [f"the verifier at {address} stopped; dialling again"]

@@ -1,17 +1,24 @@
-"""The demo's table and the length of its texts, without its processes."""
+"""The demo's table, the length of its texts, and a target that hangs; without its processes."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.status import Status
 
-from dragoman.demo import FEWEST_TOKENS, PATIENCE_SECONDS, TOKENS, fitting_tokens
+from dragoman import demo
+from dragoman.demo import FEWEST_TOKENS, PATIENCE_SECONDS, TOKENS, DemoConfig, fitting_tokens, run_demo
 from dragoman.demo_table import Comparison, DemoTable
 from dragoman.prompts import PROMPTS
+from speculation.errors import DragomanError
 from speculation.protocol.completion import Completion
+from speculation.protocol.messages import Prompt
 from speculation.text.text_stream import TextRun
 
 
@@ -69,3 +76,46 @@ def test_the_table_is_that_of_all_rows_at_once():
     rows = [line for line in said.getvalue().splitlines() if line.rstrip().endswith("NO")]
     assert len(rows) == 3 and len({row.index("2.00x") for row in rows}) == 1
     assert len({row.index("1.0") for row in rows}) == 1
+
+
+class QuietChild:
+    """A process that is ready at once, and then says nothing more."""
+
+    last_words = "loading weights ...\nthe disk does not answer"
+
+    def __init__(self) -> None:
+        self.on_words: Callable[[str], None] = lambda line: None
+
+    async def ready(self) -> dict[str, Any]:
+        return {"address": "127.0.0.1:1"}
+
+    async def during(self, work: Awaitable[Any]) -> Any:
+        return await work
+
+
+class EndlessClient:
+    """A client whose texts never end."""
+
+    def __init__(self, address: str) -> None:
+        assert address == "127.0.0.1:1"
+
+    async def complete(self, prompt: Prompt, **options: Any) -> Completion:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_a_target_that_hangs_is_given_up_with_its_last_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(demo, "child", lambda name, arguments: contextlib.nullcontext(QuietChild()))
+    monkeypatch.setattr(demo, "Client", lambda address: contextlib.nullcontext(EndlessClient(address)))
+    for name in ("check_name", "show_licence", "resolve"):
+        monkeypatch.setattr(demo, name, lambda *arguments, **options: None)
+    monkeypatch.setattr(demo, "run_with_children", asyncio.run)
+    config = DemoConfig(
+        target="t", drafter="d", max_tokens=4, temperature=0.0, seed=0, device="cpu", target_dtype="auto",
+        drafter_dtype="auto", target_threads=1, drafter_threads=1,
+    )  # fmt: skip
+    with pytest.raises(DragomanError) as caught:
+        run_demo(config, as_json=True)
+    words = "the target wrote nothing for 0.05 s; the last that it said:"
+    assert caught.value.message == f"{words}\n{QuietChild.last_words}"

@@ -76,6 +76,38 @@ def test_a_kind_that_writes_nothing_cannot_work(folder: Path, kind: str, size: d
     assert problem == f"the target is of a kind that transformers has no causal language model of ({kind})"
 
 
+_LOCAL = {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "max_position_embeddings": 64}
+#: What a configuration says, and what the self-test of every model with it fails for: "" if models with it pass.
+KINDS: list[tuple[str, dict[str, object], str]] = [
+    ("bloom", {}, "takes no positions from outside"),
+    ("mpt", {}, "takes no positions from outside"),
+    ("falcon", {"alibi": True}, "takes no positions from outside"),
+    ("falcon", {"alibi": False}, ""),
+    ("gemma3_text", {"use_bidirectional_attention": True}, "lets tokens see those behind them"),
+    ("gemma3_text", {"use_bidirectional_attention": False}, ""),
+    ("gemma4_text", {"use_bidirectional_attention": "all"}, "lets tokens see those behind them"),
+    ("gemma4_text", {"use_bidirectional_attention": "vision"}, ""),
+    ("gemma2", {"use_bidirectional_attention": True}, ""),
+    ("gpt_neo", {**_LOCAL, "window_size": 60}, "counts its local windows by rows"),
+    ("gpt_neo", {**_LOCAL, "window_size": 61}, ""),
+    ("gpt_neo", {**_LOCAL, "attention_types": [[["global"], 2]], "window_size": 16}, ""),
+    ("openai-gpt", {}, "takes no KV cache from outside"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "problem"), KINDS)
+def test_a_kind_that_no_weights_would_let_pass_cannot_work(
+    folder: Path, tiny_llama: Path, kind: str, settings: dict[str, object], problem: str
+):
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 428, **settings}))
+    for role, found in (
+        ("target", diagnose(str(folder), "lookup")),
+        ("drafter", diagnose(str(tiny_llama), str(folder))),
+    ):
+        assert bool(found.cannot) is bool(problem), found.cannot
+        assert not problem or found.cannot[0].startswith(f"the {role} {problem}")
+
+
 def test_code_that_a_model_brings_is_run_only_if_it_is_trusted(
     folder: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

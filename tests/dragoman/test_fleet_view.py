@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import string
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,18 @@ def test_members_go_after_sessions():
     assert (
         re.search(r"\.\.\. and \d+ more drafters", text) and "more session" not in text and "more verifier" not in text
     )
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_legend_says_what_the_w_of_a_plan_means(width: int):
+    fleet = a_fleet()
+    fleet.sessions[1].plan.patience = 0.5
+    text = " ".join(" ".join(drawn(fleet_view(fleet, width=width), width)).split())
+    assert "16/32 ×2 w" in text and "w: steps wait for drafts" in text
+
+
+def test_the_picture_of_top_has_the_legend():
+    """Else run python -m benchmarks.picture_of_top --output docs/top.svg."""
+    picture = html.unescape((Path(__file__).resolve().parents[2] / "docs" / "top.svg").read_text("utf-8"))
+    lines = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture))
+    assert "w: steps wait for drafts" in " ".join(lines.split())

@@ -151,6 +151,8 @@ async def test_clients_that_dial_the_port_are_sent_away(drafting: RemoteDrafting
 def test_nobody_comes(drafting: RemoteDrafting):
     with pytest.raises(ConnectionFailedError, match=r"0 of 2 drafters .*\(start one: dragoman drafter"):
         drafting.wait_for_drafters(2, seconds=0.0)
+    with pytest.raises(ConnectionFailedError, match=r"0 of 1 drafter has dialled"):
+        drafting.wait_for_drafters(seconds=0.0)
 
 
 def test_a_text_that_fails_leaves_nothing_behind(held: Held):

@@ -60,6 +60,10 @@ def test_memory_is_that_of_weights_and_all_sessions(tiny_qwen2: Path, tmp_path: 
     assert footprint(wide, 1000).weights == 2 * (footprint(target, 1).weights or 0) > 0
 
 
+def test_one_session_is_said_to_be_one(tiny_qwen2: Path, tmp_path: Path):
+    assert " for 1 session of " in printed(fleet_file(tmp_path, str(tiny_qwen2), max_sessions=1))
+
+
 def test_a_gpu_is_asked_for_and_said_how_large(tiny_qwen2: Path, tmp_path: Path):
     path = fleet_file(tmp_path, str(tiny_qwen2), num_gpus=0.5, kv_memory="8GiB", max_sessions=1)
     words = printed(path)

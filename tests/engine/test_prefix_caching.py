@@ -139,7 +139,7 @@ def test_pages_that_nobody_holds_go_when_room_is_needed_the_ends_of_texts_first(
     pool.allocate(2)  # the empty one, and one of those left longest ago: the last of that text
     assert pool.share(b"\2") is None
     assert [pool.share(bytes([number])) for number in (0, 1, 3)] == [*early[:2], *late]
-    with pytest.raises(LimitExceededError, match="1 pages are needed, 0 of 5 are free"):
+    with pytest.raises(LimitExceededError, match="1 page is needed, 0 of 5 are free"):
         pool.allocate(1)
 
 

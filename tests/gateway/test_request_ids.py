@@ -55,13 +55,14 @@ async def test_openais_client_knows_it_and_the_audit_log_has_it(caplog: pytest.L
     try:
         async with front(settings=GatewaySettings(max_texts_per_key=1)) as found:
             asked: Any = {"model": MODEL, "prompt": "a story", "max_tokens": 3}
-            told = await found.openai.completions.create(**asked)
-            named = await found.openai.completions.create(**asked, extra_headers={"x-request-id": OWN})
+            raw = found.openai.completions.with_raw_response
+            told = await raw.create(**asked)
+            named = await raw.create(**asked, extra_headers={"x-request-id": OWN})
     finally:
         logging.getLogger(LOGGER).removeHandler(caplog.handler)
-    assert NEW.fullmatch(told._request_id or "") and named._request_id == OWN
+    assert NEW.fullmatch(told.request_id or "") and named.request_id == OWN
     facts = [record.__dict__["facts"] for record in caplog.records if record.getMessage() == "texts"]
-    assert [fact["request"] for fact in facts if "request" in fact] == [told._request_id, OWN]
+    assert [fact["request"] for fact in facts if "request" in fact] == [told.request_id, OWN]
 
 
 async def test_a_page_from_elsewhere_is_shown_it():

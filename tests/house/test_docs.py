@@ -14,6 +14,8 @@ import pytest
 import typer
 
 from dragoman.cli import app
+from dragoman.ray_fleet.config import read_fleet
+from speculation.sampling.params import Rule
 from tests.support.service_drivers import serving
 from tests.support.text_engine import TextEngine
 
@@ -162,3 +164,74 @@ def test_blocks_are_read_with_and_without_prompt():
         not a dragoman command
         """)
     assert list(commands(text)) == [["status"], ["top"]]
+
+
+# ---- what is printed agrees with what it is about -------------------------------------------------------------------
+
+
+def printed_group_names() -> list[tuple[str, str]]:
+    """(page, name) of every group of `deploy/fleet.yaml` that a printed command changes."""
+    found = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for sizes in re.findall(r"fleet scale((?: [\w-]+=\d+)+)[^\n`]* -c deploy/fleet\.yaml", text):
+            found += [(page.name, name) for name in re.findall(r"([\w-]+)=", sizes)]
+        found += [(page.name, name) for name in re.findall(r"fleet drain ([\w-]+)/\d+", text)]
+    return found
+
+
+def test_printed_commands_change_groups_that_the_fleet_file_has():
+    fleet = read_fleet(ROOT / "deploy" / "fleet.yaml")
+    names = {group.name for group in fleet.groups}
+    names |= {"target", "targets"} if len(fleet.targets) == 1 else set()  # as `scale` takes them
+    names |= {"drafter", "drafters"} if len(fleet.drafters) == 1 else set()
+    found = printed_group_names()
+    assert len(found) >= 3 and {name for _, name in found} <= names
+
+
+def seeds_without_temperature(text: str) -> list[str]:
+    """Settings and commands that seed draws which greedy text, the default, does not make."""
+    settings = re.findall(r"SamplingParams\([^)]*\)", text)
+    asked = [" ".join(arguments) for arguments in commands(text) if arguments[0] in ("generate", "chat")]
+    found = [each for each in settings if "seed=" in each and "temperature=" not in each]
+    return found + [each for each in asked if "--seed" in each and "--temperature" not in each]
+
+
+def test_who_seeds_a_text_also_gives_it_a_temperature():
+    assert {page.name: found for page in PAGES if (found := seeds_without_temperature(page.read_text("utf-8")))} == {}
+    wrong = "SamplingParams(seed=7)\ndragoman generate --seed 7 --prompt x\ndragoman generate --seed 7 --temperature 1"
+    assert seeds_without_temperature(wrong) == ["SamplingParams(seed=7)", "generate --seed 7 --prompt x"]
+
+
+def test_the_number_of_architectures_is_that_of_the_rows():
+    page = (ROOT / "docs" / "architectures.md").read_text("utf-8")
+    served = re.findall(r"^\| .* \| (yes|no) \| ", page, re.MULTILINE)
+    yes, every = served.count("yes"), served.count("yes") + served.count("no")
+    head = re.search(r"(\d+) of these (\d+) kinds of models are served.*\(transformers ([\d.]+),", page)
+    version = re.search(r"^transformers==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert head is not None and version is not None and every >= 40
+    assert head.groups() == (str(yes), str(every), version[1])
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert re.findall(r"(\d+) of (\d+) kinds\]\(docs/architectures\.md\)", readme) == [(str(yes), str(every))]
+
+
+@pytest.mark.parametrize("rule", Rule.concrete(), ids=lambda rule: rule.value)
+def test_every_rule_is_described_with_its_speed(rule: Rule):
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    described, measured = re.findall(rf"^\| `{rule.value}`[^|]*\|(.*)\|$", page, re.MULTILINE)
+    assert re.search("[a-z]", described) and re.fullmatch(r"( \d\.\d+ \|){2} \d\.\d+ ", measured), measured
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("README.md", ["three terminals"]),
+        ("README.md", ["fits your stack", "vLLM", "llama.cpp", "Ollama", "OpenAI client"]),
+        ("install.md", ["## Does it fit my stack?", "vLLM", "llama.cpp", "Ollama", "OpenAI client"]),
+        ("operations.md", ["## Troubleshooting"]),
+        ("fleet.md", ["### Logs on Ray", "worker-*-PID.err"]),
+    ],
+)
+def test_what_newcomers_looked_for_is_still_there(name: str, words: list[str]):
+    text = " ".join(next(page for page in PAGES if page.name == name).read_text("utf-8").split())
+    assert [word for word in words if word not in text] == []

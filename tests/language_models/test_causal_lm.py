@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from language_models import kv_cache
+from language_models import causal_lm, kv_cache
 from language_models.causal_lm import CausalLM
+from language_models.causal_self_test import SelfTest
 from language_models.kv_cache import KVCache, layer_windows
+from language_models.packed_linear import LEAST_ROWS
+from language_models.weights import ModelFiles
 from speculation.errors import InputError, ModelError, UnsupportedModelError
 from speculation.protocol.messages import SpeculationPlan
 from tests.support.cpu_kernels import needs_bfloat16
@@ -162,3 +165,36 @@ def test_models_that_cannot_roll_back_are_refused():
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(UnsupportedModelError, match="linear_attention"):
         layer_windows(config)
+
+
+# ---- what is told while a model is loaded ---------------------------------------------------------------------------
+
+
+def stages_of(path: Path, dtype: str) -> list[str]:
+    """The stages of a load that are told, each once if it is told as begun and as done."""
+    told: list[tuple[str, int, int]] = []
+    CausalLM.load(str(path), dtype=dtype, device="cpu", progress=lambda *step: told.append(step))
+    stages = [stage for stage, done, _ in told if done == 0]
+    assert told == [(stage, done, 1) for stage in stages for done in (0, 1)]
+    return stages
+
+
+def test_each_stage_of_a_load_is_told_once(tiny_llama: Path, dragoman_home: Path):
+    assert stages_of(tiny_llama, "float32") == ["loading weights", "self-test"]
+
+
+@needs_bfloat16
+def test_a_second_load_has_stages_of_its_own(tiny_llama: Path, dragoman_home: Path, monkeypatch: pytest.MonkeyPatch):
+    def found(model: CausalLM, files: ModelFiles) -> SelfTest:
+        if model.dtype_name == "float32":
+            return SelfTest()
+        packed = model.least_rows == LEAST_ROWS
+        return SelfTest(faults=("of packed weights",)) if packed else SelfTest(row_dependence="sums differ")
+
+    monkeypatch.setattr(causal_lm, "tested", found)
+    once, unpacked, exact = (
+        [f"{stage}{how}" for stage in ("loading weights", "self-test")]
+        for how in ("", " again, unpacked", " again, in float32")
+    )
+    # Weights are packed where that keeps bits on this processor.
+    assert stages_of(tiny_llama, "auto") in (once + unpacked + exact, once + exact)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 from rich.console import Console
 
 from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.wide_area import show, summary
+from benchmarks.wide_area_figures import main
 from benchmarks.wide_area_pair import IN_TLS
 from speculation.errors import InputError
 
@@ -81,3 +86,18 @@ def test_arms_are_plans():
     assert {"--no-adaptive", "--no-lookup", "--width=4"} <= set(plan_options("synchronous_4"))
     with pytest.raises(InputError, match="arm='fixed_4'"):
         plan_of("fixed_4")
+
+
+def test_pictures_name_arms_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those that were measured in TLS as well are not in the picture."""
+    arm = {"speed_up": 1.2, "steps": 9, "accepted_tokens_per_pos": [5, 3], "wasted_draft_share": 0.4}
+    arm |= {"tpot_ms": 20.0, "output_tokens": 30, "plans": [[0.0, 8, 16]]}
+    arms = {name: arm for name in (*ARMS, *(name + IN_TLS for name in ARMS))}
+    cells = [{"round_trip_ms": trip, "identical": True, ALONE: {"tpot_ms": 30.0}, **arms} for trip in (0, 40)]
+    measured, picture = tmp_path / "measured.json", tmp_path / "picture.svg"
+    measured.write_text(json.dumps({"cells": cells, "setup": {}}))
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
+    main(measured, picture)
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", picture.read_text("utf-8"))
+    assert "draft 2, send, wait" in words and "adaptive" in words
+    assert [each for each in words if "_" in each] == []
