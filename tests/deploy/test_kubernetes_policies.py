@@ -127,7 +127,7 @@ def test_with_tls_nothing_is_left_in_plaintext():
     names = {each["metadata"]["name"]: each["spec"].get("dnsNames", []) for each in of_kind(objects, "Certificate")}
     assert {"coordinator", "coordinator.dragoman.example"} <= set(names["coordinator"])
     assert {"gateway.dragoman.svc", "api.dragoman.example"} <= set(names["gateway"])
-    assert {"*.verifiers.dragoman.svc", "*.dragoman.example"} <= set(names["verifier"])
+    assert {"*.verifiers.dragoman.svc", "*.verifiers.dragoman.example"} <= set(names["verifier"])
     assert config["DRAGOMAN_GATEWAY_COORDINATOR"].partition(":")[0] in names["coordinator"]
 
 

@@ -56,10 +56,15 @@ def kubectl() -> str:
     return found
 
 
+def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
+    """`kubectl kustomize FOLDER`, whatever it says. Skips the test without kubectl."""
+    return subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False)
+
+
 @functools.cache
 def rendered(folder: Path) -> list[Manifest]:
     """What `kubectl apply -k FOLDER` would apply. Skips the test without kubectl, fails it where it says why not."""
-    done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    done = kustomize(folder)
     assert done.returncode == 0, done.stderr
     return list(yaml.load_all(done.stdout, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
@@ -69,15 +74,21 @@ def overlay(name: str) -> list[Manifest]:
     return rendered(KUBERNETES / "overlays" / name)
 
 
-def combined(folder: Path, name: str, components: Sequence[str]) -> list[Manifest]:
-    """The objects of an overlay with components, as a kustomization in ``folder`` asks for them."""
+def combine(folder: Path, name: str, components: Sequence[str], **others: Any) -> Path:
+    """``folder``, with a kustomization of an overlay with components, and with other fields of it."""
     below = os.path.relpath(KUBERNETES, folder)
     written = {
         "resources": [f"{below}/overlays/{name}"],
         "components": [f"{below}/components/{component}" for component in components],
+        **others,
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(written))
-    return rendered(folder)
+    return folder
+
+
+def combined(folder: Path, name: str, components: Sequence[str]) -> list[Manifest]:
+    """The objects of an overlay with components, as a kustomization in ``folder`` asks for them."""
+    return rendered(combine(folder, name, components))
 
 
 def pods(objects: Sequence[Manifest]) -> list[Pod]:
