@@ -137,7 +137,7 @@ FIGURES := $(BIN)/python -m benchmarks.wide_area_figures
 REAL := --token 0.0225 --step-per-token 0.011
 
 .PHONY: bench-wide-area
-bench-wide-area: venv ## Measure speed-up against distance on an emulated fast pair (20 minutes)
+bench-wide-area: venv ## Measure speed-up against distance on an emulated fast pair (half an hour)
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.recording --prompts $(PROMPTS) --task '$(TASK)' --limit 8 --output $(BENCH)/recording.json
 	$(WIDE_AREA) --replay $(BENCH)/recording.json --limit 8 --output $(BENCH)/fast.json
