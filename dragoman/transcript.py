@@ -172,7 +172,7 @@ class Transcript:
         if started.received_bytes != self.received:
             raise ProtocolError("the verifier is too old to resume a text", remedy="update it")
         if self._request.guide is not None and not started.guided:
-            held = self._request.guide.name
+            held = self._request.guide.asked
             raise ProtocolError(f"the verifier is too old to hold a text to a {held}", remedy="update it")
         if self._request.logprobs is not None and not started.logprobs:
             raise ProtocolError("the verifier is too old to tell logprobs", remedy="update it, or ask for none")

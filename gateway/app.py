@@ -58,8 +58,7 @@ def application(texts: Texts, settings: GatewaySettings, security: Security) -> 
         app = CORSMiddleware(
             app, settings.allowed_origins, _METHODS, allow_headers=["*"], expose_headers=_TOLD_HEADERS, max_age=600
         )
-    app = RequestIds(app)
-    app = OneLength(app)
+    app = RequestIds(OneLength(app))
     app = SendLimit(app, seconds=settings.send_timeout)
     return CountRequests(app, metrics=texts.metrics)
 

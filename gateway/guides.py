@@ -41,7 +41,7 @@ def _beside_tools(use: ToolUse, guide: GuideSpec) -> GuideSpec:
     if use.guide is not None:
         return use.guide
     names = [tool.name for tool in use.tools]
-    return GuideSpec.tool_calls(names, several=use.several, field=guide.name, answer=guide)
+    return GuideSpec.tool_calls(names, several=use.several, field="tools", answer=guide)
 
 
 def _of_response_format(given: Mapping[str, Any] | None) -> list[GuideSpec]:

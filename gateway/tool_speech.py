@@ -18,6 +18,7 @@ class ToolSpeech:
         self._parser = parser
         self._or_json = held is not None and held.answer is not None
         self._calls_only = held is not None and held.kind.calls_tools and not self._or_json
+        self._begun = False  # to say something
         self._most = None if several else 1
         self._calls = 0
 
@@ -53,8 +54,9 @@ class ToolSpeech:
                     begun["function"]["arguments"] += event.text
                 case Said():
                     pass
-        if self._or_json and (self.called or said.startswith("<")):  # as no JSON begins
+        if self._or_json and (self.called or (not self._begun and said.startswith("<"))):  # as no JSON begins
             self._calls_only = True
+        self._begun = self._begun or bool(said)
         if self._calls_only:
             said = ""
         told = [{"index": number - 1, **call} for number, call in calls.items() if number <= (self._most or number)]

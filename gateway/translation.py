@@ -240,7 +240,7 @@ def request_of(body: TextBody, prompt: Prompt, *, seed: int) -> GenerationReques
     """The first choice of a prompt."""
     prediction, guide = prediction_of(body.prediction), guide_of(body)
     if guide is not None and body.ignore_eos:
-        problem = f"cannot go with {guide.name}: where the text must end, nothing else is allowed"
+        problem = f"cannot go with {guide.asked}: where the text must end, nothing else is allowed"
         raise InputError("ignore_eos", True, problem, remedy="leave one of them out")
     check_text("prediction", prediction)
     request = GenerationRequest(

@@ -28,25 +28,26 @@ FORCED_BYTES: Final = 512
 
 
 class GrammarGuide:
-    """See ``speculation.guide.Guide``. ``matcher``: without forcing, ``forcing``: with it; both at the beginning.
-    ``spoken``: see ``spoken_tokens``."""
+    """See ``speculation.guide.Guide``. ``matcher``: without forcing, ``forcing``: with it, None where what is forced is
+    not to be known; both at the beginning. ``spoken``: see ``spoken_tokens``."""
 
-    def __init__(self, matcher: LLMatcher, forcing: LLMatcher, vocab: ByteVocab, *, spoken: int) -> None:
+    def __init__(self, matcher: LLMatcher, forcing: LLMatcher | None, vocab: ByteVocab, *, spoken: int) -> None:
         self._matcher = matcher
         self._fresh = matcher.deep_copy()
         self._written: list[int] = []
         #: Of drafts that led to a limit of the parser: the text must not go there, and it is none of its business yet.
         self._limits: set[Path] = set()
-        self._forcing: LLMatcher | None = forcing
+        self._forcing = forcing
         self._vocab = vocab
         self._over = False
         self._spoken = spoken
         self._ends = _bits(vocab.end_ids, _size(vocab))
 
     def fresh(self) -> GrammarGuide:
-        """Another one, at its beginning. Only of one that was not advanced, and still knows what is forced."""
-        assert not self._written and not self._over and self._forcing is not None
-        return GrammarGuide(self._fresh.deep_copy(), self._forcing.deep_copy(), self._vocab, spoken=self._spoken)
+        """Another one, at its beginning, with what this one has found out. Only of one that was not advanced."""
+        assert not self._written and not self._over
+        forcing = None if self._forcing is None else self._forcing.deep_copy()
+        return GrammarGuide(self._matcher.deep_copy(), forcing, self._vocab, spoken=self._spoken)
 
     def advance(self, token: int) -> None:
         """Raises SessionError for one that is not allowed."""

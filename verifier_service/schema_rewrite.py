@@ -24,15 +24,17 @@ def without_annotations(schema: Any) -> Any:
 
 
 def moved(schema: Any, place: str) -> Any:
-    """A schema that stands at a JSON pointer of another one: what it refers to in itself stands there as well."""
+    """A schema that stands at a JSON pointer of another one: what it refers to in itself by a pointer stands there as
+    well. It has no ``$id``, which pointers would be counted from."""
 
     def changed(keywords: dict[str, Any]) -> dict[str, Any]:
         refers = keywords.get("$ref")
-        if isinstance(refers, str) and refers.startswith("#"):
+        if isinstance(refers, str) and (refers == "#" or refers.startswith("#/")):
             return {**keywords, "$ref": place + refers.removeprefix("#")}
         return keywords
 
-    return _rewritten(schema, changed)
+    found = _rewritten(schema, changed)
+    return {name: value for name, value in found.items() if name != "$id"} if isinstance(found, dict) else found
 
 
 def _without_annotations(keywords: dict[str, Any]) -> dict[str, Any]:

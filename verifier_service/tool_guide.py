@@ -33,7 +33,10 @@ async def compiled(guides: Guides, request: GenerationRequest, tokenizer: Tokeni
     if spec is None or not spec.kind.calls_tools:
         return await guides.compile(spec) if spec is not None else None
     tools = _called(spec, request.prompt.tools)
-    lark = tool_grammar(spec, tools, tokenizer.tool_format)
+    try:
+        lark = tool_grammar(spec, tools, tokenizer.tool_format)
+    except RecursionError:
+        raise InputError(spec.name, None, "is nested too deeply", remedy="make the schemas flatter") from None
     began = time.monotonic()
     try:
         return await guides.compile(spec, lark=lark)
@@ -96,7 +99,16 @@ def _call_or_answer(spec: GuideSpec, answer: GuideSpec, tools: Sequence[Tool]) -
     for number, call in enumerate(either):
         properties = call["properties"]
         properties["parameters"] = moved(properties["parameters"], f"#/anyOf/{number}/properties/parameters")
-    return {"anyOf": [*either, moved(answer.schema, f"#/anyOf/{len(either)}")]}
+    return {"anyOf": [*either, moved(answer.schema, f"#/anyOf/{len(either)}")], "x-guidance": _style(answer, tools)}
+
+
+def _style(answer: GuideSpec, tools: Sequence[Tool]) -> dict[str, Any]:
+    """What the parts tell llguidance of reading and writing them, of which it takes the root's alone."""
+    schemas = [answer.schema, *(tool.schema for tool in tools if tool.parameters is not None)]
+    told = [schema.get("x-guidance") for schema in schemas if isinstance(schema, dict)]
+    of_answer = answer.schema.get("x-guidance") if isinstance(answer.schema, dict) else None
+    lenient = any(isinstance(style, dict) and style.get("lenient") is True for style in told)
+    return {**(of_answer if isinstance(of_answer, dict) else {}), **({"lenient": True} if lenient else {})}
 
 
 def _called(spec: GuideSpec, tools: Sequence[Tool]) -> list[Tool]:

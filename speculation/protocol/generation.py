@@ -69,10 +69,10 @@ class GenerationRequest:
 
     def _check_guided(self, guide: GuideSpec) -> None:
         if self.rule.proposes:
-            why = f"cannot go with {guide.name}: drafters draw from a distribution that knows nothing of it"
+            why = f"cannot go with {guide.asked}: drafters draw from a distribution that knows nothing of it"
             raise InputError("rule", self.rule, why, remedy=f"use {Rule.RACE} or {Rule.EXACT}")
         if self.ignore_end:
-            why = f"cannot go with {guide.name}: where the text must end, nothing else is allowed"
+            why = f"cannot go with {guide.asked}: where the text must end, nothing else is allowed"
             raise InputError("ignore_end", self.ignore_end, why, remedy="leave one of them out")
 
 

@@ -112,6 +112,11 @@ class GuideSpec:
         return self.field or self.kind.value
 
     @property
+    def asked(self) -> str:
+        """What whoever asks calls that which the text is held to: tools that it may call alone hold it to nothing."""
+        return self.name if self.answer is None else self.answer.name
+
+    @property
     def schema(self) -> dict[str, Any] | bool:
         """Of a JSON schema, parsed."""
         parsed: dict[str, Any] | bool = self._parsed()

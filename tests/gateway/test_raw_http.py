@@ -58,7 +58,7 @@ async def test_bytes_after_an_answer_that_ended_the_connection_do_no_harm(caplog
     async with front() as found, connected(found) as (reader, writer):
         writer.write(POST + f"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nnot hex\r\n{'x' * 100}".encode())
         answer = await reader.read()
-        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.count(b"HTTP/1.1 ") == 1 and b"\r\nx-request-id: req_" in answer
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 

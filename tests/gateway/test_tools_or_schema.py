@@ -38,6 +38,15 @@ REPORT: dict[str, Any] = {
     "$defs": {"who": {"enum": ["weather", "heron"]}},
 }
 FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "report", "schema": REPORT}}
+#: A tool that cannot be compiled.
+ODD: dict[str, Any] = {"type": "function", "function": {"name": "odd", "parameters": {"uniqueItems": True}}}
+
+
+def nested(depth: int) -> str:
+    """A schema of lists in lists, as a string, which no check of a body looks into."""
+    return '{"items": ' * depth + "{}" + "}" * depth
+
+
 LLAMA_CALL = f'{{"name": "weather", "parameters": {ARGUMENTS}}}'
 
 
@@ -83,6 +92,33 @@ async def test_what_babbles_is_one_or_the_other_with_drafters_and_without(known:
         await baseline(found.verifier, found.engine)
 
 
+@pytest.mark.parametrize("known", [ToolFormat.HERMES, ToolFormat.LLAMA_JSON])
+async def test_whatever_an_answer_says_is_streamed_whole(known: ToolFormat):
+    """Signs that calls begin with may stand anywhere in it, and at the beginning of a piece."""
+    said = json.dumps({"html": "<b>hi</b> <tool_call> {a <b", "n": ["<", "<tool_call>"]})
+    async with front(scripted(said, known)) as found:
+        fields: Any = {"response_format": {"type": "json_object"}, "draft": False}
+        (choice,) = (await answer(found, **fields))["choices"]
+        assert choice["message"]["content"] == said and not called(choice["message"])
+        chunks = await chunks_of(found, **fields)
+        assert together(chunks) == (choice["message"], "stop")
+
+
+async def test_where_calls_are_bare_json_the_schemas_ask_for_the_same_as_apart():
+    """What tells llguidance how to read a schema, names of its parts, and places within it."""
+    parts = {"$defs": {"n": {"$anchor": "number", "type": "integer", "minimum": 1, "maximum": 3}}, "type": "object"}
+    strict = {"properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"], "additionalProperties": False}
+    tool = {"name": "f", "parameters": {"$id": "https://example.com/f", **parts, **strict}}
+    lenient = {"x-guidance": {"lenient": True}, "$id": "https://example.com/g", "minProperties": 0, "not": {"const": 5}}
+    async with front(scripted("no", ToolFormat.LLAMA_JSON)) as found:
+        fields: Any = {"tools": [{"type": "function", "function": tool}], "n": 12, "temperature": 1.0}
+        body = await answer(found, **fields, guided_json={**lenient, **parts, **strict}, max_tokens=100)
+        calls = [call for choice in body["choices"] for call in called(choice["message"])]
+        answers = [choice["message"]["content"] for choice in body["choices"] if choice["message"]["content"]]
+        assert calls and answers
+        assert all(json.loads(said)["n"] in (1, 2, 3) for said in [*answers, *(arguments for _, arguments in calls)])
+
+
 @pytest.mark.parametrize("length", [3, 12, 40, 60])
 async def test_a_call_that_is_cut_says_nothing_else(length: int):
     """Of two calls, so that one is there when the other is cut."""
@@ -111,7 +147,17 @@ async def test_where_none_may_come_the_schema_is_all():
 @pytest.mark.parametrize(
     ("fields", "known", "param", "words"),
     [
-        ({"response_format": FORMAT}, ToolFormat.TEXT, "response_format.json_schema.schema", "no way of calling"),
+        ({"response_format": FORMAT}, ToolFormat.TEXT, "tools", "no way of calling"),
+        (
+            {"response_format": FORMAT, "ignore_eos": True},
+            ToolFormat.HERMES,
+            "ignore_eos",
+            "cannot go with response_for",
+        ),
+        ({"guided_json": nested(400)}, ToolFormat.HERMES, "tools", "is nested too deeply"),
+        ({"guided_json": nested(400)}, ToolFormat.LLAMA_JSON, "tools", "is nested too deeply"),
+        ({"guided_json": {}, "tools": [ODD]}, ToolFormat.HERMES, "tools", "cannot be held to its parameters"),
+        ({"guided_json": {}, "tools": [ODD]}, ToolFormat.LLAMA_JSON, "tools", "cannot be held to its parameters"),
         ({"guided_json": {"uniqueItems": True}}, ToolFormat.HERMES, "guided_json", "cannot be compiled"),
         ({"guided_json": {"uniqueItems": True}}, ToolFormat.LLAMA_JSON, "guided_json", "cannot be compiled"),
         ({"guided_json": False}, ToolFormat.HERMES, "guided_json", "nothing fits it"),
@@ -120,7 +166,7 @@ async def test_where_none_may_come_the_schema_is_all():
 )
 async def test_what_cannot_be_had_names_its_field(fields: Any, known: ToolFormat, param: str, words: str):
     async with front(scripted(CALL, known)) as found:
-        response = await found.post("/v1/chat/completions", **ASKED, tools=[NAMED], **fields)
+        response = await found.post("/v1/chat/completions", **{**ASKED, "tools": [NAMED], **fields})
         error = response.json()["error"]
         assert response.status_code == 400 and error["param"] == param and words in error["message"]
 

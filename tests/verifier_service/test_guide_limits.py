@@ -12,6 +12,7 @@ from speculation.protocol.guide_spec import GuideSpec
 from tests.support.guides import ODD, allowed, guide_for, write
 from tests.support.text_models import TARGET_VOCAB
 from verifier_service.guide_threads import GuideThreads
+from verifier_service.guides import Guides
 
 END = TARGET_VOCAB.end_ids[0]
 
@@ -43,6 +44,25 @@ async def test_what_takes_too_long_is_the_askers_fault_only_if_its_turn_came():
     held.set()
     assert await more == 4 and await threads.run(lambda: 6) == 6
     threads.close()
+
+
+@pytest.mark.parametrize("forces", [True, False])
+async def test_texts_of_one_guide_go_their_own_ways(forces: bool, monkeypatch: pytest.MonkeyPatch):
+    """Also where what is forced takes too long to be known, so that it is left alone."""
+    if not forces:
+        monkeypatch.setattr("verifier_service.grammar_guide.FORCED_SECONDS", -1.0)
+    guides = Guides(TARGET_VOCAB)
+    try:
+        first = await guides.compile(GuideSpec.regex("abc|xyz"))
+        assert allowed(first) == {97, 120}
+        first.advance(97)
+        assert first.forced().data == (b"bc" if forces else b"")
+        second = await guides.compile(GuideSpec.regex("abc|xyz"))
+        assert second is not first and allowed(second) == {97, 120} and allowed(first) == {98}
+        second.advance(120)
+        assert second.forced().data == (b"yz" if forces else b"")
+    finally:
+        guides.close()
 
 
 DEAD_END = 'start: "a" big | "b" "c"\nbig: ' + " | ".join(f'"w" "{number}x"' for number in range(2500))
