@@ -54,11 +54,18 @@ async def test_a_connection_without_a_further_request_is_closed_after_the_time_t
         assert (await reader.read()).startswith(b"HTTP/1.1 200")  # to the end: the gateway closes
 
 
+async def test_a_request_of_two_lengths_is_told_its_id_as_any_other():
+    async with front() as found, connected(found) as (reader, writer):
+        writer.write(POST + f"content-length: {len(BODY)}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".encode())
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400") and b"\r\nx-request-id: req_" in answer
+
+
 async def test_bytes_after_an_answer_that_ended_the_connection_do_no_harm(caplog: pytest.LogCaptureFixture):
     async with front() as found, connected(found) as (reader, writer):
         writer.write(POST + f"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nnot hex\r\n{'x' * 100}".encode())
         answer = await reader.read()
-        assert answer.count(b"HTTP/1.1 ") == 1 and b"\r\nx-request-id: req_" in answer
+        assert answer.count(b"HTTP/1.1 ") == 1
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
