@@ -8,7 +8,6 @@ by top-p, in float64.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import defaultdict
@@ -56,21 +55,35 @@ class RowsToDraw:
 
 class LaunchedDraws:
     """Draws that the device makes, or has made. ``found``: [3, rows], tokens, highest scores, and whether the token is
-    certain; ``rows``: of each session. ``certain``: makes them all without guessing."""
+    certain; ``rows``: of each session. ``certain``: makes those of some sessions, by their numbers, without guessing.
+    """
 
-    def __init__(self, found: Tensor, rows: Sequence[int], certain: Callable[[], Tensor]) -> None:
+    def __init__(self, found: Tensor, rows: Sequence[int], certain: Callable[[Sequence[int]], Tensor]) -> None:
         self._found = found
         self._rows = rows
         self._certain = certain
 
     def read(self) -> list[list[Draw]]:
         """Of each session, as soon as the device is done; other threads may run until then."""
-        tokens, highest, sure = self._found.tolist()
-        if not all(sure):
-            tokens, highest, _ = self._certain().tolist()
-        drawn = [Draw(int(token), top) for token, top in zip(tokens, highest, strict=True)]
-        ends = itertools.accumulate(self._rows)
-        return [drawn[end - rows : end] for end, rows in zip(ends, self._rows, strict=True)]
+        drawn, guessed = _of_sessions(self._found, self._rows)
+        if guessed:
+            again, _ = _of_sessions(self._certain(guessed), [self._rows[number] for number in guessed])
+            for number, draws in zip(guessed, again, strict=True):
+                drawn[number] = draws
+        return drawn
+
+
+def _of_sessions(found: Tensor, rows: Sequence[int]) -> tuple[list[list[Draw]], list[int]]:
+    """The draws of each session, and the numbers of those with one that is not certain."""
+    drawn: list[list[Draw]] = []
+    guessed: list[int] = []
+    columns = zip(*found.tolist(), strict=True)
+    for number, count in enumerate(rows):
+        of_session = list(itertools.islice(columns, count))
+        drawn.append([Draw(int(token), top) for token, top, _ in of_session])
+        if not all(sure for _, _, sure in of_session):
+            guessed.append(number)
+    return drawn, guessed
 
 
 def draw_rows(
@@ -81,9 +94,13 @@ def draw_rows(
     ``logits``: [rows, V] float32 of each session, which stand until the draws were read. ``padding``: ids that are
     never drawn, on the noise's device.
     """
-    drawn = functools.partial(_drawn, logits, wanted, noise, padding)
+
+    def certain(numbers: Sequence[int]) -> Tensor:
+        chosen = [logits[number] for number in numbers], [wanted[number] for number in numbers]
+        return _drawn(*chosen, noise, padding, _warp_surely)
+
     rows = [len(rows.places) for rows in wanted]
-    return LaunchedDraws(drawn(guess_rows), rows, certain=functools.partial(drawn, _warp_surely))
+    return LaunchedDraws(_drawn(logits, wanted, noise, padding, guess_rows), rows, certain)
 
 
 _Warp = Callable[[Tensor, Tensor, SamplingParams], tuple[Tensor, Tensor]]

@@ -10,7 +10,7 @@ import torch
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ModelError
 from speculation.protocol.session_request import SessionRequest
-from speculation.sampling import warpers
+from speculation.sampling import row_draws, warpers
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import draw_rows
@@ -103,6 +103,27 @@ def test_a_cut_that_was_not_guessed_is_made_again(top_p: float, monkeypatch: pyt
                 assert draws[place].token == sampler.draw(logits[place])
                 if token is not None:
                     sampler.advance(token)
+
+
+def test_only_sessions_that_were_guessed_wrongly_are_drawn_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warpers, "GUESSES", (4, 24))
+    again: list[int] = []
+
+    def counted(scores: torch.Tensor, tops: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+        again.append(len(scores))
+        return warp_rows(scores, tops, params)
+
+    monkeypatch.setattr(row_draws, "warp_rows", counted)
+    peaked, flat = logits_of(random.Random(4), 3), torch.zeros(3, TARGET_VOCAB.size)
+    peaked[:, 11] += 30
+    step = Step(0, CandidateTree.chain([5, 9]), max_tokens=9)
+    asked = [SamplingParams(temperature=1.0, seed=seed, top_p=0.9) for seed in range(3)]
+    wanted = [verifier_of(params, Rule.RACE).rows_to_draw(step) for params in asked]
+    rows = [each for each in wanted if each is not None]
+    together = draw_rows([peaked, flat, peaked], rows, NOISE, PADDING).read()
+    assert again == [3]
+    alone = [draw_rows([each], [one], NOISE, PADDING) for each, one in zip([peaked, flat, peaked], rows, strict=True)]
+    assert together == [launched.read()[0] for launched in alone]
 
 
 @pytest.mark.parametrize("params", SETTINGS, ids=repr)
