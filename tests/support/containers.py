@@ -34,6 +34,8 @@ def _missing() -> str | None:
             return f"{program} is not installed"
     if not any(shutil.which(runtime) for runtime in ("runc", "crun")):
         return "neither runc nor crun is installed"
+    if not any(shutil.which(place) for place in ("catatonit", "/usr/libexec/podman/catatonit")):
+        return "catatonit, which podman keeps a pod with, is not installed"
     if "DRAGOMAN_CONTAINER_BASE" not in os.environ and shutil.which("debootstrap") is None:
         return "DRAGOMAN_CONTAINER_BASE names no image of Debian 12, and debootstrap is not installed"
     return None
