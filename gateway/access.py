@@ -9,10 +9,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.connection import HOLDER, PEER, Peer
 from gateway.http_errors import HttpError
-from gateway.request_ids import current_request_id
+from gateway.request_ids import audit_request
 from gateway.static_page import is_of_page
 from speculation.errors import AccessError
-from transport.audit import audit
 from transport.identity import Identity, Role
 from transport.revocations import RevocationFile
 from transport.security import Security
@@ -39,7 +38,7 @@ class Access:
         if scope["type"] == "http" and self._asks and not _is_open(scope["path"]):
             refused = self._refused(scope)
             if refused is not None:
-                audit("refused", call=scope["path"], reason=refused.code, request=current_request_id())
+                audit_request("refused", call=scope["path"], reason=refused.code)
                 await refused.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -30,7 +30,9 @@ def guide_of(body: TextBody) -> GuideSpec | None:
             found.append(read(value, f"guided_{name}"))
     if len(found) > 1:
         raise InputError(found[1].name, None, f"comes beside {found[0].name}", remedy="a text is held to one of them")
-    return _beside_tools(use, found[0]) if found and use.tools else found[0] if found else use.guide
+    if not found:
+        return use.guide
+    return _beside_tools(use, found[0]) if use.tools else found[0]
 
 
 def _beside_tools(use: ToolUse, guide: GuideSpec) -> GuideSpec:

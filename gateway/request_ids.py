@@ -9,15 +9,17 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from transport.audit import audit
+
 HEADER: Final = b"x-request-id"
 #: What a client may call one: a UUID, say. Anything else might be made to look like more lines of a log.
 _NAME: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _current: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
-def current_request_id() -> str | None:
-    """Of the request that is being answered, for the log; None outside of any."""
-    return _current.get()
+def audit_request(event: str, *, by: object = None, **facts: object) -> None:
+    """``audit`` of what the request that is being answered brought about, with its id."""
+    audit(event, by=by, **facts, request=_current.get())
 
 
 class RequestIds:

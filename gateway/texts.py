@@ -16,7 +16,7 @@ from gateway.fields import UnknownFields, check_best_of, check_refused
 from gateway.metrics import GatewayMetrics, RequestMeter
 from gateway.models import ModelDirectory
 from gateway.order import Order
-from gateway.request_ids import current_request_id
+from gateway.request_ids import audit_request
 from gateway.requests import Body, ChatBody, CompletionBody, TextBody
 from gateway.response_requests import ResponsesBody
 from gateway.settings import GatewaySettings
@@ -27,7 +27,6 @@ from speculation.errors import DragomanError, InputError, UnsupportedFieldError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
 from speculation.protocol.tokenizing import TokenPiece, text_of
-from transport.audit import audit
 from transport.identity import Identity
 
 
@@ -138,10 +137,9 @@ class Texts:
                 held.enter_context(self._shares.of(holder, len(order.requests)))
                 places = await held.enter_async_context(self.admission.places(len(order.requests)))
             except DragomanError as error:
-                audit("refused", by=holder, model=order.model.name, reason=str(error), request=current_request_id())
+                audit_request("refused", by=holder, model=order.model.name, reason=str(error))
                 raise
-            request = current_request_id()
-            audit("texts", by=holder, model=order.model.name, texts=len(order.requests), request=request)
+            audit_request("texts", by=holder, model=order.model.name, texts=len(order.requests))
             writing = written(self.backend, order.model.name, order.requests, places, may_restart=not order.stream)
             await held.enter_async_context(contextlib.aclosing(writing))
             counted = await held.enter_async_context(contextlib.aclosing(meter.counted(writing)))

@@ -58,12 +58,13 @@ def tool_grammar(spec: GuideSpec, tools: Sequence[Tool], known: ToolFormat | Non
         raise UnsupportedFieldError(spec.name, None, why, remedy=remedy)
     if spec.answer is None:
         rules = ["start: calls", *_call_rules(spec, tools, *around)]
-    elif known is ToolFormat.LLAMA_JSON:
-        json_rule(spec.answer.schema, spec.answer)  # what nothing fits is an error in any case
-        rules = [f"start: {json_rule(_call_or_answer(spec, spec.answer, tools), spec)}"]
     else:
-        answer = f"answer: {json_rule(spec.answer.schema, spec.answer)}"
-        rules = ["start: calls | answer", *_call_rules(spec, tools, *around), answer]
+        schema = spec.answer.schema
+        answer = json_rule(schema, spec.answer)  # of what nothing fits it raises, also where another rule is used
+        if known is ToolFormat.LLAMA_JSON:
+            rules = [f"start: {json_rule(_call_or_answer(spec, schema, tools), spec)}"]
+        else:
+            rules = ["start: calls | answer", *_call_rules(spec, tools, *around), f"answer: {answer}"]
     lark = "\n".join(rules)
     if (size := len(lark.encode())) > MAX_GUIDE_BYTES:
         problem = f"has parameters of {size} bytes; the limit is {MAX_GUIDE_BYTES} bytes"
@@ -84,31 +85,31 @@ def _call_rules(
         yield f"args{number}: {json_rule(_arguments(tool, spec.name), spec)}"
 
 
-def _call_or_answer(spec: GuideSpec, answer: GuideSpec, tools: Sequence[Tool]) -> dict[str, Any]:
+def _call_or_answer(spec: GuideSpec, answer: dict[str, Any] | bool, tools: Sequence[Tool]) -> dict[str, Any]:
     """A schema of a call as Llama writes it, or of the answer: JSON both, which may begin alike. Rules of a grammar
     would take the longest piece of text that one of them knows, and what begins like a call could not be an answer."""
-    either: list[Any] = [
+    arguments = [_arguments(tool, spec.name) for tool in tools]
+    calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": tool.name}, "parameters": _arguments(tool, spec.name)},
+            "properties": {
+                "name": {"const": tool.name},
+                "parameters": moved(schema, f"#/anyOf/{number}/properties/parameters"),
+            },
             "required": ["name", "parameters"],
             "additionalProperties": False,
         }
-        for tool in tools
+        for number, (tool, schema) in enumerate(zip(tools, arguments, strict=True))
     ]
-    for number, call in enumerate(either):
-        properties = call["properties"]
-        properties["parameters"] = moved(properties["parameters"], f"#/anyOf/{number}/properties/parameters")
-    return {"anyOf": [*either, moved(answer.schema, f"#/anyOf/{len(either)}")], "x-guidance": _style(answer, tools)}
+    return {"anyOf": [*calls, moved(answer, f"#/anyOf/{len(calls)}")], "x-guidance": _style(answer, arguments)}
 
 
-def _style(answer: GuideSpec, tools: Sequence[Tool]) -> dict[str, Any]:
+def _style(answer: dict[str, Any] | bool, arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the parts tell llguidance of reading and writing them, of which it takes the root's alone."""
-    schemas = [answer.schema, *(tool.schema for tool in tools if tool.parameters is not None)]
-    told = [schema.get("x-guidance") for schema in schemas if isinstance(schema, dict)]
-    of_answer = answer.schema.get("x-guidance") if isinstance(answer.schema, dict) else None
-    lenient = any(isinstance(style, dict) and style.get("lenient") is True for style in told)
-    return {**(of_answer if isinstance(of_answer, dict) else {}), **({"lenient": True} if lenient else {})}
+    told = [schema.get("x-guidance") if isinstance(schema, dict) else None for schema in (answer, *arguments)]
+    of_answer, *others = [style if isinstance(style, dict) else {} for style in told]
+    lenient = any(style.get("lenient") is True for style in (of_answer, *others))
+    return {**of_answer, **({"lenient": True} if lenient else {})}
 
 
 def _called(spec: GuideSpec, tools: Sequence[Tool]) -> list[Tool]:
