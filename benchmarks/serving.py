@@ -62,6 +62,7 @@ class Load:
     prompt_tokens: int
     max_tokens: int
     temperature: float
+    top_p: float
     rate: float
 
 
@@ -75,7 +76,7 @@ async def run(engine: PagedEngine, load: Load) -> dict[str, Any]:
 
     async def one(model: Dragoman, number: int) -> Served:
         times: list[float] = []
-        sampling = SamplingParams(temperature=load.temperature, seed=number)
+        sampling = SamplingParams(temperature=load.temperature, top_p=load.top_p, seed=number)
         done = await model.complete(
             f"{number} {load.prompt_tokens}",
             sampling=sampling,
@@ -176,6 +177,7 @@ def main(
     prompt_tokens: int = 512,
     max_tokens: int = 128,
     temperature: Annotated[list[float] | None, typer.Option(help="May be repeated")] = None,
+    top_p: Annotated[list[float] | None, typer.Option(help="May be repeated; 1 is off")] = None,
     rate: Annotated[float, typer.Option(help="Requests a second, arriving at random; 0: all at once")] = 0.0,
     rows: int = ROWS,
     output: Annotated[Path | None, typer.Option(help="JSON")] = None,
@@ -191,8 +193,8 @@ def main(
         loaded.tokenizer = AnyTokenizer(loaded.vocab_size)
         engine = PagedEngine(loaded, rows=rows)
         for number in sessions or [1, 8, 32]:
-            for heat in temperature or [0.0, 0.7]:
-                load = Load(number, prompt_tokens, max_tokens, heat, rate)
+            for heat, top in itertools.product(temperature or [0.0, 0.7], top_p or [1.0]):
+                load = Load(number, prompt_tokens, max_tokens, heat, top, rate)
                 figures = asyncio.run(run(engine, load))
                 results.append({"model": name, "rows": rows} | asdict(load) | figures)
                 show(name, load, figures)
@@ -207,9 +209,8 @@ def show(name: str, load: Load, figures: dict[str, Any]) -> None:
     speed = f"{figures['output_throughput']:8.1f} tokens/s, {step}, {device}"
     waits = f"TTFT {figures['median_ttft_ms']:6.0f} ms, TPOT {figures['median_tpot_ms']:6.2f} ms"
     tails = f"p99 {figures['p99_tpot_ms']:.2f} ms, ITL p99 {figures['p99_itl_ms']:.1f} ms"
-    print(
-        f"{name}, {load.sessions:3} sessions, temperature {load.temperature:g}: {speed}, {waits} ({tails})", flush=True
-    )
+    draws = f"temperature {load.temperature:g}" + (f", top-p {load.top_p:g}" if load.top_p < 1 else "")
+    print(f"{name}, {load.sessions:3} sessions, {draws}: {speed}, {waits} ({tails})", flush=True)
 
 
 if __name__ == "__main__":
