@@ -76,6 +76,10 @@ test-containers: export OMP_NUM_THREADS ?= 1
 test-containers: venv ## Build the images and run a fleet in them: texts, rolling update, rights, secrets (root and podman)
 	$(BIN)/python -m pytest -m containers tests/deploy $(ARGS)
 
+.PHONY: test-gpu
+test-gpu: venv ## Run the engine's tests that need a CUDA device, which no other test sees (two minutes on an H200)
+	$(BIN)/python -m pytest -n 4 -m gpu tests/engine $(ARGS)
+
 CLIENTS := build/clients
 # Beside the environment, not in it, and without its constraints: what they need of later versions is theirs alone.
 $(CLIENTS)/.installed: tests/gateway/clients.txt | venv

@@ -25,6 +25,12 @@ if sys.platform == "linux" and not os.environ.get("DRAGOMAN_COLD_START"):
     subprocess.Popen = warm_start.WarmPopen  # type: ignore[misc]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Only tests that are asked for with ``-m gpu`` see a GPU, so that the others say the same on any machine."""
+    if str(config.option.markexpr).strip() != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     from tests.support.scheduling import ByFile

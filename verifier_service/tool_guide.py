@@ -33,10 +33,7 @@ async def compiled(guides: Guides, request: GenerationRequest, tokenizer: Tokeni
     if spec is None or not spec.kind.calls_tools:
         return await guides.compile(spec) if spec is not None else None
     tools = _called(spec, request.prompt.tools)
-    try:
-        lark = tool_grammar(spec, tools, tokenizer.tool_format)
-    except RecursionError:
-        raise InputError(spec.name, None, "is nested too deeply", remedy="make the schemas flatter") from None
+    lark = tool_grammar(spec, tools, tokenizer.tool_format)
     began = time.monotonic()
     try:
         return await guides.compile(spec, lark=lark)

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from speculation.errors import InputError
+from speculation.protocol.json_depth import check_depth
 from speculation.protocol.text_check import check_text
 
 #: Bytes that it may take.
 MAX_GUIDE_BYTES: Final = 1 << 16
+#: Objects and lists of a schema within one another: llguidance reads 128, of which some stand around it.
+MAX_SCHEMA_DEPTH: Final = 120
 #: Any JSON object.
 ANY_OBJECT: Final = '{"type": "object"}'
 
@@ -46,8 +49,8 @@ class GuideSpec:
     of the tools that may be called.
 
     ``field``: what whoever asks calls it, for messages; does not travel. ``answer``: a JSON schema, of what may stand
-    in the place of calls. Raises InputError, which names the field, for what is empty, too long, or no JSON. Whether it
-    can be compiled, a verifier says.
+    in the place of calls. Raises InputError, which names the field, for what is empty, too long, too deep, or no JSON.
+    Whether it can be compiled, a verifier says.
     """
 
     kind: GuideKind
@@ -66,8 +69,8 @@ class GuideSpec:
         size = sum(len(text.encode()) for text in (*self.texts, *(self.answer.texts if self.answer else ())))
         if size > MAX_GUIDE_BYTES:
             raise InputError(self.name, f"{size} bytes", f"is too long; the limit is {MAX_GUIDE_BYTES} bytes")
-        if self.kind is GuideKind.JSON_SCHEMA and not isinstance(self._parsed(), dict | bool):
-            raise InputError(self.name, self.texts[0], "is no JSON schema", remedy='an object: {"type": "object", ...}')
+        if self.kind is GuideKind.JSON_SCHEMA:
+            self._check_schema()
 
     @classmethod
     def json_schema(cls, schema: str | bool | Mapping[str, Any], *, field: str = "") -> Self:
@@ -121,6 +124,12 @@ class GuideSpec:
         """Of a JSON schema, parsed."""
         parsed: dict[str, Any] | bool = self._parsed()
         return parsed
+
+    def _check_schema(self) -> None:
+        schema = self._parsed()
+        if not isinstance(schema, dict | bool):
+            raise InputError(self.name, self.texts[0], "is no JSON schema", remedy='an object: {"type": "object", ...}')
+        check_depth(self.name, schema, MAX_SCHEMA_DEPTH)
 
     def _check_answer(self) -> None:
         if self.answer is not None and not (self.kind.calls_tools and self.answer.kind is GuideKind.JSON_SCHEMA):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from speculation.errors import InputError
+from speculation.protocol.json_depth import check_depth
 from speculation.protocol.text_check import check_text
 
 #: Of one conversation, as OpenAI has it.
@@ -88,11 +89,5 @@ def json_object(field: str, text: str) -> dict[str, Any]:
         raise InputError(field, text, f"is not JSON: {error}", remedy='give an object: {"x": 1}') from error
     if not isinstance(found, dict):
         raise InputError(field, text, "is no JSON object", remedy='give an object: {"x": 1}')
-    if _is_deep(found, MAX_DEPTH):
-        raise InputError(field, text, f"has more than {MAX_DEPTH} objects and lists within one another")
+    check_depth(field, found, MAX_DEPTH)
     return found
-
-
-def _is_deep(value: Any, left: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return inner is not None and (left == 0 or any(_is_deep(each, left - 1) for each in inner))

@@ -11,7 +11,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from speculation.protocol.tools import ToolFormat
+from speculation.protocol.guide_spec import MAX_SCHEMA_DEPTH
+from speculation.protocol.tools import MAX_DEPTH, ToolFormat
 from tests.support.gateways import front
 from tests.support.scripted_engine import scripted
 from tests.support.service_drivers import baseline, drafters, drafting
@@ -144,6 +145,15 @@ async def test_where_none_may_come_the_schema_is_all():
         jsonschema.validate(json.loads(choice["message"]["content"]), REPORT)
 
 
+async def test_schemas_may_be_as_deep_as_the_limit():
+    ours = {**NAMED, "function": {"name": "weather", "parameters": json.loads(nested(MAX_DEPTH - 1))}}
+    for known in (ToolFormat.HERMES, ToolFormat.LLAMA_JSON):
+        async with front(scripted("{}", known)) as found:
+            asked = {**ASKED, "tools": [ours], "guided_json": nested(MAX_SCHEMA_DEPTH - 1)}
+            got = await found.post("/v1/chat/completions", **asked)
+            assert got.status_code == 200, got.text
+
+
 @pytest.mark.parametrize(
     ("fields", "known", "param", "words"),
     [
@@ -154,8 +164,13 @@ async def test_where_none_may_come_the_schema_is_all():
             "ignore_eos",
             "cannot go with response_for",
         ),
-        ({"guided_json": nested(400)}, ToolFormat.HERMES, "tools", "is nested too deeply"),
-        ({"guided_json": nested(400)}, ToolFormat.LLAMA_JSON, "tools", "is nested too deeply"),
+        (
+            {"guided_json": nested(MAX_SCHEMA_DEPTH)},
+            ToolFormat.HERMES,
+            "guided_json",
+            "objects and lists within one another",
+        ),
+        ({"guided_json": nested(90_000)}, ToolFormat.HERMES, "guided_json", "is too long"),
         ({"guided_json": {}, "tools": [ODD]}, ToolFormat.HERMES, "tools", "cannot be held to its parameters"),
         ({"guided_json": {}, "tools": [ODD]}, ToolFormat.LLAMA_JSON, "tools", "cannot be held to its parameters"),
         ({"guided_json": {"uniqueItems": True}}, ToolFormat.HERMES, "guided_json", "cannot be compiled"),

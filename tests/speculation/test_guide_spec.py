@@ -9,7 +9,7 @@ import pytest
 
 from speculation.errors import InputError
 from speculation.protocol.generation import GenerationRequest
-from speculation.protocol.guide_spec import ANY_OBJECT, MAX_GUIDE_BYTES, GuideKind, GuideSpec
+from speculation.protocol.guide_spec import ANY_OBJECT, MAX_GUIDE_BYTES, MAX_SCHEMA_DEPTH, GuideKind, GuideSpec
 from speculation.protocol.messages import Prompt
 from speculation.sampling.params import Rule
 
@@ -47,6 +47,14 @@ def test_in_the_place_of_calls_may_stand_an_answer_and_in_no_other():
     assert GuideSpec.tool_calls(["f"], several=True, answer=half)
     with pytest.raises(InputError, match=f"the limit is {MAX_GUIDE_BYTES} bytes"):
         GuideSpec.tool_calls(["f" * (MAX_GUIDE_BYTES // 2)], several=True, answer=half)
+
+
+def test_a_schema_is_as_deep_as_it_may_be_on_any_python():
+    lists = "[" * (MAX_SCHEMA_DEPTH - 1)
+    assert GuideSpec.json_schema('{"enum": ' + lists + "]" * len(lists) + "}").schema
+    for deeper in (MAX_SCHEMA_DEPTH, 5 * MAX_SCHEMA_DEPTH):
+        with pytest.raises(InputError, match=f"^guided_json: has more than {MAX_SCHEMA_DEPTH} objects and lists"):
+            GuideSpec.json_schema('{"enum": ' + "[" * deeper + "]" * deeper + "}", field="guided_json")
 
 
 def test_a_guide_names_the_field_that_it_came_from():
