@@ -44,6 +44,7 @@ TESTS = {
     "protocol/completion": "verifier_service/test_who_drafted dragoman/test_output gateway/test_completions",
     **dict.fromkeys(("protocol/generation", "protocol/status"), _WIRE),
     "protocol/guide_spec": "test_guide_spec",
+    "protocol/json_depth": "test_guide_spec",
     **dict.fromkeys(("protocol/logprobs", "sampling/logprobs"), "test_logprobs"),
     "protocol/messages": f"{_WIRE} test_sessions test_draft_pool",
     "protocol/prefix": "test_values coordinator/test_routing",
