@@ -50,6 +50,7 @@ TESTS = {
     "protocol/prefix": "test_values coordinator/test_routing",
     "protocol/proposal": f"{_WIRE} test_rejection_bugs",
     "protocol/session_request": "test_values test_sessions",
+    "protocol/template_kwargs": "language_models/test_template_kwargs",
     "protocol/text_check": "test_values",
     "protocol/tokenizing": "verifier_service/test_tokenizing_on_the_wire",
     "protocol/tools": "test_tools",

@@ -14,6 +14,7 @@ from language_models.conversation import Conversation
 from language_models.tokenizer import TextTokenizer
 from speculation.errors import InputError
 from speculation.protocol.messages import ChatMessage, Prompt
+from speculation.protocol.template_kwargs import parse_template_kwargs
 
 _SYSTEM, _USER, _ASSISTANT = (ChatMessage(role, "Hello") for role in ("system", "user", "assistant"))
 
@@ -23,7 +24,8 @@ def draft_prompt_ids(tokenizer: TextTokenizer, prompt: Prompt) -> list[int]:
     if prompt.text is not None:
         return tokenizer.encode_prompt(prompt.text)
     plain = told_tools(prompt) if prompt.uses_tools else prompt.messages
-    ways = [Conversation(_plain(messages)) for messages in (plain, folded(plain))]
+    told = parse_template_kwargs(prompt.template_kwargs)
+    ways = [Conversation(_plain(messages), template_kwargs=told) for messages in (plain, folded(plain))]
     if prompt.uses_tools and tokenizer.tool_format is not None:
         ways.insert(0, Conversation.of(prompt))
     for conversation in ways:

@@ -31,6 +31,7 @@ def run_chat(
     sampling: SamplingParams,
     *,
     system: str | None,
+    template_kwargs: str,
     max_tokens: int,
     rule: Rule,
     draft: bool,
@@ -42,7 +43,8 @@ def run_chat(
     """
     check_max_tokens(max_tokens)
     options = TextOptions(sampling=sampling, max_tokens=max_tokens, rule=rule, draft=draft)
-    asyncio.run(_chat(destination, Conversation(system or ""), options, history=history))
+    conversation = Conversation(system or "", template_kwargs=template_kwargs)
+    asyncio.run(_chat(destination, conversation, options, history=history))
 
 
 async def _chat(destination: Destination, conversation: Conversation, options: TextOptions, *, history: bool) -> None:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from speculation.errors import InputError
 from speculation.protocol.messages import ChatMessage, Prompt
+from speculation.protocol.template_kwargs import parse_template_kwargs
 
 
 class Conversation:
-    """``system``: the system message; empty: none. A turn is a question with its answer, or with as much of it as was
-    shown; a question without any answer is none."""
+    """``system``: the system message; empty: none. ``template_kwargs``: as of a ``Prompt``. A turn is a question
+    with its answer, or with as much of it as was shown; a question without any answer is none. Raises InputError."""
 
-    def __init__(self, system: str = "") -> None:
+    def __init__(self, system: str = "", *, template_kwargs: str = "") -> None:
+        parse_template_kwargs(template_kwargs)  # now, not at the first question
         self.system = system
+        self._template_kwargs = template_kwargs
         self._turns: tuple[ChatMessage, ...] = ()
         self._saved: set[Path] = set()
 
@@ -28,7 +31,8 @@ class Conversation:
 
     def asking(self, words: str) -> Prompt:
         """The conversation with one more question."""
-        return Prompt(messages=(*self.messages, ChatMessage("user", words)))
+        messages = (*self.messages, ChatMessage("user", words))
+        return Prompt(messages=messages, template_kwargs=self._template_kwargs)
 
     def answered(self, words: str, answer: str) -> None:
         self._turns = (*self._turns, ChatMessage("user", words), ChatMessage("assistant", answer))

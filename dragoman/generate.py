@@ -22,7 +22,9 @@ from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.sampling.params import Rule, SamplingParams
 
 
-def read_prompt(prompt: str | None, prompt_file: Path | None, messages: str | None) -> Prompt:
+def read_prompt(
+    prompt: str | None, prompt_file: Path | None, messages: str | None, *, template_kwargs: str = ""
+) -> Prompt:
     """The prompt from whichever option was given. Raises InputError naming the option."""
     given = [name for name, value in _named(prompt, prompt_file, messages) if value is not None]
     if len(given) != 1:
@@ -30,11 +32,11 @@ def read_prompt(prompt: str | None, prompt_file: Path | None, messages: str | No
             "prompt", " ".join(given), "give exactly one", remedy="--prompt TEXT, --prompt-file FILE or --messages JSON"
         )
     if prompt is not None:
-        return Prompt(text=prompt)
+        return Prompt(text=prompt, template_kwargs=template_kwargs)
     if prompt_file is not None:
-        return Prompt(text=_read(prompt_file, field="prompt-file"))
+        return Prompt(text=_read(prompt_file, field="prompt-file"), template_kwargs=template_kwargs)
     assert messages is not None
-    return _parse_messages(messages)
+    return Prompt(messages=_parse_messages(messages), template_kwargs=template_kwargs)
 
 
 def _named(
@@ -79,7 +81,7 @@ def _read(path: Path, *, field: str) -> str:
     return text
 
 
-def _parse_messages(messages: str) -> Prompt:
+def _parse_messages(messages: str) -> tuple[ChatMessage, ...]:
     inline = messages.lstrip().startswith(("[", "{", '"'))  # a file's name that begins so can be given as ./NAME
     text = messages if inline else _read(Path(messages), field="messages")
     remedy = 'write [{"role": "user", "content": "..."}]'
@@ -96,7 +98,7 @@ def _parse_messages(messages: str) -> Prompt:
         raise InputError("messages", messages, "is no list of {role, content}", remedy=remedy) from error
     if not all(isinstance(turn.role, str) and isinstance(turn.content, str) for turn in turns):
         raise InputError("messages", messages, "has a role or content that is no string", remedy=remedy)
-    return Prompt(messages=turns)
+    return turns
 
 
 def run_generate(

@@ -96,6 +96,9 @@ HealthListen = Annotated[
     ),
 ]
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
+TemplateKwargs = Annotated[
+    str, typer.Option(metavar="JSON", help="Told to the chat template: '{\"enable_thinking\": false}', say")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 ReadyJson = Annotated[bool, typer.Option("--ready-json", hidden=True, help="Say ready in JSON, for a parent process")]
 Verbose = Annotated[

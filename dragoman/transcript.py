@@ -178,6 +178,8 @@ class Transcript:
             raise ProtocolError("the verifier is too old to tell logprobs", remedy="update it, or ask for none")
         if self._request.prompt.uses_tools and started.tool_format is None:
             raise ProtocolError("the verifier is too old to know of tools", remedy="update it")
+        if self._request.prompt.template_kwargs and not started.template_kwargs:
+            raise ProtocolError("the verifier is too old to know chat_template_kwargs", remedy="update it")
         if self.must_write is not None and writer != self.must_write:
             raise SessionError(
                 f"the text was begun by {self.writer}, and {writer} would not write it on in the same way",

@@ -35,7 +35,7 @@ from gateway.strict_json import StrictJsonRoute
 from gateway.texts import Texts
 from gateway.tools import tools_of
 from gateway.traces import TraceRequests
-from gateway.translation import prompt_of
+from gateway.translation import prompt_of, template_kwargs_of
 from speculation.errors import DragomanError, InputError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
@@ -192,8 +192,9 @@ def _add_tokens(app: FastAPI, texts: Texts) -> None:
 
 def _prompt_to_count(body: TokenizeBody) -> Prompt:
     if body.messages is not None:
-        return prompt_of(body.messages, tools_of(body.tools))
-    return Prompt(text=body.prompt, tools=tools_of(body.tools))
+        return prompt_of(body.messages, tools_of(body.tools), body.chat_template_kwargs)
+    told = template_kwargs_of(body.chat_template_kwargs)
+    return Prompt(text=body.prompt, tools=tools_of(body.tools), template_kwargs=told)
 
 
 def _add_fleet(app: FastAPI, fleet: FleetView) -> None:

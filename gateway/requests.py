@@ -234,6 +234,7 @@ class ChatBody(TextBody):
     tools: Tools = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
+    chat_template_kwargs: Object = None
 
     #: What asks for log-probabilities.
     logprobs_field: ClassVar[str] = "logprobs: true"
@@ -250,6 +251,7 @@ class TokenizeBody(Body):
     prompt: str | None = None
     messages: Messages | None = None
     tools: Tools = None
+    chat_template_kwargs: Object = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
 

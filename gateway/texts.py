@@ -57,7 +57,7 @@ class Texts:
         """What a body of /v1/chat/completions asks for. Raises what ``completion_order`` raises."""
         self._check(body)
         use = tool_use_of(body)
-        prompt = translation.prompt_of(body.messages, use.tools)
+        prompt = translation.prompt_of(body.messages, use.tools, body.chat_template_kwargs)
         n = translation.number_of_choices(body, 1, most=self._max_choices)
         order = self._order(body, await self.models.find(body.model), [prompt], n)
         return dataclasses.replace(order, tools=use)

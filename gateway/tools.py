@@ -5,12 +5,12 @@ Raises InputError with the body's own field names.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.json_text import json_text
 from gateway.requests import CallBody, ChatBody, Message, ToolBody
 from speculation.errors import InputError, UnsupportedFieldError
 from speculation.protocol.guide_spec import GuideSpec
@@ -111,9 +111,4 @@ def _at(error: InputError, field: str) -> InputError:
 
 
 def _written(parameters: Mapping[str, Any] | None) -> str | None:
-    if parameters is None:
-        return None
-    try:
-        return json.dumps(parameters, ensure_ascii=False)
-    except (ValueError, RecursionError) as error:
-        raise InputError("tools.parameters", None, f"cannot be written as JSON: {error}") from error
+    return None if parameters is None else json_text("tools.parameters", parameters)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.guides import guide_of
+from gateway.json_text import json_text
 from gateway.requests import MAX_MESSAGES, ChatBody, CompletionBody, Message, TextBody
 from gateway.response_requests import ResponsesBody
 from gateway.tools import calls_of
@@ -140,8 +141,10 @@ def prediction_of(given: str | Mapping[str, Any] | None) -> str:
     return text_of_content(content, "prediction.content")
 
 
-def prompt_of(messages: Sequence[Message], tools: tuple[Tool, ...] = ()) -> Prompt:
-    """A conversation, with the tools that its answer may call."""
+def prompt_of(
+    messages: Sequence[Message], tools: tuple[Tool, ...] = (), template_kwargs: Mapping[str, Any] | None = None
+) -> Prompt:
+    """A conversation, with the tools that its answer may call, and what the chat template is told beside."""
     if not messages:
         raise InputError("messages", None, "is empty", remedy="give at least one")
     turns = []
@@ -155,7 +158,12 @@ def prompt_of(messages: Sequence[Message], tools: tuple[Tool, ...] = ()) -> Prom
         content = text_of_content(message.content, f"{place}.content")
         told = ChatMessage(message.role, content, tool_calls=calls, tool_call_id=message.tool_call_id or "")
         turns.append(told)
-    return Prompt(messages=tuple(turns), tools=tools)
+    return Prompt(messages=tuple(turns), tools=tools, template_kwargs=template_kwargs_of(template_kwargs))
+
+
+def template_kwargs_of(given: Mapping[str, Any] | None) -> str:
+    """As a prompt has them."""
+    return json_text("chat_template_kwargs", given) if given else ""
 
 
 def prompt_of_input(body: ResponsesBody) -> Prompt:

@@ -7,6 +7,7 @@ The marks are characters that neither the contents nor the template use; none of
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ def render_template(tokenizer: PreTrainedTokenizerBase, conversation: Conversati
             tools=[dict(tool) for tool in conversation.tools] or None,
             tokenize=False,
             add_generation_prompt=answer,
+            **conversation.template_kwargs,
         )
     assert isinstance(text, str)
     check_length(text, messages=conversation.length)
@@ -77,7 +79,7 @@ class ChatTemplate:
         given = messages if isinstance(messages, Conversation) else Conversation(messages)
         try:
             known = [{**m, "role": self._known_role(m["role"])} for m in given.messages]
-            return render_template(self._tokenizer, Conversation(known, given.tools), answer=answer)
+            return render_template(self._tokenizer, dataclasses.replace(given, messages=known), answer=answer)
         except Exception as error:  # templates raise what they like
             roles = [m["role"] for m in given.messages]
             raise InputError("messages", roles, f"the chat template says: {error}") from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from speculation.protocol.messages import Prompt
+from speculation.protocol.template_kwargs import parse_template_kwargs
 
 Message = Mapping[str, Any]
 
@@ -15,11 +16,13 @@ Message = Mapping[str, Any]
 class Conversation:
     """``messages``: {role, content}, and {tool_calls}, or {tool_call_id, name}, where there are any.
 
-    ``tools``: {type: function, function: {name, description, parameters}}.
+    ``tools``: {type: function, function: {name, description, parameters}}. ``template_kwargs``: by name, what else the
+    template is told.
     """
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prompt: Prompt) -> Conversation:
@@ -46,7 +49,7 @@ class Conversation:
                 function["description"] = tool.description
             schema = tool.schema or {"type": "object", "properties": {}}
             tools.append({"type": "function", "function": {**function, "parameters": schema}})
-        return cls(messages, tools)
+        return cls(messages, tools, parse_template_kwargs(prompt.template_kwargs))
 
     @property
     def texts(self) -> Iterator[str]:
@@ -54,7 +57,7 @@ class Conversation:
         for message in self.messages:
             given = {name: value for name, value in message.items() if name not in _STRUCTURE}
             yield from _texts(given)
-        yield from _texts(list(self.tools))
+        yield from _texts([*self.tools, *self.template_kwargs.values()])
 
     @property
     def length(self) -> int:
@@ -69,6 +72,7 @@ class Conversation:
                 for message in self.messages
             ],
             [_mapped(tool, change) for tool in self.tools],
+            {name: _mapped(value, change) for name, value in self.template_kwargs.items()},
         )
 
 

@@ -114,6 +114,9 @@ class TextTokenizer:
             problem = "has no tools" if self.has_chat_template else "is missing, and with it a place for tools"
             field = "tools" if prompt.tools else "messages.tool_calls"
             raise UnsupportedFieldError(field, None, f"the model's chat template {problem}", remedy="leave them out")
+        if prompt.template_kwargs and not self.has_chat_template:
+            problem = "the model has no chat template that they could be told"
+            raise UnsupportedFieldError("chat_template_kwargs", None, problem, remedy="leave them out")
         return self.encode_conversation(Conversation.of(prompt))
 
     @functools.cached_property

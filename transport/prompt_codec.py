@@ -29,7 +29,9 @@ def prompt_to_wire(prompt: Prompt) -> pb.Prompt:
         for m in prompt.messages
     ]
     tools = [pb.Tool(name=t.name, description=t.description, parameters=t.parameters) for t in prompt.tools]
-    return pb.Prompt(text=(prompt.text or "").encode(), messages=messages, tools=tools)
+    return pb.Prompt(
+        text=(prompt.text or "").encode(), messages=messages, tools=tools, template_kwargs=prompt.template_kwargs
+    )
 
 
 def prompt_from_wire(prompt: pb.Prompt) -> Prompt:
@@ -37,7 +39,8 @@ def prompt_from_wire(prompt: pb.Prompt) -> Prompt:
         text = prompt.text.decode() if prompt.text else None
     except UnicodeDecodeError as error:
         raise InputError("prompt", prompt.text, f"is not UTF-8: {error.reason} at byte {error.start}") from None
-    return Prompt(text, tuple(map(_message_from_wire, prompt.messages)), tuple(map(_tool_from_wire, prompt.tools)))
+    messages, tools = map(_message_from_wire, prompt.messages), map(_tool_from_wire, prompt.tools)
+    return Prompt(text, tuple(messages), tuple(tools), template_kwargs=prompt.template_kwargs)
 
 
 def _message_from_wire(message: pb.ChatMessage) -> ChatMessage:

@@ -21,6 +21,7 @@ def started_to_wire(started: Started) -> pb.GenerateStarted:
         guided=started.guided,
         logprobs=started.logprobs,
         tool_format=tool_format_to_wire(started.tool_format),
+        template_kwargs=started.template_kwargs,
     )
 
 
@@ -37,4 +38,5 @@ def started_from_wire(started: pb.GenerateStarted) -> Started:
         guided=started.guided,
         logprobs=started.logprobs,
         tool_format=tool_format_from_wire(started.tool_format),
+        template_kwargs=started.template_kwargs,
     )

@@ -28,6 +28,7 @@ def started(opened: OpenSession, engine: Engine) -> Started:
         guided=opened.session.guided,
         logprobs=opened.tells_logprobs,
         tool_format=(engine.tokenizer.tool_format or ToolFormat.TEXT) if opened.prompt.uses_tools else None,
+        template_kwargs=bool(opened.prompt.template_kwargs),
     )
 
 

@@ -25,6 +25,7 @@ from dragoman.options import (
     Seed,
     Stop,
     Temperature,
+    TemplateKwargs,
     TopK,
     TopP,
     Verifier,
@@ -40,6 +41,7 @@ def generate(
     messages: Annotated[
         str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
     ] = None,
+    chat_template_kwargs: TemplateKwargs = "",
     verifier: Verifier = None,
     coordinator: FleetOf = None,
     model: FleetModel = "",
@@ -71,7 +73,7 @@ def generate(
 
     run_generate(
         Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for, security=security),
-        read_prompt(prompt, prompt_file, messages),
+        read_prompt(prompt, prompt_file, messages, template_kwargs=chat_template_kwargs),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,
         stop=tuple(stop or ()),

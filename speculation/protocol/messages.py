@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from speculation.errors import InputError
 from speculation.protocol.proposal import MAX_PAIRS, Proposal
+from speculation.protocol.template_kwargs import parse_template_kwargs
 from speculation.protocol.text_check import check_text
 from speculation.protocol.tools import MAX_TOOLS, Tool, ToolCall
 from speculation.sampling.params import Rule, SamplingParams
@@ -96,11 +97,15 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Raw ``text`` to continue, or ``messages`` (then ``text`` is None). ``tools``: that the answer may call."""
+    """Raw ``text`` to continue, or ``messages`` (then ``text`` is None). ``tools``: that the answer may call.
+
+    ``template_kwargs``: what the model's chat template is told beside these, a JSON object; empty: nothing.
+    """
 
     text: str | None = None
     messages: tuple[ChatMessage, ...] = ()
     tools: tuple[Tool, ...] = ()
+    template_kwargs: str = ""
 
     @property
     def uses_tools(self) -> bool:
@@ -116,6 +121,8 @@ class Prompt:
             raise InputError("prompt", "", "is empty", remedy="give at least one character")
         check_text("prompt", self.text or "")
         self._check_tools()
+        if parse_template_kwargs(self.template_kwargs) and self.text is not None:
+            raise InputError("chat_template_kwargs", None, "go with messages only", remedy="leave them out")
         for message in self.messages:
             check_text("messages.content", message.content)
             if message.role not in ROLES:

@@ -75,7 +75,6 @@ NOT_THERE: list[tuple[str, Any]] = [
     ("guided_whitespace_pattern", " *"),
     ("stop_token_ids", [5]),
     ("min_tokens", 5),
-    ("chat_template_kwargs", {"enable_thinking": False}),
     ("skip_special_tokens", False),
     ("return_token_ids", True),
     ("modalities", ["text", "audio"]),
