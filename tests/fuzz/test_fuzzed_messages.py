@@ -48,11 +48,7 @@ RULES = (Rule.RACE, Rule.EXACT, Rule.REJECTION, Rule.STRING_REJECTION)
 FIXED = (Rule.RACE, Rule.EXACT)
 VERSIONS = {"protocol_version": lambda: PROTOCOL_VERSION}
 #: Of tools and calls: else hardly any request that has some is one.
-OBJECTS = {
-    "parameters": lambda: "{}",
-    "arguments": lambda: '{"x": [1]}',
-    "template_kwargs": lambda: '{"x": "猫"}',
-}
+OBJECTS = {"parameters": lambda: "{}", "arguments": lambda: '{"x": [1]}'}
 #: Of a registration: else one in 25 is let in, and the fleet is empty most of the time.
 REGISTERED = {"model": lambda: "the cat", "max_sessions": lambda: 3, "seconds_per_token": lambda: 0.01}
 

@@ -187,6 +187,7 @@ def sensible(fuzzer: Fuzzer) -> dict[str, Callable[[], Any]]:
         "rule": lambda: below(1, 5),
         "top_k": lambda: below(9),
         "priority": lambda: 0,
+        "template_kwargs": lambda: fuzzer.random.choice(("", "", '{"x": "猫"}')),  # which do not go with a text
     }
     hints |= {"top_p": lambda: 1 - share() / 2, "min_p": lambda: share() / 4, "temperature": lambda: 2 * share()}
     hints |= {"repetition_penalty": lambda: 1 + share(), "patience": lambda: share(), "alternatives": lambda: below(4)}
