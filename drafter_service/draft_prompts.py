@@ -22,7 +22,7 @@ _SYSTEM, _USER, _ASSISTANT = (ChatMessage(role, "Hello") for role in ("system", 
 def draft_prompt_ids(tokenizer: TextTokenizer, prompt: Prompt) -> list[int]:
     """The prompt in the drafter's own tokens. Raises InputError if it needs tokens that the model does not have."""
     if prompt.text is not None:
-        return tokenizer.encode_prompt(prompt.text)
+        return tokenizer.encode_prompt(prompt.text, special=prompt.special_tokens)
     plain = told_tools(prompt) if prompt.uses_tools else prompt.messages
     told = parse_template_kwargs(prompt.template_kwargs)
     ways = [Conversation(_plain(messages), template_kwargs=told) for messages in (plain, folded(plain))]

@@ -16,7 +16,7 @@ from transport.security import Security
 LOCAL_GATEWAY: Final = "127.0.0.1:8000"
 _PORT: Final = 8000
 _NUMBERS: Final = ("max_concurrent", "max_queue", "max_texts_per_key", "max_choices", "max_body")
-_SWITCHES: Final = ("page",)
+_SWITCHES: Final = ("page", "special_tokens")
 _LISTS: Final = ("allowed_origins",)
 #: With their defaults as a person writes them.
 _DURATIONS: Final = {

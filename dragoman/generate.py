@@ -23,7 +23,12 @@ from speculation.sampling.params import Rule, SamplingParams
 
 
 def read_prompt(
-    prompt: str | None, prompt_file: Path | None, messages: str | None, *, template_kwargs: str = ""
+    prompt: str | None,
+    prompt_file: Path | None,
+    messages: str | None,
+    *,
+    template_kwargs: str = "",
+    special_tokens: bool = False,
 ) -> Prompt:
     """The prompt from whichever option was given. Raises InputError naming the option."""
     given = [name for name, value in _named(prompt, prompt_file, messages) if value is not None]
@@ -31,12 +36,9 @@ def read_prompt(
         raise InputError(
             "prompt", " ".join(given), "give exactly one", remedy="--prompt TEXT, --prompt-file FILE or --messages JSON"
         )
-    if prompt is not None:
-        return Prompt(text=prompt, template_kwargs=template_kwargs)
-    if prompt_file is not None:
-        return Prompt(text=_read(prompt_file, field="prompt-file"), template_kwargs=template_kwargs)
-    assert messages is not None
-    return Prompt(messages=_parse_messages(messages), template_kwargs=template_kwargs)
+    text = _read(prompt_file, field="prompt-file") if prompt_file is not None else prompt
+    turns = _parse_messages(messages) if messages is not None else ()
+    return Prompt(text, turns, template_kwargs=template_kwargs, special_tokens=special_tokens)
 
 
 def _named(

@@ -96,6 +96,9 @@ HealthListen = Annotated[
     ),
 ]
 NoDraft = Annotated[bool, typer.Option("--no-draft", help="Target alone")]
+SpecialTokens = Annotated[
+    bool, typer.Option("--special-tokens", help="Names of special tokens in the prompt are these tokens")
+]
 TemplateKwargs = Annotated[
     str, typer.Option(metavar="JSON", help="Told to the chat template: '{\"enable_thinking\": false}', say")
 ]

@@ -180,6 +180,8 @@ class Transcript:
             raise ProtocolError("the verifier is too old to know of tools", remedy="update it")
         if self._request.prompt.template_kwargs and not started.template_kwargs:
             raise ProtocolError("the verifier is too old to know chat_template_kwargs", remedy="update it")
+        if self._request.prompt.special_tokens and not started.special_tokens:
+            raise ProtocolError("the verifier is too old to read special tokens in a text", remedy="update it")
         if self.must_write is not None and writer != self.must_write:
             raise SessionError(
                 f"the text was begun by {self.writer}, and {writer} would not write it on in the same way",

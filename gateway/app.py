@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -158,16 +159,15 @@ def _add_tokens(app: FastAPI, texts: Texts) -> None:
         check_refused(body.model_extra or {})
         if (body.prompt is None) == (body.messages is None):
             raise InputError("prompt", body.prompt, "stands beside messages, or neither is there", remedy="give one")
-        prompt = _prompt_to_count(body)
+        prompt = _prompt_to_count(body, texts)
         model = await texts.models.find(body.model)
         ids = await texts.backend.tokenize(model.name, prompt)
         pieces = None
         if body.return_token_strs or body.add_special_tokens is False:
             pieces = await texts.pieces(model, ids, field="prompt")
         if pieces is not None and body.add_special_tokens is False and body.prompt is not None:
-            # Those of a raw prompt are the tokenizer's own: names in the text are text.
-            kept = [at for at, piece in enumerate(pieces) if not piece.special]
-            ids, pieces = [ids[at] for at in kept], [pieces[at] for at in kept]
+            front, back = await _added(texts, model, body.prompt)
+            ids, pieces = ids[front : len(ids) - back], pieces[front : len(pieces) - back]
         told = {"count": len(ids), "max_model_len": model.context_length, "tokens": ids}
 
         def answer() -> Response:
@@ -190,11 +190,19 @@ def _add_tokens(app: FastAPI, texts: Texts) -> None:
         return await asyncio.to_thread(answer)
 
 
-def _prompt_to_count(body: TokenizeBody) -> Prompt:
+async def _added(texts: Texts, model: ServedModel, text: str) -> tuple[int, int]:
+    """How many tokens the tokenizer puts before the text, and behind it. Where names are text, all others are text."""
+    literal = await texts.backend.tokenize(model.name, Prompt(text=text))
+    special = [piece.special for piece in await texts.pieces(model, literal, field="prompt")]
+    front, back = (next((at for at, name in enumerate(names) if not name), 0) for names in (special, special[::-1]))
+    return (0 if front and text.startswith(special[0]) else front), back
+
+
+def _prompt_to_count(body: TokenizeBody, texts: Texts) -> Prompt:
     if body.messages is not None:
         return prompt_of(body.messages, tools_of(body.tools), body.chat_template_kwargs)
-    told = template_kwargs_of(body.chat_template_kwargs)
-    return Prompt(text=body.prompt, tools=tools_of(body.tools), template_kwargs=told)
+    raw, told = texts.raw_prompt(body.prompt or ""), template_kwargs_of(body.chat_template_kwargs)
+    return dataclasses.replace(raw, tools=tools_of(body.tools), template_kwargs=told)
 
 
 def _add_fleet(app: FastAPI, fleet: FleetView) -> None:

@@ -45,6 +45,9 @@ class GatewaySettings(Settings):
     max_body: int = Field(
         default=4 << 20, ge=1024, le=1 << 30, description="Bytes of a request's body; longer ones are refused (413)"
     )
+    special_tokens: bool = Field(
+        default=False, description="Names of special tokens in prompts of /v1/completions are these tokens, not text"
+    )
     page: bool = Field(default=True, description="Serve the page for browsers at /")
     allowed_origins: list[Annotated[str, AfterValidator(_origin)]] = Field(
         default=[], description="Web pages from elsewhere that may ask, https://chat.example say; *: all"

@@ -42,6 +42,7 @@ class Texts:
         #: Set when texts that run must end.
         self.stopping = asyncio.Event()
         self._max_choices = settings.max_choices
+        self._special_tokens = settings.special_tokens
         self._unknown = UnknownFields()
 
     async def completion_order(self, body: CompletionBody) -> Order:
@@ -51,7 +52,8 @@ class Texts:
         n = translation.number_of_choices(body, len(prompts), most=self._max_choices)
         model = await self.models.find(body.model)
         texts = [await self._prompt_text(model, prompt) for prompt in prompts]
-        return self._order(body, model, [Prompt(text=text) for text in texts], n, echoes=texts if body.echo else None)
+        raw = [self.raw_prompt(text) for text in texts]
+        return self._order(body, model, raw, n, echoes=texts if body.echo else None)
 
     async def chat_order(self, body: ChatBody) -> Order:
         """What a body of /v1/chat/completions asks for. Raises what ``completion_order`` raises."""
@@ -97,21 +99,26 @@ class Texts:
             include_speculation=translation.asks(body, "include_speculation"),
         )
 
+    def raw_prompt(self, text: str) -> Prompt:
+        """A text to continue, read as the settings have it."""
+        return Prompt(text=text, special_tokens=self._special_tokens)
+
     async def _prompt_text(self, model: ServedModel, prompt: str | list[int]) -> str:
         """Raises InputError for tokens that are no text by themselves: models are prompted with text."""
         if isinstance(prompt, str):
             return prompt
         pieces = await self.pieces(model, prompt, field="prompt")
-        try:
-            text = text_of(pieces).decode()
-        except UnicodeDecodeError as error:
-            problem = f"is not UTF-8 as text, at byte {error.start}"
-            raise InputError("prompt", prompt, problem, remedy="give whole characters, or text") from None
         special = [piece.special for piece in pieces if piece.special]
-        if special and (not text or list(await self.backend.tokenize(model.name, Prompt(text=text))) != prompt):
-            problem = f"has the special token {special[0]}, which no text stands for"
-            raise InputError("prompt", prompt, problem, remedy="leave it out, or use /v1/chat/completions")
-        return text
+        if not special:
+            return _decoded(text_of(pieces), prompt)
+        written = [text_of(pieces)]  # the tokenizer puts some in front of any text
+        if self._special_tokens:
+            written.append(b"".join(piece.special.encode() or piece.text for piece in pieces))
+        for text in filter(None, (_decoded(each, prompt) for each in written)):
+            if list(await self.backend.tokenize(model.name, self.raw_prompt(text))) == prompt:
+                return text
+        problem = f"has the special token {special[0]}, which no text stands for"
+        raise InputError("prompt", prompt, problem, remedy="leave it out, or use /v1/chat/completions")
 
     async def pieces(self, model: ServedModel, token_ids: Sequence[int], *, field: str) -> Sequence[TokenPiece]:
         """What each token stands for. ``field``: where the body has them. Raises InputError, which names it."""
@@ -144,3 +151,11 @@ class Texts:
             await held.enter_async_context(contextlib.aclosing(writing))
             counted = await held.enter_async_context(contextlib.aclosing(meter.counted(writing)))
             yield await held.enter_async_context(contextlib.aclosing(trace.told(counted)))
+
+
+def _decoded(text: bytes, prompt: Sequence[int]) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 as text, at byte {error.start}"
+        raise InputError("prompt", prompt, problem, remedy="give whole characters, or text") from None

@@ -99,17 +99,20 @@ class TextTokenizer:
         """Ordinary text in the middle of a text: nothing added, nothing parsed."""
         return self._literal.encode(text, add_special_tokens=False).ids
 
-    def encode_prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str, *, special: bool = False) -> list[int]:
         """A raw prompt: with BOS and leading space if that is the model's habit, nothing parsed.
 
+        ``special``: names of special tokens are these tokens, as vLLM has it, but a BOS in front gets no second one.
         Raises InputError if the text needs a token that the model does not have.
         """
-        return self._within_model("prompt", self._prompting.encode(text, add_special_tokens=True), text)
+        reader = self._parsing if special else self._prompting
+        ids = self._within_model("prompt", reader.encode(text, add_special_tokens=True), text)
+        return ids[1:] if special and ids[:1] == ids[1:2] and ids[0] in self.bos_ids() else ids
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """A request's prompt, raw text or messages, as this model is to read it. Raises InputError."""
         if prompt.text is not None:
-            return self.encode_prompt(prompt.text)
+            return self.encode_prompt(prompt.text, special=prompt.special_tokens)
         if (prompt.tools or any(turn.tool_calls for turn in prompt.messages)) and self.tool_format is None:
             problem = "has no tools" if self.has_chat_template else "is missing, and with it a place for tools"
             field = "tools" if prompt.tools else "messages.tool_calls"

@@ -30,7 +30,11 @@ def prompt_to_wire(prompt: Prompt) -> pb.Prompt:
     ]
     tools = [pb.Tool(name=t.name, description=t.description, parameters=t.parameters) for t in prompt.tools]
     return pb.Prompt(
-        text=(prompt.text or "").encode(), messages=messages, tools=tools, template_kwargs=prompt.template_kwargs
+        text=(prompt.text or "").encode(),
+        messages=messages,
+        tools=tools,
+        template_kwargs=prompt.template_kwargs,
+        special_tokens=prompt.special_tokens,
     )
 
 
@@ -40,7 +44,13 @@ def prompt_from_wire(prompt: pb.Prompt) -> Prompt:
     except UnicodeDecodeError as error:
         raise InputError("prompt", prompt.text, f"is not UTF-8: {error.reason} at byte {error.start}") from None
     messages, tools = map(_message_from_wire, prompt.messages), map(_tool_from_wire, prompt.tools)
-    return Prompt(text, tuple(messages), tuple(tools), template_kwargs=prompt.template_kwargs)
+    return Prompt(
+        text,
+        tuple(messages),
+        tuple(tools),
+        template_kwargs=prompt.template_kwargs,
+        special_tokens=prompt.special_tokens,
+    )
 
 
 def _message_from_wire(message: pb.ChatMessage) -> ChatMessage:

@@ -22,6 +22,7 @@ def started_to_wire(started: Started) -> pb.GenerateStarted:
         logprobs=started.logprobs,
         tool_format=tool_format_to_wire(started.tool_format),
         template_kwargs=started.template_kwargs,
+        special_tokens=started.special_tokens,
     )
 
 
@@ -39,4 +40,5 @@ def started_from_wire(started: pb.GenerateStarted) -> Started:
         logprobs=started.logprobs,
         tool_format=tool_format_from_wire(started.tool_format),
         template_kwargs=started.template_kwargs,
+        special_tokens=started.special_tokens,
     )

@@ -29,6 +29,7 @@ def started(opened: OpenSession, engine: Engine) -> Started:
         logprobs=opened.tells_logprobs,
         tool_format=(engine.tokenizer.tool_format or ToolFormat.TEXT) if opened.prompt.uses_tools else None,
         template_kwargs=bool(opened.prompt.template_kwargs),
+        special_tokens=opened.prompt.special_tokens,
     )
 
 

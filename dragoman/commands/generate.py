@@ -23,6 +23,7 @@ from dragoman.options import (
     RuleName,
     RuleOption,
     Seed,
+    SpecialTokens,
     Stop,
     Temperature,
     TemplateKwargs,
@@ -41,6 +42,7 @@ def generate(
     messages: Annotated[
         str | None, typer.Option(help="Chat: JSON list of {role, content}, or a file with one; - is standard input")
     ] = None,
+    special_tokens: SpecialTokens = False,
     chat_template_kwargs: TemplateKwargs = "",
     verifier: Verifier = None,
     coordinator: FleetOf = None,
@@ -73,7 +75,7 @@ def generate(
 
     run_generate(
         Destination(verifier=verifier, coordinator=coordinator, model=model, resume_for=resume_for, security=security),
-        read_prompt(prompt, prompt_file, messages, template_kwargs=chat_template_kwargs),
+        read_prompt(prompt, prompt_file, messages, template_kwargs=chat_template_kwargs, special_tokens=special_tokens),
         SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         max_tokens=max_tokens,
         stop=tuple(stop or ()),

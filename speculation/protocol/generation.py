@@ -83,8 +83,8 @@ class Started:
     ``received_bytes``: how much it takes as received. Only where ``model``, ``vocab_hash`` and ``dtype`` are equal can
     a completion be resumed. ``rule``: which it runs; None from a verifier that does not say. ``guided``: the text is
     held to the request's guide. ``logprobs``: chunks tell those that were asked for. ``tool_format``: how the model
-    writes calls, where the prompt has tools or calls; None from a verifier that does not say. ``template_kwargs``:
-    those of the prompt were read.
+    writes calls, where the prompt has tools or calls; None from a verifier that does not say. ``template_kwargs``,
+    ``special_tokens``: those of the prompt were read.
     """
 
     session: str
@@ -99,6 +99,7 @@ class Started:
     logprobs: bool = False
     tool_format: ToolFormat | None = None
     template_kwargs: bool = False
+    special_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,12 +100,14 @@ class Prompt:
     """Raw ``text`` to continue, or ``messages`` (then ``text`` is None). ``tools``: that the answer may call.
 
     ``template_kwargs``: what the model's chat template is told beside these, a JSON object; empty: nothing.
+    ``special_tokens``: names of special tokens in ``text`` are these tokens, for each model those of its own.
     """
 
     text: str | None = None
     messages: tuple[ChatMessage, ...] = ()
     tools: tuple[Tool, ...] = ()
     template_kwargs: str = ""
+    special_tokens: bool = False
 
     @property
     def uses_tools(self) -> bool:
@@ -121,6 +123,8 @@ class Prompt:
             raise InputError("prompt", "", "is empty", remedy="give at least one character")
         check_text("prompt", self.text or "")
         self._check_tools()
+        if self.special_tokens and self.text is None:
+            raise InputError("special_tokens", True, "is for a text to continue", remedy="leave it out with messages")
         if parse_template_kwargs(self.template_kwargs) and self.text is not None:
             raise InputError("chat_template_kwargs", None, "go with messages only", remedy="leave them out")
         for message in self.messages:

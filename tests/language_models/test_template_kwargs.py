@@ -99,3 +99,4 @@ def test_commands_pass_them_on():
         Talk(template_kwargs="{")
     with pytest.raises(InputError, match="chat_template_kwargs: go with messages only"):
         read_prompt("hi", None, None, template_kwargs=told)
+    assert read_prompt("hi", None, None, special_tokens=True) == Prompt("hi", special_tokens=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from drafter_service.draft_prompts import draft_prompt_ids
 from language_models.config import ModelConfig
 from language_models.embedded import EMBEDDED
 from language_models.tokenizer import TextTokenizer
@@ -109,3 +111,19 @@ def test_real_tokenizers_are_exact(name: str):
     tokenizer = TextTokenizer.from_pretrained(files, ModelConfig.read(files).vocab_size)
     assert tokenizer.vocab.size == model.vocabulary
     assert tokenizer.self_test() == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_in_a_prompt_are_tokens_where_that_is_asked_for(request: pytest.FixtureRequest, family: str):
+    """As transformers reads it, but for a second BOS."""
+    path: Path = request.getfixturevalue(family)
+    tokenizer, theirs = load(path), AutoTokenizer.from_pretrained(path)
+    for token, name in tokenizer.vocab.special.items():
+        text = f"a {name} b"
+        prompt = Prompt(text, special_tokens=True)
+        read = tokenizer.prompt_ids(prompt)
+        assert read == theirs(text).input_ids == draft_prompt_ids(tokenizer, prompt)
+        assert token in read and read != tokenizer.prompt_ids(Prompt(text))
+    for bos in tokenizer.bos_ids():
+        text = f"{tokenizer.vocab.special[bos]}a"
+        assert [bos, *tokenizer.prompt_ids(Prompt(text, special_tokens=True))] == theirs(text).input_ids

@@ -34,7 +34,7 @@ class TextTokenizer:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Raw text, or a transcript of tools and messages."""
         if prompt.text is not None:
-            return self.encode(prompt.text)
+            return self._raw(prompt.text, special=prompt.special_tokens)
         if prompt.tools and self.tool_format is None:
             raise UnsupportedFieldError("tools", None, "the model's chat template has no tools")
         lines = [f"{tool.name}: {tool.description} {tool.parameters}" for tool in prompt.tools]
@@ -42,6 +42,13 @@ class TextTokenizer:
             calls = "".join(f" {call.id} {call.name} {call.arguments}" for call in m.tool_calls)
             lines.append(f"{m.role}: {m.tool_call_id}{m.content}{calls}")
         return self.encode("".join(f"{line}\n" for line in lines))
+
+    def _raw(self, text: str, *, special: bool) -> list[int]:
+        for token, name in self.vocab.special.items() if special else ():
+            before, found, behind = text.partition(name)
+            if found:
+                return [*self._raw(before, special=True), token, *self._raw(behind, special=True)]
+        return self.encode(text)
 
 
 class TextSlot(WholePrompt):

@@ -89,16 +89,18 @@ class ToolCall(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., arguments: _Optional[str] = ...) -> None: ...
 
 class Prompt(_message.Message):
-    __slots__ = ("text", "messages", "tools", "template_kwargs")
+    __slots__ = ("text", "messages", "tools", "template_kwargs", "special_tokens")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text: bytes
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
     tools: _containers.RepeatedCompositeFieldContainer[Tool]
     template_kwargs: str
-    def __init__(self, text: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., template_kwargs: _Optional[str] = ...) -> None: ...
+    special_tokens: bool
+    def __init__(self, text: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., template_kwargs: _Optional[str] = ..., special_tokens: bool = ...) -> None: ...
 
 class SamplingParams(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "seed")
@@ -274,7 +276,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[GenerateStarted, _Mapping]] = ..., chunk: _Optional[_Union[TextChunk, _Mapping]] = ..., finished: _Optional[_Union[GenerateFinished, _Mapping]] = ...) -> None: ...
 
 class GenerateStarted(_message.Message):
-    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype", "rule", "guided", "logprobs", "tool_format", "template_kwargs")
+    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype", "rule", "guided", "logprobs", "tool_format", "template_kwargs", "special_tokens")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
@@ -287,6 +289,7 @@ class GenerateStarted(_message.Message):
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOOL_FORMAT_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt_tokens: int
     drafters: int
@@ -299,7 +302,8 @@ class GenerateStarted(_message.Message):
     logprobs: bool
     tool_format: ToolFormat
     template_kwargs: bool
-    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ..., rule: _Optional[_Union[Rule, str]] = ..., guided: bool = ..., logprobs: bool = ..., tool_format: _Optional[_Union[ToolFormat, str]] = ..., template_kwargs: bool = ...) -> None: ...
+    special_tokens: bool
+    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ..., rule: _Optional[_Union[Rule, str]] = ..., guided: bool = ..., logprobs: bool = ..., tool_format: _Optional[_Union[ToolFormat, str]] = ..., template_kwargs: bool = ..., special_tokens: bool = ...) -> None: ...
 
 class TextChunk(_message.Message):
     __slots__ = ("runs", "token_ids", "logprobs", "step")
