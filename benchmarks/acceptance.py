@@ -65,7 +65,7 @@ class Pair:
         sampler = TokenSampler(sampling, vocab, self.noise, prompt_ids=ids)
         sources = {
             rule: ModelDraftSource(
-                self.drafter.model,
+                self.drafter.kept,
                 self.drafter.noise,
                 SessionOffer(
                     session="bench",

@@ -19,6 +19,7 @@ import typer
 from benchmarks.command import run_command
 from benchmarks.engine import LLAMA, random_model, seconds
 from benchmarks.serving import AnyTokenizer
+from drafter_service.kept_caches import KeptCaches
 from drafter_service.model_draft_source import ModelDraftSource
 from engine.paged_model import PagedModel
 from speculation.protocol.messages import Prompt, SessionOffer, SpeculationPlan
@@ -53,7 +54,7 @@ def milliseconds(model: Any, noise: RaceNoise, sampling: SamplingParams, *, prom
             zero_width=0,
             plan=SpeculationPlan(),
         )
-        source = ModelDraftSource(model, noise, offer)
+        source = ModelDraftSource(KeptCaches(model, 0), noise, offer)
         [choices] = source.expand([()], zero_width=0, choices=branches)  # the prompt's time
         paths: list[tuple[int, ...]] = [(choice.token,) for choice in choices]
         for _ in range(DEPTH):

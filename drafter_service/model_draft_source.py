@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import torch
 
-from drafter_service.draft_model import DraftCache, DraftModel, JoinsPasses
+from drafter_service.draft_model import DraftCache, JoinsPasses
 from drafter_service.draft_prompts import draft_prompt_ids
 from drafter_service.draft_source import Path
+from drafter_service.kept_caches import KeptCaches
 from language_models.continuation import Continuation, TreeRows, in_groups
 from speculation.errors import SessionError
 from speculation.protocol.messages import SessionOffer
@@ -33,13 +34,14 @@ LOOK_BACK_TOKENS = 4
 
 
 class ModelDraftSource:
-    """Drafts text with a language model. ``noise``: of the model's vocabulary."""
+    """Drafts text with a language model. ``noise``: of the model's vocabulary. ``kept``: caches of texts that ended."""
 
     #: Whether what follows a branch is a ranking of its row of logits, which can be made for all branches at once.
     RANKS_ROWS = True
 
-    def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer) -> None:
-        self.model = model
+    def __init__(self, kept: KeptCaches, noise: RaceNoise, offer: SessionOffer) -> None:
+        self.model = model = kept.model
+        self._kept = kept
         self.noise = noise
         self._vocab = model.tokenizer.vocab
         self.padding = torch.tensor(self._vocab.padding_ids, dtype=torch.int64, device=noise.device)
@@ -58,11 +60,18 @@ class ModelDraftSource:
         #: Expanded places of the tree, with their rows in the cache, counted from ``base`` on.
         self._rows: dict[Path, int] = {}
         self.move((), 0, offer.committed)
+        if (known := kept.take(self.context_ids)) is not None:
+            self._cache = known
 
     @property
     def context_ids(self) -> list[int]:
         """What the model stands behind, in its own tokens: the prompt, and the generated text up to the root."""
         return self._prompt + self._ids
+
+    @property
+    def cached_ids(self) -> Sequence[int]:
+        """A beginning of these is what the KV cache holds before the tree."""
+        return self.context_ids
 
     @property
     def text(self) -> bytes:
@@ -205,7 +214,7 @@ class ModelDraftSource:
 
     def close(self) -> None:
         self._rows.clear()
-        self._cache.close()
+        self._kept.put(self.cached_ids, self._cache)
         self._cache = self.model.new_cache()
 
     def append(self, token: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from drafter_service.draft_model import DraftModel, JoinsPasses
 from drafter_service.draft_prompts import template_notes
 from drafter_service.draft_source import Answer, DraftSource, Expansion
+from drafter_service.kept_caches import KeptCaches
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.proposing_source import ProposingSource
 from drafter_service.shared_expansion import expand_together
@@ -26,17 +27,19 @@ log = logging.getLogger(__name__)
 
 class ModelDrafter:
     """Drafts with any causal language model. ``vocabularies``: folder that keeps those of targets, None for none.
+    ``prefix_bytes``: for keys and values of texts that ended.
 
     Raises UnsupportedModelError for a model that could draft for nobody.
     """
 
-    def __init__(self, model: DraftModel, *, vocabularies: Path | None = None) -> None:
+    def __init__(self, model: DraftModel, *, vocabularies: Path | None = None, prefix_bytes: int = 0) -> None:
         check_tokenizer(model.tokenizer, Role.DRAFTER, model.name)
         #: For people: what it does otherwise than its model would have it.
         self.notes = tuple(template_notes(model.tokenizer))
         for note in self.notes:
             log.warning("%s: %s", model.name, note)
         self.model = model
+        self.kept = KeptCaches(model, prefix_bytes)
         self.model_name = model.name
         self.vocab_size = model.vocab_size
         self.vocab_hash = model.tokenizer.vocab.content_hash
@@ -53,8 +56,8 @@ class ModelDrafter:
     def open(self, offer: SessionOffer) -> DraftSource:
         if offer.rule.proposes:
             kind = StringProposingSource if offer.rule is Rule.STRING_REJECTION else ProposingSource
-            return kind(self.model, self.noise, offer, self.targets.get(offer.vocab_hash))
-        return ModelDraftSource(self.model, self.noise, offer)
+            return kind(self.kept, self.noise, offer, self.targets.get(offer.vocab_hash))
+        return ModelDraftSource(self.kept, self.noise, offer)
 
     def expand_together(self, expansions: Sequence[Expansion]) -> list[Answer]:
         return expand_together(expansions)

@@ -21,6 +21,7 @@ def load_model_drafter(
     trust_remote_code: bool,
     engine: str,
     max_sessions: int,
+    prefix_bytes: int,
     progress: Progress | None,
 ) -> Drafter:
     """As ``drafter_service.loading.load_drafter``, which says what the arguments mean."""
@@ -30,7 +31,9 @@ def load_model_drafter(
     loaded = CausalLM.load(
         model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code, progress=progress
     )
-    return ModelDrafter(_in_engine(loaded, engine, max_sessions), vocabularies=home() / "vocabularies")
+    return ModelDrafter(
+        _in_engine(loaded, engine, max_sessions), vocabularies=home() / "vocabularies", prefix_bytes=prefix_bytes
+    )
 
 
 def _in_engine(model: CausalLM, engine: str, max_sessions: int) -> DraftModel:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from drafter_service.draft_model import DraftModel
 from drafter_service.draft_source import Path
+from drafter_service.kept_caches import KeptCaches
 from drafter_service.model_draft_source import ModelDraftSource
 from drafter_service.target_vocabularies import TargetView
 from speculation.errors import SessionError
@@ -33,13 +33,13 @@ class ProposingSource(ModelDraftSource):
     TOP_K = 256
     RANKS_ROWS = False
 
-    def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
+    def __init__(self, kept: KeptCaches, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._offer = offer
         self.view = view
         self._top_k = offer.plan.top_k or self.TOP_K
         self._attempts: Counter[tuple[int, int]] = Counter()
         self._check()
-        super().__init__(model, noise, offer)
+        super().__init__(kept, noise, offer)
 
     def _check(self) -> None:
         """Raises SessionError if this drafter cannot draft for this target."""

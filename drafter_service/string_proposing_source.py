@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from drafter_service.draft_model import DraftModel
 from drafter_service.draft_source import Path
+from drafter_service.kept_caches import KeptCaches
 from drafter_service.model_draft_source import LOOK_BACK_TOKENS
 from drafter_service.proposing_source import ProposingSource
 from drafter_service.target_vocabularies import TargetView
@@ -31,13 +31,18 @@ class StringProposingSource(ProposingSource):
     #: At each of DEPTH levels.
     TOP_K = 16
 
-    def __init__(self, model: DraftModel, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
+    def __init__(self, kept: KeptCaches, noise: RaceNoise, offer: SessionOffer, view: TargetView) -> None:
         self._drafted: list[tuple[int, ...]] = []
         #: The tokens that the cache began with when it was last longer; the enumeration's own come after them.
         self.run_ids: list[int] = []
         #: Of the last enumeration: the logits behind each token that the model was run on.
         self._behind: dict[Path, Tensor] = {}
-        super().__init__(model, noise, offer, view)
+        super().__init__(kept, noise, offer, view)
+        self.run_ids = self.context_ids[: self.cached_tokens]
+
+    @property
+    def cached_ids(self) -> Sequence[int]:
+        return self.run_ids
 
     def _check(self) -> None:
         check_enumeration(self._top_k)
@@ -116,8 +121,8 @@ class StringProposingSource(ProposingSource):
         held = self.run_ids[: self._cache.length]
         shared = next((i for i, (a, b) in enumerate(zip(held, context, strict=False)) if a != b), len(held))
         self._roll_back_to(min(shared, len(context) - 1))
+        self.run_ids = context
         *missing, last = context[self._cache.length :]
         if missing:
             self.model.prefill(missing, self._cache)
-        self.run_ids = context
         return self.model.forward([last], self._cache)[-1]

@@ -93,7 +93,8 @@ def _memory(group: Target | DrafterGroup, size: Footprint) -> int | None:
         return None
     if group.num_gpus:  # weights come through it
         return size.weights + 2 * _PROGRAM
-    return size.weights + _DOUBLING * (size.kv_cache or 0) + _PROGRAM
+    kept = parse_size("prefix_memory", group.prefix_memory or "1B") if isinstance(group, DrafterGroup) else 0
+    return size.weights + _DOUBLING * (size.kv_cache or 0) + kept + _PROGRAM
 
 
 def _cpus(group: Target | DrafterGroup) -> str:

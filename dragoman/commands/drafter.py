@@ -27,6 +27,8 @@ from dragoman.settings_options import default_of, option_of, settings_from
 from dragoman.tracing_options import traced
 from transport.security import Security
 
+_MAX_SESSIONS, _PREFIX_MEMORY = (default_of(DrafterSettings, name) for name in ("max_sessions", "prefix_memory"))
+
 
 @traced("drafter")
 @secured
@@ -35,9 +37,8 @@ def drafter(
     verifier: Verifier = None,
     coordinator: Coordinator = None,
     name: Annotated[str | None, typer.Option(help="Shown to people  [default: host/model#id]")] = None,
-    max_sessions: Annotated[int, option_of(DrafterSettings, "max_sessions", bounds=True)] = default_of(
-        DrafterSettings, "max_sessions"
-    ),
+    max_sessions: Annotated[int, option_of(DrafterSettings, "max_sessions", bounds=True)] = _MAX_SESSIONS,
+    prefix_memory: Annotated[str, option_of(DrafterSettings, "prefix_memory")] = _PREFIX_MEMORY,
     engine: Annotated[EngineName, option_of(DrafterSettings, "engine")] = EngineName.AUTO,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -67,6 +68,7 @@ def drafter(
         threads=threads,
         trust_remote_code=trust_remote_code,
         max_sessions=max_sessions,
+        prefix_memory=prefix_memory,
         engine=engine.value,
     )
     check_ports(health_listen=health)
