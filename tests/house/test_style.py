@@ -12,7 +12,16 @@ from tests.support.repository import ARROWS, ROOT, sources
 MAX_LINES, MAX_DEPTH, MAX_POSITIONAL = 50, 4, 3
 #: Longer for a reason: kernels, whose phases share their registers; a command's options, one line each and more; the
 #: life of a server, from its port to its end.
-LONG = {"_multiply", "_partials", "_rotate_and_write", "combine_partials", "tree_attention", "verifier", "bench", "generate"}
+LONG = {
+    "_multiply",
+    "_partials",
+    "_rotate_and_write",
+    "combine_partials",
+    "tree_attention",
+    "verifier",
+    "bench",
+    "generate",
+}
 #: Of libraries, for any number of columns.
 COLUMNS = {"Progress", "Table"}
 #: Private by name only, in libraries.
