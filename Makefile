@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PROTOS_VENV ?= .venv-protos
 PROTOS_BIN := $(PROTOS_VENV)/bin
 AUDIT_VENV ?= .venv-audit
+CHECKOV_VENV ?= .venv-checkov
 WORKERS ?= 2
 
 # Old stubs run on a newer protobuf, never the other way round: 1.71.2 makes stubs that run on protobuf 5.29 to 7.
@@ -65,6 +66,16 @@ schedules: venv ## Run a fleet through schedules of faults in virtual time (half
 audit: ## Look the pinned packages up among known vulnerabilities (pip-audit, in an environment of its own)
 	$(PYTHON) -m venv $(AUDIT_VENV) && $(AUDIT_VENV)/bin/pip install --quiet pip-audit==2.10.1
 	$(AUDIT_VENV)/bin/pip-audit --no-deps --disable-pip -r constraints.txt $(ARGS)
+
+# Checkov's many packages are no business of the project's own environment.
+$(CHECKOV_VENV)/.installed: Makefile
+	$(PYTHON) -m venv $(CHECKOV_VENV)
+	$(CHECKOV_VENV)/bin/pip install --quiet checkov==3.3.30
+	touch $@
+
+.PHONY: policy-check
+policy-check: $(CHECKOV_VENV)/.installed ## Hold the Kubernetes manifests against checkov's policies (needs kubectl; 300 MB)
+	CHECKOV=$(CHECKOV_VENV)/bin/checkov deploy/kubernetes/policy-check.sh
 
 # BASE, PIP_CONF, REPOSITORY, TAG, ...: deploy/containers/build.sh says what they are.
 .PHONY: images
