@@ -75,7 +75,7 @@ $(CHECKOV_VENV)/.installed: Makefile
 
 .PHONY: policy-check
 policy-check: $(CHECKOV_VENV)/.installed ## Hold the Kubernetes manifests against checkov's policies (needs kubectl; 300 MB)
-	CHECKOV=$(CHECKOV_VENV)/bin/checkov deploy/kubernetes/policy-check.sh
+	CHECKOV=$(abspath $(CHECKOV_VENV))/bin/checkov deploy/kubernetes/policy-check.sh
 
 # BASE, PIP_CONF, REPOSITORY, TAG, ...: deploy/containers/build.sh says what they are.
 .PHONY: images

@@ -1,13 +1,14 @@
 """Keys and values of texts that ended, kept for what goes on from them: the next turn of a conversation, or the same
 text when it is offered again over another link. A prompt is then not run anew, which takes a small machine seconds.
 
-A cache has one owner: who takes one has it alone, so nothing is copied. The least recently put go first.
+Who goes on with most of a cache takes it; who shares a smaller part, a system message say, gets a copy of that part, so
+that the text it belongs to can still go on. The least recently put go first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, Self, TypeGuard, runtime_checkable
 
 from drafter_service.draft_model import DraftCache, DraftModel
 
@@ -27,6 +28,10 @@ class KeepableCache(DraftCache, Protocol):
     @property
     def nbytes(self) -> int: ...
 
+    def without_last(self, tokens: int) -> Self:
+        """A copy that has rolled back so many tokens, and takes no more memory than what is left."""
+        ...
+
 
 class KeptCaches:
     """Of one model. ``most_bytes``: that they may hold together; 0: none are kept. Used from one thread."""
@@ -44,25 +49,33 @@ class KeptCaches:
     def put(self, token_ids: Sequence[int], cache: DraftCache) -> None:
         """Give a cache away. It holds a beginning of ``token_ids``, or all of them and more, which is forgotten."""
         held = min(cache.length, len(token_ids))
-        if not _is_sound(cache) or held < LEAST_TOKENS or cache.length - held > cache.max_rollback:
-            cache.close()
+        if self._most_bytes and _is_sound(cache) and held >= LEAST_TOKENS and cache.length - held <= cache.max_rollback:
+            self._keep(tuple(token_ids[:held]), cache.without_last(cache.length - held))
+        cache.close()
+
+    def _keep(self, token_ids: tuple[int, ...], cache: KeepableCache) -> None:
+        if cache.nbytes > self._most_bytes:
             return
-        cache.rollback(cache.length - held)
-        self._kept.append((tuple(token_ids[:held]), cache))
+        self._kept.append((token_ids, cache))
         while self.nbytes > self._most_bytes:
-            self._kept.pop(0)[1].close()
+            del self._kept[0]
 
     def take(self, token_ids: Sequence[int]) -> DraftCache | None:
         """One that holds as much as possible of a beginning of ``token_ids``, and nothing else."""
-        shared = [_common(held, token_ids) for held, _ in self._kept]
-        for number in sorted(range(len(shared)), key=shared.__getitem__, reverse=True):
+        shared = {number: _common(held, token_ids) for number, (held, _) in enumerate(self._kept)}
+        # Of equals the one that loses least, and of these the latest.
+        order = sorted(shared, key=lambda number: (shared[number], -len(self._kept[number][0]), number), reverse=True)
+        for number in order:
+            cache, surplus = self._kept[number][1], len(self._kept[number][0]) - shared[number]
             if shared[number] < LEAST_TOKENS:
                 break
-            cache = self._kept[number][1]
-            if (surplus := cache.length - shared[number]) <= cache.max_rollback:
-                del self._kept[number]
-                cache.rollback(surplus)
-                return cache
+            if surplus > cache.max_rollback:
+                continue
+            if surplus > shared[number]:
+                return cache.without_last(surplus)
+            del self._kept[number]
+            cache.rollback(surplus)
+            return cache
         return None
 
 

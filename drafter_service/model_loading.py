@@ -32,7 +32,9 @@ def load_model_drafter(
         model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code, progress=progress
     )
     return ModelDrafter(
-        _in_engine(loaded, engine, max_sessions), vocabularies=home() / "vocabularies", prefix_bytes=prefix_bytes
+        _in_engine(loaded, engine, max_sessions),
+        vocabularies=home() / "vocabularies",
+        prefix_bytes=prefix_bytes if loaded.device.type == "cpu" else 0,
     )
 
 

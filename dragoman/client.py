@@ -43,6 +43,7 @@ from transport.tokenizing_codec import (
     detokenize_request_to_wire,
     detokenize_response_from_wire,
     tokenize_request_to_wire,
+    tokenize_response_from_wire,
 )
 from transport.tracing import outgoing
 
@@ -97,9 +98,10 @@ class Client(TextClient):
 
     async def tokenize(self, prompt: Prompt | str) -> tuple[int, ...]:
         """The prompt's token ids, as this verifier would read it. Raises ProtocolError if it is too old to tell."""
-        request = tokenize_request_to_wire(prompt if isinstance(prompt, Prompt) else Prompt(text=prompt))
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(text=prompt)
+        request = tokenize_request_to_wire(asked)
         response = await self._answer(lambda stub: stub.Tokenize(request, timeout=TOKENIZE_SECONDS))
-        return tuple(response.token_ids)
+        return tokenize_response_from_wire(response, asked)
 
     async def detokenize(self, token_ids: Sequence[int]) -> tuple[TokenPiece, ...]:
         """What each token stands for. Raises ProtocolError if the verifier is too old to tell."""

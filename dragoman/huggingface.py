@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import json
 import logging
 import queue
 import time
@@ -171,13 +172,15 @@ class RemoteDrafting:
         streamer: Any = None,
         seed: int | None = None,
         messages: Sequence[Mapping[str, str]] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
         **model_kwargs: Any,
     ) -> Any:
         """What ``generate`` calls in the place of its loop; it returns what this does.
 
-        Two arguments more may be given to ``generate``: ``seed`` of the draws (default: one that ``torch.manual_seed``
-        decides), and ``messages``, the conversation ({role, content}) that the prompt was made of, for drafters to read
-        by their own templates. Raises InputError for what cannot be drafted for.
+        Three arguments more may be given to ``generate``: ``seed`` of the draws (default: what ``torch.manual_seed``
+        decides), ``messages``, the conversation ({role, content}) that the prompt was made of, for drafters to read by
+        their own templates, and ``template_kwargs``, what its template was told beside them. Raises InputError for what
+        cannot be drafted for.
         """
         from language_models.generate_call import GenerateCall, Unhanded
 
@@ -193,7 +196,7 @@ class RemoteDrafting:
         )
         vocab = verifier.engine.tokenizer.vocab
         request = GenerationRequest(
-            prompt=_told(messages, vocab.text(call.prompt_ids)),
+            prompt=_told(messages, vocab.text(call.prompt_ids), template_kwargs or {}),
             sampling=call.settings(seed),
             max_tokens=call.max_tokens,
             rule=Rule.RACE,
@@ -254,14 +257,15 @@ class RemoteDrafting:
         return self._verifier
 
 
-def _told(messages: Sequence[Mapping[str, str]], prompt: bytes) -> Prompt:
+def _told(messages: Sequence[Mapping[str, str]], prompt: bytes, template_kwargs: Mapping[str, Any]) -> Prompt:
     """The prompt as drafters are told it: the conversation, or the prompt's text."""
     if not messages:
         return Prompt(text=prompt.decode(errors="replace") or "\n")
     for message in messages:
         if not isinstance(message, Mapping) or not all(isinstance(message.get(name), str) for name in _FIELDS):
             raise InputError("messages", message, "is no turn of a conversation", remedy='give {"role", "content"}')
-    return Prompt(messages=tuple(ChatMessage(message["role"], message["content"]) for message in messages))
+    turns = tuple(ChatMessage(message["role"], message["content"]) for message in messages)
+    return Prompt(messages=turns, template_kwargs=json.dumps(template_kwargs))
 
 
 async def _begin(

@@ -64,6 +64,8 @@ def _model_options(settings: VerifierSettings | DrafterSettings) -> list[str]:
         f"--threads={settings.threads or 0}",
         f"--max-sessions={settings.max_sessions}",
     ]
+    if isinstance(settings, DrafterSettings):
+        options.append(f"--prefix-memory={settings.prefix_memory or '1B'}")
     return [*options, *(["--trust-remote-code"] if settings.trust_remote_code else [])]
 
 

@@ -16,6 +16,7 @@ from speculation.protocol.text_check import check_text
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.text.text_stream import check_stops
 from transport.generation_codec import request_to_wire
+from transport.prompt_codec import check_read
 
 
 class TextOptions(TypedDict, total=False):
@@ -178,10 +179,8 @@ class Transcript:
             raise ProtocolError("the verifier is too old to tell logprobs", remedy="update it, or ask for none")
         if self._request.prompt.uses_tools and started.tool_format is None:
             raise ProtocolError("the verifier is too old to know of tools", remedy="update it")
-        if self._request.prompt.template_kwargs and not started.template_kwargs:
-            raise ProtocolError("the verifier is too old to know chat_template_kwargs", remedy="update it")
-        if self._request.prompt.special_tokens and not started.special_tokens:
-            raise ProtocolError("the verifier is too old to read special tokens in a text", remedy="update it")
+        told = {"template_kwargs": started.template_kwargs, "special_tokens": started.special_tokens}
+        check_read(self._request.prompt, **told)
         if self.must_write is not None and writer != self.must_write:
             raise SessionError(
                 f"the text was begun by {self.writer}, and {writer} would not write it on in the same way",

@@ -51,9 +51,8 @@ class Texts:
         prompts = translation.prompts_of(body)
         n = translation.number_of_choices(body, len(prompts), most=self._max_choices)
         model = await self.models.find(body.model)
-        texts = [await self._prompt_text(model, prompt) for prompt in prompts]
-        raw = [self.raw_prompt(text) for text in texts]
-        return self._order(body, model, raw, n, echoes=texts if body.echo else None)
+        raw = [await self._raw_prompt(model, prompt) for prompt in prompts]
+        return self._order(body, model, raw, n, echoes=[each.text or "" for each in raw] if body.echo else None)
 
     async def chat_order(self, body: ChatBody) -> Order:
         """What a body of /v1/chat/completions asks for. Raises what ``completion_order`` raises."""
@@ -103,20 +102,22 @@ class Texts:
         """A text to continue, read as the settings have it."""
         return Prompt(text=text, special_tokens=self._special_tokens)
 
-    async def _prompt_text(self, model: ServedModel, prompt: str | list[int]) -> str:
+    async def _raw_prompt(self, model: ServedModel, prompt: str | list[int]) -> Prompt:
         """Raises InputError for tokens that are no text by themselves: models are prompted with text."""
         if isinstance(prompt, str):
-            return prompt
+            return self.raw_prompt(prompt)
         pieces = await self.pieces(model, prompt, field="prompt")
         special = [piece.special for piece in pieces if piece.special]
-        if not special:
-            return _decoded(text_of(pieces), prompt)
-        written = [text_of(pieces)]  # the tokenizer puts some in front of any text
+        text = _decoded(text_of(pieces), prompt)
+        if not special:  # what they spell is text, whatever is read of texts
+            return Prompt(text=text)
+        read = [Prompt(text=text)] if text else []  # the tokenizer puts some in front of any text
         if self._special_tokens:
-            written.append(b"".join(piece.special.encode() or piece.text for piece in pieces))
-        for text in filter(None, (_decoded(each, prompt) for each in written)):
-            if list(await self.backend.tokenize(model.name, self.raw_prompt(text))) == prompt:
-                return text
+            named = b"".join(piece.special.encode() or piece.text for piece in pieces)
+            read.append(self.raw_prompt(_decoded(named, prompt)))
+        for raw in read:
+            if list(await self.backend.tokenize(model.name, raw)) == prompt:
+                return raw
         problem = f"has the special token {special[0]}, which no text stands for"
         raise InputError("prompt", prompt, problem, remedy="leave it out, or use /v1/chat/completions")
 

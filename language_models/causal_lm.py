@@ -229,7 +229,11 @@ class CausalLM:
         kept = (
             {"logits_to_keep": logits_to_keep + padding} if logits_to_keep and "logits_to_keep" in self._takes else {}
         )
-        logits = self._call([*tokens, *[tokens[last]] * padding], positions, cache.cache, **kept)
+        try:
+            logits = self._call([*tokens, *[tokens[last]] * padding], positions, cache.cache, **kept)
+        except BaseException:
+            cache.go_back(base)
+            raise
         cache.rollback(padding)
         cache.settle()
         return logits[: logits.shape[0] - padding]

@@ -91,6 +91,9 @@ class ChatTemplate:
 
     def render(self, conversation: Conversation, names: SpecialNames) -> Rendered:
         """The same, and what in it is not the template's own. Raises InputError."""
+        if any(names.suspicious(each) for each in conversation.nested_kwargs):
+            problem = "spell special tokens within a list or an object"
+            raise InputError("chat_template_kwargs", None, problem, remedy="leave them out")
         text = self.text(conversation)
         given = list(conversation.texts)
         spelled = {each: found for each in given if (found := names.suspicious(each))}

@@ -60,6 +60,11 @@ class Conversation:
         yield from _texts([*self.tools, *self.template_kwargs.values()])
 
     @property
+    def nested_kwargs(self) -> Iterator[str]:
+        """Texts within lists and objects of ``template_kwargs``, which a template may write as Python would."""
+        yield from _texts([value for value in self.template_kwargs.values() if not isinstance(value, str)])
+
+    @property
     def length(self) -> int:
         """Characters of ``texts``."""
         return sum(map(len, self.texts))

@@ -9,6 +9,7 @@ Invariant: all layers hold the keys and values of the same ``length`` tokens, le
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,6 +93,14 @@ class CacheLayer(CacheLayerMixin):
 
     def rollback(self, tokens: int) -> None:
         self._used -= tokens
+
+    def without_last(self, tokens: int) -> CacheLayer:
+        """See ``KVCache.without_last``."""
+        other = copy.copy(self)
+        if self.is_initialized:
+            other._used -= tokens
+            other.keys, other.values = (held[:, :, : other._used].clone() for held in (self.keys, self.values))
+        return other
 
     def stand_at(self, length: int, held: int, loud: range) -> None:
         """See ``KVCache.stand_at``."""
@@ -205,6 +214,13 @@ class KVCache:
             raise ValueError(f"cannot roll back {tokens} tokens; at most {self.max_rollback}")
         for layer in self._storing:
             layer.rollback(tokens)
+
+    def without_last(self, tokens: int) -> KVCache:
+        """A copy that has rolled back ``tokens`` tokens, ``max_rollback`` at most, and no room for more yet."""
+        other = copy.copy(self)
+        other._layers = [layer.without_last(tokens) for layer in self._layers]
+        other.cache = Cache(layers=list(other._layers))
+        return other
 
     def go_back(self, length: int) -> None:
         """After a pass that failed half-way: every layer holds the first ``length`` tokens, as before it."""

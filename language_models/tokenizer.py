@@ -107,7 +107,8 @@ class TextTokenizer:
         """
         reader = self._parsing if special else self._prompting
         ids = self._within_model("prompt", reader.encode(text, add_special_tokens=True), text)
-        return ids[1:] if special and ids[:1] == ids[1:2] and ids[0] in self.bos_ids() else ids
+        twice = special and len(ids) > 1 and ids[0] == ids[1] and ids[0] in self.bos_ids()
+        return ids[1:] if twice else ids
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """A request's prompt, raw text or messages, as this model is to read it. Raises InputError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ if sys.platform == "linux" and not os.environ.get("DRAGOMAN_COLD_START"):
 
 def pytest_configure(config: pytest.Config) -> None:
     """Only tests that are asked for with ``-m gpu`` see a GPU, so that the others say the same on any machine."""
-    if str(config.option.markexpr).strip() != "gpu":
+    asked = str(config.option.markexpr)
+    if not re.search(r"\bgpu\b", asked) or re.search(r"\bnot\s+gpu\b", asked):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

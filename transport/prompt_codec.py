@@ -6,7 +6,7 @@ Decoding validates as ``transport/codec.py`` does.
 from __future__ import annotations
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.errors import InputError
+from speculation.errors import InputError, ProtocolError
 from speculation.protocol.messages import ChatMessage, Prompt
 from speculation.protocol.tools import Tool, ToolCall, ToolFormat
 
@@ -73,3 +73,11 @@ def tool_format_to_wire(known: ToolFormat | None) -> pb.ToolFormat:
 def tool_format_from_wire(told: pb.ToolFormat) -> ToolFormat | None:
     """None where nothing is told. One that is not known here, of a newer verifier, is text."""
     return None if told == pb.TOOL_FORMAT_UNSPECIFIED else _FORMATS_BACK.get(told, ToolFormat.TEXT)
+
+
+def check_read(prompt: Prompt, *, template_kwargs: bool, special_tokens: bool) -> None:
+    """What a verifier says that it read of a prompt. Raises ProtocolError for one that is too old to know a field."""
+    if prompt.template_kwargs and not template_kwargs:
+        raise ProtocolError("the verifier is too old to know chat_template_kwargs", remedy="update it")
+    if prompt.special_tokens and not special_tokens:
+        raise ProtocolError("the verifier is too old to read special tokens in a text", remedy="update it")

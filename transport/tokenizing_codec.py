@@ -16,7 +16,7 @@ from speculation.protocol.messages import Prompt
 from speculation.protocol.tokenizing import TokenPiece
 from transport import codec
 from transport.limits import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, WireLimits
-from transport.prompt_codec import prompt_from_wire, prompt_to_wire
+from transport.prompt_codec import check_read, prompt_from_wire, prompt_to_wire
 
 _LARGEST_ID = (1 << 32) - 1
 
@@ -39,11 +39,18 @@ def _check_prompt(message: pb.TokenizeRequest, limits: WireLimits) -> None:
     _check("messages" if message.prompt.messages else "prompt", message.prompt, limits.prompt_bytes)
 
 
-def tokenize_response_to_wire(token_ids: Sequence[int]) -> pb.TokenizeResponse:
+def tokenize_response_to_wire(prompt: Prompt, token_ids: Sequence[int]) -> pb.TokenizeResponse:
     """Raises InputError for more tokens than a message holds."""
-    message = pb.TokenizeResponse(token_ids=token_ids)
+    told = {"template_kwargs": bool(prompt.template_kwargs), "special_tokens": prompt.special_tokens}
+    message = pb.TokenizeResponse(token_ids=token_ids, **told)
     _check("prompt", message, MAX_MESSAGE_BYTES)
     return message
+
+
+def tokenize_response_from_wire(message: pb.TokenizeResponse, prompt: Prompt) -> tuple[int, ...]:
+    """Raises ProtocolError if the verifier is too old to have read all of the prompt."""
+    check_read(prompt, template_kwargs=message.template_kwargs, special_tokens=message.special_tokens)
+    return tuple(message.token_ids)
 
 
 def detokenize_request_to_wire(token_ids: Sequence[int]) -> pb.DetokenizeRequest:

@@ -39,7 +39,7 @@ class Tokenizing:
     async def tokenize(self, prompt: Prompt) -> pb.TokenizeResponse:
         """The ids of a prompt as a session would have them. Raises InputError, and LimitExceededError if too many
         wait."""
-        return await self._answer(lambda: tokenize_response_to_wire(self._tokenizer.prompt_ids(prompt)))
+        return await self._answer(lambda: tokenize_response_to_wire(prompt, self._tokenizer.prompt_ids(prompt)))
 
     async def detokenize(self, token_ids: Sequence[int]) -> pb.DetokenizeResponse:
         """What each token stands for. Raises InputError for an id that the model does not have, and LimitExceededError

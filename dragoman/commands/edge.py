@@ -19,6 +19,7 @@ edge_app = typer.Typer(
 )
 
 _MAX_SESSIONS: int = default_of(DrafterSettings, "max_sessions")
+_PREFIX_MEMORY: str = default_of(DrafterSettings, "prefix_memory")
 Model = Annotated[str, typer.Option(help=f"{MODEL_HELP}, or lookup")]
 Verifier = Annotated[str | None, typer.Option(help="Address of the verifier that it drafts for")]
 Name = Annotated[
@@ -26,6 +27,7 @@ Name = Annotated[
 ]
 Root = Annotated[Path | None, typer.Option(help="Write below this folder instead of /, for an image", metavar="FOLDER")]
 MaxSessions = Annotated[int, option_of(DrafterSettings, "max_sessions", bounds=True)]
+PrefixMemory = Annotated[str, option_of(DrafterSettings, "prefix_memory")]
 Engine = Annotated[EngineName, option_of(DrafterSettings, "engine")]
 MemoryMax = Annotated[str | None, typer.Option(help="End it, and start it again, when it takes more: 2GiB")]
 Program = Annotated[
@@ -53,6 +55,7 @@ def install(
     coordinator: Coordinator = None,
     name: Name = None,
     max_sessions: MaxSessions = _MAX_SESSIONS,
+    prefix_memory: PrefixMemory = _PREFIX_MEMORY,
     engine: Engine = EngineName.AUTO,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -75,6 +78,7 @@ def install(
     from dragoman.edge.install import run_install
 
     given = {"model": model, "max_sessions": max_sessions, "engine": engine.value, "device": device, "dtype": dtype}
+    given |= {"prefix_memory": prefix_memory}
     asked = Asked(
         settings=settings_from(DrafterSettings, threads=threads, trust_remote_code=trust_remote_code, **given),
         security=security,

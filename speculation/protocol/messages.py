@@ -125,7 +125,9 @@ class Prompt:
         self._check_tools()
         if self.special_tokens and self.text is None:
             raise InputError("special_tokens", True, "is for a text to continue", remedy="leave it out with messages")
-        if parse_template_kwargs(self.template_kwargs) and self.text is not None:
+        if not parse_template_kwargs(self.template_kwargs):
+            object.__setattr__(self, "template_kwargs", "")  # "{}" asks for nothing
+        elif self.text is not None:
             raise InputError("chat_template_kwargs", None, "go with messages only", remedy="leave them out")
         for message in self.messages:
             check_text("messages.content", message.content)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from drafter_service.draft_source import DraftSource
 from drafter_service.kept_caches import LEAST_TOKENS, KeptCaches
@@ -121,7 +122,7 @@ def held_by(model: CausalLM, tokens: Sequence[int]) -> KVCache:
 
 def test_memory_has_its_bound_and_the_oldest_go_first(tiny_llama: Path):
     model = load_tiny(tiny_llama)
-    each = held_by(model, range(LEAST_TOKENS)).nbytes
+    each = held_by(model, range(40)).without_last(0).nbytes
     kept = KeptCaches(model, 2 * each)
     texts = [[start + place for place in range(40)] for start in (10, 60, 110)]
     for ids in texts:
@@ -134,6 +135,47 @@ def test_memory_has_its_bound_and_the_oldest_go_first(tiny_llama: Path):
     none = KeptCaches(model, 0)
     none.put(texts[0], held_by(model, texts[0]))
     assert none.nbytes == 0 and none.take(texts[0]) is None
+
+
+def test_who_shares_a_smaller_part_leaves_the_rest_to_its_own(tiny_llama: Path):
+    model = load_tiny(tiny_llama)
+    kept = KeptCaches(model, LOTS)
+    system, first, second = list(range(20)), list(range(30, 130)), list(range(140, 180))
+    kept.put([*system, *first], held_by(model, [*system, *first]))
+    copied = kept.take([*system, *second])
+    assert isinstance(copied, KVCache) and copied.length == len(system)
+    expected = model.forward([*system, *second], model.new_cache())[len(system) :]
+    assert torch.allclose(model.forward(second, copied), expected, atol=1e-4)
+    own = kept.take([*system, *first, 7])
+    assert isinstance(own, KVCache) and own.length == len(system) + len(first), "it was copied, not written into"
+    assert torch.allclose(
+        model.forward([7], own), model.forward([*system, *first, 7], model.new_cache())[-1:], atol=1e-4
+    )
+
+
+def test_of_equals_the_one_that_loses_least_is_taken(tiny_llama: Path):
+    model = load_tiny(tiny_llama)
+    kept, ids = KeptCaches(model, LOTS), list(range(100))
+    for length in (60, 40, 80):
+        kept.put(ids[:length], held_by(model, ids[:length]))
+    found = kept.take([*ids[:40], 150])
+    assert isinstance(found, KVCache) and found.length == 40
+    left = [kept.take([*ids[:70], 150]), kept.take([*ids[:70], 150])]
+    assert [cache.length for cache in left if cache is not None] == [70, 60]
+
+
+def test_a_text_that_is_too_long_for_it_costs_no_other_its_place(tiny_llama: Path):
+    model = load_tiny(tiny_llama)
+    ids = list(range(60))
+    size = held_by(model, ids).without_last(0).nbytes
+    assert size < held_by(model, ids).nbytes, "buffers are larger than what they hold"
+    kept = KeptCaches(model, 2 * size)
+    kept.put(ids, held_by(model, ids))
+    long = [place % 150 for place in range(200)]
+    kept.put(long, held_by(model, long))
+    assert kept.nbytes == size
+    found = kept.take(ids)
+    assert found is not None and found.length == len(ids)
 
 
 def test_what_is_not_sound_is_not_kept(tiny_llama: Path):

@@ -103,7 +103,8 @@ async def test_drafters_are_told_the_conversation(held: Held, drafting: RemoteDr
     """The prompt's own text is not that of the drafter's template."""
     messages = [{"role": "user", "content": "The heron"}]
     prompt = held.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    written = await held.write(prompt, custom_generate=drafting, max_new_tokens=16, messages=messages)
+    told: dict[str, Any] = {"messages": messages, "template_kwargs": {"enable_thinking": False}}
+    written = await held.write(prompt, custom_generate=drafting, max_new_tokens=16, **told)
     assert drafting.last.draft_tokens > 0
     assert torch.equal(written, await held.write(prompt, custom_generate=drafting, max_new_tokens=16))
 

@@ -56,6 +56,7 @@ def test_children_are_told_what_the_command_was_told():
     verifier, drafter = chosen.verifier_arguments(), chosen.drafter_arguments(chosen.drafters[0], "127.0.0.1:9")
     assert {"--threads=3", "--kv-memory=1GiB", "--trust-remote-code", "--max-sessions=64"} <= set(verifier)
     assert {"--verifier=127.0.0.1:9", "--dtype=float32", "--threads=0", "--verbose"} <= set(drafter)
+    assert "--prefix-memory=256MiB" in drafter and not any("prefix-memory" in each for each in verifier)
     assert "--trust-remote-code" not in drafter
 
 

@@ -111,6 +111,7 @@ def test_the_command_line_takes_what_the_unit_says(tmp_path: Path, monkeypatch, 
     files = authority.issue(Role.DRAFTER)
     tls = [f"--tls-ca={authority.ca}", f"--tls-cert={files.certificate}", f"--tls-key={files.key}"]
     settings = ["--threads=3", "--max-sessions=7", "--device=cpu", "--dtype=int8", "--verbose", "--trust-remote-code"]
+    settings.append("--prefix-memory=64MiB")
     dialled = ["--coordinator=head:50060"] if coordinator else ["--verifier=gpu-box:50061"]
     done("edge", "install", "--model=smollm2-135m", *dialled, *tls, *settings, "--bind-paths", f"--root={tmp_path}")
     unit = InstalledUnit(tmp_path)
@@ -129,6 +130,7 @@ def test_the_command_line_takes_what_the_unit_says(tmp_path: Path, monkeypatch, 
         "coordinator": "head:50060" if coordinator else None,
         "threads": 3,
         "max_sessions": 7,
+        "prefix_memory": "64MiB",
         "device": "cpu",
         "dtype": "int8",
         "verbose": True,

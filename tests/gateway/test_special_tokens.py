@@ -39,6 +39,8 @@ async def test_ids_with_special_tokens_are_prompts_where_names_are_read():
         async with Client(str(found.verifier_address)) as client:
             own = await client.complete(Prompt(TEXT, special_tokens=True), max_tokens=1)
             assert own.prompt_tokens == len(READ)
+        literal = (await found.post("/v1/completions", prompt=LITERAL, **asked)).json()
+        assert literal["usage"]["prompt_tokens"] == len(LITERAL), "ids that are text stay text"
     async with front() as found:
         refused = await found.post("/v1/completions", prompt=READ, **asked)
         assert refused.status_code == 400 and "the special token <pause>" in refused.json()["error"]["message"]

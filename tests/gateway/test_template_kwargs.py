@@ -15,6 +15,7 @@ from tests.support.gateways import MODEL, STORY, front
 from tests.support.text_engine import TextTokenizer
 from transport.generation_codec import event_from_wire, event_to_wire, request_from_wire, request_to_wire
 from transport.limits import WireLimits
+from transport.tokenizing_codec import tokenize_response_from_wire, tokenize_response_to_wire
 
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
 TOLD = {"enable_thinking": False, "style": "猫"}
@@ -72,6 +73,15 @@ def test_both_ways_on_the_wire():
     assert request_from_wire(message, WireLimits()).prompt == ASKED
     for told in (True, False):
         assert event_from_wire(event_to_wire(event := Started("s", 1, template_kwargs=told))) == event
+
+
+def test_a_verifier_too_old_for_them_counts_no_tokens():
+    for prompt in (ASKED, Prompt("hi", special_tokens=True)):
+        told = tokenize_response_to_wire(prompt, [3, 5])
+        assert tokenize_response_from_wire(told, prompt) == (3, 5)
+        with pytest.raises(ProtocolError, match="too old to"):
+            tokenize_response_from_wire(pb.TokenizeResponse(token_ids=[3, 5]), prompt)
+    assert tokenize_response_from_wire(pb.TokenizeResponse(token_ids=[3]), Prompt("hi")) == (3,)
 
 
 def test_a_verifier_too_old_for_them_is_left():

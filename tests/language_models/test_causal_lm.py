@@ -108,6 +108,29 @@ def test_the_cache_grows_by_doubling_and_counts_its_memory(tiny_llama: Path):
     assert first == 2 * 2 * 2 * 256 * 16 * 4  # keys and values, layers, heads, tokens, head size, float32
 
 
+def test_a_pass_that_fails_behind_its_layers_leaves_the_cache_as_it_was(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No memory for the logits, say: what was run beside the last row as padding stands for no token of the text."""
+    model = CausalLM.load(str(tiny_llama), dtype="float32", device="cpu")
+    cache = model.new_cache()
+    model.prefill(list(range(10, 30)), cache)
+    plain = torch.nn.Linear.forward
+
+    def failing(layer: torch.nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+        if layer.out_features == model.vocab_size:
+            raise MemoryError("no memory for the logits")
+        return plain(layer, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.Linear, "forward", failing)
+        with pytest.raises(MemoryError):
+            model.forward([5], cache)
+    assert cache.lengths == {20}
+    expected = model.forward([*range(10, 30), 5], model.new_cache())[-1]
+    assert torch.allclose(model.forward([5], cache)[-1], expected, atol=1e-4)
+
+
 def test_int8_is_close_to_float32(tiny_llama: Path):
     ids = list(range(10, 40))
     exact = CausalLM.load(str(tiny_llama), dtype="float32", device="cpu")

@@ -450,10 +450,14 @@ class TokenizeRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
-    __slots__ = ("token_ids",)
+    __slots__ = ("token_ids", "template_kwargs", "special_tokens")
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    template_kwargs: bool
+    special_tokens: bool
+    def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., template_kwargs: bool = ..., special_tokens: bool = ...) -> None: ...
 
 class DetokenizeRequest(_message.Message):
     __slots__ = ("protocol_version", "token_ids")
