@@ -39,6 +39,8 @@ WRONG = [
     ("plain", "tls external autoscaling-verifiers", "autoscaling-comes-before-external"),
     ("plain", "tls routes", "routes-go-without-tls"),
     ("plain", "routes tls", "routes-go-without-tls"),
+    ("plain", "routes policies", "policies-come-before-routes"),
+    ("kuberay", "routes ray-policies", "policies-come-before-routes"),
     ("plain", "ray-policies", "RayCluster.v1.ray.io/dragoman"),
     *(("kuberay", each, NO_STATEFUL_SET) for each in ("gpu", "tls", "policies", "security", "autoscaling")),
     ("kuberay", "autoscaling-verifiers", NO_STATEFUL_SET),
@@ -65,6 +67,7 @@ RIGHT = [
     ("kuberay", "ray-policies"),
     ("kuberay", "monitoring ray-policies"),
     ("kuberay", "ray-policies monitoring"),
+    ("kuberay", "ray-policies routes"),
 ]
 
 
@@ -88,6 +91,10 @@ def test_a_right_combination_renders_and_nothing_of_it_is_left_out(below: str, c
     if "monitoring" in names:
         [endpoint] = named(objects, "ServiceMonitor", "gateway")["spec"]["endpoints"]
         assert endpoint["scheme"] == ("https" if secure else "http")
+    if {"policies", "ray-policies"} & set(names):
+        opened = named(objects, "NetworkPolicy", "coordinator")["spec"]["ingress"][1:]
+        selectors = [source["namespaceSelector"]["matchLabels"] for each in opened for source in each.get("from", [])]
+        assert selectors == [{"dragoman/gateway": "true"}] * ("routes" in names)
     if "external" in names:
         certificates = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "Certificate")}
         for name in ("coordinator", "verifier", "gateway"):
