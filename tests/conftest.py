@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Only tests that are asked for with ``-m gpu`` see a GPU, so that the others say the same on any machine."""
     asked = str(config.option.markexpr)
     if not re.search(r"\bgpu\b", asked) or re.search(r"\bnot\s+gpu\b", asked):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # none; of an empty one Ray says that a node cannot have GPUs
 
 
 @pytest.hookimpl(optionalhook=True)
