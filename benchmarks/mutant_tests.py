@@ -12,6 +12,7 @@ TESTS = {
     "frozen_map": "test_sampling",
     "guide": "test_guided_drafts",
     "plural": "dragoman/test_wording",
+    "shared_length": "test_shared_length",
     "source": "test_values test_draft_sources",
     "drafts/candidates": "test_candidates test_draft_sources",
     **dict.fromkeys(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, Self, TypeGuard, runtime_checkable
 
 from drafter_service.draft_model import DraftCache, DraftModel
+from speculation.shared_length import shared_length
 
 #: Fewer tokens in common are run as fast as they are found.
 LEAST_TOKENS = 16
@@ -62,7 +63,7 @@ class KeptCaches:
 
     def take(self, token_ids: Sequence[int]) -> DraftCache | None:
         """One that holds as much as possible of a beginning of ``token_ids``, and nothing else."""
-        shared = {number: _common(held, token_ids) for number, (held, _) in enumerate(self._kept)}
+        shared = {number: shared_length(held, token_ids) for number, (held, _) in enumerate(self._kept)}
         # Of equals the one that loses least, and of these the latest.
         order = sorted(shared, key=lambda number: (shared[number], -len(self._kept[number][0]), number), reverse=True)
         for number in order:
@@ -81,7 +82,3 @@ class KeptCaches:
 
 def _is_sound(cache: DraftCache) -> TypeGuard[KeepableCache]:
     return isinstance(cache, KeepableCache) and len(cache.lengths) == 1
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -22,6 +22,7 @@ from drafter_service.target_vocabularies import TargetView
 from speculation.protocol.messages import SessionOffer
 from speculation.sampling.race import RaceNoise
 from speculation.sessions.drafter_session import DraftToken
+from speculation.shared_length import shared_length
 from speculation.verification.string_rejection import DEPTH, check_enumeration, psi
 
 
@@ -119,8 +120,7 @@ class StringProposingSource(ProposingSource):
             return behind[onward]
         self._drop_tree()
         held = self.run_ids[: self._cache.length]
-        shared = next((i for i, (a, b) in enumerate(zip(held, context, strict=False)) if a != b), len(held))
-        self._roll_back_to(min(shared, len(context) - 1))
+        self._roll_back_to(min(shared_length(held, context), len(context) - 1))
         self.run_ids = context
         *missing, last = context[self._cache.length :]
         if missing:

@@ -179,8 +179,8 @@ class Transcript:
             raise ProtocolError("the verifier is too old to tell logprobs", remedy="update it, or ask for none")
         if self._request.prompt.uses_tools and started.tool_format is None:
             raise ProtocolError("the verifier is too old to know of tools", remedy="update it")
-        told = {"template_kwargs": started.template_kwargs, "special_tokens": started.special_tokens}
-        check_read(self._request.prompt, **told)
+        prompt = self._request.prompt
+        check_read(prompt, template_kwargs=started.template_kwargs, special_tokens=started.special_tokens)
         if self.must_write is not None and writer != self.must_write:
             raise SessionError(
                 f"the text was begun by {self.writer}, and {writer} would not write it on in the same way",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -40,6 +40,7 @@ from gateway.translation import prompt_of, template_kwargs_of
 from speculation.errors import DragomanError, InputError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
+from speculation.protocol.tokenizing import TokenPiece, named_text_of
 from transport.security import Security
 from transport.version import VERSION
 
@@ -166,7 +167,8 @@ def _add_tokens(app: FastAPI, texts: Texts) -> None:
         if body.return_token_strs or body.add_special_tokens is False:
             pieces = await texts.pieces(model, ids, field="prompt")
         if pieces is not None and body.add_special_tokens is False and body.prompt is not None:
-            front, back = await _added(texts, model, body.prompt)
+            literal = await _read_literally(texts, model, body.prompt) if prompt.special_tokens else pieces
+            front, back = _added(literal, body.prompt)
             ids, pieces = ids[front : len(ids) - back], pieces[front : len(pieces) - back]
         told = {"count": len(ids), "max_model_len": model.context_length, "tokens": ids}
 
@@ -184,16 +186,19 @@ def _add_tokens(app: FastAPI, texts: Texts) -> None:
         pieces = await texts.pieces(model, body.tokens, field="tokens")
 
         def answer() -> Response:
-            data = b"".join(piece.special.encode() or piece.text for piece in pieces)
-            return _json({"prompt": data.decode(errors="replace")})
+            return _json({"prompt": named_text_of(pieces).decode(errors="replace")})
 
         return await asyncio.to_thread(answer)
 
 
-async def _added(texts: Texts, model: ServedModel, text: str) -> tuple[int, int]:
-    """How many tokens the tokenizer puts before the text, and behind it. Where names are text, all others are text."""
-    literal = await texts.backend.tokenize(model.name, Prompt(text=text))
-    special = [piece.special for piece in await texts.pieces(model, literal, field="prompt")]
+async def _read_literally(texts: Texts, model: ServedModel, text: str) -> Sequence[TokenPiece]:
+    ids = await texts.backend.tokenize(model.name, Prompt(text=text))
+    return await texts.pieces(model, ids, field="prompt")
+
+
+def _added(literal: Sequence[TokenPiece], text: str) -> tuple[int, int]:
+    """How many tokens the tokenizer puts before the text, and behind it: where names are text, all others are text."""
+    special = [piece.special for piece in literal]
     front, back = (next((at for at, name in enumerate(names) if not name), 0) for names in (special, special[::-1]))
     return (0 if front and text.startswith(special[0]) else front), back
 

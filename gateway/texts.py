@@ -26,7 +26,7 @@ from gateway.traces import TextsTrace
 from speculation.errors import DragomanError, InputError, UnsupportedFieldError
 from speculation.protocol.messages import Prompt
 from speculation.protocol.status import ServedModel
-from speculation.protocol.tokenizing import TokenPiece, text_of
+from speculation.protocol.tokenizing import TokenPiece, named_text_of, text_of
 from transport.identity import Identity
 
 
@@ -113,8 +113,7 @@ class Texts:
             return Prompt(text=text)
         read = [Prompt(text=text)] if text else []  # the tokenizer puts some in front of any text
         if self._special_tokens:
-            named = b"".join(piece.special.encode() or piece.text for piece in pieces)
-            read.append(self.raw_prompt(_decoded(named, prompt)))
+            read.append(self.raw_prompt(_decoded(named_text_of(pieces), prompt)))
         for raw in read:
             if list(await self.backend.tokenize(model.name, raw)) == prompt:
                 return raw

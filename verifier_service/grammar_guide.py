@@ -17,6 +17,7 @@ from llguidance import LLMatcher
 
 from speculation.errors import SessionError
 from speculation.guide import Forced, Path
+from speculation.shared_length import shared_length
 from speculation.text.byte_vocab import ByteVocab
 
 #: Of the processor, for the rows of one step: others wait meanwhile. Mostly it takes less than a millisecond.
@@ -72,7 +73,7 @@ class GrammarGuide:
         found: list[bytes] = []
         at: Path = ()
         for path in paths:  # those that begin others mostly come first
-            common = _common(at, path)
+            common = shared_length(at, path)
             self._matcher.rollback(len(at) - common)
             at = path[:common]
             mask = b""
@@ -160,10 +161,6 @@ def spoken_tokens(vocab: ByteVocab) -> int:
 def _size(vocab: ByteVocab) -> int:
     """Of a mask, in bytes."""
     return 4 * -(-vocab.size // 32)
-
-
-def _common(a: Path, b: Path) -> int:
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _bits(ids: Sequence[int], size: int) -> bytes:

@@ -13,17 +13,8 @@ MAX_BYTES: Final = 1 << 12
 #: What a template is given by others: the messages, how the prompt ends, what comes back, names of special tokens.
 RESERVED: Final = frozenset(
     {
-        *(
-            "messages",
-            "conversation",
-            "conversations",
-            "tools",
-            "documents",
-            "chat_template",
-            "tokenizer_kwargs",
-            "kwargs",
-            "self",
-        ),
+        *("messages", "conversation", "conversations", "tools", "documents", "chat_template"),
+        *("tokenizer_kwargs", "kwargs", "self"),
         *("add_generation_prompt", "continue_final_message", "tokenize", "sanitize_control_tokens"),
         *("padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
         *(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")),

@@ -34,3 +34,8 @@ def pieces_of(vocab: ByteVocab, token_ids: Sequence[int]) -> tuple[TokenPiece, .
 def text_of(pieces: Iterable[TokenPiece]) -> bytes:
     """The text that the tokens add, without the names of special ones."""
     return b"".join(piece.text for piece in pieces)
+
+
+def named_text_of(pieces: Iterable[TokenPiece]) -> bytes:
+    """The same with the names of special tokens."""
+    return b"".join(piece.special.encode() or piece.text for piece in pieces)
