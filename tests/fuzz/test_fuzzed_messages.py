@@ -194,6 +194,13 @@ async def test_a_verifier_tells_of_any_tokens_or_refuses_to():
     verifier.shutdown()
 
 
+async def a_batch(thread: ThreadPoolExecutor) -> None:
+    """The link's worker begins one, its thread carries it out, and what was drafted is sent, on a slow machine too."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await asyncio.get_running_loop().run_in_executor(thread, int)
+
+
 async def test_a_drafter_takes_what_any_verifier_sends():
     """It declines what it cannot follow, and goes on to draft."""
     outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
@@ -208,7 +215,7 @@ async def test_a_drafter_takes_what_any_verifier_sends():
             with shown(message):
                 link.receive(message)
             if number % 8 == 0:
-                await asyncio.sleep(0.001)
+                await a_batch(thread)
             if working.done():
                 working.result()
         honest = pb.SessionOffer(session="honest", prompt=pb.Prompt(text=b"a story: "), rule=pb.RULE_RACE, number=1)

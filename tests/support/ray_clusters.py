@@ -126,7 +126,8 @@ def _actors_on(node: Any) -> list[psutil.Process]:
 
 
 def _started(roles: Sequence[str], attempts: int = 3) -> Any:
-    """Head and nodes. Ray gives a node 30 s to start, which on a busy machine is not always enough."""
+    """Head and nodes. Ray gives a node 30 s to start, which on a busy machine is not always enough; how it says so
+    depends on what was late. That Ray starts is not what these tests are about."""
     from ray.cluster_utils import Cluster
 
     before = {process.pid for process in psutil.Process().children(recursive=True)}
@@ -137,8 +138,8 @@ def _started(roles: Sequence[str], attempts: int = 3) -> Any:
         for role in roles:
             nodes.add_node(num_cpus=8, labels={"role": role})
         return nodes
-    except Exception as error:
-        if attempts == 1 or "timed out during startup" not in str(error):
+    except Exception:
+        if attempts == 1:
             raise
     for process in psutil.Process().children(recursive=True):
         if process.pid not in before:
