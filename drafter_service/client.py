@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -17,6 +17,7 @@ import grpc
 from drafter_service.dialling import Dialling
 from drafter_service.draft_source import Drafter
 from drafter_service.hello import hello_of
+from drafter_service.knocking import Knocking
 from drafter_service.verifier_link import VerifierLink
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from protos.dragoman.v1 import dragoman_pb2_grpc as pb_grpc
@@ -69,7 +70,8 @@ class DrafterClient:
         self._drafter = drafter
         self._verifier = verifier
         backoff = backoff or Backoff()
-        self._dialling = Dialling(backoff)
+        self._dialling, self._knocking = Dialling(backoff), Knocking(verifier)
+        self._looking_up: asyncio.Task[None] | None = None
         self._refused_pause = _REFUSED_PAUSE * backoff.longest
         self._security = security or Security.from_environment()
         self._on_connected = on_connected
@@ -115,6 +117,8 @@ class DrafterClient:
                 await asyncio.sleep(max(self._pause, self._dialling.ended(time.monotonic())))
                 self._pause = 0.0
         finally:
+            if self._looking_up is not None:
+                self._looking_up.cancel()
             if self._own_thread:
                 self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -128,8 +132,8 @@ class DrafterClient:
             self._refused, self._pause = True, self._refused_pause
 
     async def _assist_once(self) -> None:
-        seconds = self._dialling.begin(time.monotonic())
-        async with open_channel(self._verifier, self._security, connect_seconds=seconds) as channel:
+        self._dialling.begin(time.monotonic())
+        async with open_channel(self._verifier, self._security) as channel:
             stub = pb_grpc.VerifierServiceStub(channel)
             outbox: asyncio.Queue[pb.AssistRequest] = asyncio.Queue()
             outbox.put_nowait(pb.AssistRequest(hello=self._hello))
@@ -146,7 +150,7 @@ class DrafterClient:
             writer = asyncio.create_task(self._write(call, outbox))
             tasks = (worker, reader, writer)
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await self._until_one_ends(tasks)
                 if writer.done() and not reader.done():
                     # A write that failed only says that the stream is over; reading says why.
                     await asyncio.wait((reader,), timeout=_LAST_WORDS_SECONDS)
@@ -162,6 +166,18 @@ class DrafterClient:
                 call.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await link.close()
+
+    async def _until_one_ends(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Raises ConnectionFailedError for an attempt that began too early."""
+        knocking = asyncio.create_task(self._knocking.attempt_lost())
+        try:
+            await asyncio.wait((*tasks, knocking), return_when=asyncio.FIRST_COMPLETED)
+            if knocking.done() and knocking.result() and not self.attached:
+                self._dialling.lost()
+                raise ConnectionFailedError(f"the verifier at {self._verifier} was not there when it was dialled")
+        finally:
+            knocking.cancel()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def _read(self, call: grpc.aio.StreamStreamCall, link: VerifierLink) -> None:
         # By read and write, not by iterators: grpc.aio leaves those behind, half run, when a call is cancelled.
@@ -183,9 +199,10 @@ class DrafterClient:
             case "welcome":
                 self._bundles = message.welcome.takes_several
                 codec.check_version(message.welcome.protocol_version, who=f"the verifier at {self._verifier}")
-                self._dialling.reached(time.monotonic())
+                self._dialling.reached()
                 self._refused = False
                 self.attached = self._was_attached = True
+                self._looking_up = asyncio.create_task(self._knocking.look_up())
                 log.info("assisting %s at %s", message.welcome.model, self._verifier)
                 self._on_connected(message.welcome)
             case "drain":

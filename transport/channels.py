@@ -16,7 +16,7 @@ import grpc
 
 from speculation.errors import InputError
 from transport.address import Address
-from transport.grpc_options import CONNECT_SECONDS, channel_options
+from transport.grpc_options import channel_options
 from transport.pem_files import Pem, pem_files
 from transport.security import Security
 from transport.tokens import authorization_of, own_token
@@ -34,17 +34,15 @@ def open_channel(
     security: Security | None = None,
     *,
     who: str = "verifier",
-    connect_seconds: float = CONNECT_SECONDS,
 ) -> grpc.aio.Channel:
-    """Within an event loop. ``security`` None: as the environment says. ``who`` is to be there.
-
-    ``connect_seconds``: what an attempt to connect may take.
+    """One that tries to connect at once, whatever failed before. Within an event loop. ``security`` None: as the
+    environment says. ``who`` is to be there.
 
     Raises InputError for a bad ``DRAGOMAN_PROXY``, for files that cannot be used, and for another machine in plaintext
     unless that is allowed.
     """
     security = security or Security.from_environment()
-    return _open(address, _pem_for(address, security, who), security, connect_seconds)
+    return _open(address, _pem_for(address, security, who), security, shares=False)
 
 
 def check_dialling(address: Address, security: Security, *, who: str) -> None:
@@ -60,10 +58,8 @@ def _pem_for(address: Address, security: Security, who: str) -> Pem | None:
     return pem_files(security).newest() if security.dials_tls else None
 
 
-def _open(
-    address: Address, pem: Pem | None, security: Security, connect_seconds: float = CONNECT_SECONDS
-) -> grpc.aio.Channel:
-    options = [*channel_options(connect_seconds), *proxy_options(address)]
+def _open(address: Address, pem: Pem | None, security: Security, *, shares: bool = True) -> grpc.aio.Channel:
+    options = [*channel_options(shares=shares), *proxy_options(address)]
     if pem is None:
         return grpc.aio.insecure_channel(str(address), options=options)
     credentials = grpc.ssl_channel_credentials(pem.authority, pem.key, pem.certificate)

@@ -21,18 +21,23 @@ MAX_METADATA_BYTES = 8 << 10
 MAX_STREAMS = 1024
 
 
-def channel_options(connect_seconds: float) -> list[tuple[str, int]]:
-    """For every client channel: prompt reconnects, and a dead link noticed within seconds."""
+def channel_options(*, shares: bool) -> list[tuple[str, int]]:
+    """For every client channel: prompt reconnects, and a dead link noticed within seconds.
+
+    ``shares``: a connection with other channels of this process to the same address, and the pause after an attempt
+    that failed; else a new channel tries at once.
+    """
     return [
+        ("grpc.use_local_subchannel_pool", int(not shares)),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        # Channels of one process to one address share it, a new one as well: what is gone for long is tried this often.
+        # A new channel that shares has it as well: what is gone for long is tried this often.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 500),
         # By its name of the same kind; it is what one attempt may take.
-        ("grpc.min_reconnect_backoff_ms", round(1000 * connect_seconds)),
+        ("grpc.min_reconnect_backoff_ms", round(1000 * CONNECT_SECONDS)),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ]

@@ -268,7 +268,10 @@ class OpenSession:
     def _take_in(self, link: DrafterLink, event: Event) -> None:
         match event:
             case Span():
-                link.stale_spans += self.session.on_span(event) is SpanFate.STALE
+                fate = self.session.on_span(event)
+                link.stale_spans += fate is SpanFate.STALE
+                if link.begins_to_draft(fate):
+                    self._pacing.patience.forgive(time.monotonic())
             case Resync():
                 verdict = self.session.on_resync(event)
                 if verdict is None:

@@ -8,7 +8,14 @@ wants held back is known by then.
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from speculation.planning.trial import Trial
+
+#: Between two failures that are forgiven, in seconds: a drafter that dials in again and again and then says nothing
+#: shall not hold steps each time.
+FORGIVE_EVERY: Final = 5.0
 
 
 class Patience:
@@ -21,6 +28,13 @@ class Patience:
     def __init__(self, longest: float, *, learns: bool = True) -> None:
         self._longest = longest
         self._trial = Trial(learns=learns)
+        self._forgave_at = -math.inf
+
+    def forgive(self, now: float) -> None:
+        """A first draft came over a new link: that none came before was the fault of one that was lost, perhaps. Steps
+        need not go on without drafts until a trial is due. ``now``: seconds of any steady clock."""
+        if now >= self._forgave_at + FORGIVE_EVERY and self._trial.forgive():
+            self._forgave_at = now
 
     def hold(self, planned: float = 0.0) -> float:
         """Seconds that the coming step may wait for a draft; ``planned``: as its plan has it."""

@@ -32,6 +32,8 @@ class Trial:
         self._others: list[tuple[float, int]] = []
         self._interval = _FIRST_INTERVAL
         self._phases_until_trial = 2
+        self._failed = False  # which is why the other way is taken
+        self._before_failure: float | None = None  # the figure of the way in question
 
     def seconds_per_token(self, *, taken: bool) -> float | None:
         """The running figure of one of the two ways; None before its first phase ended."""
@@ -44,12 +46,24 @@ class Trial:
         """
         self._phase.append((seconds, tokens))
         if failed and self.taken:
+            self._before_failure = self._seconds_per_token[True]
             self._end_phase()
-            self.taken = False
+            self.taken, self._failed = False, True
             self._phases_until_trial = self._interval
             self._interval = min(_LONGEST_INTERVAL, 2 * self._interval)
         elif len(self._phase) >= PHASE_STEPS or self._is_lost():
             self._end_phase()
+
+    def forgive(self) -> bool:
+        """What it failed of is over: if that is why the way in question is not taken, take it again, as if it had not
+        failed. Returns whether it was so."""
+        if self.taken or not self._failed:
+            return False
+        if self._phase:
+            self._note(self._phase, taken=False)
+        self.taken, self._failed = True, False
+        self._seconds_per_token[True] = self._before_failure
+        return True
 
     def observe_other(self, *, seconds: float, tokens: int) -> None:
         """A step for which there was no choice, and that went the other way. It counts until that way was tried: it may
@@ -72,6 +86,7 @@ class Trial:
         self._seconds_per_token[taken] = figure if known is None else known + _SMOOTHING * (figure - known)
 
     def _end_phase(self) -> None:
+        self._failed = self._failed and not self.taken
         self._note(self._phase, taken=self.taken)
         self._phases_until_trial -= 1
         if not self._learns:

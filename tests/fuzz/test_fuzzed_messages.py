@@ -26,6 +26,7 @@ from speculation.errors import DragomanError
 from speculation.protocol.generation import Chunk, Finished, GenerationRequest
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.text.digest import DigestedText
+from tests.support.drafter_links import a_batch
 from tests.support.fuzzed_messages import MESSAGES, Fuzzer, messages, sensible, shown
 from tests.support.service_drivers import SLOW, eventually
 from tests.support.text_engine import TextDrafter, TextEngine
@@ -192,13 +193,6 @@ async def test_a_verifier_tells_of_any_tokens_or_refuses_to():
             told += 1
     assert told > MESSAGES / 10, "some are answered"
     verifier.shutdown()
-
-
-async def a_batch(thread: ThreadPoolExecutor) -> None:
-    """The link's worker begins one, its thread carries it out, and what was drafted is sent, on a slow machine too."""
-    for _ in range(3):
-        await asyncio.sleep(0)
-        await asyncio.get_running_loop().run_in_executor(thread, int)
 
 
 async def test_a_drafter_takes_what_any_verifier_sends():

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from speculation.planning.patience import Patience
+from speculation.planning.patience import FORGIVE_EVERY, Patience
 
 
 def drive(patience: Patience, steps: int, *, held: float, free: float, tokens: int = 2) -> list[bool]:
@@ -106,3 +106,38 @@ def test_how_fast_other_texts_are_does_not_matter_once_both_ways_were_tried():
         held += holds
         patience.observe_step(seconds=0.1 if holds else 0.04, tokens=5 if holds else 1, planned=0.1)
     assert held > 0.9 * 1000
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_what_failed_with_another_link_is_forgiven(learns: bool):
+    patience = Patience(0.2, learns=learns)
+    drive(patience, 200, held=0.3, free=0.4)
+    while not patience.hold():  # a trial of the other way
+        patience.observe_step(seconds=0.4, tokens=2)
+    patience.observe_step(seconds=1.2, tokens=1, unanswered=True)
+    assert not patience.hold()
+    patience.forgive(now=50.0)
+    assert patience.hold()
+    assert all(drive(patience, 20, held=0.3, free=0.4)), "nor is what it failed of held against it"
+
+
+def test_what_does_not_pay_is_not_forgiven():
+    patience = Patience(0.2)
+    drive(patience, 400, held=0.5, free=0.4)
+    while patience.hold():  # a trial
+        patience.observe_step(seconds=0.5, tokens=2)
+    patience.forgive(now=50.0)
+    assert not patience.hold()
+
+
+def test_who_fails_again_and_again_is_forgiven_now_and_then():
+    """A drafter that dials in, drafts once and is silent: each time a step is held in vain."""
+    patience, held = Patience(0.2, learns=False), 0
+    for tenth in range(1000):  # of a second
+        patience.forgive(now=tenth / 10)
+        if patience.hold():
+            held += 1
+            patience.observe_step(seconds=0.1, tokens=1, unanswered=True)
+        else:
+            patience.observe_step(seconds=0.1, tokens=1)
+    assert 100 / FORGIVE_EVERY <= held <= 100 / FORGIVE_EVERY + 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -28,3 +29,10 @@ def measured_link(*, round_trip: float = 0.04, draft_token: float = 0.003) -> Dr
         clock.monotonic = lambda: round_trip
         made.on_pong(pb.Pong(number=next_ping(made), seconds_per_token=draft_token))
     return made
+
+
+async def a_batch(thread: ThreadPoolExecutor) -> None:
+    """The link's worker begins one, its thread carries it out, and what was drafted is sent, on a slow machine too."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await asyncio.get_running_loop().run_in_executor(thread, int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -25,14 +26,24 @@ async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
 
 async def test_an_attempt_ends_when_its_time_is_up_and_not_before():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, and nobody says a word
-        address = Address("127.0.0.1", silent.getsockname()[1])
-        async with (
-            open_channel(address, connect_seconds=0.3) as hurried,
-            open_channel(address, connect_seconds=10 * PATIENCE) as patient,
-        ):
-            calls = [asyncio.create_task(refused(channel)) for channel in (hurried, patient)]
-            assert await asyncio.wait_for(calls[0], PATIENCE) is grpc.StatusCode.UNAVAILABLE
-            await asyncio.sleep(CONNECT_SECONDS + 1.0)
-            assert not calls[1].done(), "it has more than what an attempt has by default"
-            calls[1].cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+        began = time.monotonic()
+        async with open_channel(Address("127.0.0.1", silent.getsockname()[1])) as channel:
+            assert await asyncio.wait_for(refused(channel), PATIENCE) is grpc.StatusCode.UNAVAILABLE
+        assert time.monotonic() - began > 0.9 * CONNECT_SECONDS
+
+
+async def test_a_new_channel_tries_at_once_though_another_one_was_refused_a_moment_ago():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        async with open_channel(address) as before:
+            assert await refused(before) is grpc.StatusCode.UNAVAILABLE
+            taken.listen()
+            taken.setblocking(False)
+            async with open_channel(address) as channel, asyncio.timeout(PATIENCE):
+                call = asyncio.create_task(refused(channel))
+                came, _ = await asyncio.get_running_loop().sock_accept(taken)
+                with came:
+                    assert not call.done(), "it is not told of what failed before"
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)

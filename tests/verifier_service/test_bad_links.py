@@ -11,11 +11,26 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fault_proxy import FaultProxy, LinkConditions
-from speculation.sampling.params import SamplingParams
+from protos.dragoman.v1 import dragoman_pb2 as pb
+from speculation.sampling.params import Rule, SamplingParams
+from speculation.text.digest import EMPTY_DIGEST
 from tests.support import link_faults
 from tests.support.certificates import TestAuthority
 from tests.support.link_faults import FAULTS, inflict, mend
-from tests.support.service_drivers import PATIENCE, baseline, drafters, drafting, request, serving, text_of
+from tests.support.raw_drafter import RawDrafter
+from tests.support.service_drivers import (
+    PATIENCE,
+    WAITING,
+    WARM,
+    baseline,
+    drafters,
+    drafting,
+    eventually,
+    request,
+    serving,
+    stub_to,
+    text_of,
+)
 from tests.support.text_engine import TextEngine
 from transport.address import Address
 from transport.identity import Role
@@ -92,4 +107,25 @@ async def test_an_outage_in_mid_text(fault: str, in_tls: bool, tmp_path: Path):
                 if finished.speculation.accepted_tokens > 0:
                     break
         assert again == (await written(address, request(SAMPLING, no_draft=True)))[0]
+        await baseline(verifier, engine)
+
+
+async def test_steps_wait_again_for_drafts_once_one_came_over_a_new_link():
+    """That none came over the link that was lost would else let hundreds of steps go on without."""
+    engine = TextEngine(step_seconds=0.01)
+    async with serving(engine, plan=WAITING, adaptive=False) as (verifier, address), stub_to(address) as stub:
+        expected, _ = await text_of(address, request(WARM, no_draft=True))
+        patience = verifier.pacing[Rule.RACE].patience
+        patience.observe_step(seconds=1.0, tokens=1, unanswered=True)
+        assert not patience.hold(WAITING.patience)
+        raw = RawDrafter(stub)
+        await raw.dial()
+        task = asyncio.create_task(text_of(address, request(WARM)))
+        offer = await raw.offer()
+        assert not patience.hold(WAITING.patience), "nor is it known yet that this one drafts"
+        await raw.span(session=offer.session, base_digest=EMPTY_DIGEST, text=expected, tokens=9)
+        await eventually(lambda: patience.hold(WAITING.patience) or task.done())
+        assert patience.hold(WAITING.patience)
+        await raw.call.write(pb.AssistRequest(decline=pb.Decline(session=offer.session, reason="enough")))
+        assert (await task)[0] == expected
         await baseline(verifier, engine)
