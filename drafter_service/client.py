@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
@@ -72,6 +73,7 @@ class DrafterClient:
         backoff = backoff or Backoff()
         self._dialling, self._knocking = Dialling(backoff), Knocking(verifier)
         self._looking_up: asyncio.Task[None] | None = None
+        self._knocks: asyncio.Task[bool] | None = None
         self._refused_pause = _REFUSED_PAUSE * backoff.longest
         self._security = security or Security.from_environment()
         self._on_connected = on_connected
@@ -117,8 +119,7 @@ class DrafterClient:
                 await asyncio.sleep(max(self._pause, self._dialling.ended(time.monotonic())))
                 self._pause = 0.0
         finally:
-            if self._looking_up is not None:
-                self._looking_up.cancel()
+            _cancel(self._looking_up)
             if self._own_thread:
                 self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -169,14 +170,16 @@ class DrafterClient:
 
     async def _until_one_ends(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Raises ConnectionFailedError for an attempt that began too early."""
-        knocking = asyncio.create_task(self._knocking.attempt_lost())
-        try:
-            await asyncio.wait((*tasks, knocking), return_when=asyncio.FIRST_COMPLETED)
-            if knocking.done() and knocking.result() and not self.attached:
-                self._dialling.lost()
-                raise ConnectionFailedError(f"the verifier at {self._verifier} was not there when it was dialled")
-        finally:
-            knocking.cancel()
+        if self._dialling.may_be_lost:
+            self._knocks = knocks = asyncio.create_task(self._knocking.attempt_lost())
+            try:
+                await asyncio.wait((*tasks, knocks), return_when=asyncio.FIRST_COMPLETED)
+                if knocks.done() and not knocks.cancelled() and knocks.result() and not self.attached:
+                    self._dialling.lost()
+                    raise ConnectionFailedError(f"the verifier at {self._verifier} was not there when it was dialled")
+            finally:
+                knocks.cancel()
+                await asyncio.gather(knocks, return_exceptions=True)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def _read(self, call: grpc.aio.StreamStreamCall, link: VerifierLink) -> None:
@@ -202,6 +205,7 @@ class DrafterClient:
                 self._dialling.reached()
                 self._refused = False
                 self.attached = self._was_attached = True
+                _cancel(self._knocks, self._looking_up)
                 self._looking_up = asyncio.create_task(self._knocking.look_up())
                 log.info("assisting %s at %s", message.welcome.model, self._verifier)
                 self._on_connected(message.welcome)
@@ -220,3 +224,9 @@ class DrafterClient:
                     await call.write(message)
         except asyncio.InvalidStateError:
             return  # the call is over, and the reader knows why
+
+
+def _cancel(*tasks: asyncio.Task[Any] | None) -> None:
+    for task in tasks:
+        if task is not None:
+            task.cancel()

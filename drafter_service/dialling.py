@@ -13,9 +13,13 @@ class Dialling:
         self._backoff = backoff
         self._began = 0.0
         self._reached = self._lost = False
+        #: Whether the attempt may be given up for another one. The one that follows has its time, or whoever answers
+        #: connections, but nothing else, would be dialled without a pause.
+        self.may_be_lost = True
 
     def begin(self, now: float) -> None:
         """An attempt begins."""
+        self.may_be_lost = not self._lost
         self._began, self._reached, self._lost = now, False, False
 
     def lost(self) -> None:

@@ -42,22 +42,27 @@ class Knocking:
             self._places = [_Place(family, where) for family, _, _, _, where in found]
 
     async def attempt_lost(self) -> bool:
-        """Begun together with an attempt; returns once a connection stands, or never. True: it was begun later, while
-        the first, begun with the attempt, still has no answer. So an attempt gets through that begins now."""
-        stands = asyncio.Event()
-        begun: list[asyncio.Task[bool]] = []
+        """Begun together with an attempt; returns once a connection stands. True: it was begun later, while the first,
+        begun with the attempt, still has no answer. So an attempt gets through that begins now.
+
+        Runs until it is cancelled if none ever stands. Where it is not known where to knock nothing is lost.
+        """
+        places, stands = self._places, asyncio.Event()
+        first = [asyncio.create_task(_knock(place, stands)) for place in places]
+        later: list[asyncio.Task[bool]] = []
         try:
-            while self._places and not stands.is_set():
-                begun += [asyncio.create_task(_knock(place, stands)) for place in self._places]
+            while places and not stands.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(KNOCK_SECONDS):
                         await stands.wait()
-            first = begun[: len(self._places)]
+                        break
+                later = [knock for knock in later if not knock.done()]
+                later += [asyncio.create_task(_knock(place, stands)) for place in places]
             return stands.is_set() and not any(knock.done() and knock.result() for knock in first)
         finally:
-            for knock in begun:
+            for knock in (*first, *later):
                 knock.cancel()
-            await asyncio.gather(*begun, return_exceptions=True)
+            await asyncio.gather(*first, *later, return_exceptions=True)
 
 
 async def _knock(place: _Place, stands: asyncio.Event) -> bool:

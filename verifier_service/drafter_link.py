@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
-from speculation.drafts.span_fate import SpanFate
 from speculation.errors import ProtocolError
 from speculation.planning.fits import LONGEST_SECONDS, Smoothed
 from speculation.protocol.status import DrafterStatus
@@ -46,7 +45,6 @@ class DrafterLink:
     has_vocabulary: bool = False  # it was sent the target's, or will be
     round_trip: Smoothed = field(default_factory=Smoothed)
     _draft_token: Smoothed = field(default_factory=Smoothed)
-    _drafts: bool = False  # it has sent a draft that a session could take
     _pings: dict[int, float] = field(default_factory=dict)
     outbox: Outbox = field(default_factory=Outbox)
     work: WorkBudget = field(default_factory=WorkBudget)
@@ -60,11 +58,6 @@ class DrafterLink:
     def may_work(self) -> bool:
         """Whether there is time for what it sent."""
         return self.work.has_left(len(self.sessions))
-
-    def begins_to_draft(self, fate: SpanFate) -> bool:
-        """A span of it came to this: whether it is the first over this link that is of a text as it stands."""
-        before, self._drafts = self._drafts, self._drafts or fate is not SpanFate.STALE
-        return self._drafts and not before
 
     def ping(self) -> None:
         """Ask for a sign of life, and note when."""

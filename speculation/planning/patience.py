@@ -9,13 +9,12 @@ wants held back is known by then.
 from __future__ import annotations
 
 import math
-from typing import Final
+import threading
 
 from speculation.planning.trial import Trial
 
-#: Between two failures that are forgiven, in seconds: a drafter that dials in again and again and then says nothing
-#: shall not hold steps each time.
-FORGIVE_EVERY: Final = 5.0
+#: Seconds between two failures that are forgiven; doubled as long as drafts come, but none when a step waits for one.
+FORGIVE_EVERY, FORGIVE_SELDOM = 5.0, 320.0
 
 
 class Patience:
@@ -28,13 +27,21 @@ class Patience:
     def __init__(self, longest: float, *, learns: bool = True) -> None:
         self._longest = longest
         self._trial = Trial(learns=learns)
-        self._forgave_at = -math.inf
+        self._forgives_at, self._forgive_every = -math.inf, FORGIVE_EVERY
+        self._changing = threading.Lock()
 
     def forgive(self, now: float) -> None:
-        """A first draft came over a new link: that none came before was the fault of one that was lost, perhaps. Steps
-        need not go on without drafts until a trial is due. ``now``: seconds of any steady clock."""
-        if now >= self._forgave_at + FORGIVE_EVERY and self._trial.forgive():
-            self._forgave_at = now
+        """A draft came that a step can use: hold steps again, if they are not held because no draft had come.
+
+        After a link was lost and another came, hundreds of steps would else go on without waiting. ``now``: seconds of
+        any steady clock. From any thread, at every draft.
+        """
+        if self._trial.taken or now < self._forgives_at:
+            return
+        with self._changing:
+            if self._trial.forgive():
+                self._forgives_at = now + self._forgive_every
+                self._forgive_every = min(2 * self._forgive_every, FORGIVE_SELDOM)
 
     def hold(self, planned: float = 0.0) -> float:
         """Seconds that the coming step may wait for a draft; ``planned``: as its plan has it."""
@@ -45,7 +52,10 @@ class Patience:
 
         ``unanswered``: it was held back to the end, and no draft came; no need to see more of that.
         """
-        if max(self._longest, planned) > 0:
+        with self._changing:
+            if max(self._longest, planned) <= 0:
+                self._trial.observe_other(seconds=seconds, tokens=tokens)
+                return
+            if self._trial.taken and not unanswered:
+                self._forgive_every = FORGIVE_EVERY
             self._trial.observe_step(seconds=seconds, tokens=tokens, failed=unanswered)
-        else:
-            self._trial.observe_other(seconds=seconds, tokens=tokens)

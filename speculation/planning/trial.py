@@ -33,7 +33,7 @@ class Trial:
         self._interval = _FIRST_INTERVAL
         self._phases_until_trial = 2
         self._failed = False  # which is why the other way is taken
-        self._before_failure: float | None = None  # the figure of the way in question
+        self._before_failure: float | None = None  # seconds per token of the way in question, before it first failed
 
     def seconds_per_token(self, *, taken: bool) -> float | None:
         """The running figure of one of the two ways; None before its first phase ended."""
@@ -46,24 +46,32 @@ class Trial:
         """
         self._phase.append((seconds, tokens))
         if failed and self.taken:
-            self._before_failure = self._seconds_per_token[True]
+            if not self._failed:
+                self._before_failure = self._seconds_per_token[True]
+            self._failed = True
             self._end_phase()
-            self.taken, self._failed = False, True
+            self.taken = False
             self._phases_until_trial = self._interval
             self._interval = min(_LONGEST_INTERVAL, 2 * self._interval)
         elif len(self._phase) >= PHASE_STEPS or self._is_lost():
+            self._failed = self._failed and not self.taken
             self._end_phase()
 
     def forgive(self) -> bool:
-        """What it failed of is over: if that is why the way in question is not taken, take it again, as if it had not
-        failed. Returns whether it was so."""
-        if self.taken or not self._failed:
+        """What it failed of is over: if that is why the way in question is not taken, take it again, and forget what it
+        took when it failed. Trials stay as seldom as failures have made them. Returns whether it was so."""
+        if self.taken or not self._failed or self._was_behind():
             return False
         if self._phase:
             self._note(self._phase, taken=False)
         self.taken, self._failed = True, False
         self._seconds_per_token[True] = self._before_failure
         return True
+
+    def _was_behind(self) -> bool:
+        """Before it failed, so that it would not be taken anyway."""
+        before, other = self._before_failure, self._seconds_per_token[False]
+        return self._learns and before is not None and other is not None and before > other
 
     def observe_other(self, *, seconds: float, tokens: int) -> None:
         """A step for which there was no choice, and that went the other way. It counts until that way was tried: it may
@@ -86,7 +94,6 @@ class Trial:
         self._seconds_per_token[taken] = figure if known is None else known + _SMOOTHING * (figure - known)
 
     def _end_phase(self) -> None:
-        self._failed = self._failed and not self.taken
         self._note(self._phase, taken=self.taken)
         self._phases_until_trial -= 1
         if not self._learns:

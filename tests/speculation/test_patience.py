@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from speculation.planning.patience import FORGIVE_EVERY, Patience
+from speculation.planning.patience import FORGIVE_EVERY, FORGIVE_SELDOM, Patience
 
 
 def drive(patience: Patience, steps: int, *, held: float, free: float, tokens: int = 2) -> list[bool]:
@@ -108,36 +108,63 @@ def test_how_fast_other_texts_are_does_not_matter_once_both_ways_were_tried():
     assert held > 0.9 * 1000
 
 
-@pytest.mark.parametrize("learns", [True, False])
-def test_what_failed_with_another_link_is_forgiven(learns: bool):
-    patience = Patience(0.2, learns=learns)
-    drive(patience, 200, held=0.3, free=0.4)
-    while not patience.hold():  # a trial of the other way
+def failed(patience: Patience) -> None:
+    """A step is held in vain, as soon as one is held."""
+    while not patience.hold():
         patience.observe_step(seconds=0.4, tokens=2)
     patience.observe_step(seconds=1.2, tokens=1, unanswered=True)
     assert not patience.hold()
+
+
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("failures", [1, 3])
+def test_what_failed_while_a_link_was_lost_is_forgiven(failures: int, learns: bool):
+    patience = Patience(0.2, learns=learns)
+    drive(patience, 200, held=0.3, free=0.4)
+    for _ in range(failures):
+        failed(patience)
     patience.forgive(now=50.0)
     assert patience.hold()
     assert all(drive(patience, 20, held=0.3, free=0.4)), "nor is what it failed of held against it"
 
 
-def test_what_does_not_pay_is_not_forgiven():
+def test_what_does_not_pay_is_not_forgiven_whether_it_failed_or_not():
     patience = Patience(0.2)
     drive(patience, 400, held=0.5, free=0.4)
     while patience.hold():  # a trial
         patience.observe_step(seconds=0.5, tokens=2)
     patience.forgive(now=50.0)
     assert not patience.hold()
+    failed(patience)
+    patience.forgive(now=60.0)
+    assert not patience.hold()
 
 
-def test_who_fails_again_and_again_is_forgiven_now_and_then():
-    """A drafter that dials in, drafts once and is silent: each time a step is held in vain."""
-    patience, held = Patience(0.2, learns=False), 0
-    for tenth in range(1000):  # of a second
-        patience.forgive(now=tenth / 10)
+def test_a_drafter_for_which_steps_wait_in_vain_is_forgiven_ever_more_seldom():
+    """It drafts all the time, and never when a step waits."""
+    patience, held, now = Patience(0.2, learns=False), [], 0.0
+    while now < 1000.0:
+        patience.forgive(now=now)
         if patience.hold():
-            held += 1
-            patience.observe_step(seconds=0.1, tokens=1, unanswered=True)
-        else:
-            patience.observe_step(seconds=0.1, tokens=1)
-    assert 100 / FORGIVE_EVERY <= held <= 100 / FORGIVE_EVERY + 6
+            held.append(now)
+        patience.observe_step(seconds=0.01, tokens=1, unanswered=patience.hold() > 0)
+        now += 0.01
+    forgiven = len([at for at in held if at > 0])
+    by_trials = 1000.0 / 0.01 / 512 + 6  # phases of eight steps, up to 64 of them
+    assert forgiven <= by_trials + 8, "after 5, 10, 20, 40 ... seconds"
+
+
+def test_once_drafts_come_when_steps_wait_all_is_as_at_first():
+    patience, now = Patience(0.2, learns=False), 0.0
+    for _ in range(6):
+        failed(patience)
+        patience.forgive(now=now)
+        assert patience.hold()
+        now += FORGIVE_SELDOM
+    patience.observe_step(seconds=0.1, tokens=3)
+    for _ in range(3):
+        failed(patience)
+        patience.forgive(now=now)
+        assert patience.hold()
+        patience.observe_step(seconds=0.1, tokens=3)
+        now += 2 * FORGIVE_EVERY

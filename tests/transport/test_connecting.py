@@ -25,11 +25,12 @@ async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
 
 
 async def test_an_attempt_ends_when_its_time_is_up_and_not_before():
+    """Without a limit of ours it would take twenty seconds."""
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, and nobody says a word
         began = time.monotonic()
         async with open_channel(Address("127.0.0.1", silent.getsockname()[1])) as channel:
             assert await asyncio.wait_for(refused(channel), PATIENCE) is grpc.StatusCode.UNAVAILABLE
-        assert time.monotonic() - began > 0.9 * CONNECT_SECONDS
+        assert 0.9 * CONNECT_SECONDS < time.monotonic() - began < 17
 
 
 async def test_a_new_channel_tries_at_once_though_another_one_was_refused_a_moment_ago():
@@ -40,10 +41,11 @@ async def test_a_new_channel_tries_at_once_though_another_one_was_refused_a_mome
             assert await refused(before) is grpc.StatusCode.UNAVAILABLE
             taken.listen()
             taken.setblocking(False)
-            async with open_channel(address) as channel, asyncio.timeout(PATIENCE):
+            async with open_channel(address) as channel:
                 call = asyncio.create_task(refused(channel))
-                came, _ = await asyncio.get_running_loop().sock_accept(taken)
-                with came:
-                    assert not call.done(), "it is not told of what failed before"
+                came = asyncio.create_task(asyncio.get_running_loop().sock_accept(taken))
+                await asyncio.wait((call, came), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+                assert came.done() and not call.done(), "it is not told of what failed before"
+                (await came)[0].close()
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
