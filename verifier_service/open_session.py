@@ -270,7 +270,7 @@ class OpenSession:
             case Span():
                 fate = self.session.on_span(event)
                 link.stale_spans += fate is SpanFate.STALE
-                if fate is SpanFate.USED:
+                if fate is not SpanFate.STALE:
                     self._pacing.patience.forgive(time.monotonic())
             case Resync():
                 verdict = self.session.on_resync(event)

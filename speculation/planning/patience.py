@@ -31,7 +31,7 @@ class Patience:
         self._changing = threading.Lock()
 
     def forgive(self, now: float) -> None:
-        """A draft came that a step can use: hold steps again, if they are not held because no draft had come.
+        """A draft came, if perhaps too late for its step: hold steps again, if they are not held because none had come.
 
         After a link was lost and another came, hundreds of steps would else go on without waiting. ``now``: seconds of
         any steady clock. From any thread, at every draft.
