@@ -268,9 +268,9 @@ class OpenSession:
     def _take_in(self, link: DrafterLink, event: Event) -> None:
         match event:
             case Span():
-                fate = self.session.on_span(event)
-                link.stale_spans += fate is SpanFate.STALE
-                if fate is not SpanFate.STALE:
+                if self.session.on_span(event) is SpanFate.STALE:
+                    link.stale_spans += 1
+                else:
                     self._pacing.patience.forgive(time.monotonic())
             case Resync():
                 verdict = self.session.on_resync(event)

@@ -15,6 +15,7 @@ from benchmarks.fault_proxy import FaultProxy, LinkConditions
 from drafter_service import client, knocking
 from drafter_service.dialling import Dialling
 from drafter_service.knocking import Knocking
+from tests.support.proxies import forget_proxies
 from tests.support.service_drivers import PATIENCE, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport import grpc_options
@@ -23,7 +24,6 @@ from transport.backoff import Backoff
 from transport.channels import open_channel
 
 HOST = "127.0.0.1"
-PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy", "DRAGOMAN_PROXY")
 
 
 @pytest.fixture
@@ -76,8 +76,7 @@ async def test_where_it_is_not_known_where_to_knock_nothing_is_lost():
 
 
 async def test_behind_a_proxy_nobody_knocks(monkeypatch: pytest.MonkeyPatch):
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
+    forget_proxies(monkeypatch)
     monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:9")
     beyond = Knocking(Address("198.18.0.1", 50061))
     await beyond.look_up()

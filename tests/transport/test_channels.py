@@ -13,6 +13,7 @@ from dragoman.coordinator_client import CoordinatorClient
 from speculation.errors import ConnectionFailedError, InputError
 from speculation.protocol.messages import Prompt
 from tests.support.coordinators import coordinating, joining, target
+from tests.support.proxies import VARIABLES, forget_proxies
 from tests.support.service_drivers import drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine
 from transport.address import Address
@@ -20,7 +21,6 @@ from transport.channels import proxy_variable
 from transport.security import Security
 
 PLAINTEXT = Security(allow_plaintext=True)
-VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 
 class Proxy:
@@ -40,8 +40,7 @@ class Proxy:
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*VARIABLES, "no_grpc_proxy", "no_proxy", "DRAGOMAN_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    forget_proxies(monkeypatch)
 
 
 @contextlib.asynccontextmanager
