@@ -34,7 +34,7 @@ from verifier_service.session_figures import SessionFigures
 from verifier_service.session_offers import SessionOffers
 from verifier_service.session_planner import Pacing, SessionPlanner
 from verifier_service.session_run import SessionRun
-from verifier_service.step_report import EndedStep, StepReport
+from verifier_service.step_report import Addressed, EndedStep, StepReport
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +77,16 @@ class OpenSession:
         self._report = StepReport()  # of the coming step
         self._held, self._unanswered = 0.0, False  # seconds that the coming step was held back; and no draft came
         self._ended: EndedStep | None = None
-        self._failed: Exception | None = None  # of taking in what a drafter sent
+        self._failed: Exception | None = None
         self._offers = SessionOffers(name, prompt, vocab_hash=vocab_hash, traceparent=span.context.traceparent)
 
     # ---- in the event loop ------------------------------------------------------------------------------------
 
-    def put(self, link: DrafterLink, event: Event) -> None:
-        """A drafter's event, for the next step; taken in at once while no session is touched by the engine's thread."""
+    def put(self, link: DrafterLink, event: Event) -> list[Addressed]:
+        """A drafter's event, for the next step; taken in at once while no session is touched by the engine's thread.
+
+        Returns what is to be sent now: a drafter that waits for an answer need not wait for the step.
+        """
         asks_for = self.session.committed_length - event.offset if isinstance(event, Resync) else 0
         # However long the text, a drafter may ask for it twice before it is told.
         self._inbox.put(link, event, asks_for=min(max(asks_for, 0), Inbox.BYTES // 3))
@@ -92,16 +95,21 @@ class OpenSession:
                 try:
                     self._read_inbox(Inbox.AT_ONCE)
                 except Exception as error:  # it is this session's, not the caller's
-                    self._failed = error
+                    self.fail(error)
+            return self._report.take_messages() if free else []
+
+    def fail(self, error: Exception) -> None:
+        """Its coming step does, with this."""
+        self._failed = error
 
     def refuses(self, link: DrafterLink) -> bool:
         """Whether what the drafter sends before the coming step need not even be read."""
         return self._inbox.refuses(link)
 
-    def join(self, link: DrafterLink) -> None:
-        """Offer the session to a drafter."""
+    def join(self, link: DrafterLink) -> list[Addressed]:
+        """Offer the session to a drafter. See ``put``."""
         self.drafters.join(link)
-        self.put(link, Join())
+        return self.put(link, Join())
 
     def leave(self, link: DrafterLink, *, declined: bool = False) -> None:
         """The drafter takes part no more; nobody waits for it."""
@@ -241,17 +249,9 @@ class OpenSession:
         self.planner.observe_step(self.session.stats)
         seconds = self.figures.stepped(ended.result, ended.tokens, held=ended.held)
         if seconds is not None and self.drafters and not self.planner.settling:
-            self._learn(seconds, ended.tokens, ended.unanswered)
+            self._pacing.observe_step(self.session.plan, own=self.planner.plan, seconds=seconds, ended=ended)
         if self.session.finish_reason is None:
             self.replan()
-
-    def _learn(self, seconds: float, tokens: int, unanswered: bool) -> None:
-        """A step, with all that came between it and the one before, took so long for so many tokens."""
-        plan, pacing = self.session.plan, self._pacing
-        if plan.width:
-            pacing.patience.observe_step(seconds=seconds, tokens=tokens, planned=plan.patience, unanswered=unanswered)
-        if pacing.pays is not None and self.planner.plan.width:
-            pacing.pays.observe_step(seconds=seconds, tokens=tokens)
 
     def close(self) -> None:
         """Free the KV cache. May be called before it began, and twice."""

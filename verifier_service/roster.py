@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError, LimitExceededError, ProtocolError
@@ -26,7 +26,7 @@ from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import OpenSession
 from verifier_service.quotas import Quota
 from verifier_service.session_planner import ORDER_SECONDS
-from verifier_service.step_report import Message, StepReport
+from verifier_service.step_report import Addressed, Message
 from verifier_service.vocabulary_sender import VocabularySender
 
 log = logging.getLogger(__name__)
@@ -148,12 +148,12 @@ class Roster:
                     span = codec.span_from_wire(
                         message.span, self._limits, committed=committed, vocab_size=size, source=link.source
                     )
-                    opened.put(link, span)
+                    self._answer(opened, opened.put(link, span))
             case "resync":
                 opened = self._offered(link, message.resync.session)
                 if opened is not None and not self._refuses(opened, link):
                     opened.figures.bytes_up += message.ByteSize()
-                    opened.put(link, Resync(message.resync.offset))
+                    self._answer(opened, opened.put(link, Resync(message.resync.offset)))
             case "decline":
                 opened = self._offered(link, message.decline.session)
                 if opened is not None:
@@ -201,21 +201,28 @@ class Roster:
             return
         rule = opened.session.request.rule
         if self._trust.allows(rule, trusted=link.trusted):
-            opened.join(link)
+            self._answer(opened, opened.join(link))
             opened.log.debug("offered to drafter %s", link.hello.name)
         else:  # as if it had declined, so that a coordinator places another
             opened.drafters.exclude(link)
             opened.log.info("not offered to drafter %s, which is not trusted (rule %s)", link.hello.name, rule)
 
-    def send(self, opened: OpenSession, report: StepReport) -> None:
-        """What a step has for the session's drafters."""
-        for addressee, content in report.messages:
+    def send(self, opened: OpenSession, messages: Sequence[Addressed]) -> None:
+        """What there is for the session's drafters."""
+        for addressee, content in messages:
             links = [link for link in opened.drafters if addressee is None or link is addressee]
             if links:
                 message = _to_wire(opened.name, content)
                 opened.figures.bytes_down += message.ByteSize() * len(links)
                 for link in links:
                     link.outbox.send(message)
+
+    def _answer(self, opened: OpenSession, messages: Sequence[Addressed]) -> None:
+        """What cannot be told fails the session, not the drafter that it is for."""
+        try:
+            self.send(opened, messages)
+        except Exception as error:
+            opened.fail(error)
 
     async def drain(self, reconnect_after_ms: int) -> None:
         """Tell the drafters to dial again later, and end their streams."""

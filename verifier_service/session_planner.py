@@ -27,6 +27,7 @@ from speculation.sessions.statistics import SessionStats
 from speculation.verification.string_rejection import ENUMERATION_COST
 from verifier_service.drafter_link import DrafterLink
 from verifier_service.planning_budget import PlanningBudget
+from verifier_service.step_report import EndedStep
 
 #: Seconds between two plans of a session.
 REPLAN_SECONDS = 0.25
@@ -48,6 +49,18 @@ class Pacing:
         """Whether drafting pays is learned where it may not: under rules whose drafts are met by chance when late."""
         patience = Patience(plan.patience, learns=adaptive)
         return cls(patience, Trial() if rule.proposes and adaptive else None)
+
+    def observe_step(self, plan: SpeculationPlan, *, own: SpeculationPlan, seconds: float, ended: EndedStep) -> None:
+        """A step under ``plan``, with all that came between it and the one before, took so long.
+
+        ``own``: the session's plan, of which ``plan`` may be a pause.
+        """
+        if plan.width:
+            self.patience.observe_step(
+                seconds=seconds, tokens=ended.tokens, planned=plan.patience, unanswered=ended.unanswered
+            )
+        if self.pays is not None and own.width:
+            self.pays.observe_step(seconds=seconds, tokens=ended.tokens)
 
 
 class SessionPlanner:

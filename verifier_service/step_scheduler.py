@@ -24,7 +24,7 @@ from verifier_service.open_session import OpenSession
 from verifier_service.shared_prefill import PrefillOutcome, run_prefill
 from verifier_service.shared_step import Drawing, SharedStep
 from verifier_service.step_queue import Outcome, Prefilled, ScheduledSession, StepQueue
-from verifier_service.step_report import StepReport
+from verifier_service.step_report import Addressed, StepReport
 
 _Brought = tuple[ScheduledSession, Outcome]
 
@@ -33,7 +33,7 @@ class StepScheduler:
     """Use from one event loop. Nobody is overtaken: sessions are stepped in the order in which they ask.
 
     ``turn``: that of its engine, which the sessions know. ``step_times``: told of each step. ``send``: called in the
-    event loop with each report, for what it has for drafters.
+    event loop with what each report has for drafters.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StepScheduler:
         *,
         turn: EngineTurn,
         step_times: StepTimes,
-        send: Callable[[OpenSession, StepReport], None],
+        send: Callable[[OpenSession, Sequence[Addressed]], None],
         on_preempted: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
@@ -113,12 +113,10 @@ class StepScheduler:
         """In the event loop, once what a report has for drafters was passed on; or with what that failed."""
         if isinstance(outcome, StepReport) and outcome.messages:
             try:
-                self._send(session.opened, outcome)
+                self._send(session.opened, outcome.take_messages())
             except Exception as error:
                 session.failed = error
                 return error
-            finally:
-                outcome.messages = []
         return outcome
 
     # ---- in either thread -------------------------------------------------------------------------------------

@@ -69,6 +69,15 @@ class TreeNode:
             node = node.parent
         return nodes[::-1]
 
+    def waiting(self) -> list[TreeNode]:
+        """The end of the path that was not shipped: what is shipped took all before it along."""
+        nodes: list[TreeNode] = []
+        node: TreeNode | None = self
+        while node is not None and not node.shipped:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
     def below(self) -> Iterator[TreeNode]:
         """This node and all that continue it."""
         waiting = [self]

@@ -106,13 +106,11 @@ class DrafterSession:
     def on_draft(self, draft: Iterable[tuple[int, Sequence[DraftToken]]]) -> list[Instruction]:
         """Expansions by their numbers, each with the model's first choice and further ones: ship spans when the plan
         says so."""
-        instructions: list[Instruction] = []
         for number, choices in draft:
             node = self._tree.get(number)
             if node is not None:  # else the target left that path meanwhile
                 self._continue(node, choices)
-                instructions += [*self._catch_up(), *self._ship_ready()]
-        return instructions
+        return [*self._catch_up(), *self._ship_ready()]
 
     def _continue(self, node: TreeNode, choices: Sequence[DraftToken]) -> None:
         first = choices[0]
@@ -151,22 +149,21 @@ class DrafterSession:
     def _ship_ready(self) -> list[Instruction]:
         """Spans that are long enough, or whose branch rests."""
         first = self._tree.first_leaf()
+        # One that is not likely waits until the text comes nearer to it.
+        least = 0.0 if self._rule.proposes else LEAST_ALTERNATIVE
+        leaves = [leaf for leaf in self._tree.leaves() if leaf is first or _may_ship(leaf, least)]
         spans: list[Instruction] = []
-        for leaf in sorted(self._tree.leaves(), key=lambda n: n.alternative):
-            waiting = [node for node in leaf.path() if not node.shipped]
+        for leaf in sorted(leaves, key=lambda node: node.alternative):
+            waiting = leaf.waiting()  # without those that an earlier span of this round took along
             rests = self._rests(leaf)
             news = leaf.last is not None or (rests and (leaf.ends or leaf is first) and not leaf.rest_sent)
-            unlikely = not self._rule.proposes and leaf.chance < LEAST_ALTERNATIVE
-            if leaf is not first and waiting and unlikely:
-                continue  # until the text comes nearer to it
-            long = sum(len(node.text) for node in waiting) >= SPAN_BYTES
-            if news or (waiting and (rests or long or len(waiting) >= self.plan.span_tokens)):
+            long = len(waiting) >= self.plan.span_tokens or sum(len(node.text) for node in waiting) >= SPAN_BYTES
+            if news or (waiting and (rests or long)):
                 spans.append(self._span(leaf, rests=rests and leaf is first))
         return spans
 
     def _span(self, leaf: TreeNode, *, rests: bool) -> Span:
-        path = leaf.path()
-        waiting = [node for node in path if not node.shipped]
+        path, waiting = leaf.path(), leaf.waiting()
         start = self._tree.root.end
         drafted = b"".join(node.text for node in path)[len(self._committed) - start :]
         base = max(len(self._committed), waiting[0].end - len(waiting[0].text)) if waiting else leaf.end
@@ -251,3 +248,10 @@ class DrafterSession:
     def _rest_notice(self) -> list[Instruction]:
         leaf = self._tree.first_leaf()
         return [self._span(leaf, rests=True)] if self._rests(leaf) else []
+
+
+def _may_ship(leaf: TreeNode, least: float) -> bool:
+    """Whether there may be anything that the target was not sent yet: most leaves have nothing, and there are many."""
+    if leaf.last is not None:
+        return True
+    return leaf.chance >= least if not leaf.shipped else leaf.ends and not leaf.rest_sent

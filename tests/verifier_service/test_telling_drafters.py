@@ -1,25 +1,29 @@
-"""What a step has for drafters goes out before the next step is launched, and each report once."""
+"""What a step has for drafters goes out before the next step is launched, and each report once; what a drafter waits
+for by itself at once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from dragoman import Client, Completion, Dragoman, SamplingParams
+from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.errors import DragomanError
-from speculation.protocol.messages import SpeculationPlan, Verdict
+from speculation.protocol.messages import SessionOffer, SpeculationPlan, Verdict
 from speculation.sampling import row_draws
 from speculation.sampling.row_draws import LaunchedDraws
-from tests.support.service_drivers import baseline, drafters, drafting, serving
+from tests.support.raw_drafter import RawDrafter
+from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving, stub_to
 from tests.support.text_engine import TextEngine
 from verifier_service import shared_step
 from verifier_service.open_session import OpenSession
 from verifier_service.roster import Roster
 from verifier_service.session_meter import SessionMeter
-from verifier_service.step_report import StepReport
+from verifier_service.step_report import Addressed, Message, StepReport
 
 ASKED: list[dict[str, Any]] = [
     dict(prompt=prompt, sampling=SamplingParams(temperature=0.9, seed=6), max_tokens=25, ignore_end=True)
@@ -42,10 +46,10 @@ async def test_drafters_are_told_of_a_step_before_the_next_is_launched_and_clien
     told = passed_on = launched = text_waited = 0
     send, stepped = Roster.send, SessionMeter.stepped
 
-    def counted(roster: Roster, opened: OpenSession, report: StepReport) -> None:
+    def counted(roster: Roster, opened: OpenSession, messages: Sequence[Addressed]) -> None:
         nonlocal told
-        told += any(isinstance(message, Verdict) for _, message in report.messages)
-        send(roster, opened, report)
+        told += any(isinstance(message, Verdict) for _, message in messages)
+        send(roster, opened, messages)
 
     def passing_on(meter: SessionMeter, report: StepReport) -> None:
         nonlocal passed_on
@@ -77,15 +81,18 @@ async def test_drafters_are_told_of_a_step_before_the_next_is_launched_and_clien
     assert text_waited > 0 and told == launched
 
 
+@pytest.mark.parametrize("kind", [SessionOffer, Verdict])
 @pytest.mark.parametrize("rows", [None, 16])
-async def test_what_cannot_be_told_a_drafter_fails_that_session_only(monkeypatch: pytest.MonkeyPatch, rows: int | None):
+async def test_what_cannot_be_told_a_drafter_fails_that_session_only(
+    monkeypatch: pytest.MonkeyPatch, rows: int | None, kind: type[Message]
+):
     expected = [await alone(**asked) for asked in ASKED]
     send = Roster.send
 
-    def failing(roster: Roster, opened: OpenSession, report: StepReport) -> None:
-        if opened.session.request.max_tokens == 24:
+    def failing(roster: Roster, opened: OpenSession, messages: Sequence[Addressed]) -> None:
+        if opened.session.request.max_tokens == 24 and any(isinstance(message, kind) for _, message in messages):
             raise RuntimeError("cannot be told")
-        send(roster, opened, report)
+        send(roster, opened, messages)
 
     monkeypatch.setattr(Roster, "send", failing)
     engine = TextEngine(rows=rows)
@@ -96,4 +103,47 @@ async def test_what_cannot_be_told_a_drafter_fails_that_session_only(monkeypatch
             *done, failed = await asyncio.gather(*work, return_exceptions=True)
         assert isinstance(failed, DragomanError)
         assert [each.data for each in done if isinstance(each, Completion)] == expected
+        assert len(verifier.describe().drafters) == 1
         await baseline(verifier, engine)
+
+
+@pytest.fixture
+def stepping() -> TextEngine:
+    """Its steps begin, and end once the gate is open."""
+    engine = TextEngine()
+    engine.gate.clear()
+    return engine
+
+
+async def test_a_session_is_offered_while_its_first_step_runs(stepping: TextEngine):
+    """A drafter reads the prompt beside the target, not after it."""
+    expected = await alone(**ASKED[0])
+    async with serving(stepping, lookup=False) as (verifier, address), Client(address) as client:
+        async with stub_to(address) as stub, asyncio.timeout(SECONDS):
+            early, late = RawDrafter(stub, name="early"), RawDrafter(stub, name="late")
+            await early.dial()
+            writing = asyncio.create_task(client.complete(**ASKED[0]))
+            assert (await early.offer()).committed == b""
+            await eventually(lambda: verifier.describe().sessions == 1)
+            await late.dial()
+            assert (await late.offer()).committed == b"" and not verifier.committed_tokens
+            stepping.gate.set()
+            assert (await writing).data == expected
+        await baseline(verifier, stepping)
+
+
+async def test_a_drafter_that_lost_track_is_answered_while_a_step_runs(stepping: TextEngine):
+    expected = await alone(**ASKED[0])
+    async with serving(stepping, lookup=False) as (verifier, address), Client(address) as client:
+        async with stub_to(address) as stub, asyncio.timeout(SECONDS):
+            drafter = RawDrafter(stub)
+            await drafter.dial()
+            writing = asyncio.create_task(client.complete(**ASKED[0]))
+            session = (await drafter.offer()).session
+            await drafter.call.write(pb.AssistRequest(resync=pb.Resync(session=session, offset=0)))
+            while not (message := await drafter.call.read()).HasField("verdict"):
+                pass
+            assert message.verdict.base_offset == 0 and not verifier.committed_tokens
+            stepping.gate.set()
+            assert (await writing).data == expected
+        await baseline(verifier, stepping)
