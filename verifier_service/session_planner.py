@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from speculation.planning.best_plan import worth_sending, worth_verifying
+from speculation.planning.best_plan import tokens_a_span, worth_sending, worth_verifying
 from speculation.planning.cost_model import PairCosts, StepCosts
 from speculation.planning.fits import AcceptanceByPosition
 from speculation.planning.patience import Patience
@@ -98,7 +98,7 @@ class SessionPlanner:
         self._seen = (0, 0)  # first choices, accepted first choices
         self._ordered_until = 0.0
         self._choosing = threading.Lock()  # or an order that comes while a plan is chosen would be lost
-        self._least = 0.0  # that a draft token must be likely, so that it is sent
+        self._least, self._span_tokens = 0.0, 1  # how likely a token must be to be sent, and how many are at once
         self._chosen = limits().clip(start) if adaptive else start
         self.plan = self._sparing(self._chosen) if adaptive else start
 
@@ -173,9 +173,13 @@ class SessionPlanner:
     def _sparing(self, plan: SpeculationPlan) -> SpeculationPlan:
         """At once as sparing of spans as the load wants it: a choice may take its time, with many sessions seconds."""
         if self._step_times.seen:
-            kept = SPAN_SECONDS * (self._sessions() - 1)
-            self._least = worth_sending(self._step_times.line[0], kept, self._least)
-        return dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, self._least))
+            step, kept = self._step_times.line[0], SPAN_SECONDS * (self._sessions() - 1)
+            self._least = worth_sending(step, kept, self._least)
+            self._span_tokens = tokens_a_span(step, SPAN_SECONDS, self._span_tokens)
+        plan = dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, self._least))
+        if plan.patience or not plan.lookahead:  # who takes turns has chosen
+            return plan
+        return dataclasses.replace(plan, span_tokens=max(plan.span_tokens, min(self._span_tokens, plan.lookahead)))
 
     def _weigh_lookups(self) -> None:
         """Without a measured drafter: what a candidate costs is known all the same."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ProtocolError
-from speculation.planning.best_plan import worth_sending
+from speculation.planning.best_plan import OFF, PAIRS_FROM, SPANS_A_STEP, tokens_a_span, worth_sending
 from speculation.planning.cost_model import PairCosts
 from speculation.planning.fits import SHORTEST_SECONDS
 from speculation.planning.plan import SPAN_SECONDS, PlanLimits
@@ -245,7 +245,8 @@ def test_where_many_wait_for_a_step_unlikely_drafts_are_not_sent():
     link = measured_link(draft_token=0.002)
     assert planner.plan.stop_threshold == 0.001
     sessions, least = 16, worth_sending(0.01, 15 * SPAN_SECONDS)
-    assert planner.replan(1.0, [link]) and planner.plan == replace(start, stop_threshold=least) and least > 0.1
+    assert planner.replan(1.0, [link]) and least > 0.1
+    assert planner.plan == replace(start, stop_threshold=least)
     assert not planner.replan(2.0, [link]), "a steady load needs no other plan"
     newcomer = SessionPlanner(start, fit, adaptive=True, budget=budget, sessions=lambda: sessions)
     assert newcomer.plan.stop_threshold == least
@@ -264,3 +265,29 @@ def test_what_is_worth_sending_is_not_another_thing_at_every_step(share: float, 
     for factor in noise:
         assert worth_sending(1.0, share / 2 * factor, found) == found
     assert worth_sending(1.0, share * 2, found) > found or found == 0.5
+
+
+@pytest.mark.parametrize(("step", "tokens"), [(0.01, 2), (0.3, 1)])
+def test_where_steps_are_short_tokens_are_sent_in_pairs(step: float, tokens: int):
+    fit = StepTimes()
+    fit.observe_step(0, step)
+    link, start = measured_link(draft_token=step / 10), replace(START, span_tokens=1)
+    planner = SessionPlanner(start, fit, adaptive=True)
+    assert planner.plan == replace(start, span_tokens=tokens)
+    planner.replan(1.0, [link])
+    assert planner.plan.width and not planner.plan.patience and planner.plan.span_tokens == tokens
+    planner.order(replace(START, span_tokens=4), 2.0)
+    assert planner.plan.span_tokens == 4, "never shorter than was chosen"
+    turns = replace(START, span_tokens=1, patience=0.1)
+    planner.order(turns, 3.0)
+    assert planner.plan == turns, "who takes turns is waited for"
+    planner.order(OFF, 4.0)
+    assert planner.plan == OFF
+    assert SessionPlanner(replace(start, lookahead=1), fit, adaptive=True).plan.span_tokens == 1
+    assert SessionPlanner(start, fit, adaptive=False).plan == start
+
+
+def test_how_many_tokens_a_span_has_changes_seldom():
+    pays = SPANS_A_STEP * SPAN_SECONDS / PAIRS_FROM
+    assert [tokens_a_span(step * pays, SPAN_SECONDS) for step in (0.1, 0.99, 1.01, 10.0)] == [2, 2, 1, 1]
+    assert [tokens_a_span(step * pays, SPAN_SECONDS, 2) for step in (0.99, 1.01, 1.7, 2.0)] == [2, 2, 2, 1]
