@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.command import run_command
 from benchmarks.prompts import load_prompts
-from benchmarks.simulation import Run, Speeds
+from benchmarks.virtual_run import Run, Speeds
 from drafter_service.desk import DeskSession
 from drafter_service.model_drafter import ModelDrafter
 from language_models.causal_lm import CausalLM
