@@ -33,7 +33,7 @@ TESTS = {
     "drafts/prediction": "test_prediction",
     "drafts/reliability": "test_reliability",
     "drafts/replay": "test_replay",
-    "planning/best_plan": "test_cost_timeline test_cost_model test_plan_choice",
+    "planning/best_plan": "test_cost_timeline test_cost_model test_plan_choice verifier_service/test_session_planner",
     "planning/cost_model": "test_cost_timeline test_cost_model",
     "planning/fits": "test_fits_by_figures test_fits",
     "planning/outlook": "test_plan_chooser coordinator/test_placement",

@@ -99,6 +99,7 @@ class SessionPlanner:
         self._ordered_until = 0.0
         self._choosing = threading.Lock()  # or an order that comes while a plan is chosen would be lost
         self._least, self._span_tokens = 0.0, 1  # how likely a token must be to be sent, and how many are at once
+        self._tokens_a_second = 0.0  # of the quickest drafter, for all its sessions
         self._chosen = limits().clip(start) if adaptive else start
         self.plan = self._sparing(self._chosen) if adaptive else start
 
@@ -149,7 +150,10 @@ class SessionPlanner:
         with self._choosing, self._budget.choosing(self) as leave:
             if now < self._ordered_until:
                 return False
+            links = list(links)
             before, chosen, costs, limits = self.plan, self._chosen, self.costs(links), self._limits()
+            speeds = [1 / seconds for link in links if (seconds := link.seconds_per_token_alone)]
+            self._tokens_a_second = max(speeds, default=self._tokens_a_second)
             alternatives = START.for_rule(self._rule).alternatives and limits.alternatives
             limits = dataclasses.replace(limits, alternatives=alternatives)
 
@@ -173,12 +177,14 @@ class SessionPlanner:
     def _sparing(self, plan: SpeculationPlan) -> SpeculationPlan:
         """At once as sparing of spans as the load wants it: a choice may take its time, with many sessions seconds."""
         if self._step_times.seen:
-            step, kept = self._step_times.line[0], SPAN_SECONDS * (self._sessions() - 1)
-            self._least = worth_sending(step, kept, self._least)
-            self._span_tokens = tokens_a_span(step, SPAN_SECONDS, self._span_tokens)
+            kept = SPAN_SECONDS * (self._sessions() - 1)
+            self._least = worth_sending(self._step_times.line[0], kept, self._least)
         plan = dataclasses.replace(plan, stop_threshold=max(plan.stop_threshold, self._least))
-        if plan.patience or not plan.lookahead:  # who takes turns has chosen
+        if plan.patience or not plan.lookahead or self._rule.proposes:  # taking turns is chosen; drawn tokens go alone
             return plan
+        self._span_tokens = tokens_a_span(
+            (1 + plan.alternatives) * SPAN_SECONDS * self._tokens_a_second, self._span_tokens
+        )
         return dataclasses.replace(plan, span_tokens=max(plan.span_tokens, min(self._span_tokens, plan.lookahead)))
 
     def _weigh_lookups(self) -> None:

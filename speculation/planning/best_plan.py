@@ -22,9 +22,7 @@ _SHORTLIST: Final = 4
 #: A threshold is left for another one where it is this many times too large or too small.
 _NEAR: Final = 1.8
 _LONGEST_PATIENCE: Final = 10.0
-#: Spans of single tokens, alternatives included, that a drafter which is several times as fast as the target sends
-#: while a step runs; and the share of a step from which on they are too many.
-SPANS_A_STEP: Final = 35
+#: See ``tokens_a_span``.
 PAIRS_FROM: Final = 0.05
 
 
@@ -124,16 +122,14 @@ def worth_sending(step: float, span: float, before: float = 0.0) -> float:
     return float(2.0 ** round(math.log2(share)))
 
 
-def tokens_a_span(step: float, span: float, before: int = 1) -> int:
-    """How many tokens a drafter that runs freely sends at once: 1 or 2.
+def tokens_a_span(share: float, before: int = 1) -> int:
+    """How many tokens a drafter that runs freely sends at once: 1 or 2. ``before`` stands as long as that is near
+    enough: stable.
 
-    A token that is sent by itself is there the soonest. But where a step is short, the spans of single tokens keep the
-    host for a good part of it, and there are three times as many of them as of pairs (measured: docs/benchmarks.md,
-    "Edge and cloud"). ``before`` stands as long as that is near enough: stable.
-
-    ``step``: seconds of one. ``span``: seconds that a span keeps the host.
+    ``share``: of its time, for which the spans that a drafter sends token by token keep the target's host. A token that
+    is sent by itself is there the soonest; where drafters are quick, pairs are worth more: they are a third of the
+    spans, as fewer of the alternatives are still likely by then (measured: docs/benchmarks.md, "Distance").
     """
-    share = SPANS_A_STEP * span / max(step, 1e-9)
     return 2 if share > (PAIRS_FROM / _NEAR if before > 1 else PAIRS_FROM) else 1
 
 

@@ -212,6 +212,30 @@ def test_under_a_rejection_rule_alternatives_are_sent_at_once_or_never():
     assert [(span.text, span.alternative, span.proposals) for span in spans] == [(b"", 0, (DRAWN,)), (b"b", 1, ())]
 
 
+@pytest.mark.parametrize("ending", range(4))
+def test_in_which_order_drawn_tokens_are_sent_says_nothing_of_them(ending: int):
+    """Two of the places are equally far from the first choices, and at one of the four the text ends."""
+    drafter = session(Rule.REJECTION, alternatives=3, alternative_threshold=1.0, lookahead=8)
+    others = [word(b"b", 0.2), word(b"c", 0.1)]
+    draft(drafter, word(b"a", 0.6, proposal=DRAWN), *others)
+    places = drafter.next_expansions()
+    drafter.on_draft([(place.number, [word(b"d", 0.6, proposal=DRAWN), *others]) for place in places])
+    places = drafter.next_expansions()
+    drawn = [Proposal(number, (number,), (1,)) for number in range(4)]
+    answers = [word(b"e", 0.6, proposal=proposal) for proposal in drawn]
+    answers[ending] = word(b"", ends=True, proposal=drawn[ending])
+    sent = drafter.on_draft([(place.number, [answer]) for place, answer in zip(places, answers, strict=True)])
+    spans = [span for span in sent if isinstance(span, Span)]
+    assert [proposal.token for span in spans for proposal in span.proposals] == [0, 1, 2, 3]
+
+
+def test_a_batch_for_paths_that_were_all_left_says_nothing():
+    drafter = session()
+    [place] = drafter.next_expansions()
+    drafter.on_verdict(verdict(b"", b"zz", plan=SpeculationPlan(width=0, lookahead=0)))
+    assert drafter.on_draft([(place.number, [word(b"a")])]) == []
+
+
 def test_what_is_drawn_behind_a_token_committed_in_part_is_used():
     drafter = session(Rule.REJECTION)
     draft(drafter, word(b"ab", proposal=DRAWN))

@@ -100,6 +100,20 @@ class TextSlot(WholePrompt):
         return len(self._ids)
 
 
+class Gate(threading.Event):
+    """``holds``: whether somebody waits at it."""
+
+    holds = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is open."""
+        if not self.is_set():
+            self.holds = True
+            super().wait(timeout)
+            self.holds = False
+        return True
+
+
 class TextEngine(OneByOne):
     """``gate`` cleared holds every step back. ``rows``: of a step that several sessions share; None: none do."""
 
@@ -126,7 +140,7 @@ class TextEngine(OneByOne):
         self.model = TextModel(TARGET_VOCAB, salt)
         self.step_seconds = step_seconds
         self.opened: set[TextSlot] = set()
-        self.gate = threading.Event()
+        self.gate = Gate()
         self.gate.set()
 
     @property

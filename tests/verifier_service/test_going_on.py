@@ -38,20 +38,6 @@ async def alone(**asked: Any) -> bytes:
         return (await model.complete(**asked)).data
 
 
-class Gate(threading.Event):
-    """``holds``: whether somebody waits at it."""
-
-    holds = False
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Until it is open."""
-        if not self.is_set():
-            self.holds = True
-            super().wait(timeout)
-            self.holds = False
-        return True
-
-
 class Counting(TextEngine):
     """``begun``: steps. ``before_step``: called in the engine's thread with the number of the step that begins."""
 
@@ -60,8 +46,6 @@ class Counting(TextEngine):
         self.begun = 0
         self.before_step = before_step
         self._changed = threading.Condition()
-        self.gate: Gate = Gate()
-        self.gate.set()
 
     def step(self, batch: Sequence[tuple[Any, Step]]) -> list[torch.Tensor]:
         with self._changed:

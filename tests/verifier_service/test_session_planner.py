@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.drafts.candidates import CandidateTree
 from speculation.errors import ProtocolError
-from speculation.planning.best_plan import OFF, PAIRS_FROM, SPANS_A_STEP, tokens_a_span, worth_sending
+from speculation.planning.best_plan import OFF, PAIRS_FROM, tokens_a_span, worth_sending
 from speculation.planning.cost_model import PairCosts
 from speculation.planning.fits import SHORTEST_SECONDS
 from speculation.planning.plan import SPAN_SECONDS, PlanLimits
 from speculation.planning.plan_chooser import PROBE, PROBE_EVERY, PROBE_STEPS, PlanChooser, coarse
 from speculation.planning.step_times import StepTimes
 from speculation.protocol.messages import SpeculationPlan
+from speculation.sampling.params import Rule
 from speculation.sessions.statistics import SessionStats
 from speculation.source import LOOKUP
 from tests.support.drafter_links import measured_link, next_ping
@@ -267,27 +268,29 @@ def test_what_is_worth_sending_is_not_another_thing_at_every_step(share: float, 
     assert worth_sending(1.0, share * 2, found) > found or found == 0.5
 
 
-@pytest.mark.parametrize(("step", "tokens"), [(0.01, 2), (0.3, 1)])
-def test_where_steps_are_short_tokens_are_sent_in_pairs(step: float, tokens: int):
+@pytest.mark.parametrize(("draft_token", "tokens"), [(0.002, 2), (0.03, 1)])
+def test_quick_drafters_send_tokens_in_pairs(draft_token: float, tokens: int):
     fit = StepTimes()
-    fit.observe_step(0, step)
-    link, start = measured_link(draft_token=step / 10), replace(START, span_tokens=1)
+    fit.observe_step(0, draft_token * 10)
+    link, start = measured_link(draft_token=draft_token), replace(START, span_tokens=1, alternatives=3)
     planner = SessionPlanner(start, fit, adaptive=True)
-    assert planner.plan == replace(start, span_tokens=tokens)
-    planner.replan(1.0, [link])
+    assert planner.plan == start, "no drafter is known"
+    planner.replan(1.0, [link, measured_link(draft_token=0.1)])
     assert planner.plan.width and not planner.plan.patience and planner.plan.span_tokens == tokens
     planner.order(replace(START, span_tokens=4), 2.0)
     assert planner.plan.span_tokens == 4, "never shorter than was chosen"
-    turns = replace(START, span_tokens=1, patience=0.1)
+    turns = replace(start, patience=0.1)
     planner.order(turns, 3.0)
     assert planner.plan == turns, "who takes turns is waited for"
-    planner.order(OFF, 4.0)
+    planner.order(replace(start, lookahead=1), 4.0)
+    assert planner.plan == replace(start, lookahead=1)
+    planner.order(OFF, 5.0)
     assert planner.plan == OFF
-    assert SessionPlanner(replace(start, lookahead=1), fit, adaptive=True).plan.span_tokens == 1
-    assert SessionPlanner(start, fit, adaptive=False).plan == start
+    alone = SessionPlanner(start, fit, adaptive=True, rule=Rule.REJECTION)
+    alone.replan(1.0, [link])
+    assert alone.plan.width and alone.plan.span_tokens == 1, "what is drawn travels alone"
 
 
 def test_how_many_tokens_a_span_has_changes_seldom():
-    pays = SPANS_A_STEP * SPAN_SECONDS / PAIRS_FROM
-    assert [tokens_a_span(step * pays, SPAN_SECONDS) for step in (0.1, 0.99, 1.01, 10.0)] == [2, 2, 1, 1]
-    assert [tokens_a_span(step * pays, SPAN_SECONDS, 2) for step in (0.99, 1.01, 1.7, 2.0)] == [2, 2, 2, 1]
+    assert [tokens_a_span(PAIRS_FROM * times) for times in (0.1, 0.99, 1.01, 10.0)] == [1, 1, 2, 2]
+    assert [tokens_a_span(PAIRS_FROM * times, 2) for times in (0.5, 0.6, 0.99, 1.01)] == [1, 2, 2, 2]

@@ -124,11 +124,39 @@ async def test_a_session_is_offered_while_its_first_step_runs(stepping: TextEngi
             await early.dial()
             writing = asyncio.create_task(client.complete(**ASKED[0]))
             assert (await early.offer()).committed == b""
-            await eventually(lambda: verifier.describe().sessions == 1)
+            await eventually(lambda: stepping.gate.holds)
             await late.dial()
             assert (await late.offer()).committed == b"" and not verifier.committed_tokens
             stepping.gate.set()
             assert (await writing).data == expected
+        await baseline(verifier, stepping)
+
+
+async def test_a_drafter_that_dials_in_while_a_session_cannot_be_told_takes_part_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, stepping: TextEngine
+):
+    def failing(roster: Roster, opened: OpenSession, messages: Sequence[Addressed]) -> None:
+        if messages:
+            raise RuntimeError("cannot be told")
+
+    async with serving(stepping, lookup=False) as (verifier, address), Client(address) as client:
+        async with stub_to(address) as stub, asyncio.timeout(SECONDS):
+            writing = asyncio.create_task(client.complete(**ASKED[0]))
+            await eventually(lambda: stepping.gate.holds)
+            with monkeypatch.context() as patch:
+                patch.setattr(Roster, "send", failing)
+                drafter = RawDrafter(stub)
+                assert (await drafter.dial()).model == stepping.name
+                await drafters(verifier, 1)
+                stepping.gate.set()
+                with pytest.raises(DragomanError):
+                    await writing
+            assert len(verifier.describe().drafters) == 1
+            writing = asyncio.create_task(client.complete(**ASKED[0]))
+            assert (await drafter.offer()).committed == b""
+            assert (await writing).data == await alone(**ASKED[0])
+            drafter.call.cancel()
+            await drafters(verifier, 0)
         await baseline(verifier, stepping)
 
 
@@ -140,6 +168,7 @@ async def test_a_drafter_that_lost_track_is_answered_while_a_step_runs(stepping:
             await drafter.dial()
             writing = asyncio.create_task(client.complete(**ASKED[0]))
             session = (await drafter.offer()).session
+            await eventually(lambda: stepping.gate.holds)
             await drafter.call.write(pb.AssistRequest(resync=pb.Resync(session=session, offset=0)))
             while not (message := await drafter.call.read()).HasField("verdict"):
                 pass
