@@ -1,4 +1,5 @@
-"""What a target drafts by itself: what a guide forces, what the client predicts, what it looks up in its own text."""
+"""What a target drafts by itself: what a guide forces, what the client predicts, what it looks up in its own text and
+in drafts that came too late."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import Final
 
 from speculation.drafts.candidates import CandidateTree, draft_bytes
 from speculation.drafts.draft_pool import DraftPool
+from speculation.drafts.late_drafts import LateDrafts
 from speculation.drafts.lookup import OwnLookup
 from speculation.drafts.prediction import Prediction
 from speculation.guide import Forced, Guide
@@ -26,13 +28,21 @@ class OwnDrafts:
     """Of one text.
 
     ``prompt``: the text to look up in, None without a lookup. ``prediction``: of the client. ``guide``: that the text
-    is held to. ``jumps``: whether what it forces is drafted.
+    is held to. ``jumps``: whether what it forces is drafted. ``late``: look up in late drafts, too; not
+    where tokens are drawn by drafters, as what is tried must not depend on what was drawn.
     """
 
     def __init__(
-        self, prompt: bytes | None, *, prediction: bytes = b"", guide: Guide | None = None, jumps: bool = True
+        self,
+        prompt: bytes | None,
+        *,
+        prediction: bytes = b"",
+        guide: Guide | None = None,
+        jumps: bool = True,
+        late: bool = True,
     ) -> None:
         self._lookup = OwnLookup(prompt) if prompt is not None else None
+        self._late = LateDrafts() if prompt is not None and late else None
         self._prediction = Prediction(prediction)
         self._guide = guide
         self._jumps = jumps and guide is not None
@@ -41,6 +51,11 @@ class OwnDrafts:
     def guided(self) -> bool:
         """Whether there is a guide."""
         return self._guide is not None
+
+    def hear(self, span: Span) -> None:
+        """What a drafter sent, late or not."""
+        if self._late is not None:
+            self._late.hear(span)
 
     def forced(self) -> Forced:
         """What must come next, if that is drafted."""
@@ -56,6 +71,8 @@ class OwnDrafts:
         end, most = pool.committed, draft_bytes(limit)
         if self._lookup is not None:
             pool.add_words(self._lookup.words(pool.committed, tokens=limit), LOOKUP)
+        if self._late is not None:
+            pool.add_words(self._late.words(pool.committed, tokens=limit), LOOKUP)
         if guess := self._prediction.ahead(most):
             pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
         if forced.data:
@@ -77,4 +94,6 @@ class OwnDrafts:
         """``text`` was committed after ``base`` bytes."""
         if self._lookup is not None:
             self._lookup.reliability.settle(base, text)
+        if self._late is not None:
+            self._late.reliability.settle(base, text)
         self._prediction.advance(text)

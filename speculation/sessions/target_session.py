@@ -47,11 +47,10 @@ SPARE = 2
 class TargetSession:
     """One completion as the target writes it.
 
-    ``encode`` turns ordinary text into target ids, special-token parsing off.
-
-    ``lookup``: beside what drafters send, look up in prompt and text how it may go on. ``prediction``: of the client.
-    ``guide``: what the text is held to; whoever verifies tells it what is committed. ``jumps``: draft what it forces.
-    ``free``: draft tokens that cost a step nothing. ``widest``: draft tokens that a step may have, whatever the plan.
+    ``encode`` turns ordinary text into target ids, special-token parsing off. ``lookup``: beside what drafters send,
+    look up in prompt, text and late drafts how it may go on. ``prediction``: of the client. ``guide``: what the text is
+    held to; whoever verifies tells it what is committed. ``jumps``: draft what it forces. ``free``: draft tokens that
+    cost a step nothing. ``widest``: draft tokens that a step may have, whatever the plan.
     """
 
     def __init__(
@@ -90,7 +89,10 @@ class TargetSession:
         self._rests = False  # a drafter waits for the coming verdict
         self._reliabilities = Reliabilities()
         prompt = vocab.text(request.prompt_ids) if lookup else None
-        self._own = OwnDrafts(prompt, prediction=prediction, guide=guide, jumps=jumps)
+        late = (
+            not request.rule.proposes
+        )  # what is tried where a token was drawn must not depend on what was drawn before
+        self._own = OwnDrafts(prompt, prediction=prediction, guide=guide, jumps=jumps, late=late)
         if prediction:
             self._reliabilities.meet(PREDICTION)
 
@@ -133,17 +135,15 @@ class TargetSession:
     def on_span(self, span: Span) -> SpanFate:
         """A drafter's guess came. It may be used, known already, stale, or one too many; never harmful."""
         self.stats.spans += 1
-        pieces: list[bytes] = []
+        drawn = span.proposals if self.request.rule.proposes else ()
+        pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
         if span.proposals:
-            drawn = span.proposals if self.request.rule.proposes else ()
-            pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
             span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
         self._reliabilities.meet(span.source)
+        self._own.hear(span)
         fate = self._pool.add_span(span, pieces)
-        if fate is SpanFate.STALE:
-            self.stats.stale_spans += 1
-        else:
-            self._rests = self._rests or span.rests
+        self.stats.stale_spans += fate is SpanFate.STALE
+        self._rests = self._rests or (span.rests and fate is not SpanFate.STALE)
         return fate
 
     @property
