@@ -43,6 +43,11 @@ class Link:
     seconds_per_token: float
     round_trip: Smoothed = field(default_factory=Smoothed)
 
+    @property
+    def seconds_per_token_alone(self) -> float:
+        """There is one session."""
+        return self.seconds_per_token
+
     def seconds_to_first_span(self) -> float:
         return (self.round_trip.mean or 0.0) + 4 * self.seconds_per_token
 

@@ -66,9 +66,10 @@ class ChildProcess:
         """The end of its standard error, for people."""
         return "\n".join(self._errors) or "it said nothing"
 
-    async def ready(self, *, limit: float = READY_SECONDS) -> dict[str, Any]:
+    async def ready(self, *, limit: float | None = None) -> dict[str, Any]:
         """What the child said when it was ready. Raises DragomanError with its last words if it died before, or was
-        not ready within ``limit`` seconds."""
+        not ready within ``limit`` seconds, READY_SECONDS by default."""
+        limit = READY_SECONDS if limit is None else limit
         try:
             async with asyncio.timeout(limit):
                 return await self._ready()

@@ -13,7 +13,7 @@ class SourceKind(enum.IntEnum):
     DRAFTER = 0
     #: Of the client.
     PREDICTION = 1
-    #: Of the target, in prompt and text.
+    #: Of the target, in prompt and text, and in drafts that came too late.
     LOOKUP = 2
     #: What the client has of a text that is resumed.
     REPLAY = 3

@@ -12,55 +12,62 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
-from speculation.drafts.lookup import MAX_MATCH, WORDS, longest_suffix_match, words_after
+from speculation.drafts.lookup import MAX_MATCH, WORDS, longest_suffix_match, match_confidence, words_after
 from speculation.drafts.reliability import Reliability
 from speculation.protocol.messages import Span
 from speculation.source import Source
-from speculation.text.digest import DigestedText
+from speculation.text.digest import DigestedText, extend_digest
 
 #: Bytes that are kept of each drafter, and of how many drafters.
 KEPT: Final = 2048
-_DRAFTERS: Final = 4
+DRAFTERS: Final = 8
 #: Between guesses that do not follow each other. Words with this byte in them are not looked up.
 _BREAK: Final = b"\0"
 
 
 class _Heard:
-    """Of one drafter: its first choices in the order in which they came; ``end``: where the last of them ended."""
+    """Of one drafter: its first choices in order of arrival. ``end``: digest of the text up to there."""
 
     def __init__(self) -> None:
         self.text = bytearray()
-        self.end = -1
+        self.end: int | None = None
+        self.reliability = Reliability()
 
     def add(self, span: Span) -> None:
-        self.text += span.text if span.base_offset == self.end else _BREAK + span.text
-        self.end = span.base_offset + len(span.text)
+        self.text += span.text if span.base_digest == self.end else _BREAK + span.text
+        self.end = extend_digest(span.base_digest, span.text)
         if len(self.text) > 2 * KEPT:
             del self.text[:-KEPT]
+
+    def worth(self, tail: bytes) -> float:
+        """The chance that a text which ends so goes on as it says."""
+        return match_confidence(longest_suffix_match(self.text, tail)[1]) * self.reliability.factor
 
 
 class LateDrafts:
     """Of all drafters of one text."""
 
     def __init__(self) -> None:
-        self._heard: OrderedDict[Source, _Heard] = OrderedDict()
-        self.reliability = Reliability()
+        self._heard: OrderedDict[Source, _Heard] = OrderedDict()  # who sent last, last
 
     def hear(self, span: Span) -> None:
         """A span came, whatever becomes of it. Alternatives to a first choice are not kept."""
         if span.alternative or not span.text:
             return
-        if span.source not in self._heard and len(self._heard) >= _DRAFTERS:
+        if span.source not in self._heard and len(self._heard) >= DRAFTERS:
             self._heard.popitem(last=False)
         self._heard.setdefault(span.source, _Heard()).add(span)
+        self._heard.move_to_end(span.source)
 
     def words(self, committed: DigestedText, *, tokens: int = WORDS) -> Iterator[tuple[bytes, float]]:
-        """How ``committed`` may go on, by the drafter that wrote the most of its end. See ``words_after``."""
+        """How ``committed`` may go on, by the drafter whose word is worth the most. See ``words_after``."""
         tail = committed.since(max(0, len(committed) - MAX_MATCH))
-        texts = [heard.text for heard in self._heard.values()]
-        if len(texts) > 1:
-            texts.sort(key=lambda text: longest_suffix_match(text, tail)[1])
-        best = texts[-1] if texts else b""
+        best = max(self._heard.values(), key=lambda heard: heard.worth(tail), default=_Heard())
         return words_after(
-            best, tail, offset=len(committed), reliability=self.reliability, tokens=tokens, barrier=_BREAK
+            best.text, tail, offset=len(committed), reliability=best.reliability, tokens=tokens, barrier=_BREAK
         )
+
+    def settle(self, offset: int, text: bytes) -> None:
+        """See ``Reliability.settle``."""
+        for heard in self._heard.values():
+            heard.reliability.settle(offset, text)

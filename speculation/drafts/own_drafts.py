@@ -71,7 +71,7 @@ class OwnDrafts:
         end, most = pool.committed, draft_bytes(limit)
         if self._lookup is not None:
             pool.add_words(self._lookup.words(pool.committed, tokens=limit), LOOKUP)
-        if self._late is not None:
+        if self._late is not None and not pool.has_sent:  # or a drafter's word of now would be overruled by its own
             pool.add_words(self._late.words(pool.committed, tokens=limit), LOOKUP)
         if guess := self._prediction.ahead(most):
             pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
@@ -95,5 +95,5 @@ class OwnDrafts:
         if self._lookup is not None:
             self._lookup.reliability.settle(base, text)
         if self._late is not None:
-            self._late.reliability.settle(base, text)
+            self._late.settle(base, text)
         self._prediction.advance(text)

@@ -44,6 +44,12 @@ def test_distance_and_spans_cost_what_they_are_said_to(engine: ReplayEngine):
     assert gained(engine, WrongDrafter(token=0.0, row=0.0)) == pytest.approx(1.0)
 
 
+def test_plans_adapt_in_virtual_time_too(engine: ReplayEngine):
+    perfect = ReplayDrafter(engine.texts, token=0.0, row=0.0)
+    speeds = Speeds(step=0.2, step_per_token=0.0, token=0.01, row=0.0, round_trip=0.0)
+    assert speed_up(engine, perfect, 0, speeds, None, lookup=False) > 2.0
+
+
 class Asked:
     """A drafter that remembers what it was asked to draft for."""
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.status import Status
 
-from dragoman import demo
+from dragoman import demo, processes
 from dragoman.demo import FEWEST_TOKENS, PATIENCE_SECONDS, TOKENS, DemoConfig, fitting_tokens, run_demo
 from dragoman.demo_table import Comparison, DemoTable
 from dragoman.prompts import PROMPTS
@@ -104,18 +104,37 @@ class EndlessClient:
         raise AssertionError
 
 
-def test_a_target_that_hangs_is_given_up_with_its_last_words(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(demo, "QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(demo, "child", lambda name, arguments: contextlib.nullcontext(QuietChild()))
-    monkeypatch.setattr(demo, "Client", lambda address: contextlib.nullcontext(EndlessClient(address)))
+CONFIG = DemoConfig(
+    target="t", drafter="d", max_tokens=4, temperature=0.0, seed=0, device="cpu", target_dtype="auto",
+    drafter_dtype="auto", target_threads=1, drafter_threads=1,
+)  # fmt: skip
+
+
+@pytest.fixture
+def modelless(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No model is looked for."""
     for name in ("check_name", "show_licence", "resolve"):
         monkeypatch.setattr(demo, name, lambda *arguments, **options: None)
     monkeypatch.setattr(demo, "run_with_children", asyncio.run)
-    config = DemoConfig(
-        target="t", drafter="d", max_tokens=4, temperature=0.0, seed=0, device="cpu", target_dtype="auto",
-        drafter_dtype="auto", target_threads=1, drafter_threads=1,
-    )  # fmt: skip
+    return monkeypatch
+
+
+@pytest.mark.process
+def test_a_target_that_never_gets_ready_is_given_up_with_its_last_words(modelless: pytest.MonkeyPatch):
+    says = "import sys, time; print('the disk does not answer', file=sys.stderr, flush=True); time.sleep(600)"
+    modelless.setattr(processes, "READY_SECONDS", 20.0)
+    modelless.setattr(
+        demo, "child", lambda name, arguments: processes.child(name, ["-n1", "-r1", says], module=("timeit",))
+    )
+    with pytest.raises(DragomanError, match="verifier was not ready within 20 s; .*\nthe disk does not answer"):
+        run_demo(CONFIG, as_json=True)
+
+
+def test_a_target_that_hangs_is_given_up_with_its_last_words(modelless: pytest.MonkeyPatch):
+    modelless.setattr(demo, "QUIET_SECONDS", 0.05)
+    modelless.setattr(demo, "child", lambda name, arguments: contextlib.nullcontext(QuietChild()))
+    modelless.setattr(demo, "Client", lambda address: contextlib.nullcontext(EndlessClient(address)))
     with pytest.raises(DragomanError) as caught:
-        run_demo(config, as_json=True)
+        run_demo(CONFIG, as_json=True)
     words = "the target wrote nothing for 0.05 s; the last that it said:"
     assert caught.value.message == f"{words}\n{QuietChild.last_words}"

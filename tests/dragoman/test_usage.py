@@ -74,6 +74,14 @@ def test_the_walk_finds_the_commands():
     assert len(OPTIONS) > 80
 
 
+def test_all_cores_have_one_number_in_every_command():
+    threads = {
+        (path, written(param)): param.type.min for path, _, param in OPTIONS if written(param).endswith("threads")
+    }
+    assert {path for path, _ in threads} >= {("verifier",), ("drafter",), ("demo",), ("serve",)}
+    assert set(threads.values()) == {0}
+
+
 def test_everything_has_help():
     silent = [
         (" ".join(path), param.name)

@@ -228,7 +228,10 @@ def test_every_rule_is_described_with_its_speed(rule: Rule):
         ("README.md", ["three terminals"]),
         ("README.md", ["fits your stack", "vLLM", "llama.cpp", "Ollama", "OpenAI client"]),
         ("install.md", ["## Does it fit my stack?", "vLLM", "llama.cpp", "Ollama", "OpenAI client"]),
-        ("operations.md", ["## Troubleshooting"]),
+        ("install.md", ["--index-url"]),
+        ("models.md", ["## Memory", "## Which drafter for which target"]),
+        ("glossary.md", ["| span |", "| verify step |", "| race |", "| plan |"]),
+        ("operations.md", ["## Troubleshooting", "`--verbose` (`-v`) logs what goes well too"]),
         ("fleet.md", ["### Logs on Ray", "worker-*-PID.err"]),
     ],
 )

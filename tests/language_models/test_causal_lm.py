@@ -160,6 +160,12 @@ def test_steps_of_16_bit_numbers_on_a_cpu_are_not_too_wide(tiny_llama: Path, dty
             Verifier(engine, plan=SpeculationPlan(width=most + 1))
 
 
+@pytest.mark.parametrize("threads", [0, None])
+def test_no_number_of_threads_leaves_torch_its_own(tiny_llama: Path, threads: int | None, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", None)
+    CausalLM.load(str(tiny_llama), device="cpu", threads=threads)
+
+
 def test_bad_options_name_the_field(tiny_llama: Path):
     with pytest.raises(InputError, match=r"dtype='float8'.*float32"):
         CausalLM.load(str(tiny_llama), dtype="float8")

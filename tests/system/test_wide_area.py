@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 from rich.console import Console
 
 from benchmarks.plans import ADAPTIVE, ALONE, ARMS, plan_of, plan_options
 from benchmarks.wide_area import show, summary
-from benchmarks.wide_area_figures import main
+from benchmarks.wide_area_figures import below, main
 from benchmarks.wide_area_pair import IN_TLS
 from speculation.errors import InputError
 
@@ -101,3 +102,14 @@ def test_pictures_name_arms_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyP
     words = re.findall(r"<text[^>]*>([^<]+)</text>", picture.read_text("utf-8"))
     assert "draft 2, send, wait" in words and "adaptive" in words
     assert [each for each in words if "_" in each] == []
+
+
+def test_a_legend_covers_no_curve():
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    axes.plot([0, 1], [0, 1], label="adaptive")
+    below(axes, columns=2)
+    figure.canvas.draw()
+    legend = axes.get_legend()
+    assert legend is not None
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+    plt.close(figure)
