@@ -126,7 +126,7 @@ def test_a_target_that_never_gets_ready_is_given_up_with_its_last_words(modelles
     modelless.setattr(
         demo, "child", lambda name, arguments: processes.child(name, ["-n1", "-r1", says], module=("timeit",))
     )
-    with pytest.raises(DragomanError, match="verifier was not ready within 20 s; .*\nthe disk does not answer"):
+    with pytest.raises(DragomanError, match=r"verifier was not ready within 20 s; .*\nthe disk does not answer"):
         run_demo(CONFIG, as_json=True)
 
 

@@ -75,9 +75,8 @@ def test_the_walk_finds_the_commands():
 
 
 def test_all_cores_have_one_number_in_every_command():
-    threads = {
-        (path, written(param)): param.type.min for path, _, param in OPTIONS if written(param).endswith("threads")
-    }
+    options = [(path, param) for path, _, param in OPTIONS if written(param).endswith("threads")]
+    threads = {(path, written(param)): param.type_descriptor.parameter_info.min for path, param in options}
     assert {path for path, _ in threads} >= {("verifier",), ("drafter",), ("demo",), ("serve",)}
     assert set(threads.values()) == {0}
 
