@@ -106,22 +106,15 @@ class DrafterSession:
     def on_draft(self, draft: Iterable[tuple[int, Sequence[DraftToken]]]) -> list[Instruction]:
         """Expansions by their numbers, each with the model's first choice and further ones: ship spans when the plan
         says so."""
-        answers = list(draft)
-        # Of drawn tokens each place's by itself, in the order in which they were asked for: when one arrives must not
-        # depend on what was drawn there or elsewhere (see ``verification/rejection.py``).
-        rounds = [[answer] for answer in answers] if self._rule.proposes else [answers]
+        # Place by place, in the order in which they were asked for: when a drawn token is sent must not depend on what
+        # was drawn there or elsewhere (see ``verification/rejection.py``).
         instructions: list[Instruction] = []
-        for answered in rounds:
-            if self._grow(answered):
+        for number, choices in draft:
+            node = self._tree.get(number)
+            if node is not None:  # else the target left that path meanwhile
+                self._continue(node, choices)
                 instructions += [*self._catch_up(), *self._ship_ready()]
         return instructions
-
-    def _grow(self, answers: Sequence[tuple[int, Sequence[DraftToken]]]) -> bool:
-        """Whether the target has not left all these paths meanwhile."""
-        nodes = [(node, choices) for number, choices in answers if (node := self._tree.get(number)) is not None]
-        for node, choices in nodes:
-            self._continue(node, choices)
-        return bool(nodes)
 
     def _continue(self, node: TreeNode, choices: Sequence[DraftToken]) -> None:
         first = choices[0]
