@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from speculation.errors import DragomanError
 from speculation.protocol.completion import Completion
 from speculation.protocol.messages import Prompt
 from speculation.text.text_stream import TextRun
+from tests.support.service_drivers import eventually
 
 
 def written(seconds_per_token: float, *, ttft: float = 0.5, tokens: int = 12, text: bytes = b"one") -> Completion:
@@ -122,11 +123,16 @@ def modelless(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.process
 def test_a_target_that_never_gets_ready_is_given_up_with_its_last_words(modelless: pytest.MonkeyPatch):
     says = "import sys, time; print('the disk does not answer', file=sys.stderr, flush=True); time.sleep(600)"
-    modelless.setattr(processes, "READY_SECONDS", 20.0)
-    modelless.setattr(
-        demo, "child", lambda name, arguments: processes.child(name, ["-n1", "-r1", says], module=("timeit",))
-    )
-    with pytest.raises(DragomanError, match=r"verifier was not ready within 20 s; .*\nthe disk does not answer"):
+
+    @contextlib.asynccontextmanager
+    async def speaking(name: str, arguments: list[str]) -> AsyncIterator[processes.ChildProcess]:
+        async with processes.child(name, ["-n1", "-r1", says], module=("timeit",)) as started:
+            await eventually(lambda: "the disk" in started.last_words)  # on a busy machine it takes a while to start
+            yield started
+
+    modelless.setattr(processes, "READY_SECONDS", 0.1)
+    modelless.setattr(demo, "child", speaking)
+    with pytest.raises(DragomanError, match=r"verifier was not ready within 0.1 s; .*\nthe disk does not answer"):
         run_demo(CONFIG, as_json=True)
 
 
