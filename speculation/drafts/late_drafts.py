@@ -39,10 +39,6 @@ class _Heard:
         if len(self.text) > 2 * KEPT:
             del self.text[:-KEPT]
 
-    def worth(self, tail: bytes) -> float:
-        """The chance that a text which ends so goes on as it says."""
-        return match_confidence(longest_suffix_match(self.text, tail)[1]) * self.reliability.factor
-
 
 class LateDrafts:
     """Of all drafters of one text."""
@@ -62,9 +58,12 @@ class LateDrafts:
     def words(self, committed: DigestedText, *, tokens: int = WORDS) -> Iterator[tuple[bytes, float]]:
         """How ``committed`` may go on, by the drafter whose word is worth the most. See ``words_after``."""
         tail = committed.since(max(0, len(committed) - MAX_MATCH))
-        best = max(self._heard.values(), key=lambda heard: heard.worth(tail), default=_Heard())
+        found = [(heard, longest_suffix_match(heard.text, tail)) for heard in self._heard.values()]
+        if not found:
+            return iter(())
+        best, match = max(found, key=lambda each: match_confidence(each[1][1]) * each[0].reliability.factor)
         return words_after(
-            best.text, tail, offset=len(committed), reliability=best.reliability, tokens=tokens, barrier=_BREAK
+            best.text, match, offset=len(committed), reliability=best.reliability, tokens=tokens, barrier=_BREAK
         )
 
     def settle(self, offset: int, text: bytes) -> None:
