@@ -81,8 +81,13 @@ def _resources(group: Target | DrafterGroup, size: Footprint) -> dict[str, dict[
     asked: dict[str, Any] = {"cpu": _cpus(group)}
     if (memory := _memory(group, size)) is not None:
         asked["memory"] = _amount(memory)
-    gpus = {"nvidia.com/gpu": 1} if group.num_gpus else {}
+    gpus = {"nvidia.com/gpu": _ranks(group)} if group.num_gpus else {}
     return {"requests": asked, "limits": {**asked, **gpus}}
+
+
+def _ranks(group: Target | DrafterGroup) -> int:
+    """GPUs that hold its model together."""
+    return group.tensor_parallel if isinstance(group, Target) else 1
 
 
 def _memory(group: Target | DrafterGroup, size: Footprint) -> int | None:
@@ -92,7 +97,7 @@ def _memory(group: Target | DrafterGroup, size: Footprint) -> int | None:
     if size.weights is None or (size.kv_cache is None and not group.num_gpus):
         return None
     if group.num_gpus:  # weights come through it
-        return size.weights + 2 * _PROGRAM
+        return size.weights + 2 * _PROGRAM * _ranks(group)
     kept = parse_size("prefix_memory", group.prefix_memory or "1B") if isinstance(group, DrafterGroup) else 0
     return size.weights + _DOUBLING * (size.kv_cache or 0) + kept + _PROGRAM
 
@@ -117,8 +122,15 @@ def _words(group: Target | DrafterGroup, size: Footprint, context: int) -> str:
         cache = f"{_gib(size.kv_cache)} of KV memory"
     where = ""
     if group.num_gpus and size.kv_cache is not None:
-        where = f"; a GPU with {_gib(size.weights + size.kv_cache + _GPU_PROGRAM)}"
+        where = f"; {_gpus(group, size.weights, size.kv_cache)}"
     return f"{replicas}: weights {_gib(size.weights)}, {cache}{where}"
+
+
+def _gpus(group: Target | DrafterGroup, weights: int, kv_cache: int) -> str:
+    ranks = _ranks(group)
+    bounded = isinstance(group, Target) and group.kv_memory is not None  # which is said of each GPU
+    needed = _gib(weights // ranks + (kv_cache if bounded else kv_cache // ranks) + _GPU_PROGRAM)
+    return f"a GPU with {needed}" if ranks == 1 else f"{ranks} GPUs with {needed} each"
 
 
 def _gib(size: int | None) -> str:

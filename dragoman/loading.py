@@ -11,7 +11,8 @@ from dragoman.terminal import err, progress_bar
 from language_models.embedded import EMBEDDED
 
 if TYPE_CHECKING:
-    from language_models.causal_lm import CausalLM
+    from verifier_service.engine import Engine
+    from verifier_service.settings import VerifierSettings
 
 
 def show_licence(model: str) -> None:
@@ -21,25 +22,16 @@ def show_licence(model: str) -> None:
         err.print(f"{model}: {notice}", style="yellow", highlight=False, soft_wrap=True)
 
 
-def load_model(
-    model: str, *, device: str, dtype: str, threads: int | None, trust_remote_code: bool = False
-) -> CausalLM:
-    """``model``: a name that was checked (``language_models.weights.check_name``) before torch is loaded here.
+def load_target(settings: VerifierSettings) -> Engine:
+    """``settings.model``: a name that was checked (``language_models.weights.check_name``) before torch is loaded here.
 
     Raises InputError, ModelError.
     """
-    show_licence(model)
-    from language_models.causal_lm import CausalLM
+    show_licence(settings.model)
+    from verifier_service.engine_choice import load_engine
 
     with progress_bar() as progress:
-        return CausalLM.load(
-            model,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-        )
+        return load_engine(settings, progress)
 
 
 def load_drafter(settings: DrafterSettings) -> Drafter:

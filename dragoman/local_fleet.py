@@ -49,6 +49,8 @@ class LocalModels:
         arguments = ["verifier", "--listen=127.0.0.1:0", *_model_options(target), *self.log_options]
         if target.kv_memory is not None:
             arguments.append(f"--kv-memory={target.kv_memory}")
+        if target.tensor_parallel > 1:
+            arguments.append(f"--tensor-parallel={target.tensor_parallel}")
         return [*arguments, *(TAKING_TURNS_OPTIONS if self.take_turns else ())]
 
     def drafter_arguments(self, drafter: DrafterSettings, verifier: str) -> list[str]:

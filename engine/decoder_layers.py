@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.fused_linear import FusedLinear
 from engine.paged_attention import AttentionSettings
+from engine.sharding import RowwiseLinear
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 #: Of every number of inputs and outputs: a tile has 16 columns at least, and half of ``gate_up``'s outputs are gates.
@@ -74,7 +75,7 @@ def _taken(layer: Any, settings: AttentionSettings) -> DecoderLayer | None:
     plain = (attention.o_proj, mlp.down_proj)
     if not isinstance(qkv, FusedLinear) or not isinstance(gate_up, FusedLinear) or gate_up.bias is not None:
         return None
-    if any(type(each) is not nn.Linear or each.bias is not None for each in plain):
+    if any(type(each) not in (nn.Linear, RowwiseLinear) or each.bias is not None for each in plain):
         return None
     if type(mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation"):
         return None

@@ -15,19 +15,22 @@ from torch import Tensor, nn
 from engine import reference_rows
 from engine.decoder_layers import DecoderLayer, decoder_layers
 from engine.early_kernels import starts_early
+from engine.gathered_parts import gathered
 from engine.paged_attention import AttentionSettings
 from engine.reference_attention import reference_attention
 from engine.step_tables import StepTables
 
 
 class DecoderPass:
-    """``model``: of transformers, with its layers taken apart in ``layers``."""
+    """``model``: of transformers, with its layers taken apart in ``layers``. ``ranks``: that hold a part of it each."""
 
-    def __init__(self, model: Any, layers: list[DecoderLayer]) -> None:
+    def __init__(self, model: Any, layers: list[DecoderLayer], *, ranks: int = 1) -> None:
         self._model = model
         self._layers = layers
         device = layers[0].qkv.device
-        self._early = starts_early(device)
+        self._ranks = ranks
+        # What stands between the kernels of several ranks was not made to be started early.
+        self._early = starts_early(device) and ranks == 1
         if device.type == "cuda":
             from engine import row_kernels, row_products, tree_attention  # need Triton
 
@@ -48,12 +51,17 @@ class DecoderPass:
         for layer in self._layers:
             normed = rows.add_and_norm(hidden, added, layer.before, layer.eps, early=early)
             attended = self._attend(layer, normed, rotation, tables)
-            added = self._products.partial_product(attended, layer.output, early=early)
+            added = self._parts(attended, layer.output)
             normed = rows.add_and_norm(hidden, added, layer.after, layer.eps, early=early)
             gated = self._products.gated_product(normed, layer.gate_up, early=early)
-            added = self._products.partial_product(gated, layer.down, early=early)
+            added = self._parts(gated, layer.down)
         normed = rows.add_and_norm(hidden, added, decoder.norm.weight, decoder.norm.variance_epsilon, early=early)
         return self._model.get_output_embeddings()(normed)
+
+    def _parts(self, x: Tensor, weight: Tensor) -> Tensor:
+        """[parts, rows, width] float32, whose sum is the product, the others' parts among them."""
+        parts: Tensor = self._products.partial_product(x, weight, early=self._early)
+        return parts if self._ranks == 1 else gathered(parts, self._ranks)
 
     def _attend(self, layer: DecoderLayer, normed: Tensor, rotation: tuple[Tensor, ...], tables: StepTables) -> Tensor:
         """[rows, H D]."""
@@ -74,7 +82,9 @@ class DecoderPass:
         return self._attention(q, layer.keys, layer.values, tables, **settings, early=self._early).flatten(1)
 
 
-def decoder_pass_for(model: Any, settings: Mapping[nn.Module, AttentionSettings]) -> DecoderPass | None:
+def decoder_pass_for(
+    model: Any, settings: Mapping[nn.Module, AttentionSettings], *, ranks: int = 1
+) -> DecoderPass | None:
     """None for a model of no known family; see ``decoder_layers``."""
     layers = decoder_layers(model, settings)
-    return DecoderPass(model, layers) if layers else None
+    return DecoderPass(model, layers, ranks=ranks) if layers else None

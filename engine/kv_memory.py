@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from engine.instructions import Changes, Leading
+from engine.rank_group import ALONE
 from engine.step_tables import PAGE
 from speculation.errors import UnsupportedModelError
 
@@ -27,6 +29,7 @@ class KVMemory:
         pages_per_slot: int,
         dtype: torch.dtype,
         device: torch.device,
+        leading: Leading = ALONE.leading,
     ) -> None:
         groups = {heads // kv_heads for heads, kv_heads, _ in shapes.values()}
         if len(groups) != 1:
@@ -43,10 +46,9 @@ class KVMemory:
         self.graph_pool = torch.cuda.graph_pool_handle() if on_gpu else None
         self.capture_stream = torch.cuda.Stream(device) if on_gpu else None
         self.page_table = torch.zeros((slots, pages_per_slot), dtype=torch.int64, device=device)
-        # For the coming pass: pages of slots, and what is moved from where to where.
-        self._lines: dict[int, tuple[int, ...]] = {}
-        self._sources: list[int] = []
-        self._targets: list[int] = []
+        self._changes = Changes()
+        #: Around what other ranks have to do as well.
+        self.leading = leading
         self._stacks: list[Tensor] = []  # [layers, keys and values, places, KV heads, head size]
         for kind in dict.fromkeys((kv_heads, size) for _, kv_heads, size in shapes.values()):
             members = [module for module, (_, *of_module) in shapes.items() if tuple(of_module) == kind]
@@ -63,30 +65,40 @@ class KVMemory:
 
     def set_pages(self, slot: int, pages: Sequence[int]) -> None:
         """Which pages hold the slot's positions, in order; from the next pass on."""
-        self._lines[slot] = tuple(pages)
+        self._changes.lines[slot] = tuple(pages)
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Before the next pass copy keys and values between places, all sources read before any target is written."""
-        if not {*sources, *targets}.isdisjoint(self._targets):  # these follow on what is still to be moved there
+        if not {*sources, *targets}.isdisjoint(self._changes.targets):  # these follow on what is still to be moved
             self.apply_pending()
-        self._sources += sources
-        self._targets += targets
+        self._changes.sources += sources
+        self._changes.targets += targets
 
     def apply_pending(self) -> None:
         """Do what was left for the coming pass: of all sessions together, or each would wait for a transfer."""
-        if self._targets:
-            read, write = self._sent(self._sources, self._targets)
+        if self._changes:
+            with self.leading(self._changes):
+                self._apply(self._changes)
+
+    def apply(self, changes: Changes) -> None:
+        """What the leading rank did."""
+        self._changes = changes
+        self.apply_pending()
+
+    def _apply(self, changes: Changes) -> None:
+        if changes.targets:
+            read, write = self._sent(changes.sources, changes.targets)
             # All that may find no memory comes first: who tries again must find the moves, none of them half done.
             moving = [stack[:, :, read] for stack in self._stacks]
             for stack, values in zip(self._stacks, moving, strict=True):
                 stack[:, :, write] = values
-            self._sources, self._targets = [], []
-        if self._lines:
+        self._changes = Changes(changes.lines)
+        if changes.lines:
             width = self.page_table.shape[1]
-            at = [slot * width + number for slot, line in self._lines.items() for number in range(len(line))]
-            cells, pages = self._sent(at, list(itertools.chain.from_iterable(self._lines.values())))
+            at = [slot * width + number for slot, line in changes.lines.items() for number in range(len(line))]
+            cells, pages = self._sent(at, list(itertools.chain.from_iterable(changes.lines.values())))
             self.page_table.view(-1)[cells] = pages
-            self._lines = {}
+        self._changes = Changes()
 
     def _sent(self, *columns: list[int]) -> Tensor:
         """[columns, length] on the device, which does not have to be waited for."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine import paged_attention
 from engine.decoder_pass import DecoderPass
+from engine.instructions import Pass
 from engine.kv_memory import KVMemory
 from engine.step_kinds import StepKind
 from engine.step_tables import SequenceRows, StepTables
@@ -47,7 +48,7 @@ class OutputProjection(nn.Module):
 
 class StepShape:
     """Steps of ``rows`` rows. ``prefill``: chunks of a prompt, whose logits nobody reads. ``decoder``: the pass that is
-    taken instead of the model's own.
+    taken instead of the model's own. ``number``: by which other ranks know it.
     """
 
     def __init__(
@@ -56,13 +57,15 @@ class StepShape:
         memory: KVMemory,
         *,
         rows: int,
+        number: int = 0,
         prefill: bool = False,
         decoder: DecoderPass | None = None,
     ) -> None:
         table, group = memory.page_table, memory.group
         with torch.cuda.device_of(table):
             self.tables = StepTables(rows=rows, page_table=table, group=group, kv_heads=memory.kv_heads)
-        self._number = paged_attention.register_tables(self.tables)
+        self._tables_number = paged_attention.register_tables(self.tables)
+        self.number = number
         self._model = model
         self.decoder = decoder
         self._memory = memory
@@ -73,7 +76,7 @@ class StepShape:
 
     def close(self) -> None:
         self._graphs.clear()
-        paged_attention.forget_tables(self._number)
+        paged_attention.forget_tables(self._tables_number)
 
     @torch.inference_mode()
     def run(self, sequences: Sequence[SequenceRows]) -> Tensor:
@@ -82,14 +85,19 @@ class StepShape:
         with torch.cuda.device_of(self.tables.page_table):
             self._memory.apply_pending()
             self.tables.load(sequences)
-            if self.tables.page_table.device.type != "cuda":
-                return self._forward()
-            if self.tables.kind not in self._graphs:
-                log.debug("a graph of %s is captured while a step waits", self.tables.kind)
-                self._capture()
-            self.graph.replay()
-            assert self._logits is not None, "every capture has them"
-            return self._logits
+            with self._memory.leading(Pass(self.number, tuple(sequences))):
+                return self._run()
+
+    def _run(self) -> Tensor:
+        """The step that was laid out."""
+        if self.tables.page_table.device.type != "cuda":
+            return self._forward()
+        if self.tables.kind not in self._graphs:
+            log.debug("a graph of %s is captured while a step waits", self.tables.kind)
+            self._capture()
+        self.graph.replay()
+        assert self._logits is not None, "every capture has them"
+        return self._logits
 
     @torch.inference_mode()
     def prepare(self) -> int:
@@ -116,7 +124,7 @@ class StepShape:
         if self.decoder is not None:
             return self.decoder(tables)
         for module in self._memory.modules:
-            setattr(module, "kv_tables", self._number)  # noqa: B010
+            setattr(module, "kv_tables", self._tables_number)  # noqa: B010
             setattr(module, "kv_write", tables.write)  # noqa: B010
         output = self._model(
             input_ids=tables.tokens[None], position_ids=tables.row_position[None], use_cache=False, **self._keep

@@ -23,6 +23,7 @@ from engine.paged_attention import NAME, AttentionProbe, paged_attention
 from engine.paged_slot import PagedSlot
 from engine.product_tiles import fits
 from engine.prompt_pass import run_prompts
+from engine.rank_group import ALONE, Group
 from engine.step_tables import PAGE, SequenceRows
 from language_models.attention_registry import attention_for_now, use_attention
 from language_models.tokenizer import TextTokenizer
@@ -65,6 +66,7 @@ class PagedEngine:
     ``kv_bytes``: memory for keys and values; None: what ``max_sessions`` whole contexts take, as far as it is free.
     ``prefix_caching``: prompts that begin alike share what was computed for the beginning.
     ``exact``: every step has ``rows`` rows; else as few of ``FEWER_ROWS`` as suffice, on which a row's bits depend.
+    ``group``: of the ranks that hold the model together, of whom each makes its engine; ``kv_bytes`` are those of each.
     Raises UnsupportedModelError for a model whose attention is not asked for by name, or has no kernel here; it is left
     as it was then. Raises ModelError if the engine computes anything else than the model did.
     """
@@ -78,10 +80,11 @@ class PagedEngine:
         max_sessions: int = 64,
         prefix_caching: bool = True,
         exact: bool = True,
+        group: Group = ALONE,
     ) -> None:
         if rows < LEAST_ROWS:
             raise ValueError(f"{rows} rows a step are too few; {LEAST_ROWS} at least")
-        module = model.module
+        module, self.group = model.module, group
         probe = _attention_of(model)
         shapes = probe.shapes
         projection = OutputProjection(_output_layer(model))
@@ -105,9 +108,8 @@ class PagedEngine:
         self._fit_context(pages)
         slots = max_sessions + 1  # one more, for a session that has ended but is not closed yet
         self.pool = PagePool(pages)
-        self.memory = KVMemory(
-            shapes, pages=pages, slots=slots, pages_per_slot=pages_per_slot, dtype=dtype, device=model.device
-        )
+        sizes = {"pages": pages, "slots": slots, "pages_per_slot": pages_per_slot}
+        self.memory = KVMemory(shapes, **sizes, dtype=dtype, device=model.device, leading=self.group.leading)
         self._take_over(module, projection)
         self._slots = list(range(slots - 1, -1, -1))
         self.shares_prefixes = False  # in the check each text is to be computed
@@ -120,19 +122,26 @@ class PagedEngine:
 
     def _make_shapes(self, module: nn.Module, expected: Tensor, *, exact: bool, decoder: DecoderPass | None) -> None:
         """Of all passes, checked and ready. ``expected``: see ``check_engine``."""
-        self.step_shape = StepShape(module, self.memory, rows=self.rows_per_step, decoder=decoder)
+        self.step_shape = StepShape(module, self.memory, rows=self.rows_per_step, number=0, decoder=decoder)
         self.step_shapes = [self.step_shape]  # the smallest first
         self.prefill_rows = PREFILL_ROWS
-        self.prefill_shape = StepShape(module, self.memory, rows=self.prefill_rows, prefill=True)
+        self.prefill_shape = StepShape(module, self.memory, rows=self.prefill_rows, number=1, prefill=True)
         check_engine(self, expected)
         if not exact:
-            fewer = (few for few in FEWER_ROWS if few < self.rows_per_step)
-            self.step_shapes[:0] = [StepShape(module, self.memory, rows=few, decoder=decoder) for few in fewer]
+            fewer = enumerate((few for few in FEWER_ROWS if few < self.rows_per_step), start=2)
+            self.step_shapes[:0] = [
+                StepShape(module, self.memory, rows=few, number=number, decoder=decoder) for number, few in fewer
+            ]
         self._prepare()
+
+    @property
+    def shapes(self) -> dict[int, StepShape]:
+        """All of them, by the numbers that other ranks know them by."""
+        return {shape.number: shape for shape in (*self.step_shapes, self.prefill_shape)}
 
     def _prepare(self) -> None:
         began = time.perf_counter()
-        graphs = sum(shape.prepare() for shape in (*self.step_shapes, self.prefill_shape))
+        graphs = sum(shape.prepare() for shape in self.shapes.values())
         log.info("%s: %s captured in %.1f s", self.name, count_of(graphs, "graph"), time.perf_counter() - began)
 
     def _take_over(self, module: Any, projection: OutputProjection) -> None:
@@ -150,13 +159,13 @@ class PagedEngine:
         if not fits(self.rows_per_step, torch.cuda.get_device_capability(device)):
             log.info("%s: the kernels of known families do not fit %d rows on this GPU", self.name, self.rows_per_step)
             return None
-        return decoder_pass_for(module, probe.settings)
+        return decoder_pass_for(module, probe.settings, ranks=self.group.size)
 
     def _pages(self, kv_bytes: int | None, *, most: int, device: torch.device) -> int:
         """In all, the scratch page included. Without a budget: ``most`` of them, as far as there is memory."""
         if kv_bytes is None:
             kv_bytes = min(_free_bytes(device), most * self.page_bytes)
-        return 1 + kv_bytes // self.page_bytes
+        return self.group.least(1 + kv_bytes // self.page_bytes)
 
     def _fit_context(self, pages: int) -> None:
         """A context that is longer than KV memory is cut to what that holds."""
@@ -228,8 +237,9 @@ class PagedEngine:
 
     def close(self) -> None:
         """Let go of graphs and tables; nothing can be stepped any more."""
-        for shape in (*self.step_shapes, self.prefill_shape):
+        for shape in self.shapes.values():
             shape.close()
+        self.group.close()
 
     def take_slot(self) -> int:
         """A line of the page table. Raises LimitExceededError if none is left."""

@@ -36,6 +36,7 @@ from language_models.positions import (
 from language_models.pretrained import load_pretrained
 from language_models.quiet import quiet
 from language_models.self_test_results import tested
+from language_models.shards import Shards
 from language_models.shared_pass import SharedPass, TextRows
 from language_models.tokenizer import TextTokenizer
 from language_models.weights import ModelFiles, resolve
@@ -89,6 +90,7 @@ class CausalLM:
         threads: int | None = None,
         trust_remote_code: bool = False,
         progress: Progress | None = None,
+        shards: Shards | None = None,
     ) -> CausalLM:
         """Load ``model``: an embedded name, a folder, a .gguf file or a hub id.
 
@@ -96,7 +98,7 @@ class CausalLM:
         it; else float32), float32, bfloat16, float16, or int8 (CPU; linear layers quantised, meant for drafters).
         ``threads``: CPU threads for torch, of the whole process; 0 or None: what torch takes, which is all cores unless
         OMP_NUM_THREADS says otherwise. ``trust_remote_code``: run the Python code that the model brings, if it brings
-        any. Raises InputError, ModelError.
+        any. ``shards``: the model is divided, and this process keeps a part. Raises InputError, ModelError.
         """
         target_device = device_of(device)
         target_dtype, int8 = dtype_of(dtype, target_device)
@@ -105,8 +107,8 @@ class CausalLM:
         if threads:
             torch.set_num_threads(threads)
         files = resolve(model, trust_remote_code=trust_remote_code, progress=progress)
-        check_fits(files, target_dtype, target_device)
-        ready = cls._ready(files, target_dtype, target_device, progress, packs=not int8)
+        check_fits(files, target_dtype, target_device, parts=1 if shards is None else shards.size)
+        ready = cls._ready(files, target_dtype, target_device, progress, packs=not int8, shards=shards)
         if ready.self_test.faults and ready.takes_positions and ready.least_rows == LEAST_ROWS:
             del ready  # the code of some models reads the weights of linear layers, which packed ones do not have
             ready = cls._ready(files, target_dtype, target_device, _again(progress, "unpacked"), packs=False)
@@ -130,10 +132,17 @@ class CausalLM:
 
     @classmethod
     def _ready(
-        cls, files: ModelFiles, dtype: torch.dtype, device: torch.device, progress: Progress | None, *, packs: bool
+        cls,
+        files: ModelFiles,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: Progress | None,
+        *,
+        packs: bool,
+        shards: Shards | None = None,
     ) -> CausalLM:
         """Loaded, and tried. ``packs``: with packed weights, where they are faster and keep the bits."""
-        loaded = _load(files, dtype, device, progress)
+        loaded = _load(files, dtype, device, progress, shards)
         layer_windows(loaded.config)
         fix_frequencies(loaded)
         tokenizer = TextTokenizer.from_pretrained(files, loaded.config.get_text_config(decoder=True).vocab_size)
@@ -143,7 +152,7 @@ class CausalLM:
         progress = progress or (lambda stage, done, total: None)
         progress("self-test", 0, 1)
         try:
-            ready.self_test = tested(ready, files)
+            ready.self_test = tested(ready, files, shards)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"{files.name} leaves no memory for a KV cache on {device}") from error
         progress("self-test", 1, 1)
@@ -248,12 +257,16 @@ class CausalLM:
 
 
 def _load(
-    files: ModelFiles, dtype: torch.dtype, device: torch.device, progress: Progress | None = None
+    files: ModelFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress | None = None,
+    shards: Shards | None = None,
 ) -> PreTrainedModel:
     # On a CPU one that keeps bits (see the module); elsewhere what transformers prefers: fused kernels are worth more
     # than bits, and there are models without them.
     attention = "eager" if device.type == "cpu" else None
-    model = load_pretrained(files, dtype=dtype, device=device, attention=attention, progress=progress)
+    model = load_pretrained(files, dtype=dtype, device=device, attention=attention, progress=progress, shards=shards)
     # Attention sinks enter the softmax in ways of their own.
     if attention == "eager" and not any(hasattr(module, "sinks") for module in model.modules()):
         with quiet():  # transformers warns of models that it knows no attention for

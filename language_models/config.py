@@ -36,6 +36,20 @@ _ENCODERS: Final = frozenset(
 )
 
 
+def read_config(files: ModelFiles) -> PretrainedConfig:
+    """As transformers has it. Raises ModelError."""
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(
+                files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
+            )
+    except (OSError, ValueError) as error:
+        if refused := custom_code_error(files, error):
+            raise refused from error
+        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
+        raise ModelError(f"the configuration of {files.name} cannot be loaded: {reason}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """``cannot_roll_back``: the kinds of layers whose state cannot be undone, "" if there are none.
@@ -56,16 +70,7 @@ class ModelConfig:
     @classmethod
     def read(cls, files: ModelFiles) -> ModelConfig:
         """Raises ModelError."""
-        try:
-            with quiet():
-                config = AutoConfig.from_pretrained(
-                    files.source, local_files_only=files.local, trust_remote_code=files.trust_remote_code
-                )
-        except (OSError, ValueError) as error:
-            if refused := custom_code_error(files, error):
-                raise refused from error
-            reason = (str(error).strip().splitlines() or ["unreadable"])[0]
-            raise ModelError(f"the configuration of {files.name} cannot be loaded: {reason}") from error
+        config = read_config(files)
         text = config.get_text_config(decoder=True)
         try:
             layer_windows(config)

@@ -19,16 +19,18 @@ _INTEGERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1
 _HEADER_BYTES = 100 << 20
 
 
-def check_fits(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
-    """Raises ModelTooLargeError if the weights in ``dtype`` are more than the memory that ``device`` has free.
+def check_fits(files: ModelFiles, dtype: torch.dtype, device: torch.device, *, parts: int = 1) -> None:
+    """Raises ModelTooLargeError if the weights in ``dtype``, or one of so many parts of them, are more than the memory
+    that ``device`` has free.
 
     What cannot be known (weights not downloaded yet, a system that does not say what is free) is not held against it.
     """
     needed = weights_bytes(files, dtype)
     free = free_bytes(device)
-    if needed is not None and free is not None and needed > free:
+    if needed is not None and free is not None and needed > free * parts:
+        each = "" if parts == 1 else f", {_gib(needed // parts)} on each of {parts} GPUs"
         raise ModelTooLargeError(
-            f"{files.name} does not fit: its weights in {str(dtype).removeprefix('torch.')} take {_gib(needed)}, "
+            f"{files.name} does not fit: its weights in {str(dtype).removeprefix('torch.')} take {_gib(needed)}{each}, "
             f"and {_gib(free)} are free on {device}",
             remedy="use a smaller dtype or model, or a machine with more memory",
         )

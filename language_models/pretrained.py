@@ -6,6 +6,7 @@ is an error, before anyone reads what such a model writes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from language_models.custom_code import custom_code_error
 from language_models.quiet import quiet
+from language_models.shards import Shards
 from language_models.weights import ModelFiles, Progress
 from speculation.errors import DragomanError, ModelError, WeightsError
 
@@ -36,9 +38,10 @@ def load_pretrained(
     device: torch.device,
     attention: str | None,
     progress: Progress | None = None,
+    shards: Shards | None = None,
 ) -> PreTrainedModel:
     """The model of ``files`` in ``dtype`` on ``device``. ``attention``: transformers' name of the implementation,
-    None for the best one that the model has.
+    None for the best one that the model has. ``shards``: this process keeps a part of it.
 
     Raises WeightsError if tensors are missing or of other shapes than the configuration says, or if there are only
     pickled ones; UnsupportedModelError if it needs code of its own that is not trusted, ModelError.
@@ -48,19 +51,11 @@ def load_pretrained(
     if progress:
         progress("loading weights", 0, 1)
     try:
-        with quiet():
-            model, loaded = AutoModelForCausalLM.from_pretrained(
-                files.source,
-                dtype=dtype,
-                attn_implementation=attention,
-                local_files_only=files.local,
-                trust_remote_code=files.trust_remote_code,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # to name them
-                output_loading_info=True,
-            )
-        check_complete(files.name, model, loaded)
-        model = model.to(device).eval()
+        with contextlib.nullcontext() if shards is None else shards.turn():
+            model = _whole(files, dtype, attention)
+            if shards is not None:
+                shards.keep_part(model, files.name)
+            model = model.to(device).eval()
     except DragomanError:
         raise
     except torch.OutOfMemoryError as error:
@@ -69,6 +64,23 @@ def load_pretrained(
         raise _in_our_words(files, error) from error
     if progress:
         progress("loading weights", 1, 1)
+    return model
+
+
+def _whole(files: ModelFiles, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
+    """In the host's memory. Raises what the readers raise, and WeightsError."""
+    with quiet():
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            files.source,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=files.local,
+            trust_remote_code=files.trust_remote_code,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # to name them
+            output_loading_info=True,
+        )
+    check_complete(files.name, model, loaded)
     return model
 
 

@@ -26,6 +26,7 @@ import transformers
 
 from language_models.causal_self_test import MEMORY, SelfTest, self_test
 from language_models.footprint import model_folder
+from language_models.shards import Shards
 from language_models.weights import MANIFEST, ModelFiles, home
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ _KEPT = 256
 _HEADER_BYTES = 100 << 20
 
 
-def tested(model: CausalLM, files: ModelFiles) -> SelfTest:
-    """The result for ``model``, loaded from ``files``: the one that is kept, else that of a test now."""
-    path = _path(model, files)
+def tested(model: CausalLM, files: ModelFiles, shards: Shards | None = None) -> SelfTest:
+    """The result for ``model``, loaded from ``files``: the one that is kept, else that of a test now.
+
+    ``shards``: those that hold the model together test it together, or none of them.
+    """
+    path = _path(model, files, 1 if shards is None else shards.size)
     found = _read(path)
+    if shards is not None and not shards.all_agree(found is not None):
+        found = None
     if found is None:
         found = self_test(model)
         if not found.faults and not any(MEMORY in what for what in found.unproven):
@@ -52,9 +58,10 @@ def tested(model: CausalLM, files: ModelFiles) -> SelfTest:
     return found
 
 
-def _path(model: CausalLM, files: ModelFiles) -> Path:
+def _path(model: CausalLM, files: ModelFiles, ranks: int) -> Path:
     digest = hashlib.sha256()
-    for part in (*_weights(model_folder(files)), *_machine(model), *_code()):
+    divided = [] if ranks == 1 else [f"{ranks} ranks".encode()]
+    for part in (*_weights(model_folder(files)), *_machine(model), *divided, *_code()):
         digest.update(len(part).to_bytes(8, "big") + part)
     return home() / "self-tests" / f"{digest.hexdigest()[:40]}.json"
 

@@ -96,18 +96,9 @@ class VerifierActor(SelfStarting):
 
     def _load(self) -> Engine:
         # Here, so that who only starts the actor elsewhere need not wait for all of transformers.
-        from language_models.causal_lm import CausalLM
-        from verifier_service.engine_choice import engine_of
+        from verifier_service.engine_choice import load_engine
 
-        settings = self.settings
-        model = CausalLM.load(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            trust_remote_code=settings.trust_remote_code,
-        )
-        return engine_of(model, settings)
+        return load_engine(self.settings)
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"kind": "verifier", "settings": self.settings.model_dump() | {"port": self._port}}

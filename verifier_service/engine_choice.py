@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from engine.divided_target import DividedTarget
 from engine.paged_choice import in_paged_engine, why_not_paged
 from engine.paged_engine import PagedEngine
-from language_models.causal_lm import CausalLM
+from language_models.causal_lm import CausalLM, Progress
+from language_models.placement import device_of, dtype_of
 from language_models.tokenizer_check import Role, check_tokenizer
+from speculation.errors import InputError
 from transport.sizes import parse_size
 from verifier_service.engine import Engine
 from verifier_service.settings import VerifierSettings
@@ -22,13 +25,53 @@ class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"
 
 
+def load_engine(settings: VerifierSettings, progress: Progress | None = None) -> Engine:
+    """The model of the settings, loaded into the engine that they ask for. Raises InputError, ModelError."""
+    if settings.tensor_parallel > 1:
+        return _divided(settings).lead(settings.tensor_parallel, progress=progress)
+    model = CausalLM.load(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        trust_remote_code=settings.trust_remote_code,
+        progress=progress,
+    )
+    return engine_of(model, settings)
+
+
+def _divided(settings: VerifierSettings) -> DividedTarget:
+    """Raises InputError where several GPUs cannot be used."""
+    ranks, device = settings.tensor_parallel, device_of(settings.device)
+    if device.type != "cuda":
+        problem = f"divides a model among GPUs, and the device is {device}"
+        raise InputError("tensor-parallel", ranks, problem, remedy="leave it out, or give --device cuda")
+    if settings.engine == "transformers" or dtype_of(settings.dtype, device)[0].itemsize != 2:
+        problem = "needs the paged engine, which has 16-bit weights"
+        raise InputError("tensor-parallel", ranks, problem, remedy="--engine auto --dtype bfloat16")
+    return DividedTarget(
+        settings.model,
+        device=str(device),
+        dtype=settings.dtype,
+        threads=settings.threads,
+        trust_remote_code=settings.trust_remote_code,
+        kv_bytes=_kv_bytes(settings),
+        max_sessions=settings.max_sessions,
+        prefix_caching=settings.prefix_caching,
+        exact=settings.exact,
+    )
+
+
+def _kv_bytes(settings: VerifierSettings) -> int | None:
+    return None if settings.kv_memory is None else parse_size("kv-memory", settings.kv_memory)
+
+
 def engine_of(model: CausalLM, settings: VerifierSettings) -> Engine:
     """The engine that the settings ask for. Raises what ``engine_for`` raises."""
-    kv_bytes = None if settings.kv_memory is None else parse_size("kv-memory", settings.kv_memory)
     return engine_for(
         model,
         EngineKind(settings.engine),
-        kv_bytes=kv_bytes,
+        kv_bytes=_kv_bytes(settings),
         max_sessions=settings.max_sessions,
         prefix_caching=settings.prefix_caching,
         exact=settings.exact,

@@ -99,6 +99,9 @@ class VerifierSettings(Settings):
     kv_memory: MemorySize = Field(
         default=None, description="For the paged engine's KV cache, 8GiB say  [default: what is free and useful]"
     )
+    tensor_parallel: int = Field(
+        default=1, ge=1, le=64, description="GPUs of this host that hold the model together (experimental)"
+    )
     prefix_caching: bool = Field(
         default=True, description="In the paged engine prompts that begin alike share what was computed for it"
     )

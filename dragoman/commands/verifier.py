@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -28,9 +28,6 @@ from dragoman.tracing_options import traced
 from transport.security import Security
 from verifier_service.drafter_trust import PromptsTo
 from verifier_service.settings import PlanSettings, VerifierSettings, check_target_dtype
-
-if TYPE_CHECKING:
-    from verifier_service.engine import Engine
 
 
 @traced("verifier")
@@ -61,6 +58,7 @@ def verifier(
     ),
     engine: Annotated[EngineName, option_of(VerifierSettings, "engine")] = EngineName.AUTO,
     kv_memory: Annotated[str | None, option_of(VerifierSettings, "kv_memory")] = None,
+    tensor_parallel: Annotated[int, option_of(VerifierSettings, "tensor_parallel", bounds=True)] = 1,
     prefix_caching: Annotated[bool, option_of(VerifierSettings, "prefix_caching")] = True,
     exact: Annotated[bool, option_of(VerifierSettings, "exact")] = True,
     adaptive: Annotated[bool, option_of(VerifierSettings, "adaptive")] = True,
@@ -89,7 +87,7 @@ def verifier(
     security: Security,
 ) -> None:
     """Serve a target model; clients and drafters dial in."""
-    from dragoman.loading import load_model
+    from dragoman.loading import load_target
     from dragoman.log_setup import set_up_logging
     from dragoman.serving import fleet_membership, health_address, listen_address, serve_verifier
     from language_models.weights import check_name
@@ -127,6 +125,7 @@ def verifier(
         trust_remote_code=trust_remote_code,
         engine=engine.value,
         kv_memory=kv_memory,
+        tensor_parallel=tensor_parallel,
         prefix_caching=prefix_caching,
         exact=exact,
         adaptive=adaptive,
@@ -141,14 +140,8 @@ def verifier(
     settings.trust.check(security)
     check_name(model)
 
-    def load() -> Engine:
-        from verifier_service.engine_choice import engine_of  # with it comes torch
-
-        loaded = load_model(model, device=device, dtype=dtype, threads=threads, trust_remote_code=trust_remote_code)
-        return engine_of(loaded, settings)
-
     serve_verifier(
-        load,
+        lambda: load_target(settings),
         address,
         settings,
         membership=membership,

@@ -180,6 +180,10 @@ class FleetFile(Settings):
             if (asked := target.trust.asks) is not None and self.security.tls_ca is None:
                 setting, value = asked
                 yield Mistake(("targets", index, setting), value, NAMELESS, remedy="give the files of TLS in security")
+            if target.num_gpus < target.tensor_parallel > 1:
+                problem = f"is more than its num_gpus, {target.num_gpus:g}"
+                remedy = f"num_gpus: {target.tensor_parallel}"
+                yield Mistake(("targets", index, "tensor_parallel"), target.tensor_parallel, problem, remedy=remedy)
         yield from self._port_mistakes()
 
     def _port_mistakes(self) -> Iterator[Mistake]:

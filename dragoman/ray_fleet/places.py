@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 MAX_REPLICAS: Final = 1000
 #: The resource that only the head node of a cluster has.
@@ -15,8 +15,16 @@ HEAD: Final = "node:__internal_head__"
 _ON_HEAD: Final = {HEAD: 0.001}
 
 Cpus = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)]
-#: A model is on one GPU, or on a part of one.
-Gpus = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _whole_or_part(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("is neither a part of one GPU nor a whole number of them")
+    return gpus
+
+
+#: A model is on a part of one GPU, on one, or on several.
+Gpus = Annotated[float, Field(ge=0, le=64, allow_inf_nan=False), AfterValidator(_whole_or_part)]
 Replicas = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
 
 

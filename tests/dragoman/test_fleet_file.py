@@ -76,7 +76,11 @@ def test_what_the_actors_are_told():
         ("targets:\n  - name: a\n", ["line 2", "targets.0.model", "is missing"]),
         (TARGET + "    replcas: 2\n", ["line 4", "targets.0.replcas=2", "no such setting", "replicas"]),
         (TARGET + "    replicas: two\n", ["line 4", "targets.0.replicas='two'", "valid integer"]),
-        (TARGET + "    num_gpus: 1.5\n", ["line 4", "targets.0.num_gpus=1.5", "less than or equal to 1"]),
+        (TARGET + "    num_gpus: 1.5\n", ["line 4", "targets.0.num_gpus=1.5", "whole number"]),
+        (
+            TARGET + "    num_gpus: 1\n    tensor_parallel: 2\n",
+            ["line 5", "targets.0.tensor_parallel=2", "more than its num_gpus, 1", "num_gpus: 2"],
+        ),
         (TARGET + "    labels: {role: true}\n", ["line 4", "targets.0.labels.role=True", "valid string"]),
         (TARGET + "    labels: {role: '!edge,cloud'}\n", ["line 4", "labels.role='!edge,cloud'", "in(edge, cloud)"]),
         (TARGET + "    labels: {role: in(edge}\n", ["line 4", "labels.role='in(edge'", "selector of Ray"]),

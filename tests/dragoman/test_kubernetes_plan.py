@@ -71,6 +71,12 @@ def test_a_gpu_is_asked_for_and_said_how_large(tiny_qwen2: Path, tmp_path: Path)
     assert yaml.safe_load(words)["target"]["limits"]["nvidia.com/gpu"] == 1
 
 
+def test_gpus_that_hold_a_model_together_are_all_asked_for(tiny_qwen2: Path, tmp_path: Path):
+    words = printed(fleet_file(tmp_path, str(tiny_qwen2), num_gpus=2, tensor_parallel=2, kv_memory="8GiB"))
+    assert "8.0 GiB of KV memory; 2 GPUs with 10.0 GiB each" in words
+    assert yaml.safe_load(words)["target"]["limits"]["nvidia.com/gpu"] == 2
+
+
 def test_a_model_that_is_elsewhere_leaves_its_memory_open(tmp_path: Path):
     words = printed(fleet_file(tmp_path, "nobody/has-this-model"))
     assert "not on this machine" in words and yaml.safe_load(words)["target"]["limits"] == {"cpu": "2"}

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from drafter_service.settings import DrafterSettings
 from dragoman import loading, terminal
-from dragoman.loading import load_drafter, load_model
+from dragoman.loading import load_drafter, load_target
 from dragoman.terminal import progress_bar
+from verifier_service.settings import VerifierSettings
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_each_stage_is_a_line_where_nobody_watches(said: io.StringIO, tiny_llama: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("DRAGOMAN_HOME", str(tmp_path))  # where no self-test has left its result
-    load_model(str(tiny_llama), device="cpu", dtype="float32", threads=1)
+    load_target(VerifierSettings(model=str(tiny_llama), device="cpu", dtype="float32", threads=1))
     lines = said.getvalue().splitlines()
     assert [line for line in lines if line.startswith("loading weights")] and all(
         line.endswith("...") for line in lines

@@ -25,7 +25,9 @@ from verifier_service.settings import VerifierSettings
 
 def models(device: str, *drafters: tuple[str, str]) -> LocalModels:
     return LocalModels(
-        VerifierSettings(model="target", device=device, threads=3, kv_memory="1GiB", trust_remote_code=True),
+        VerifierSettings(
+            model="target", device=device, threads=3, kv_memory="1GiB", tensor_parallel=2, trust_remote_code=True
+        ),
         [DrafterSettings(model=name, device=place, dtype="float32") for name, place in drafters],
         log_options=("--verbose",),
     )
@@ -55,6 +57,7 @@ def test_children_are_told_what_the_command_was_told():
     chosen = models("cpu", ("small", "cpu"))
     verifier, drafter = chosen.verifier_arguments(), chosen.drafter_arguments(chosen.drafters[0], "127.0.0.1:9")
     assert {"--threads=3", "--kv-memory=1GiB", "--trust-remote-code", "--max-sessions=64"} <= set(verifier)
+    assert "--tensor-parallel=2" in verifier
     assert {"--verifier=127.0.0.1:9", "--dtype=float32", "--threads=0", "--verbose"} <= set(drafter)
     assert "--prefix-memory=256MiB" in drafter and not any("prefix-memory" in each for each in verifier)
     assert "--trust-remote-code" not in drafter

@@ -68,3 +68,12 @@ def test_free_memory_is_the_least_of_machine_and_container(monkeypatch: pytest.M
     assert free is not None and free > 0
     monkeypatch.setattr(footprint, "_container_room", lambda: 1000)
     assert free_bytes(CPU) == 1000
+
+
+def test_of_several_gpus_each_needs_room_for_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shard(tmp_path / "model.safetensors", a=("F32", [1 << 20, 1 << 10]))  # 4 GiB
+    monkeypatch.setattr(footprint, "free_bytes", lambda device: 3 << 30)
+    check_fits(files(tmp_path), torch.float32, CPU, parts=2)
+    monkeypatch.setattr(footprint, "free_bytes", lambda device: 1 << 30)
+    with pytest.raises(ModelTooLargeError, match=r"take 4\.0 GiB, 2\.0 GiB on each of 2 GPUs, and 1\.0 GiB are free"):
+        check_fits(files(tmp_path), torch.float32, CPU, parts=2)
