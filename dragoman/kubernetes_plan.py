@@ -34,10 +34,12 @@ _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Of one replica. None: its model is not on this machine. ``kv_cache``: of all its sessions."""
+    """Of one replica. None: its model is not on this machine. ``kv_cache``: of all its sessions. ``each``: of the
+    weights what each of several GPUs has."""
 
     weights: int | None
     kv_cache: int | None
+    each: int | None = None
 
 
 def show_resources(path: Path, *, context: int, as_json: bool) -> None:
@@ -69,7 +71,7 @@ def footprint(group: Target | DrafterGroup, context: int) -> Footprint:
     kv_cache = None if per_token is None else per_token * context * group.max_sessions
     if isinstance(group, Target) and group.kv_memory is not None:
         kv_cache = parse_size("kv_memory", group.kv_memory)
-    return Footprint(weights_bytes(files, dtype), kv_cache)
+    return Footprint(weights_bytes(files, dtype), kv_cache, weights_bytes(files, dtype, parts=_ranks(group)))
 
 
 def _looks_up(group: Target | DrafterGroup) -> bool:
@@ -122,14 +124,14 @@ def _words(group: Target | DrafterGroup, size: Footprint, context: int) -> str:
         cache = f"{_gib(size.kv_cache)} of KV memory"
     where = ""
     if group.num_gpus and size.kv_cache is not None:
-        where = f"; {_gpus(group, size.weights, size.kv_cache)}"
+        where = f"; {_gpus(group, size.each or size.weights, size.kv_cache)}"
     return f"{replicas}: weights {_gib(size.weights)}, {cache}{where}"
 
 
 def _gpus(group: Target | DrafterGroup, weights: int, kv_cache: int) -> str:
     ranks = _ranks(group)
     bounded = isinstance(group, Target) and group.kv_memory is not None  # which is said of each GPU
-    needed = _gib(weights // ranks + (kv_cache if bounded else kv_cache // ranks) + _GPU_PROGRAM)
+    needed = _gib(weights + (kv_cache if bounded else kv_cache // ranks) + _GPU_PROGRAM)
     return f"a GPU with {needed}" if ranks == 1 else f"{ranks} GPUs with {needed} each"
 
 

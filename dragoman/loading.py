@@ -28,10 +28,13 @@ def load_target(settings: VerifierSettings) -> Engine:
     Raises InputError, ModelError.
     """
     show_licence(settings.model)
-    from verifier_service.engine_choice import load_engine
+    from verifier_service.engine_choice import divided_engine, engine_of, load_causal_lm
 
     with progress_bar() as progress:
-        return load_engine(settings, progress)
+        if settings.tensor_parallel > 1:
+            return divided_engine(settings, progress)
+        model = load_causal_lm(settings, progress)
+    return engine_of(model, settings)
 
 
 def load_drafter(settings: DrafterSettings) -> Drafter:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import torch
+import torch.distributed as dist
 
 from engine.followers import Followers, end_process
+from engine.paged_choice import no_memory
 from engine.paged_engine import PagedEngine
 from engine.rank_group import Rank, RankGroup
 from engine.sharding import check_plan
@@ -18,6 +24,9 @@ from language_models.placement import device_of
 from language_models.tokenizer_check import Role, check_tokenizer
 from language_models.weights import resolve
 from speculation.errors import DragomanError, InputError
+
+#: Seconds in which a follower that has ended is known to have.
+_NOTICED: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class DividedTarget:
 
     def engine(self, rank: Rank) -> PagedEngine:
         """That of a rank; each waits for the others. Raises InputError, ModelError."""
-        return self._engine(self._group(rank))
+        return self._engine(RankGroup(rank, _device_of(rank.number, self.device)))
 
     def lead(
         self,
@@ -51,18 +60,23 @@ class DividedTarget:
         check_devices(size, self.device)
         files = resolve(self.model, trust_remote_code=self.trust_remote_code, progress=progress)
         check_plan(files.name, read_config(files), size)
-        with contextlib.ExitStack() as undone:
-            followers = Followers(self, size, on_loss=on_loss)
-            undone.callback(followers.close)
-            group = self._group(followers.rank(0))
-            undone.callback(group.close)
-            engine = self._engine(group, progress)
-            group.lead(followers)
-            undone.pop_all()
+        folder = tempfile.TemporaryDirectory(prefix="dragoman-ranks-")
+        with contextlib.ExitStack() as closing:
+            # Last the file that the group looks at as long as it is there, and the group once nobody waits in it.
+            closing.callback(folder.cleanup)
+            store = Path(folder.name) / "store"
+            followers = Followers(self, size, store, on_loss=on_loss)
+            closing.callback(followers.close)
+            try:
+                group = RankGroup(Rank(0, size, store), _device_of(0, self.device), check=followers.check)
+                closing.callback(dist.destroy_process_group)
+                closing.callback(followers.close)
+                engine = self._engine(group, progress)
+            except Exception as error:
+                raise followers.ended(within=_NOTICED) or error from None
+            group.lead(followers, closing.pop_all())
+        atexit.register(engine.close)  # or graphs would outlive the group
         return engine
-
-    def _group(self, rank: Rank) -> RankGroup:
-        return RankGroup(rank, _device_of(rank, self.device))
 
     def _engine(self, group: RankGroup, progress: Progress | None = None) -> PagedEngine:
         model = CausalLM.load(
@@ -75,14 +89,17 @@ class DividedTarget:
             shards=group,
         )
         check_tokenizer(model.tokenizer, Role.TARGET, model.name)
-        return PagedEngine(
-            model,
-            kv_bytes=self.kv_bytes,
-            max_sessions=self.max_sessions,
-            prefix_caching=self.prefix_caching,
-            exact=self.exact,
-            group=group,
-        )
+        try:
+            return PagedEngine(
+                model,
+                kv_bytes=self.kv_bytes,
+                max_sessions=self.max_sessions,
+                prefix_caching=self.prefix_caching,
+                exact=self.exact,
+                group=group,
+            )
+        except torch.OutOfMemoryError as error:
+            raise no_memory(model) from error
 
 
 def check_devices(size: int, device: str) -> None:
@@ -95,6 +112,7 @@ def check_devices(size: int, device: str) -> None:
         )
 
 
-def _device_of(rank: Rank, device: str) -> torch.device:
-    first = device_of(device)
-    return torch.device("cuda", (first.index or 0) + rank.number) if first.type == "cuda" else first
+def _device_of(rank: int, device: str) -> torch.device:
+    """``device``: as it was resolved by the first rank, on whose GPU the others are not to have anything."""
+    first = torch.device(device)
+    return torch.device("cuda", (first.index or 0) + rank) if first.type == "cuda" else first

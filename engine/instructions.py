@@ -48,7 +48,3 @@ class OtherRanks(Protocol):
     def leading(self, instruction: Instruction) -> AbstractContextManager[None]:
         """They do the same as the block."""
         ...
-
-    def close(self) -> None:
-        """Let them end."""
-        ...

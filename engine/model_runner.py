@@ -100,14 +100,16 @@ class StepShape:
         return self._logits
 
     @torch.inference_mode()
-    def prepare(self) -> int:
+    def prepare(self, *, everything: bool = False) -> int:
         """Compile, and capture the graphs of steps that may come, so that none waits for it; how many there are.
 
-        Those of contexts so long that their partial results take much memory are left until one comes.
+        Those of contexts so long that their partial results take much memory are left until one comes, but for
+        ``everything``.
         """
         with torch.cuda.device_of(self.tables.page_table):
             if self.tables.page_table.device.type == "cuda":
                 most = PREPARED_BYTES // (self.tables.rows * self._memory.partial_bytes)
+                most = self.tables.most_splits if everything else most
                 for kind in self.tables.kinds(most_splits=most):
                     if kind not in self._graphs:
                         self.tables.load_nothing(kind)

@@ -32,6 +32,14 @@ def why_not_paged(model: Placed) -> str:
     return ""
 
 
+def no_memory(model: Placed) -> ModelTooLargeError:
+    """Of a model whose weights have some."""
+    return ModelTooLargeError(
+        f"{model.name} is loaded, but its keys, values and passes find no memory on {model.device}",
+        remedy="stop what else holds memory there, or give a verifier's keys and values less: --kv-memory 8GiB",
+    )
+
+
 def in_paged_engine(model: Placed, kind: str, make: Callable[[], _T]) -> _T | None:
     """What ``make`` makes of the model; None: it is to run in transformers. ``kind``: auto, paged or transformers.
 
@@ -48,10 +56,7 @@ def in_paged_engine(model: Placed, kind: str, make: Callable[[], _T]) -> _T | No
             reason = str(error)
             log.warning("%s runs in the slower engine of transformers: %s", model.name, reason)
         except torch.OutOfMemoryError as error:
-            raise ModelTooLargeError(
-                f"{model.name} is loaded, but its keys, values and passes find no memory on {model.device}",
-                remedy="stop what else holds memory there, or give a verifier's keys and values less: --kv-memory 8GiB",
-            ) from error
+            raise no_memory(model) from error
     if kind == "paged":
         raise InputError("engine", str(kind), f"cannot run {model.name}: {reason}", remedy="--engine auto")
     return None

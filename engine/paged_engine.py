@@ -122,26 +122,32 @@ class PagedEngine:
 
     def _make_shapes(self, module: nn.Module, expected: Tensor, *, exact: bool, decoder: DecoderPass | None) -> None:
         """Of all passes, checked and ready. ``expected``: see ``check_engine``."""
-        self.step_shape = StepShape(module, self.memory, rows=self.rows_per_step, number=0, decoder=decoder)
-        self.step_shapes = [self.step_shape]  # the smallest first
-        self.prefill_rows = PREFILL_ROWS
-        self.prefill_shape = StepShape(module, self.memory, rows=self.prefill_rows, number=1, prefill=True)
-        check_engine(self, expected)
-        if not exact:
-            fewer = enumerate((few for few in FEWER_ROWS if few < self.rows_per_step), start=2)
-            self.step_shapes[:0] = [
-                StepShape(module, self.memory, rows=few, number=number, decoder=decoder) for number, few in fewer
-            ]
-        self._prepare()
+        #: All of them, by the numbers that other ranks know them by.
+        self.shapes: dict[int, StepShape] = {}
+        try:
+            self.step_shape = self._shape(module, self.rows_per_step, decoder=decoder)
+            self.step_shapes = [self.step_shape]  # the smallest first
+            self.prefill_rows = PREFILL_ROWS
+            self.prefill_shape = self._shape(module, PREFILL_ROWS, prefill=True)
+            check_engine(self, expected)
+            if not exact:
+                fewer = [few for few in FEWER_ROWS if few < self.rows_per_step]
+                self.step_shapes[:0] = [self._shape(module, few, decoder=decoder) for few in fewer]
+            self._prepare()
+        except BaseException:
+            self._close_shapes()
+            raise
 
-    @property
-    def shapes(self) -> dict[int, StepShape]:
-        """All of them, by the numbers that other ranks know them by."""
-        return {shape.number: shape for shape in (*self.step_shapes, self.prefill_shape)}
+    def _shape(self, module: nn.Module, rows: int, **kind: Any) -> StepShape:
+        number = len(self.shapes)
+        made = self.shapes[number] = StepShape(module, self.memory, rows=rows, number=number, **kind)
+        return made
 
     def _prepare(self) -> None:
         began = time.perf_counter()
-        graphs = sum(shape.prepare() for shape in self.shapes.values())
+        # That one rank finds no memory for a graph in the middle of a text would be the end of all.
+        everything = self.group.size > 1
+        graphs = sum(shape.prepare(everything=everything) for shape in self.shapes.values())
         log.info("%s: %s captured in %.1f s", self.name, count_of(graphs, "graph"), time.perf_counter() - began)
 
     def _take_over(self, module: Any, projection: OutputProjection) -> None:
@@ -156,7 +162,7 @@ class PagedEngine:
         device = self.memory.page_table.device
         if device.type != "cuda" or torch.version.hip or self.dtype_name not in ("bfloat16", "float16"):
             return None
-        if not fits(self.rows_per_step, torch.cuda.get_device_capability(device)):
+        if not self.group.all_agree(fits(self.rows_per_step, torch.cuda.get_device_capability(device))):
             log.info("%s: the kernels of known families do not fit %d rows on this GPU", self.name, self.rows_per_step)
             return None
         return decoder_pass_for(module, probe.settings, ranks=self.group.size)
@@ -237,9 +243,12 @@ class PagedEngine:
 
     def close(self) -> None:
         """Let go of graphs and tables; nothing can be stepped any more."""
+        self._close_shapes()
+        self.group.close()
+
+    def _close_shapes(self) -> None:
         for shape in self.shapes.values():
             shape.close()
-        self.group.close()
 
     def take_slot(self) -> int:
         """A line of the page table. Raises LimitExceededError if none is left."""

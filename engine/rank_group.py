@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 
+from engine import gathered_parts, sharding
 from engine.instructions import Instruction, OtherRanks
-from engine.sharding import keep_part
 
-#: For what the others have to do before it; a large model is read and moved by one rank after the other.
-_PATIENCE = datetime.timedelta(minutes=30)
+#: For what the others do meanwhile: a download, say. That one is lost is not noticed by waiting.
+_PATIENCE: Final = datetime.timedelta(days=1)
+#: All ranks are on one host, and what they say to each other is nobody's business on its network.
+_LOOPBACK: Final = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +41,42 @@ class Rank:
     store: Path
 
 
+def _nothing() -> None:
+    """Nobody to look after."""
+
+
 class RankGroup:
     """This process's place among those that hold a model together; see ``language_models/shards.py``.
 
-    Made by all of them, as it waits for the others; a process is in one group at a time. Raises RuntimeError if they
-    do not come.
+    Made by all of them, as it waits for the others; a process is in one group at a time. ``check``: called while it
+    waits; raises what is the matter with the others. Raises RuntimeError if they do not come.
     """
 
-    def __init__(self, rank: Rank, device: torch.device) -> None:
+    def __init__(self, rank: Rank, device: torch.device, *, check: Callable[[], None] = _nothing) -> None:
         self.rank, self.size, self.device = rank.number, rank.size, device
         self._others: OtherRanks | None = None
+        self._check = check
+        self._turns = 0
+        self._closing = contextlib.ExitStack()
         on_gpu = device.type == "cuda"
         if on_gpu:
             torch.cuda.set_device(device)
+        for variable in _LOOPBACK:
+            os.environ.setdefault(variable, "lo")
+        self._store = dist.FileStore(str(rank.store), rank.size)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=dist.FileStore(str(rank.store), rank.size),
+            store=self._store,
             rank=rank.number,
             world_size=rank.size,
             timeout=_PATIENCE,
         )
 
-    def lead(self, others: OtherRanks) -> None:
-        """From now on those do what this rank does; before that, each by itself does the same."""
+    def lead(self, others: OtherRanks, closing: contextlib.ExitStack) -> None:
+        """From now on those do what this rank does; before that, each by itself does the same. ``closing``: what is to
+        be undone as the group is closed, itself included."""
         self._others = others
+        self._closing = closing
 
     def leading(self, instruction: Instruction) -> AbstractContextManager[None]:
         """The others, if they are led, do the same as the block."""
@@ -66,16 +84,26 @@ class RankGroup:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """One rank after the other."""
-        for _ in range(self.rank):
-            self.least(0)
+        """One rank after the other. Those that wait can be interrupted."""
+        self._wait_for(self._turns + self.rank)
         yield
-        for _ in range(self.size - self.rank):
-            self.least(0)
+        self._store.add("turns", 1)
+        self._turns += self.size
+        self._wait_for(self._turns)
+
+    def _wait_for(self, turns: int) -> None:
+        while self._store.add("turns", 0) < turns:
+            self._check()
+            time.sleep(_POLL_SECONDS)
 
     def keep_part(self, model: Any, name: str) -> None:
         """Of the weights that of this rank, see ``sharding.py``."""
-        keep_part(model, name, rank=self.rank, size=self.size)
+        sharding.keep_part(model, name, rank=self.rank, size=self.size)
+
+    def code(self) -> bytes:
+        """A digest of what decides about a divided model's logits."""
+        files = (sharding.__file__, gathered_parts.__file__, __file__)
+        return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).digest()
 
     def all_agree(self, flag: bool) -> bool:
         """Whether it is true in all."""
@@ -88,10 +116,8 @@ class RankGroup:
         return int(found)
 
     def close(self) -> None:
-        """Nothing can be computed together any more; those that are led end."""
-        if self._others is not None:
-            self._others.close()
-        dist.destroy_process_group()
+        """Nothing can be computed together any more. Graphs that have captured it are to be gone. Idempotent."""
+        self._closing.close()
 
 
 class Alone:
@@ -103,6 +129,10 @@ class Alone:
         """There is nobody to be told."""
         return contextlib.nullcontext()
 
+    def all_agree(self, flag: bool) -> bool:
+        """Its own."""
+        return flag
+
     def least(self, number: int) -> int:
         """Its own."""
         return number
@@ -111,5 +141,5 @@ class Alone:
         """Nothing is held."""
 
 
-ALONE = Alone()
+ALONE: Final = Alone()
 Group = RankGroup | Alone

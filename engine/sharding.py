@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from engine.gathered_parts import gathered
 from speculation.errors import InputError, UnsupportedModelError
 
+#: By ``model_type``. Others may take more than sums over what is divided (Gemma 3n: a mean over all gates), which no
+#: plan says, and no test of the parts alone would show.
+FAMILIES = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
+_DIVIDED = ("colwise", "rowwise")
 #: Of several products of 16 bits, which are summed in float32.
 _SUMMED = torch.float32
 
@@ -52,25 +56,33 @@ def keep_part(model: Any, name: str, *, rank: int, size: int) -> None:
     kinds of layers; InputError where heads or gates cannot be divided among so many ranks.
     """
     plan = check_plan(name, model.config, size)
-    base = model.base_model
-    for path, layer in list(base.named_modules()):
-        style = _style_of(path, plan)
-        if style not in ("colwise", "rowwise"):
+    decoder = model.get_decoder()
+    divided = dict.fromkeys((pattern for pattern, style in plan.items() if style in _DIVIDED), 0)
+    for path, layer in list(decoder.named_modules()):
+        pattern = path if path in plan else re.sub(r"\.\d+(?=\.|$)", ".*", path)
+        if pattern not in divided:
             continue
         if type(layer) is not nn.Linear:
             raise _unsupported(name, f"{path} is no plain linear layer")
         owner, _, attribute = path.rpartition(".")
-        setattr(base.get_submodule(owner), attribute, _part_of(layer, style, path, rank=rank, size=size))
+        part = _part_of(layer, plan[pattern], path, rank=rank, size=size)
+        setattr(decoder.get_submodule(owner), attribute, part)
+        divided[pattern] += 1
+    layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    if missed := [pattern for pattern, number in divided.items() if number != layers]:
+        raise _unsupported(name, f"its tensor-parallel plan names {missed[0]}, which not all of its layers have")
 
 
 def check_plan(name: str, config: Any, size: int) -> Mapping[str, str]:
     """The model's plan: layers by path, with their style. Raises as ``keep_part``, whatever its weights are."""
     text = config.get_text_config(decoder=True)
+    if text.model_type not in FAMILIES:
+        raise _unsupported(name, f"only {', '.join(FAMILIES)} are known to be the same in parts, not {text.model_type}")
     plan: Mapping[str, str] | None = getattr(text, "base_model_tp_plan", None)
     if not plan:
         raise _unsupported(name, "transformers has no tensor-parallel plan for it")
     for path, style in plan.items():
-        if style not in ("colwise", "rowwise") and not style.startswith("replicate"):
+        if style not in _DIVIDED and not style.startswith("replicate"):
             raise _unsupported(name, f"its tensor-parallel plan has {style!r} for {path}")
     _check_heads(name, text, size)
     return plan
@@ -83,10 +95,6 @@ def _check_heads(name: str, config: object, size: int) -> None:
         if not isinstance(number, int) or number % size:
             remedy = "give a number that divides its KV heads"
             raise InputError("tensor-parallel", size, f"does not divide the {number} {what} of {name}", remedy=remedy)
-
-
-def _style_of(path: str, plan: Mapping[str, str]) -> str | None:
-    return plan.get(path) or plan.get(re.sub(r"\.\d+(?=\.|$)", ".*", path))
 
 
 def _part_of(layer: nn.Linear, style: str, path: str, *, rank: int, size: int) -> nn.Module:

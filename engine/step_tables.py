@@ -128,6 +128,11 @@ class StepTables:
         self._wait()
         self._send(np.zeros((0, COLUMNS), dtype=np.int64), kind)
 
+    @property
+    def most_splits(self) -> int:
+        """That a row can have."""
+        return -(-self.page_table.shape[1] * PAGE // SPLIT)
+
     def kinds(self, *, most_splits: int) -> list[StepKind]:
         """Those that steps can be of, see ``kinds`` in ``step_kinds.py``."""
         return list(

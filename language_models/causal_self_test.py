@@ -35,7 +35,9 @@ from torch import Tensor
 
 from language_models.footprint import free_bytes
 from language_models.kv_cache import KVCache
+from language_models.logit_difference import logit_difference
 from language_models.self_test_places import PROMPT, SLACK, START, TEXT, Place, ordinary_tokens, places
+from language_models.shards import Shards
 from language_models.shared_pass_test import Known, attends_elsewhere, why_unshared
 from language_models.upcast import first_layers_in_float32
 from speculation.errors import UnsupportedModelError
@@ -74,10 +76,13 @@ class SelfTest:
     seconds: float = 0.0
 
 
-def self_test(model: CausalLM) -> SelfTest:
-    """Run it: some 25 passes over a few tokens, and 11 for each window. Raises torch.OutOfMemoryError."""
+def self_test(model: CausalLM, shards: Shards | None = None) -> SelfTest:
+    """Run it: some 25 passes over a few tokens, and 11 for each window. Raises torch.OutOfMemoryError.
+
+    ``shards``: those that hold the model together and run it all alike.
+    """
     started = time.monotonic()
-    examination = _Examination(model)
+    examination = _Examination(model, shards)
     with torch.inference_mode():
         examination.run()
     return SelfTest(
@@ -93,6 +98,7 @@ def self_test(model: CausalLM) -> SelfTest:
 @dataclass
 class _Examination:
     model: CausalLM
+    shards: Shards | None = None
     faults: list[str] = field(default_factory=list)
     row_dependence: str = ""
     unshared: str = ""
@@ -135,6 +141,8 @@ class _Examination:
             with first_layers_in_float32(self.model.module):
                 self._try_places()
         except torch.OutOfMemoryError:
+            if self.shards is not None:  # others may have had it, and go on
+                raise
             self._fails = f"takes {MEMORY}"
         self._prompted = None
         if self._fails:  # in float32 alone: the code of some models mixes types
@@ -169,6 +177,7 @@ class _Examination:
         assert self._prompted is not None, "the start comes first"
         free = free_bytes(self.model.device)
         most = _MOST_BYTES if free is None else min(_MOST_BYTES, free // 4)
+        most = most if self.shards is None else self.shards.least(most)
         return tokens * self._prompted.bytes_per_token <= most
 
     # ---- one place --------------------------------------------------------------------------------------------
@@ -244,7 +253,7 @@ class _Examination:
 
     def _differs(self, found: Tensor, expected: Tensor) -> str:
         """In what, if logits do: for passes that are not needed to serve a model."""
-        if not _difference(found, expected) <= self._tolerance:
+        if not logit_difference(found, expected) <= self._tolerance:
             return "other logits"
         return "other bits" if self._compares_bits and not torch.equal(found, expected) else ""
 
@@ -275,7 +284,7 @@ class _Examination:
 
     def _same(self, place: Place, found: Tensor, expected: Tensor, *, exact: bool = True) -> None:
         """Note a fault if they are not: ``exact`` to the bit where steps promise that."""
-        difference = _difference(found, expected)
+        difference = logit_difference(found, expected)
         if not difference <= self._tolerance:
             self.faults.append(
                 f"{self._doing} {place.name} gives other logits than the same tokens one by one "
@@ -285,16 +294,3 @@ class _Examination:
             self.row_dependence = self.row_dependence or (
                 f"{self._doing} {place.name} gives other bits than the same tokens one by one"
             )
-
-
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """Of the row that differs most: the root mean square difference as a share of the spread of its logits."""
-    if found.shape != expected.shape:
-        return float("inf")
-    usual = expected.isfinite() & (found != expected)  # also what is not finite in ``found``
-    gaps = torch.where(usual, found - expected, 0.0).double()
-    finite = torch.where(expected.isfinite(), expected, 0.0).double()
-    spread = finite.std(dim=-1).clamp(min=1e-12)
-    worst = (gaps.square().mean(dim=-1).sqrt() / spread).max().item()
-    unequal = ~expected.isfinite() & (found != expected)
-    return float("inf") if bool(unequal.any()) else worst

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import huggingface_hub
@@ -15,6 +16,8 @@ from speculation.errors import ModelTooLargeError
 
 #: Bytes of an element that is loaded as it stands: what is no floating-point number.
 _INTEGERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+#: Tensors of which each of several GPUs holds a part; embeddings, norms and the output projection are whole on each.
+_DIVIDED = re.compile(r"\.(q|k|v|o|gate|up|down)_proj\.")
 #: Longer headers are none.
 _HEADER_BYTES = 100 << 20
 
@@ -25,10 +28,10 @@ def check_fits(files: ModelFiles, dtype: torch.dtype, device: torch.device, *, p
 
     What cannot be known (weights not downloaded yet, a system that does not say what is free) is not held against it.
     """
-    needed = weights_bytes(files, dtype)
+    needed = weights_bytes(files, dtype, parts=parts)
     free = free_bytes(device)
-    if needed is not None and free is not None and needed > free * parts:
-        each = "" if parts == 1 else f", {_gib(needed // parts)} on each of {parts} GPUs"
+    if needed is not None and free is not None and needed > free:
+        each = "" if parts == 1 else f" on each of {parts} GPUs"
         raise ModelTooLargeError(
             f"{files.name} does not fit: its weights in {str(dtype).removeprefix('torch.')} take {_gib(needed)}{each}, "
             f"and {_gib(free)} are free on {device}",
@@ -36,10 +39,13 @@ def check_fits(files: ModelFiles, dtype: torch.dtype, device: torch.device, *, p
         )
 
 
-def weights_bytes(files: ModelFiles, dtype: torch.dtype) -> int | None:
-    """Of the weights loaded in ``dtype``, without any KV cache; None if there are no safetensors here to read."""
+def weights_bytes(files: ModelFiles, dtype: torch.dtype, *, parts: int = 1) -> int | None:
+    """Of the weights loaded in ``dtype``, without any KV cache; None if there are no safetensors here to read.
+
+    ``parts``: of one of so many devices that hold the model together (``engine/sharding.py``).
+    """
     shards = sorted(model_folder(files).glob("*.safetensors"))
-    return sum(_shard_bytes(shard, dtype) for shard in shards) if shards else None
+    return sum(_shard_bytes(shard, dtype, parts) for shard in shards) if shards else None
 
 
 def kv_bytes_per_token(files: ModelFiles, dtype: torch.dtype) -> int | None:
@@ -72,7 +78,7 @@ def model_folder(files: ModelFiles) -> Path:
     return Path(cached).parent if isinstance(cached, str) else Path("/nonexistent")
 
 
-def _shard_bytes(shard: Path, dtype: torch.dtype) -> int:
+def _shard_bytes(shard: Path, dtype: torch.dtype, parts: int) -> int:
     """Sizes by the header (8 bytes of length, then JSON); a file that has none is as large as it is."""
     try:
         with shard.open("rb") as file:
@@ -80,7 +86,10 @@ def _shard_bytes(shard: Path, dtype: torch.dtype) -> int:
             header = json.loads(file.read(min(length, _HEADER_BYTES)))
         header.pop("__metadata__", None)
         return sum(
-            math.prod(tensor["shape"]) * _INTEGERS.get(tensor["dtype"], dtype.itemsize) for tensor in header.values()
+            math.prod(tensor["shape"])
+            * _INTEGERS.get(tensor["dtype"], dtype.itemsize)
+            // (parts if _DIVIDED.search(name) else 1)
+            for name, tensor in header.items()
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return shard.stat().st_size  # the loader will say what is wrong with it

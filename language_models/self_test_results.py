@@ -45,12 +45,12 @@ def tested(model: CausalLM, files: ModelFiles, shards: Shards | None = None) -> 
 
     ``shards``: those that hold the model together test it together, or none of them.
     """
-    path = _path(model, files, 1 if shards is None else shards.size)
+    path = _path(model, files, shards)
     found = _read(path)
     if shards is not None and not shards.all_agree(found is not None):
         found = None
     if found is None:
-        found = self_test(model)
+        found = self_test(model, shards)
         if not found.faults and not any(MEMORY in what for what in found.unproven):
             _write(path, found)
     for what in found.unproven:
@@ -58,9 +58,9 @@ def tested(model: CausalLM, files: ModelFiles, shards: Shards | None = None) -> 
     return found
 
 
-def _path(model: CausalLM, files: ModelFiles, ranks: int) -> Path:
+def _path(model: CausalLM, files: ModelFiles, shards: Shards | None) -> Path:
     digest = hashlib.sha256()
-    divided = [] if ranks == 1 else [f"{ranks} ranks".encode()]
+    divided = [] if shards is None else [f"{shards.size} ranks".encode(), shards.code()]
     for part in (*_weights(model_folder(files)), *_machine(model), *divided, *_code()):
         digest.update(len(part).to_bytes(8, "big") + part)
     return home() / "self-tests" / f"{digest.hexdigest()[:40]}.json"

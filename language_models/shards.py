@@ -28,6 +28,14 @@ class Shards(Protocol):
         model that cannot be divided so, InputError for one that cannot be among so many."""
         ...
 
+    def code(self) -> bytes:
+        """A digest of the code that divides and computes it."""
+        ...
+
+    def least(self, number: int) -> int:
+        """The smallest of what they have; each has to ask."""
+        ...
+
     def all_agree(self, flag: bool) -> bool:
         """Whether it is true in every one of them; each has to ask."""
         ...

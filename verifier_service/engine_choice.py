@@ -25,11 +25,16 @@ class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-def load_engine(settings: VerifierSettings, progress: Progress | None = None) -> Engine:
-    """The model of the settings, loaded into the engine that they ask for. Raises InputError, ModelError."""
+def load_engine(settings: VerifierSettings) -> Engine:
+    """The model of the settings, in the engine that they ask for. Raises InputError, ModelError."""
     if settings.tensor_parallel > 1:
-        return _divided(settings).lead(settings.tensor_parallel, progress=progress)
-    model = CausalLM.load(
+        return divided_engine(settings)
+    return engine_of(load_causal_lm(settings), settings)
+
+
+def load_causal_lm(settings: VerifierSettings, progress: Progress | None = None) -> CausalLM:
+    """Raises InputError, ModelError."""
+    return CausalLM.load(
         settings.model,
         device=settings.device,
         dtype=settings.dtype,
@@ -37,11 +42,10 @@ def load_engine(settings: VerifierSettings, progress: Progress | None = None) ->
         trust_remote_code=settings.trust_remote_code,
         progress=progress,
     )
-    return engine_of(model, settings)
 
 
-def _divided(settings: VerifierSettings) -> DividedTarget:
-    """Raises InputError where several GPUs cannot be used."""
+def divided_engine(settings: VerifierSettings, progress: Progress | None = None) -> Engine:
+    """On several GPUs. Raises InputError where they cannot be used, ModelError."""
     ranks, device = settings.tensor_parallel, device_of(settings.device)
     if device.type != "cuda":
         problem = f"divides a model among GPUs, and the device is {device}"
@@ -49,7 +53,7 @@ def _divided(settings: VerifierSettings) -> DividedTarget:
     if settings.engine == "transformers" or dtype_of(settings.dtype, device)[0].itemsize != 2:
         problem = "needs the paged engine, which has 16-bit weights"
         raise InputError("tensor-parallel", ranks, problem, remedy="--engine auto --dtype bfloat16")
-    return DividedTarget(
+    divided = DividedTarget(
         settings.model,
         device=str(device),
         dtype=settings.dtype,
@@ -60,6 +64,7 @@ def _divided(settings: VerifierSettings) -> DividedTarget:
         prefix_caching=settings.prefix_caching,
         exact=settings.exact,
     )
+    return divided.lead(ranks, progress=progress)
 
 
 def _kv_bytes(settings: VerifierSettings) -> int | None:

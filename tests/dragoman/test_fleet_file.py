@@ -79,8 +79,9 @@ def test_what_the_actors_are_told():
         (TARGET + "    num_gpus: 1.5\n", ["line 4", "targets.0.num_gpus=1.5", "whole number"]),
         (
             TARGET + "    num_gpus: 1\n    tensor_parallel: 2\n",
-            ["line 5", "targets.0.tensor_parallel=2", "more than its num_gpus, 1", "num_gpus: 2"],
+            ["line 5", "targets.0.tensor_parallel=2", "is not its num_gpus, 1", "num_gpus: 2"],
         ),
+        (TARGET + "    num_gpus: 2\n", ["line 4", "targets.0.num_gpus=2", "on one GPU", "tensor_parallel"]),
         (TARGET + "    labels: {role: true}\n", ["line 4", "targets.0.labels.role=True", "valid string"]),
         (TARGET + "    labels: {role: '!edge,cloud'}\n", ["line 4", "labels.role='!edge,cloud'", "in(edge, cloud)"]),
         (TARGET + "    labels: {role: in(edge}\n", ["line 4", "labels.role='in(edge'", "selector of Ray"]),

@@ -71,7 +71,7 @@ class Lost:
 
 @contextlib.contextmanager
 def following(divided: Any, size: int, lost: Lost) -> Iterator[Followers]:
-    followers = Followers(divided, size, on_loss=lost)
+    followers = Followers(divided, size, Path("unused"), on_loss=lost)
     try:
         yield followers
     finally:
@@ -116,7 +116,16 @@ def test_one_that_is_killed_is_missed(tmp_path: Path):
 def test_one_that_cannot_be_made_says_why():
     lost = Lost()
     with following(Fails(), 2, lost):
-        assert lost.wait() == "a model that is divided cannot go on: rank 1 of 2 failed: no memory for it"
+        assert lost.wait() == "no memory for it"
+
+
+def test_who_loads_with_one_that_cannot_be_made_is_told_why():
+    """In its own words, as an error of this process."""
+    with following(Fails(), 2, Lost()) as followers:
+        error = followers.ended(within=PATIENCE)
+        with pytest.raises(ModelError, match=r"^no memory for it$"):
+            followers.check()
+        assert isinstance(error, ModelError)
 
 
 def test_a_pass_that_fails_at_the_leader_is_the_end(tmp_path: Path):
@@ -139,17 +148,18 @@ if __name__ == "__main__":
     engine = DividedTarget(sys.argv[1], device="cpu", dtype="float32", threads=1, kv_bytes=1 << 22).lead(2)
     print(active_children()[0].pid, flush=True)
     slot = engine.open([5, 6, 7])
-    while True:
+    slot.step(5, CandidateTree())
+    while "once" not in sys.argv:
         slot.step(5, CandidateTree())
 """
 
 
 @contextlib.contextmanager
-def leader(folder: Path, script: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
-    """A process that computes with a follower without end, and that follower."""
+def leader(folder: Path, script: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """A process that computes with a follower, without end or ``once``, and that follower."""
     script.write_text(LEADS)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(folder)]
+    command = [sys.executable, str(script), str(folder), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
@@ -174,3 +184,11 @@ def test_a_follower_does_not_outlive_its_leader(tiny_llama: Path, tmp_path: Path
     with leader(tiny_llama, tmp_path / "leads.py") as (process, follower):
         process.kill()
         follower.wait(PATIENCE)
+
+
+def test_a_leader_that_ends_lets_its_follower_end(tiny_llama: Path, tmp_path: Path):
+    with leader(tiny_llama, tmp_path / "leads.py", "once") as (process, follower):
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, said
+        follower.wait(PATIENCE)
+    assert "Traceback" not in said and "destroy_process_group" not in said

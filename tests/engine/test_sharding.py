@@ -58,6 +58,10 @@ def test_products_are_added_in_the_order_of_the_ranks(monkeypatch: pytest.Monkey
     torch.testing.assert_close(found, layer(x).detach())
 
 
+class Planless(LlamaConfig):
+    base_model_tp_plan: ClassVar[dict[str, str]] = {}
+
+
 class Planned(LlamaConfig):
     base_model_tp_plan: ClassVar[dict[str, str]] = {"layers.*.mlp.experts": "moe_tp_experts"}
 
@@ -65,8 +69,12 @@ class Planned(LlamaConfig):
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (PretrainedConfig(), "transformers has no tensor-parallel plan for it"),
+        (Planless(), "transformers has no tensor-parallel plan for it"),
         (Planned(), "its tensor-parallel plan has 'moe_tp_experts' for layers.*.mlp.experts"),
+        (
+            PretrainedConfig(),
+            "only gemma, gemma2, gemma3_text, llama, mistral, qwen2, qwen3 are known to be the same in parts, not ",
+        ),
     ],
 )
 def test_other_plans_are_refused(config: PretrainedConfig, problem: str):
@@ -74,6 +82,18 @@ def test_other_plans_are_refused(config: PretrainedConfig, problem: str):
         check_plan("odd", config, 2)
     assert refused.value.message == f"odd cannot be divided among several GPUs: {problem}"
     assert refused.value.remedy == "leave out --tensor-parallel"
+
+
+def test_a_plan_that_misses_layers_is_refused(architecture: Callable[..., CausalLM]):
+    """Or each GPU would have all of it, and nobody would know."""
+    module = architecture("llama").module
+    module.get_decoder().layers[1].mlp.up_proj = torch.nn.Identity()
+    with pytest.raises(UnsupportedModelError, match=r"plain linear layer"):
+        keep_part(module, "odd", rank=0, size=2)
+    module = architecture("llama").module
+    del module.get_decoder().layers[1]
+    with pytest.raises(UnsupportedModelError, match=r"names layers\.\*\.self_attn\.q_proj, which not all"):
+        keep_part(module, "odd", rank=0, size=2)
 
 
 def test_gates_that_cannot_be_divided_are_refused(architecture: Callable[..., CausalLM]):

@@ -71,9 +71,10 @@ def test_free_memory_is_the_least_of_machine_and_container(monkeypatch: pytest.M
 
 
 def test_of_several_gpus_each_needs_room_for_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    shard(tmp_path / "model.safetensors", a=("F32", [1 << 20, 1 << 10]))  # 4 GiB
+    tensors = {"model.layers.0.mlp.up_proj.weight": ("F32", [1 << 20, 1 << 10]), "lm_head.weight": ("F32", [1 << 28])}
+    shard(tmp_path / "model.safetensors", **tensors)  # 4 GiB, of which each has a part, and 1
     monkeypatch.setattr(footprint, "free_bytes", lambda device: 3 << 30)
     check_fits(files(tmp_path), torch.float32, CPU, parts=2)
-    monkeypatch.setattr(footprint, "free_bytes", lambda device: 1 << 30)
-    with pytest.raises(ModelTooLargeError, match=r"take 4\.0 GiB, 2\.0 GiB on each of 2 GPUs, and 1\.0 GiB are free"):
+    monkeypatch.setattr(footprint, "free_bytes", lambda device: 2 << 30)
+    with pytest.raises(ModelTooLargeError, match=r"take 3\.0 GiB on each of 2 GPUs, and 2\.0 GiB are free"):
         check_fits(files(tmp_path), torch.float32, CPU, parts=2)
