@@ -37,6 +37,7 @@ from transport.backoff import Backoff
 from transport.bundles import bundled, unbundled
 from transport.channels import open_channel
 from transport.security import Security
+from transport.silence import unless_silent
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,9 @@ class DrafterClient:
                 call.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await link.close()
+                # What a task raised holds this frame, which holds the task: a circle, in which the connection would
+                # stay open until Python looks for circles.
+                del worker, reader, writer, tasks, task
 
     async def _until_one_ends(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Raises ConnectionFailedError for an attempt that began too early."""
@@ -185,13 +189,10 @@ class DrafterClient:
     async def _read(self, call: grpc.aio.StreamStreamCall, link: VerifierLink) -> None:
         # By read and write, not by iterators: grpc.aio leaves those behind, half run, when a call is cancelled.
         while True:
-            try:
-                async with asyncio.timeout(VERIFIER_SILENCE_SECONDS):
-                    message = await call.read()
-            except TimeoutError as error:
-                raise ConnectionFailedError(
-                    f"the verifier at {self._verifier} has been silent for {VERIFIER_SILENCE_SECONDS:g} s"
-                ) from error
+            message = await unless_silent(call.read(), VERIFIER_SILENCE_SECONDS)
+            if message is None:
+                silent = f"has been silent for {VERIFIER_SILENCE_SECONDS:g} s"
+                raise ConnectionFailedError(f"the verifier at {self._verifier} {silent}")
             if not isinstance(message, pb.AssistResponse):
                 return  # the end of the stream
             for each in unbundled(message):

@@ -28,6 +28,7 @@ from transport.address import Address
 from transport.backoff import Backoff
 from transport.channels import open_channel
 from transport.security import Security
+from transport.silence import unless_silent
 from transport.status import explain
 
 log = logging.getLogger(__name__)
@@ -142,20 +143,20 @@ class CoordinatorLink:
                 ) from error
             finally:
                 self.joined = False
-                reader.cancel()
-                writer.cancel()
+                for task in (reader, writer):
+                    task.cancel()
                 call.cancel()
                 await asyncio.gather(reader, writer, return_exceptions=True)
+                # Or what one of them raised would hold this frame, which holds it, and the connection would stay open
+                # until Python looks for such circles.
+                del reader, writer, task
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._silence_seconds):
-                    message = await call.read()
-            except TimeoutError as error:
-                raise ConnectionFailedError(
-                    f"the coordinator at {self._coordinator} has been silent for {self._silence_seconds:g} s"
-                ) from error
+            message = await unless_silent(call.read(), self._silence_seconds)
+            if message is None:
+                silent = f"has been silent for {self._silence_seconds:g} s"
+                raise ConnectionFailedError(f"the coordinator at {self._coordinator} {silent}")
             if not isinstance(message, pb.JoinResponse):
                 return  # the end of the stream
             if message.WhichOneof("message") == "joined":
