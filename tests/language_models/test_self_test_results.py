@@ -11,6 +11,7 @@ import pytest
 from language_models import self_test_results
 from language_models.causal_lm import CausalLM
 from language_models.causal_self_test import SelfTest, self_test
+from language_models.shards import Shards
 from speculation.errors import UnsupportedModelError
 
 
@@ -19,9 +20,9 @@ def tests_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that were tried, in order."""
     tried: list[str] = []
 
-    def counting(model: CausalLM) -> SelfTest:
+    def counting(model: CausalLM, shards: Shards | None = None) -> SelfTest:
         tried.append(model.name)
-        return self_test(model)
+        return self_test(model, shards)
 
     monkeypatch.setattr(self_test_results, "self_test", counting)
     return tried
