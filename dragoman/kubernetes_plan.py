@@ -71,7 +71,8 @@ def footprint(group: Target | DrafterGroup, context: int) -> Footprint:
     kv_cache = None if per_token is None else per_token * context * group.max_sessions
     if isinstance(group, Target) and group.kv_memory is not None:
         kv_cache = parse_size("kv_memory", group.kv_memory)
-    return Footprint(weights_bytes(files, dtype), kv_cache, weights_bytes(files, dtype, parts=_ranks(group)))
+    weights, ranks = weights_bytes(files, dtype), _ranks(group)
+    return Footprint(weights, kv_cache, weights if ranks == 1 else weights_bytes(files, dtype, parts=ranks))
 
 
 def _looks_up(group: Target | DrafterGroup) -> bool:

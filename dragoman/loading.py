@@ -28,13 +28,9 @@ def load_target(settings: VerifierSettings) -> Engine:
     Raises InputError, ModelError.
     """
     show_licence(settings.model)
-    from verifier_service.engine_choice import divided_engine, engine_of, load_causal_lm
+    from verifier_service.engine_choice import load_engine
 
-    with progress_bar() as progress:
-        if settings.tensor_parallel > 1:
-            return divided_engine(settings, progress)
-        model = load_causal_lm(settings, progress)
-    return engine_of(model, settings)
+    return load_engine(settings, progress_bar)
 
 
 def load_drafter(settings: DrafterSettings) -> Drafter:

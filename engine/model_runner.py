@@ -20,6 +20,7 @@ from engine.instructions import Pass
 from engine.kv_memory import KVMemory
 from engine.step_kinds import StepKind
 from engine.step_tables import SequenceRows, StepTables
+from engine.wide_product import wide_product
 from speculation.errors import UnsupportedModelError
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,7 @@ class OutputProjection(nn.Module):
         self.weight: nn.Parameter = layer.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cuda" or x.dtype == torch.float32:
-            return nn.functional.linear(x.float(), self.weight.float())
-        flat = torch.mm(x.reshape(-1, x.shape[-1]), self.weight.t(), out_dtype=torch.float32)
-        return flat.view(*x.shape[:-1], -1)
+        return wide_product(x, self.weight)
 
 
 class StepShape:

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from engine.gathered_parts import gathered
+from engine.wide_product import wide_product
 from speculation.errors import InputError, UnsupportedModelError
 
 #: By ``model_type``. Others may take more than sums over what is divided (Gemma 3n: a mean over all gates), which no
 #: plan says, and no test of the parts alone would show.
 FAMILIES = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
 _DIVIDED = ("colwise", "rowwise")
-#: Of several products of 16 bits, which are summed in float32.
-_SUMMED = torch.float32
 
 
 class RowwiseLinear(nn.Module):
@@ -36,19 +35,13 @@ class RowwiseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., part of the inputs] -> [..., outputs]."""
-        parts = gathered(self._product(x)[None], self.ranks)
+        parts = gathered(wide_product(x, self.weight)[None], self.ranks)
         total = parts[0]
         for part in parts[1:]:
             total = total + part
         if self.bias is not None:
             total = total + self.bias.float()
         return total.to(x.dtype)
-
-    def _product(self, x: Tensor) -> Tensor:
-        if x.device.type != "cuda" or x.dtype == _SUMMED:
-            return nn.functional.linear(x.float(), self.weight.float())
-        flat = torch.mm(x.reshape(-1, x.shape[-1]), self.weight.t(), out_dtype=_SUMMED)
-        return flat.view(*x.shape[:-1], -1)
 
 
 def keep_part(model: Any, name: str, *, rank: int, size: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import StrEnum
 
 from engine.divided_target import DividedTarget
@@ -25,26 +28,27 @@ class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-def load_engine(settings: VerifierSettings) -> Engine:
-    """The model of the settings, in the engine that they ask for. Raises InputError, ModelError."""
-    if settings.tensor_parallel > 1:
-        return divided_engine(settings)
-    return engine_of(load_causal_lm(settings), settings)
+def load_engine(
+    settings: VerifierSettings,
+    watching: Callable[[], AbstractContextManager[Progress | None]] = contextlib.nullcontext,
+) -> Engine:
+    """The model of the settings, in the engine that they ask for. ``watching``: a context in which who watches is told
+    how far the loading is. Raises InputError, ModelError."""
+    with watching() as progress:
+        if settings.tensor_parallel > 1:
+            return _divided_engine(settings, progress)
+        model = CausalLM.load(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            trust_remote_code=settings.trust_remote_code,
+            progress=progress,
+        )
+    return engine_of(model, settings)
 
 
-def load_causal_lm(settings: VerifierSettings, progress: Progress | None = None) -> CausalLM:
-    """Raises InputError, ModelError."""
-    return CausalLM.load(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        trust_remote_code=settings.trust_remote_code,
-        progress=progress,
-    )
-
-
-def divided_engine(settings: VerifierSettings, progress: Progress | None = None) -> Engine:
+def _divided_engine(settings: VerifierSettings, progress: Progress | None) -> Engine:
     """On several GPUs. Raises InputError where they cannot be used, ModelError."""
     ranks, device = settings.tensor_parallel, device_of(settings.device)
     if device.type != "cuda":

@@ -180,17 +180,17 @@ class FleetFile(Settings):
             if (asked := target.trust.asks) is not None and self.security.tls_ca is None:
                 setting, value = asked
                 yield Mistake(("targets", index, setting), value, NAMELESS, remedy="give the files of TLS in security")
-            ranks = target.tensor_parallel
-            if target.num_gpus != ranks > 1:
-                problem = f"is not its num_gpus, {target.num_gpus:g}"
-                yield Mistake(("targets", index, "tensor_parallel"), ranks, problem, remedy=f"num_gpus: {ranks}")
         yield from self._gpu_mistakes()
         yield from self._port_mistakes()
 
     def _gpu_mistakes(self) -> Iterator[Mistake]:
         for kind in ("targets", "drafters"):
             for index, group in enumerate(getattr(self, kind)):
-                if group.num_gpus > 1 and getattr(group, "tensor_parallel", 1) == 1:
+                ranks = getattr(group, "tensor_parallel", 1)
+                if group.num_gpus != ranks > 1:
+                    problem = f"is not its num_gpus, {group.num_gpus:g}"
+                    yield Mistake((kind, index, "tensor_parallel"), ranks, problem, remedy=f"num_gpus: {ranks}")
+                if group.num_gpus > ranks == 1:
                     remedy = "give a part of one, 1, or for a target as many as its tensor_parallel"
                     yield Mistake((kind, index, "num_gpus"), group.num_gpus, "its model is on one GPU", remedy=remedy)
 
