@@ -54,7 +54,8 @@ class Load:
 class Asking:
     """The same prompts again and again: request ``number`` has prompt and seed of that number every time.
 
-    ``ignore_end``: all of ``max_tokens``, also where a text has ended.
+    ``ignore_end``: all of ``max_tokens``, also where a text has ended. ``salt``: of the requests, so that none is
+    drafted from what another arm has written.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Asking:
         temperature: float,
         max_tokens: int,
         ignore_end: bool = False,
+        salt: str = "",
     ) -> None:
         self._client = client
+        self._salt = salt
         self._prompts = prompts
         self._temperature = temperature
         self._max_tokens = max_tokens
@@ -78,6 +81,7 @@ class Asking:
             "max_tokens": self._max_tokens,
             "ignore_end": self._ignore_end,
             "draft": draft,
+            "cache_salt": self._salt,
         }
 
     async def ask(self, number: int, *, draft: bool) -> Served:

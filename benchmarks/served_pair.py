@@ -2,9 +2,9 @@
 
 The real commands run as processes. Each arm answers the same prompts, so many clients at once (``--concurrency``) or
 arriving at random (``--rate``), and every text must be the same bytes in all of them: exit code 1 if one is not.
-Prompts begin cold in every arm: prefix caching is off. ``--transformers``: Hugging Face's plain and assisted generation
-with the same two models on the same device, after the verifier has left it. ``benchmarks/deepened.py`` makes a target
-of any size.
+Prompts begin cold in every arm, and are not drafted from what another arm has written. ``--transformers``: Hugging
+Face's plain and assisted generation with the same two models on the same device, after the verifier has left it.
+``benchmarks/deepened.py`` makes a target of any size.
 
     python -m benchmarks.served_pair --target deep --drafter smollm2-135m --prompts prompts.jsonl --limit 32 \\
         --concurrency 1 --concurrency 16 --device cuda --drafter-device cpu --transformers --output served_pair.json
@@ -84,13 +84,15 @@ class Bench:
 
     async def _measure(self, running: Serving, arm: str, load: Load) -> None:
         heat, most = self._setup.temperature, self._setup.max_tokens
-        asking = Asking(running.client, self._prompts, temperature=heat, max_tokens=most)
+        for salt in ("warm-up", "measured"):  # a GPU captures a graph for each size of step when it first has one
+            asking = Asking(
+                running.client, self._prompts, temperature=heat, max_tokens=most, salt=f"{arm} {load.name} {salt}"
+            )
 
-        def ask(number: int) -> Awaitable[Served]:
-            return asking.ask(number, draft=arm != ALONE)
+            def ask(number: int, asking: Asking = asking) -> Awaitable[Served]:
+                return asking.ask(number, draft=arm != ALONE)
 
-        await load.run(ask, len(self._prompts))  # a GPU captures a graph for each size of step when it first has one
-        served, seconds = await load.run(ask, len(self._prompts))
+            served, seconds = await load.run(ask, len(self._prompts))
         self._add(arm, load, served, seconds)
 
     def _add(self, arm: str, load: Load, served: list[Served], seconds: float) -> None:

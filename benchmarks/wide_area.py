@@ -61,7 +61,10 @@ def figures(completion: Completion) -> dict[str, Any]:
 async def measure(
     setup: Setup, prompts: list[Prompt], round_trips: list[float], arms: list[str], console: Console
 ) -> list[dict[str, Any]]:
-    """All cells. Prompt by prompt the arms take turns; the target alone is measured with every round trip anew."""
+    """All cells. Prompt by prompt the arms take turns; the target alone is measured with every round trip anew.
+
+    No text is drafted from what was written of the same prompt at another round trip.
+    """
     cells = []
     async with contextlib.AsyncExitStack() as stack:
         certificates = Certificates(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "certs")
@@ -80,7 +83,9 @@ async def measure(
                 order = arms[number % len(arms) :] + arms[: number % len(arms)]
                 texts = {ALONE: alone.data}
                 for name in order:
-                    completion = await running[name].client.complete(prompt, max_tokens=setup.max_tokens)
+                    completion = await running[name].client.complete(
+                        prompt, max_tokens=setup.max_tokens, cache_salt=f"{round_trip}"
+                    )
                     cell[name], texts[name] = figures(completion), completion.data
                     cell[name]["speed_up"] = cell[ALONE]["tpot_ms"] / cell[name]["tpot_ms"]
                 cell["identical"] = len(set(texts.values())) == 1

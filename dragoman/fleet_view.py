@@ -192,6 +192,7 @@ def _sources(sessions: Iterable[pb.SessionStatus], width: int) -> dict[pb.DraftS
         pb.DRAFT_SOURCE_DRAFTER: "drafted",
         pb.DRAFT_SOURCE_PREDICTION: "predicted",
         pb.DRAFT_SOURCE_LOOKUP: "looked up",
+        pb.DRAFT_SOURCE_RECYCLED: "recycled",
         pb.DRAFT_SOURCE_REPLAY: "replayed",
     }
     return {source: heading for source, heading in headings.items() if source in drafted and width >= _ROOM}

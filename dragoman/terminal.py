@@ -30,6 +30,7 @@ SOURCE_STYLES = {
     SourceKind.LOOKUP: "cyan",
     SourceKind.REPLAY: "blue",
     SourceKind.GRAMMAR: "yellow",
+    SourceKind.RECYCLED: "bright_cyan",
 }
 TARGET_STYLE = "default"
 

@@ -108,7 +108,7 @@ class TextClient(ABC):
         **options: Unpack[TextOptions],
     ) -> Completion:
         """The answer to ``prompt``; ``on_chunk`` sees it grow. For the ``options`` see ``TextOptions``: sampling,
-        max_tokens, stop, rule, draft, ignore_end, prediction, guide, logprobs, priority.
+        max_tokens, stop, rule, draft, ignore_end, prediction, guide, logprobs, priority, cache_salt.
 
         ``on_started``: told the prompt's tokens as soon as the verifier has them, which may be long before any text.
         """

@@ -42,6 +42,9 @@ class TextOptions(TypedDict, total=False):
     logprobs: int | None
     #: Lower ones get KV memory first where it is short, -1000..1000: 0.
     priority: int
+    #: At the verifier the text shares nothing, neither cached prompts nor drafts of the target's own, with texts of
+    #: another salt (at most 256 characters): none.
+    cache_salt: str
 
 
 def check_max_tokens(max_tokens: int) -> None:
@@ -56,7 +59,8 @@ def generation_request(prompt: Prompt | str, **options: Unpack[TextOptions]) -> 
     check_max_tokens(max_tokens)
     for text in options.get("stop", ()):
         check_text("stop", text)
-    check_text("prediction", options.get("prediction", ""))
+    for field in ("prediction", "cache_salt"):
+        check_text(field, str(options.get(field, "")))
     stops = tuple(text.encode() for text in options.get("stop", ()))
     check_stops(stops)
     request = GenerationRequest(
@@ -71,6 +75,7 @@ def generation_request(prompt: Prompt | str, **options: Unpack[TextOptions]) -> 
         priority=options.get("priority", 0),
         guide=options.get("guide"),
         logprobs=options.get("logprobs"),
+        cache_salt=options.get("cache_salt", ""),
     )
     request_to_wire(request)  # raises for what no verifier could be sent
     return request
@@ -177,6 +182,8 @@ class Transcript:
             raise ProtocolError(f"the verifier is too old to hold a text to a {held}", remedy="update it")
         if self._request.logprobs is not None and not started.logprobs:
             raise ProtocolError("the verifier is too old to tell logprobs", remedy="update it, or ask for none")
+        if self._request.cache_salt and not started.cache_salt:
+            raise ProtocolError("the verifier is too old to keep texts apart by a cache_salt", remedy="update it")
         if self._request.prompt.uses_tools and started.tool_format is None:
             raise ProtocolError("the verifier is too old to know of tools", remedy="update it")
         prompt = self._request.prompt

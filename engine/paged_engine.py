@@ -200,13 +200,15 @@ class PagedEngine:
         pages = -(-(positions + self.rows_per_step) // PAGE)
         return bool(self._slots) and pages <= self.pool.free_pages
 
-    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> PagedSlot:
+    def begin(
+        self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = (), salt: str = ""
+    ) -> PagedSlot:
         """A slot with the pages for so many tokens, whose prompt is still to be prefilled, but for its last token.
 
         ``written``: what was kept after the prompt before, in steps; all but its last token is run again, in steps.
-        Raises LimitExceededError if KV memory has no room for it.
+        ``salt``: with prompts of another one it shares nothing. Raises LimitExceededError if KV memory has no room.
         """
-        return PagedSlot(self, prompt_ids, positions + self.rows_per_step, written=written)
+        return PagedSlot(self, prompt_ids, positions + self.rows_per_step, written=written, salt=salt)
 
     def open(self, prompt_ids: Sequence[int]) -> PagedSlot:
         """A slot, prefilled, that takes pages as it grows. Raises LimitExceededError if there are none."""

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 class PagedSlot:
     """Begins without anything prefilled, with pages for ``positions``. Raises LimitExceededError if there are none.
 
-    ``written``: the text that was written after the prompt in another slot, by steps.
+    ``written``: the text that was written after the prompt in another slot, by steps. ``salt``: see ``prefix_names``.
     """
 
     def __init__(
-        self, engine: PagedEngine, prompt_ids: Sequence[int], positions: int = 0, *, written: Sequence[int] = ()
+        self,
+        engine: PagedEngine,
+        prompt_ids: Sequence[int],
+        positions: int = 0,
+        *,
+        written: Sequence[int] = (),
+        salt: str = "",
     ) -> None:
         self._engine = engine
         self._slot = engine.take_slot()
@@ -36,7 +42,7 @@ class PagedSlot:
         self.shared_positions = 0
         self._prompt = len(prompt_ids) - 1  # positions of it that prefill runs
         self._tokens = (*prompt_ids, *written)[:-1]  # all that it runs
-        self._names = prefix_names(self._tokens[: self._prompt]) if engine.shares_prefixes else []
+        self._names = prefix_names(self._tokens[: self._prompt], salt) if engine.shares_prefixes else []
         engine.queried_positions += self._prompt if engine.shares_prefixes else 0
         try:
             self.share()

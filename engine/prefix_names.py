@@ -17,10 +17,11 @@ from engine.step_tables import PAGE
 _DIGEST_BYTES = 16
 
 
-def prefix_names(tokens: Sequence[int]) -> list[bytes]:
-    """Of every full page of ``tokens``."""
+def prefix_names(tokens: Sequence[int], salt: str = "") -> list[bytes]:
+    """Of every full page of ``tokens``; with another ``salt`` each is another."""
     names: list[bytes] = []
-    name = b""
+    # Hashed in a way of its own, or a salt could be chosen that goes on where somebody else's page ends.
+    name = hashlib.blake2b(salt.encode(), digest_size=_DIGEST_BYTES, person=b"cache salt").digest() if salt else b""
     for at in range(0, len(tokens) - PAGE + 1, PAGE):
         held = array("q", tokens[at : at + PAGE])
         name = hashlib.blake2b(name + held.tobytes(), digest_size=_DIGEST_BYTES).digest()

@@ -147,6 +147,7 @@ class TextBody(Body):
     logit_bias: LogitBias = None
     ignore_eos: bool | None = None
     priority: int | None = None
+    cache_salt: str | None = None
     prediction: Prediction = None
     response_format: Object = None
     structured_outputs: Object = None

@@ -251,6 +251,7 @@ def request_of(body: TextBody, prompt: Prompt, *, seed: int) -> GenerationReques
         problem = f"cannot go with {guide.asked}: where the text must end, nothing else is allowed"
         raise InputError("ignore_eos", True, problem, remedy="leave one of them out")
     check_text("prediction", prediction)
+    check_text("cache_salt", body.cache_salt or "")
     request = GenerationRequest(
         prompt=prompt,
         sampling=sampling_of(body, seed),
@@ -264,6 +265,7 @@ def request_of(body: TextBody, prompt: Prompt, *, seed: int) -> GenerationReques
         guide=guide,
         logprobs=logprobs_of(body),
         tell_steps=asks(body, "include_speculation"),
+        cache_salt=body.cache_salt or "",
     )
     request_to_wire(request)  # raises for what no verifier could be sent
     return request

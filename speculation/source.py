@@ -19,6 +19,8 @@ class SourceKind(enum.IntEnum):
     REPLAY = 3
     #: What a guide leaves no choice about.
     GRAMMAR = 4
+    #: Of the target: what it ranked first elsewhere after the same tokens.
+    RECYCLED = 5
 
     @property
     def label(self) -> str:
@@ -39,3 +41,4 @@ PREDICTION: Final = Source(SourceKind.PREDICTION)
 LOOKUP: Final = Source(SourceKind.LOOKUP)
 REPLAY: Final = Source(SourceKind.REPLAY)
 GRAMMAR: Final = Source(SourceKind.GRAMMAR)
+RECYCLED: Final = Source(SourceKind.RECYCLED)

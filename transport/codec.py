@@ -36,6 +36,7 @@ _SOURCES = {
     SourceKind.LOOKUP: pb.DRAFT_SOURCE_LOOKUP,
     SourceKind.REPLAY: pb.DRAFT_SOURCE_REPLAY,
     SourceKind.GRAMMAR: pb.DRAFT_SOURCE_GRAMMAR,
+    SourceKind.RECYCLED: pb.DRAFT_SOURCE_RECYCLED,
 }
 _SOURCES_BACK = {value: kind for kind, value in _SOURCES.items()}
 

@@ -48,6 +48,7 @@ def request_to_wire(request: GenerationRequest) -> pb.GenerateRequest:
         prediction=request.prediction,
         priority=request.priority,
         tell_steps=request.tell_steps,
+        cache_salt=request.cache_salt,
     )
     if request.guide is not None:
         message.guide.CopyFrom(guide_to_wire(request.guide))
@@ -75,6 +76,7 @@ def request_from_wire(message: pb.GenerateRequest, limits: WireLimits) -> Genera
         guide=guide_from_wire(message.guide) if message.HasField("guide") else None,
         logprobs=message.logprobs if message.HasField("logprobs") else None,
         tell_steps=message.tell_steps,
+        cache_salt=message.cache_salt,
     )
 
 

@@ -23,6 +23,7 @@ def started_to_wire(started: Started) -> pb.GenerateStarted:
         tool_format=tool_format_to_wire(started.tool_format),
         template_kwargs=started.template_kwargs,
         special_tokens=started.special_tokens,
+        cache_salt=started.cache_salt,
     )
 
 
@@ -41,4 +42,5 @@ def started_from_wire(started: pb.GenerateStarted) -> Started:
         tool_format=tool_format_from_wire(started.tool_format),
         template_kwargs=started.template_kwargs,
         special_tokens=started.special_tokens,
+        cache_salt=started.cache_salt,
     )

@@ -138,11 +138,12 @@ class Engine(Protocol):
         """Whether a session that may grow to so many tokens, its prompt included, could begin now."""
         ...
 
-    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> Slot:
+    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = (), salt: str = "") -> Slot:
         """A slot whose prompt is still to be prefilled, all of it but its last token, which the first step takes.
 
         ``positions``: how far it may grow with the memory that it has from now on. ``written``: tokens after the
         prompt that were kept in a slot before; then all but the last of these are prefilled too, to the same bits.
+        ``salt``: with prompts of another one it shares nothing.
         """
         ...
 
@@ -190,7 +191,7 @@ class OneByOne:
         """Its KV caches grow as they have to."""
         return True
 
-    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> Any:
+    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = (), salt: str = "") -> Any:
         """Prefilled at once. Nobody ever gives memory up here, so nothing was written before."""
         assert not written
         return self.open(prompt_ids)

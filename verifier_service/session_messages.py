@@ -30,6 +30,7 @@ def started(opened: OpenSession, engine: Engine) -> Started:
         tool_format=(engine.tokenizer.tool_format or ToolFormat.TEXT) if opened.prompt.uses_tools else None,
         template_kwargs=bool(opened.prompt.template_kwargs),
         special_tokens=opened.prompt.special_tokens,
+        cache_salt=bool(request.cache_salt),
     )
 
 

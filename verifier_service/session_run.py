@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from speculation.drafts.recycled_tokens import KEPT
 from speculation.protocol.generation import VerifyStep
 from speculation.protocol.logprobs import TokenLogprobs
+from speculation.sampling.best_tokens import best_tokens
 from speculation.sampling.row_draws import Draw, RowsToDraw
 from speculation.sessions.instructions import Instruction, Keep
 from speculation.sessions.target_session import TargetSession
@@ -77,9 +79,11 @@ class SessionRun:
     @torch.inference_mode()
     def begin(self, growth: int) -> None:
         """Take a slot, for the prompt and the text so far. ``growth``: tokens that there is memory for from now on."""
-        session = self._session
+        session, request = self._session, self._session.request
         positions = session.positions_ahead(growth)
-        self._slot = self._engine.begin(session.request.prompt_ids, positions, written=session.token_ids)
+        self._slot = self._engine.begin(
+            request.prompt_ids, positions, written=session.token_ids, salt=request.cache_salt
+        )
 
     def begin_step(self, share: int | None) -> Step:
         """The best candidates, to be run. ``share``: see ``TargetSession.next_step``."""
@@ -115,6 +119,9 @@ class SessionRun:
                 self.slot.keep(instruction.rows)
             else:
                 left.append(instruction)
+        if session.recycles and isinstance(found, Tensor):  # else the whole step's are looked for together
+            rows = (0, *(1 + node for node in acceptance.path))
+            session.on_best(best_tokens(logits[list(rows)], KEPT), rows)
         told = None
         if telling:
             committed = len(session.token_ids) - before

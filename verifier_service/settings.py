@@ -118,6 +118,10 @@ class VerifierSettings(Settings):
     )
     adaptive: bool = Field(default=True, description="Adapt all of this to what is measured, or keep it")
     lookup: bool = Field(default=True, description="Beside the drafters, look up in prompt and text how it goes on")
+    recycling: Literal["client", "text", "none"] = Field(
+        default="client",
+        description="With the lookup: draft what the target nearly said in this client's texts, in the text",
+    )
     max_sessions: int = Field(default=64, ge=1, le=100_000, description="Texts written at once, at most")
     max_sessions_each: int | None = Field(
         default=None, ge=1, le=100_000, description="Of one client, by its certificate or token  [default: no bound]"

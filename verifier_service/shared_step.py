@@ -6,16 +6,20 @@ fails in a step fails the session that it belongs to, and no other.
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from speculation.drafts.recycled_tokens import KEPT
 from speculation.errors import SessionError
 from speculation.planning.step_times import StepTimes
+from speculation.sampling.best_tokens import BestTokens
 from speculation.sampling.race import RaceNoise
 from speculation.sampling.row_draws import Draw, LaunchedDraws, draw_rows
 from speculation.verification.step import Step
@@ -24,6 +28,8 @@ from verifier_service.engine_turn import EngineTurn
 from verifier_service.memory_queue import MemoryQueue
 from verifier_service.open_session import OpenSession
 from verifier_service.step_report import StepReport
+
+log = logging.getLogger(__name__)
 
 #: Of a session's part in a step. None: it gave up its memory instead.
 StepOutcome = StepReport | BaseException | None
@@ -46,12 +52,15 @@ class Drawing(NamedTuple):
 
 class _LaunchedStep(NamedTuple):
     """``logits``: of each session. ``draws``: of the sessions in ``drawn``, in that order; without any, ``unread``: the
-    device is waited for all the same, or the next that looks at the logits would, and the step seem short."""
+    device is waited for all the same, or the next that looks at the logits would, and the step seem short. ``best``:
+    of the sessions in ``recycling``."""
 
     logits: Mapping[int, Tensor]
     drawn: Sequence[int] = ()
     draws: LaunchedDraws | None = None
     unread: bool = False
+    recycling: Sequence[int] = ()
+    best: BestTokens | None = None
 
     def read(self) -> dict[int, Tensor | list[Draw]]:
         """The draws of those sessions for which it is possible, the logits of the others."""
@@ -80,7 +89,7 @@ class _Load(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SharedStep:
     """How steps are run, one at a time.
 
@@ -94,6 +103,7 @@ class SharedStep:
     turn: EngineTurn
     step_times: StepTimes
     drawing: Drawing | None = None
+    _unheard: tuple[Sequence[OpenSession], BestTokens] | None = field(default=None, init=False)
 
     @torch.inference_mode()
     def run(
@@ -108,6 +118,7 @@ class SharedStep:
         ``meanwhile``: called once the step is launched, before its draws are read; must not raise. ``behind_prompt``:
         the device may still be working at a prompt, so how long the step takes says nothing.
         """
+        self._hear()
         outcomes: dict[int, StepOutcome] = {}
         steps: dict[int, Step] = {}
         rows = self.engine.rows_per_step
@@ -126,6 +137,17 @@ class SharedStep:
         timed = not (behind_prompt and self.step_times.seen)
         outcomes |= self._forward(sessions, shared, meanwhile, timed=timed)
         return [outcomes.get(number) for number in range(len(sessions))]
+
+    def _hear(self) -> None:
+        """What the target ranked first in the rows of the step before. Read this late, as the device looks for it while
+        that step is verified."""
+        if self._unheard is not None:
+            (sessions, best), self._unheard = self._unheard, None
+            try:
+                for opened, rows in zip(sessions, best.read(), strict=True):
+                    opened.session.on_best(rows)
+            except Exception:  # no text depends on it
+                log.exception("what the target ranks first was not taken in")
 
     def _make_room(self, sessions: Sequence[OpenSession], steps: dict[int, Step]) -> dict[int, StepOutcome]:
         """Memory for all these steps, but for those that are taken out of them again; the errors of some of these."""
@@ -167,6 +189,8 @@ class SharedStep:
             for number, step in steps.items():  # whose fault it is, a step for each tells; others lose nothing but time
                 outcomes |= self._forward(sessions, {number: step}, meanwhile, timed=timed)
             return outcomes
+        if launched.best is not None:
+            self._unheard = [sessions[number] for number in launched.recycling], launched.best
         if timed:
             self.step_times.observe_step(
                 load.draft_tokens,
@@ -196,22 +220,35 @@ class SharedStep:
         if not wanted:
             return _LaunchedStep(logits, unread=True)
         draws = draw_rows([logits[number] for number in wanted], list(wanted.values()), *self.drawing)
-        return _LaunchedStep(logits, tuple(wanted), draws)
+        recycling = [number for number in wanted if sessions[number].session.recycles]
+        best = _best_of([logits[number] for number in recycling])
+        return _LaunchedStep(logits, tuple(wanted), draws, recycling=recycling, best=best)
+
+
+def _best_of(logits: Sequence[Tensor]) -> BestTokens | None:
+    """None if there is nothing to rank, or no memory for it: no text depends on it."""
+    try:
+        return BestTokens(logits, KEPT) if logits else None
+    except torch.OutOfMemoryError:
+        log.warning("what the target ranks first is not looked for: no memory is left for it")
+        return None
 
 
 def share_rows(steps: dict[int, Step], rows: int | None) -> dict[int, Step]:
-    """The steps, narrowed to ``rows`` rows in all: nobody has fewer than others but who needs fewer.
+    """The steps, narrowed to ``rows`` rows in all: each has half of an even share, if it needs that; all else goes to
+    the likeliest candidates, whoever's they are.
 
-    What a session may have depends on how much the others want, never on what it drafted itself. Candidates that
-    were drawn are not cut: who has them asked for no more than a share of the step.
+    Candidates that were drawn are not cut, as how many are verified must not depend on what they are: who has them
+    asked for no more than a share of the step.
     """
     if rows is None or sum(1 + len(step.candidates) for step in steps.values()) <= rows:
         return steps
-    room, left = rows - len(steps), sorted(len(step.candidates) for step in steps.values())
-    cap = 0
-    for place, wanted in enumerate(left):
-        cap = room // (len(left) - place)
-        if wanted > cap:
-            break
-        room -= wanted
-    return {number: step.narrowed(cap) for number, step in steps.items()}
+    room = rows - len(steps)
+    sure = room // (2 * len(steps))
+    wanted: list[tuple[bool, float, int, int]] = []
+    for number, step in steps.items():
+        chances = step.candidates.chances or (1.0,) * len(step.candidates)
+        whole = len(chances) if step.proposals else sure
+        wanted += [(place >= whole, -chance, place, number) for place, chance in enumerate(chances)]
+    given = Counter(number for *_, number in sorted(wanted)[:room])
+    return {number: step.narrowed(given[number]) for number, step in steps.items()}

@@ -38,6 +38,7 @@ from verifier_service.metrics import VerifierMetrics
 from verifier_service.open_session import OpenSession
 from verifier_service.planning_budget import PlanningBudget
 from verifier_service.quotas import Quotas
+from verifier_service.recycled_texts import RecycledTexts
 from verifier_service.roster import Roster
 from verifier_service.rule_choice import RuleChoice
 from verifier_service.session_messages import described, finished, started
@@ -57,10 +58,9 @@ Events = asyncio.Queue[GenerationEvent | BaseException]
 class Verifier:
     """A target that serves completions.
 
-    Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on. ``local_only``: texts
-    are asked for in this process alone; nothing that comes over the wire changes that.
-
-    Raises InputError for a plan of steps that are too wide for the engine.
+    Use from one event loop. ``lookup``: sessions also look up in their own text how it goes on. ``recycled``: which may
+    learn from each other (None: all of a client's). ``local_only``: texts are asked for in this process alone, whatever
+    comes over the wire. Raises InputError for a plan of steps too wide for the engine.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Verifier:
         limits: WireLimits | None = None,
         adaptive: bool = True,
         lookup: bool = True,
+        recycled: RecycledTexts | None = None,
         local_only: bool = False,
         max_sessions: int = 64,
         max_sessions_each: int | None = None,
@@ -85,7 +86,7 @@ class Verifier:
         #: What no adaptive plan exceeds; a coordinator may set others.
         self.plan_limits = PlanLimits()
         self.committed_tokens = 0
-        self._adaptive, self._lookup = adaptive, lookup
+        self._adaptive, self._lookup, self._recycled = adaptive, lookup, recycled or RecycledTexts(fills=adaptive)
         self._step_times = StepTimes(learns=adaptive, free=engine.free_draft_tokens)
         self._planning_budget = PlanningBudget()
         self.pacing = {rule: Pacing.of(rule, self._plan, adaptive=adaptive) for rule in Rule.concrete()}
@@ -180,6 +181,7 @@ class Verifier:
             plan=self._plan,
             pool_bytes=self.limits.pool_bytes,
             lookup=self._lookup,
+            recycled=self._recycled,
             auto=lambda: self._rules.choose(link for link in self.roster.links if link.trusted),
             guide=guide,
             local=local,

@@ -27,6 +27,7 @@ from dragoman.settings_options import default_of, option_of, settings_from
 from dragoman.tracing_options import traced
 from transport.security import Security
 from verifier_service.drafter_trust import PromptsTo
+from verifier_service.recycled_texts import Recycle
 from verifier_service.settings import PlanSettings, VerifierSettings, check_target_dtype
 
 
@@ -63,6 +64,7 @@ def verifier(
     exact: Annotated[bool, option_of(VerifierSettings, "exact")] = True,
     adaptive: Annotated[bool, option_of(VerifierSettings, "adaptive")] = True,
     lookup: Annotated[bool, option_of(VerifierSettings, "lookup")] = True,
+    recycling: Annotated[Recycle, option_of(VerifierSettings, "recycling")] = Recycle.CLIENT,
     max_sessions: Annotated[int, option_of(VerifierSettings, "max_sessions", bounds=True)] = default_of(
         VerifierSettings, "max_sessions"
     ),
@@ -130,6 +132,7 @@ def verifier(
         exact=exact,
         adaptive=adaptive,
         lookup=lookup,
+        recycling=recycling.value,
         max_sessions=max_sessions,
         max_sessions_each=max_sessions_each,
         trusted_drafters=trusted_drafters or [],

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from speculation.drafts.candidate_node import CandidateNode
 from speculation.drafts.draft_node import NO_TRUST
 from speculation.drafts.draft_path import DraftPath
 from speculation.drafts.draft_pool import DraftPool
@@ -39,12 +40,14 @@ class CandidateTree:
 
     ``first_choices``: the candidates on the path that drafters rank first; those of other sources are not in it.
     ``sources``: who guessed each candidate; where several did, the first by ``SourceKind``, trust and arrival.
+    ``chances``: that each is accepted, never higher than that of one before it; empty: all are taken to be certain.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     first_choices: tuple[int, ...] = ()
     sources: tuple[Source, ...] = ()
+    chances: tuple[float, ...] = field(default=(), compare=False)
 
     @classmethod
     def chain(cls, tokens: Sequence[int], sources: Sequence[Source] | None = None) -> Self:
@@ -64,6 +67,7 @@ class CandidateTree:
             parents=self.parents[:width],
             first_choices=first_choices,
             sources=self.sources[:width],
+            chances=self.chances[:width],
         )
 
     def kept(self, keep: Sequence[bool]) -> CandidateTree:
@@ -74,6 +78,7 @@ class CandidateTree:
             parents=tuple(numbers[parent] for parent in itertools.compress(self.parents, keep)),
             first_choices=tuple(numbers[node] for node in self.first_choices if node in numbers),
             sources=tuple(itertools.compress(self.sources, keep)),
+            chances=tuple(itertools.compress(self.chances, keep)),
         )
 
     @property
@@ -113,13 +118,13 @@ class CandidateTree:
         return tuple(reversed(nodes))
 
 
-@dataclass(slots=True)
-class _Node:
-    parent: _Node | None
-    token: int
-    chance: float
-    source: Source = DRAFTER
-    children: dict[int, _Node] = field(default_factory=dict)
+#: Adds candidates to a tree that is being made, at most so many below its root; returns them.
+Grow = Callable[[CandidateNode, int], list[CandidateNode]]
+
+
+def grow_nothing(root: CandidateNode, most: int) -> list[CandidateNode]:
+    """The tree is what the pool has."""
+    return []
 
 
 class CandidateBuilder:
@@ -142,43 +147,65 @@ class CandidateBuilder:
         width: int,
         threshold: float,
         trust: Mapping[Source, float] = NO_TRUST,
+        most: int = 0,
+        grow: Grow = grow_nothing,
     ) -> CandidateTree:
         """The ``width`` likeliest candidates, none beyond the free ones less likely than ``threshold``.
 
         ``tail``: the last committed ids, which retokenisation looks back on. ``trust``: what the chances that a
-        source gives are multiplied with.
+        source gives are multiplied with. ``grow``: adds candidates that are in no pool; together they may be ``most``,
+        if that is more than ``width``.
         """
-        if width <= 0 or not pool.has_draft:
-            return CandidateTree()
-        found: list[_Node] = []
-        first: list[_Node] = []
-        root = _Node(None, ROOT, 1.0)
-        after = open_tail(tail, self.vocab)
-        for path in itertools.islice(pool.branches(limit=draft_bytes(width), trust=trust), MAX_BRANCHES):
-            if found and path.turning_chance <= self._least(found, width, threshold):
-                break
-            sent = self._add(root, path, after, width, found)
-            first = first or sent
+        root = CandidateNode(None, ROOT, 1.0)
+        found, first = self._cut_out(pool, root, tail, width=width, threshold=threshold, trust=trust)
+        most = max(width, most)
+        found += grow(root, most)
         # A child is never likelier than its parent, and comes after it: the sort keeps the order of equals.
         found.sort(key=lambda node: -node.chance)
-        chosen = [node for place, node in enumerate(found[:width]) if place < self.free or node.chance >= threshold]
+        chosen = [node for place, node in enumerate(found[:most]) if place < self.free or node.chance >= threshold]
         numbers = {id(node): number for number, node in enumerate(chosen)} | {id(root): ROOT}
         return CandidateTree(
             tokens=tuple(node.token for node in chosen),
             parents=tuple(numbers[id(node.parent)] for node in chosen),
             first_choices=tuple(numbers[id(node)] for node in first if id(node) in numbers),
             sources=tuple(node.source for node in chosen),
+            chances=tuple(node.chance for node in chosen),
         )
 
-    def _least(self, found: list[_Node], width: int, threshold: float) -> float:
+    def _cut_out(
+        self,
+        pool: DraftPool,
+        root: CandidateNode,
+        tail: Sequence[int],
+        *,
+        width: int,
+        threshold: float,
+        trust: Mapping[Source, float],
+    ) -> tuple[list[CandidateNode], list[CandidateNode]]:
+        """The candidates that the pool has, put below ``root``, and those on its first branch that drafters sent."""
+        found: list[CandidateNode] = []
+        first: list[CandidateNode] = []
+        if width <= 0 or not pool.has_draft:
+            return found, first
+        after = open_tail(tail, self.vocab)
+        for path in itertools.islice(pool.branches(limit=draft_bytes(width), trust=trust), MAX_BRANCHES):
+            if found and path.turning_chance <= self._least(found, width, threshold):
+                break
+            sent = self._add(root, path, after, width, found)
+            first = first or sent
+        return found, first
+
+    def _least(self, found: list[CandidateNode], width: int, threshold: float) -> float:
         """What a further candidate must be likelier than to be chosen."""
         if len(found) < width:
             return threshold if len(found) >= self.free else 0.0
         return heapq.nlargest(width, (node.chance for node in found))[-1]
 
-    def _add(self, root: _Node, path: DraftPath, tail: bytes, limit: int, found: list[_Node]) -> list[_Node]:
+    def _add(
+        self, root: CandidateNode, path: DraftPath, tail: bytes, limit: int, found: list[CandidateNode]
+    ) -> list[CandidateNode]:
         """Returns the nodes whose text drafters sent."""
-        node, sent, end = root, list[_Node](), 0
+        node, sent, end = root, list[CandidateNode](), 0
         sent_end = path.sent
         tokens = self.spell(path, tail, limit)
         for token, author in zip(tokens, self.authors(path, tokens), strict=True):
@@ -202,11 +229,11 @@ class CandidateBuilder:
             tokens.append(self._end_id)
         return tokens
 
-    def _child(self, node: _Node, token: int, chance: float, source: Source, found: list[_Node]) -> _Node:
+    def _child(
+        self, node: CandidateNode, token: int, chance: float, source: Source, found: list[CandidateNode]
+    ) -> CandidateNode:
         child = node.children.get(token)
         if child is None:
-            child = node.children[token] = _Node(
-                parent=node, token=token, chance=min(chance, node.chance), source=source
-            )
+            child = node.add(token, chance, source)
             found.append(child)
         return child

@@ -1,20 +1,22 @@
 """What a target drafts by itself: what a guide forces, what the client predicts, what it looks up in its own text and
-in drafts that came too late."""
+in drafts that came too late, and what it nearly said after the same tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from speculation.drafts.candidates import CandidateTree, draft_bytes
+from speculation.drafts.candidates import CandidateTree, Grow, draft_bytes, grow_nothing
 from speculation.drafts.draft_pool import DraftPool
 from speculation.drafts.late_drafts import LateDrafts
 from speculation.drafts.lookup import OwnLookup
 from speculation.drafts.prediction import Prediction
+from speculation.drafts.recycling import GUIDED_WIDTH, Recycling
 from speculation.guide import Forced, Guide
 from speculation.protocol.messages import Span
 from speculation.source import GRAMMAR, LOOKUP, PREDICTION
 
-#: Candidates of a step while no drafter is asked, all of them looked up.
+#: Candidates of a step while no drafter is asked, all of them the target's own.
 LOOKUP_WIDTH: Final = 8
 #: Candidates that a step may have, whatever the plan, while a guide leaves no choice: they are all but certain.
 FORCED_WIDTH: Final = 16
@@ -28,8 +30,8 @@ class OwnDrafts:
     """Of one text.
 
     ``prompt``: the text to look up in, None without a lookup. ``prediction``: of the client. ``guide``: that the text
-    is held to. ``jumps``: whether what it forces is drafted. ``late``: look up in late drafts, too; not
-    where tokens are drawn by drafters, as what is tried must not depend on what was drawn.
+    is held to. ``jumps``: whether what it forces is drafted. ``late``: look up in late drafts, too; not where tokens
+    are drawn by drafters, as what is tried must not depend on what was drawn. ``recycling``: None: nothing is recycled.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class OwnDrafts:
         guide: Guide | None = None,
         jumps: bool = True,
         late: bool = True,
+        recycling: Recycling | None = None,
     ) -> None:
         self._lookup = OwnLookup(prompt) if prompt is not None else None
         self._late = LateDrafts() if prompt is not None and late else None
         self._prediction = Prediction(prediction)
         self._guide = guide
         self._jumps = jumps and guide is not None
+        self.recycling = recycling
 
     @property
     def guided(self) -> bool:
@@ -63,8 +67,25 @@ class OwnDrafts:
 
     def width(self, planned: int, forced: Forced) -> int:
         """Draft tokens that a step wants, of which the plan for drafters says ``planned``."""
-        wanted = planned or (LOOKUP_WIDTH if self._lookup is not None else 0)
+        wanted = planned or (LOOKUP_WIDTH if self._lookup is not None or self.recycling is not None else 0)
         return max(wanted, min(FORCED_WIDTH, len(forced.data)))
+
+    @property
+    def filled_width(self) -> int:
+        """Up to how many draft tokens a step is filled with what is recycled, if the plan does not say more."""
+        if self.recycling is None:
+            return 0
+        return min(self.recycling.width, GUIDED_WIDTH) if self.guided else self.recycling.width
+
+    def begin(self, tail: Sequence[int]) -> None:
+        """The coming step follows ``tail``, the last committed ids."""
+        if self.recycling is not None:
+            self.recycling.begin(tail)
+
+    @property
+    def grow(self) -> Grow:
+        """What adds recycled tokens to the candidates of the step."""
+        return grow_nothing if self.recycling is None else self.recycling.grow
 
     def offer(self, pool: DraftPool, forced: Forced, *, limit: int) -> None:
         """Into the pool. ``limit``: tokens that the step can take."""
@@ -80,6 +101,11 @@ class OwnDrafts:
             data = forced.data[:most]
             pool.add_span(Span(len(end), end.digest, data, ends=ends, confidence=FORCED, source=GRAMMAR))
 
+    def hear_best(self, tree: CandidateTree, best: Sequence[Sequence[int]], rows: Sequence[int] | None = None) -> None:
+        """See ``Recycling.hear``."""
+        if self.recycling is not None:
+            self.recycling.hear(tree, best, rows)
+
     def allowed(self, candidates: CandidateTree) -> CandidateTree:
         """Those that the guide allows: the target cannot draw others, so their rows would be wasted."""
         if self._guide is None or not candidates.tokens:
@@ -90,8 +116,10 @@ class OwnDrafts:
             keep.append((parent < 0 or keep[parent]) and self._guide.fits(path))
         return candidates if all(keep) else candidates.kept(keep)
 
-    def advance(self, base: int, text: bytes) -> None:
-        """``text`` was committed after ``base`` bytes."""
+    def advance(self, base: int, text: bytes, token_ids: Sequence[int]) -> None:
+        """``text``, which these tokens spell, was committed after ``base`` bytes."""
+        if self.recycling is not None:
+            self.recycling.settle(token_ids)
         if self._lookup is not None:
             self._lookup.reliability.settle(base, text)
         if self._late is not None:

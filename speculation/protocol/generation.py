@@ -28,6 +28,8 @@ class FinishReason(enum.StrEnum):
 
 #: Of requests.
 PRIORITIES: Final = range(-1000, 1001)
+#: Characters of a salt.
+MOST_SALT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class GenerationRequest:
     the client. ``received``: what the client was shown of the answer to this very request; only what follows is sent.
     ``priority``: lower ones get KV memory first where it is short. ``guide``: what the text is held to.
     ``logprobs``: tell those of each token, and of so many of the likeliest at its place; None: of none.
-    ``tell_steps``: chunks tell what was tried for them.
+    ``tell_steps``: chunks tell what was tried for them. ``cache_salt``: the text shares nothing, neither cached prompts
+    nor drafts, with texts of another salt.
 
     Raises InputError for a number out of its range, and for a guide with what cannot go with it.
     """
@@ -57,6 +60,7 @@ class GenerationRequest:
     guide: GuideSpec | None = None
     logprobs: int | None = None
     tell_steps: bool = False
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         if self.guide is not None:
@@ -64,6 +68,9 @@ class GenerationRequest:
         if self.priority not in PRIORITIES:
             lowest, highest = PRIORITIES[0], PRIORITIES[-1]
             raise InputError("priority", self.priority, f"must lie in {lowest}..{highest}", remedy="lower comes first")
+        if len(self.cache_salt) > MOST_SALT:
+            problem = f"is longer than {MOST_SALT} characters"
+            raise InputError("cache_salt", self.cache_salt, problem, remedy="give a shorter one")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise InputError("logprobs", self.logprobs, f"must lie in 0..{MOST_LOGPROBS}", remedy="ask for fewer")
 
@@ -84,7 +91,7 @@ class Started:
     a completion be resumed. ``rule``: which it runs; None from a verifier that does not say. ``guided``: the text is
     held to the request's guide. ``logprobs``: chunks tell those that were asked for. ``tool_format``: how the model
     writes calls, where the prompt has tools or calls; None from a verifier that does not say. ``template_kwargs``,
-    ``special_tokens``: those of the prompt were read.
+    ``special_tokens``: those of the prompt were read. ``cache_salt``: the request's is heeded.
     """
 
     session: str
@@ -100,6 +107,7 @@ class Started:
     tool_format: ToolFormat | None = None
     template_kwargs: bool = False
     special_tokens: bool = False
+    cache_salt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class SessionRequest:
 
     ``max_tokens`` and ``context_length`` count tokens; ``stop`` strings are bytes of UTF-8. ``received``: bytes of
     this answer that the client was shown before (see ``speculation/drafts/replay.py``). ``tell_steps``: what each step
-    tried is to be told beside its text.
+    tried is to be told beside its text. ``cache_salt``: see ``GenerationRequest``.
     """
 
     prompt_ids: tuple[int, ...]
@@ -33,6 +33,7 @@ class SessionRequest:
     ignore_end: bool = False
     received: bytes = b""
     tell_steps: bool = False
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:

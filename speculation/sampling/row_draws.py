@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from speculation.sampling.mask import allowed_rows
+from speculation.sampling.on_its_way import OnItsWay
 from speculation.sampling.params import SamplingParams
 from speculation.sampling.race import RaceNoise, sent_to
 from speculation.sampling.warpers import guess_rows, penalise_rows, warp_rows
@@ -59,13 +60,13 @@ class LaunchedDraws:
     """
 
     def __init__(self, found: Tensor, rows: Sequence[int], certain: Callable[[Sequence[int]], Tensor]) -> None:
-        self._found = found
+        self._found = OnItsWay(found)
         self._rows = rows
         self._certain = certain
 
     def read(self) -> list[list[Draw]]:
         """Of each session, as soon as the device is done; other threads may run until then."""
-        drawn, guessed = _of_sessions(self._found, self._rows)
+        drawn, guessed = _of_sessions(self._found.read(), self._rows)
         if guessed:
             again, _ = _of_sessions(self._certain(guessed), [self._rows[number] for number in guessed])
             for number, draws in zip(guessed, again, strict=True):

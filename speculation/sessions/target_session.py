@@ -15,29 +15,26 @@ Invariants
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from speculation.drafts.candidates import CandidateBuilder, CandidateTree, draft_bytes
-from speculation.drafts.draft_pool import DraftPool
-from speculation.drafts.drawn_candidates import DrawnCandidates
 from speculation.drafts.own_drafts import OwnDrafts
-from speculation.drafts.reliability import Reliabilities
+from speculation.drafts.recycling import Recycling
 from speculation.drafts.replay import REPLAY_WIDTH, Replay
+from speculation.drafts.session_drafts import SessionDrafts
 from speculation.drafts.span_fate import SpanFate
 from speculation.guide import Guide
 from speculation.protocol.generation import FinishReason
 from speculation.protocol.messages import Resync, Span, SpeculationPlan, Verdict
-from speculation.protocol.proposal import Proposal
 from speculation.protocol.session_request import SessionRequest
 from speculation.sessions.instructions import Emit, Finish, Instruction, Keep, SendVerdict
 from speculation.sessions.statistics import SessionStats
-from speculation.source import PREDICTION, REPLAY
+from speculation.source import REPLAY
 from speculation.text.byte_vocab import ByteVocab
 from speculation.text.retokenize import retokenize
 from speculation.text.text_stream import TextRun, TextStream
 from speculation.verification.step import Acceptance, Step
 
-_NOTHING = CandidateTree()
 #: Committed ids that retokenisation looks back on.
 TAIL_TOKENS = 8
 #: Sessions leave some of a step's rows over; who has more candidates than its share is not given many times as many.
@@ -49,8 +46,9 @@ class TargetSession:
 
     ``encode`` turns ordinary text into target ids, special-token parsing off. ``lookup``: beside what drafters send,
     look up in prompt, text and late drafts how it may go on. ``prediction``: of the client. ``guide``: what the text is
-    held to; whoever verifies tells it what is committed. ``jumps``: draft what it forces. ``free``: draft tokens that
-    cost a step nothing. ``widest``: draft tokens that a step may have, whatever the plan.
+    held to; whoever verifies tells it what is committed. ``jumps``: draft what it forces. ``recycling``: what the
+    target nearly said, see ``on_best``. ``free``: draft tokens that cost a step nothing. ``widest``: draft tokens that
+    a step may have, whatever the plan.
     """
 
     def __init__(
@@ -65,6 +63,7 @@ class TargetSession:
         prediction: bytes = b"",
         guide: Guide | None = None,
         jumps: bool = True,
+        recycling: Recycling | None = None,
         free: int = 0,
         widest: int = SpeculationPlan.MAX_TOKENS,
     ) -> None:
@@ -81,20 +80,15 @@ class TargetSession:
         self._widest = self._share = widest
         self._vocab = vocab
         self._encode = encode
-        self._pool = DraftPool(capacity=pool_bytes)
         self._text = TextStream(request.stop)
         self._max_tokens = min(request.max_tokens, request.context_length - len(request.prompt_ids))
-        self._builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end, free=free)
         self.pending = Step(0, CandidateTree())  # that was begun last
         self._rests = False  # a drafter waits for the coming verdict
-        self._reliabilities = Reliabilities()
-        prompt = vocab.text(request.prompt_ids) if lookup else None
-        late = (
-            not request.rule.proposes
-        )  # what is tried where a token was drawn must not depend on what was drawn before
-        self._own = OwnDrafts(prompt, prediction=prediction, guide=guide, jumps=jumps, late=late)
-        if prediction:
-            self._reliabilities.meet(PREDICTION)
+        prompt, proposes = vocab.text(request.prompt_ids) if lookup else None, request.rule.proposes
+        own = OwnDrafts(prompt, prediction=prediction, guide=guide, jumps=jumps, late=not proposes, recycling=recycling)
+        builder = CandidateBuilder(vocab, encode, may_end=not request.ignore_end, free=free)
+        self._drafts = SessionDrafts(builder, own, proposes=proposes, predicts=bool(prediction), capacity=pool_bytes)
+        self._pool = self._drafts.pool
 
     # ---- what a drafter needs to know -------------------------------------------------------------------------
 
@@ -115,7 +109,12 @@ class TargetSession:
     @property
     def guided(self) -> bool:
         """Whether the text is held to a guide."""
-        return self._own.guided
+        return self._drafts.own.guided
+
+    @property
+    def recycles(self) -> bool:
+        """Whether it wants to know of each step what the target ranks first there."""
+        return self._drafts.own.recycling is not None
 
     @property
     def replaying(self) -> bool:
@@ -139,9 +138,7 @@ class TargetSession:
         pieces = [self._vocab.bytes_of(proposal.token) for proposal in drawn]
         if span.proposals:
             span = dataclasses.replace(span, proposals=drawn, text=b"".join(pieces) + span.text)
-        self._reliabilities.meet(span.source)
-        self._own.hear(span)
-        fate = self._pool.add_span(span, pieces)
+        fate = self._drafts.add(span, pieces)
         self.stats.stale_spans += fate is SpanFate.STALE
         self._rests = self._rests or (span.rests and fate is not SpanFate.STALE)
         return fate
@@ -157,7 +154,7 @@ class TargetSession:
 
         Draft tokens that travel one by one are awaited until there are as many as a span has under other rules.
         """
-        enough = min(self.plan.span_tokens, self._width(self.plan.width))
+        enough = min(self.plan.span_tokens, self.plan.width, self._limit())
         return enough <= 0 or self._rests or (self.has_draft and self._pool.has_drawn(enough))
 
     def on_resync(self, resync: Resync) -> Verdict | None:
@@ -186,11 +183,19 @@ class TargetSession:
         narrowed.
         """
         self._share = self._widest if share is None else share * (1 if self.request.rule.proposes else SPARE)
-        candidates, proposals = (self._recorded(), ()) if self.replaying else self._candidates()
-        self.pending = Step(
-            last=self._last_token(), candidates=candidates, proposals=proposals, max_tokens=self._room()
-        )
-        return self.pending
+        tail = self.tail()
+        self._drafts.own.begin(tail)
+        if self.replaying:
+            step = Step(self._last_token(), self._recorded(tail), max_tokens=self._room())
+        else:
+            candidates, proposals = self._drafts.candidates(tail, self.plan, limit=self._limit())
+            step = Step(self._last_token(), candidates, proposals, max_tokens=self._room())
+        self.pending = step
+        return step
+
+    def on_best(self, best: Sequence[Sequence[int]], rows: Sequence[int] | None = None) -> None:
+        """Of the pending step, once it was accepted, or of these rows of it: what the target ranks first there."""
+        self._drafts.own.hear_best(self.pending.candidates, best, rows)
 
     def on_acceptance(self, acceptance: Acceptance) -> list[Instruction]:
         """The pending step was verified. Raises DivergedError if the text is not the one that was received."""
@@ -203,9 +208,7 @@ class TargetSession:
         else:
             self.stats.count_step(candidates, path)
         base, text = len(self._pool.committed), self._vocab.text(token_ids)
-        self._reliabilities.settle(base, text)
-        self._pool.advance(text, zero_width=self.zero_width)
-        self._own.advance(base, text)
+        self._drafts.advance(text, token_ids, zero_width=self.zero_width)
         self._rests = False
         digest = self._pool.committed.digest
         instructions: list[Instruction] = [
@@ -238,34 +241,16 @@ class TargetSession:
         """Tokens that may still be committed."""
         return self._max_tokens - len(self.token_ids)
 
-    def _width(self, wanted: int) -> int:
-        """Draft tokens that the coming step may have, beside the target's own token."""
-        return min(wanted, self._widest, self._share, self._room() - 1)
+    def _limit(self) -> int:
+        """Draft tokens that the coming step may have: never more than may be committed beside the target's own."""
+        return min(self._widest, self._share, self._room() - 1)
 
-    def _recorded(self) -> CandidateTree:
+    def _recorded(self, tail: Sequence[int]) -> CandidateTree:
         """What the client has of the text, as far as a step of a replay reaches."""
-        limit = min(REPLAY_WIDTH, self._widest, self._room() - 1)
+        limit = min(REPLAY_WIDTH, self._limit())
         recorded = self._replay.draft(self.committed_length, draft_bytes(limit))
-        tokens = retokenize(recorded, self.tail(), self._vocab, self._encode, limit=limit)
+        tokens = retokenize(recorded, tail, self._vocab, self._encode, limit=limit)
         return CandidateTree.chain(tokens, [REPLAY] * len(tokens))
-
-    def _candidates(self) -> tuple[CandidateTree, tuple[Proposal | None, ...]]:
-        """The likeliest, and never more than may be committed beside the target's own token; what was drawn of them."""
-        threshold = self.plan.verify_threshold
-        forced = self._own.forced()
-        width = self._width(self._own.width(self.plan.width, forced))
-        if width <= 0 and not self.request.rule.proposes:
-            return _NOTHING, ()
-        self._own.offer(self._pool, forced, limit=width)
-        if not self._pool.has_draft:
-            return _NOTHING, ()
-        trust, tail = self._reliabilities.factors(), self.tail()
-        if self.request.rule.proposes:
-            drawn = DrawnCandidates(self._builder, self._pool, tail, width=width, threshold=threshold, trust=trust)
-            return drawn.build()
-        self._reliabilities.take_guesses(self._pool)
-        tree = self._builder.build(self._pool, tail, width=width, threshold=threshold, trust=trust)
-        return self._own.allowed(tree), ()
 
     def tail(self) -> list[int]:
         """The last committed ids, of the prompt where the text has too few: what retokenisation looks back on."""

@@ -76,6 +76,9 @@ def following(divided: Any, size: int, lost: Lost) -> Iterator[Followers]:
         yield followers
     finally:
         followers.close()
+        until = time.monotonic() + PATIENCE  # a process that another thread sees end first is known to have soon after
+        while multiprocessing.active_children() and time.monotonic() < until:
+            time.sleep(0.01)
         assert not multiprocessing.active_children()
 
 

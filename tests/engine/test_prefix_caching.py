@@ -128,6 +128,28 @@ def test_names_are_of_all_tokens_so_far():
     assert prefix_names(tokens[: PAGE - 1]) == []
 
 
+def test_prompts_share_with_those_of_their_salt_only():
+    tokens = list(range(3 * PAGE))
+    names = {salt: prefix_names(tokens, salt) for salt in ("", "a", "b")}
+    assert len({name for each in names.values() for name in each}) == 9
+    assert names["a"] == prefix_names(tokens, "a")
+    going_on = prefix_names(tokens[PAGE:], names[""][0].decode("latin-1"))
+    assert not set(going_on) & set(names[""]), "a salt cannot be chosen that goes on where a page ends"
+
+
+def test_a_salt_goes_with_a_slot(tiny_llama: Path):
+    engine = PagedEngine(load_tiny(tiny_llama), kv_bytes=KV_BYTES, rows=16)
+    found = []
+    for salt in ("", "a", "a", "b", ""):
+        slot = engine.begin(PREFIX, 200, salt=salt)
+        while slot.prefill_left:
+            engine.prefill([slot])
+        found.append(slot.shared_positions)
+        slot.close()
+    whole = (len(PREFIX) - 1) // PAGE * PAGE
+    assert found == [0, 0, whole, 0, whole]
+
+
 def test_pages_that_nobody_holds_go_when_room_is_needed_the_ends_of_texts_first(tiny_llama: Path):
     pool = PagePool(6)
     early, late = pool.allocate(3), pool.allocate(1)

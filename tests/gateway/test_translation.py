@@ -46,6 +46,7 @@ def test_everything_that_may_be_said():
         ignore_eos=True,
         prediction="guess",
         priority=-5,
+        cache_salt="secret",
     )
     assert request == GenerationRequest(
         prompt=PROMPT,
@@ -57,6 +58,7 @@ def test_everything_that_may_be_said():
         ignore_end=True,
         prediction=b"guess",
         priority=-5,
+        cache_salt="secret",
     )
 
 

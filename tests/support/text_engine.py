@@ -167,7 +167,9 @@ class TextEngine(OneByOne):
         """Beside what others hold."""
         return self.room is None or sum(self.held.values()) + positions <= self.room
 
-    def begin(self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = ()) -> TextSlot:
+    def begin(
+        self, prompt_ids: Sequence[int], positions: int, *, written: Sequence[int] = (), salt: str = ""
+    ) -> TextSlot:
         """A slot that holds so many positions."""
         assert self.has_room(positions)
         slot = self.open(prompt_ids)

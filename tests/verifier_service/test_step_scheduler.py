@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -207,8 +208,8 @@ def test_rows_are_shared_evenly_and_none_is_wasted(wanted: list[int], rows: int)
     assert all(has <= wants for has, wants in zip(given_, wanted, strict=True))
     short = [has for has, wants in zip(given_, wanted, strict=True) if has < wants]
     if short:
-        assert len(set(short)) == 1 and max(given_) == short[0], "nobody who is short has fewer than anyone"
-        assert sum(given_) + len(wanted) > rows - len(short), "and there is no row for each of them left"
+        assert max(given_) <= min(short) + 1, "nobody who is short has fewer than anyone, but for what is left over"
+        assert sum(given_) + len(wanted) == rows
     assert all(has >= min(wants, rows // len(wanted) - 1) for has, wants in zip(given_, wanted, strict=True))
 
 
@@ -217,6 +218,32 @@ def test_what_a_session_may_have_does_not_depend_on_what_it_drafted(others: list
     """But that it has no more than it wants: or a rule whose drafts are drawn would be skewed by narrowing."""
     most = len(share_rows(dict(enumerate(map(step_of, [63, *others]))), 64)[0].candidates)
     assert len(share_rows(dict(enumerate(map(step_of, [wanted, *others]))), 64)[0].candidates) == min(wanted, most)
+
+
+def likely(*chances: float, drawn: bool = False) -> Step:
+    tree = dataclasses.replace(CandidateTree.chain(range(len(chances))), chances=() if drawn else chances)
+    return Step(1, tree, (None,) * len(chances) if drawn else ())
+
+
+def test_rows_go_to_the_likeliest_candidates_whoevers_they_are():
+    steps = dict(enumerate([likely(0.9, 0.8, 0.7), likely(0.3, 0.2), likely(), likely(0.85, 0.1)]))
+    for rows, expected in ((4, [0, 0, 0, 0]), (5, [1, 0, 0, 0]), (6, [1, 0, 0, 1]), (9, [3, 1, 0, 1])):
+        shared = share_rows(steps, rows)
+        assert [len(shared[number].candidates) for number in range(4)] == expected, rows
+        assert all(shared[number].candidates == steps[number].candidates.first(expected[number]) for number in range(4))
+    assert share_rows(steps, 11) is steps
+
+
+def test_half_of_an_even_share_is_sure_however_sure_others_are():
+    steps = dict(enumerate([likely(*[1.0] * 40), step_of(31), likely(0.2, 0.1, 0.05), likely(0.3)]))
+    shared = share_rows(steps, 20)
+    assert [len(shared[number].candidates) for number in range(4)] == [7, 6, 2, 1]
+
+
+def test_candidates_that_were_drawn_are_not_cut_for_others():
+    steps = dict(enumerate([likely(1.0, 1.0, 1.0), likely(*[0.0] * 3, drawn=True), step_of(9)]))
+    shared = share_rows(steps, 8)
+    assert [len(shared[number].candidates) for number in range(3)] == [1, 3, 1]
 
 
 def test_a_narrowed_step_is_the_beginning_of_the_tree():

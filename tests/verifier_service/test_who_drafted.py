@@ -204,7 +204,7 @@ async def test_without_a_drafter_nothing_is_said_to_be_drafted():
         assert told.drafters_connected == 0 and told.shares_of(SourceKind.DRAFTER) == []
         assert told.drafter_acceptance_rate is None and told.acceptance_rate is not None
         assert "no drafter is connected, lookup" in who_drafted(told)
-        assert {run.source for run in told.runs if run.drafted} <= {SourceKind.LOOKUP}
+        assert {run.source for run in told.runs if run.drafted} <= {SourceKind.LOOKUP, SourceKind.RECYCLED}
 
 
 async def test_a_drafter_is_named_and_has_its_own_counts():

@@ -29,6 +29,7 @@ class DraftSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DRAFT_SOURCE_LOOKUP: _ClassVar[DraftSource]
     DRAFT_SOURCE_REPLAY: _ClassVar[DraftSource]
     DRAFT_SOURCE_GRAMMAR: _ClassVar[DraftSource]
+    DRAFT_SOURCE_RECYCLED: _ClassVar[DraftSource]
 
 class ToolFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -51,6 +52,7 @@ DRAFT_SOURCE_PREDICTION: DraftSource
 DRAFT_SOURCE_LOOKUP: DraftSource
 DRAFT_SOURCE_REPLAY: DraftSource
 DRAFT_SOURCE_GRAMMAR: DraftSource
+DRAFT_SOURCE_RECYCLED: DraftSource
 TOOL_FORMAT_UNSPECIFIED: ToolFormat
 TOOL_FORMAT_TEXT: ToolFormat
 TOOL_FORMAT_HERMES: ToolFormat
@@ -194,7 +196,7 @@ class DrafterStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., vocab_size: _Optional[int] = ..., vocab_hash: _Optional[str] = ..., sessions: _Optional[int] = ..., spans: _Optional[int] = ..., stale_spans: _Optional[int] = ..., rejected_messages: _Optional[int] = ..., round_trip: _Optional[float] = ..., seconds_per_token: _Optional[float] = ..., draft_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "received", "prediction", "priority", "guide", "logprobs", "tell_steps")
+    __slots__ = ("protocol_version", "prompt", "sampling", "max_tokens", "stop", "rule", "no_draft", "ignore_end", "received", "prediction", "priority", "guide", "logprobs", "tell_steps", "cache_salt")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +211,7 @@ class GenerateRequest(_message.Message):
     GUIDE_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TELL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     prompt: Prompt
     sampling: SamplingParams
@@ -223,7 +226,8 @@ class GenerateRequest(_message.Message):
     guide: Guide
     logprobs: int
     tell_steps: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., received: _Optional[bytes] = ..., prediction: _Optional[bytes] = ..., priority: _Optional[int] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., logprobs: _Optional[int] = ..., tell_steps: bool = ...) -> None: ...
+    cache_salt: str
+    def __init__(self, protocol_version: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[bytes]] = ..., rule: _Optional[_Union[Rule, str]] = ..., no_draft: bool = ..., ignore_end: bool = ..., received: _Optional[bytes] = ..., prediction: _Optional[bytes] = ..., priority: _Optional[int] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., logprobs: _Optional[int] = ..., tell_steps: bool = ..., cache_salt: _Optional[str] = ...) -> None: ...
 
 class Guide(_message.Message):
     __slots__ = ("json_schema", "regex", "choice", "grammar", "tool_call", "tool_calls", "calls_or_json")
@@ -276,7 +280,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[GenerateStarted, _Mapping]] = ..., chunk: _Optional[_Union[TextChunk, _Mapping]] = ..., finished: _Optional[_Union[GenerateFinished, _Mapping]] = ...) -> None: ...
 
 class GenerateStarted(_message.Message):
-    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype", "rule", "guided", "logprobs", "tool_format", "template_kwargs", "special_tokens")
+    __slots__ = ("session", "prompt_tokens", "drafters", "received_bytes", "model", "vocab_hash", "dtype", "rule", "guided", "logprobs", "tool_format", "template_kwargs", "special_tokens", "cache_salt")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
@@ -290,6 +294,7 @@ class GenerateStarted(_message.Message):
     TOOL_FORMAT_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
     SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt_tokens: int
     drafters: int
@@ -303,7 +308,8 @@ class GenerateStarted(_message.Message):
     tool_format: ToolFormat
     template_kwargs: bool
     special_tokens: bool
-    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ..., rule: _Optional[_Union[Rule, str]] = ..., guided: bool = ..., logprobs: bool = ..., tool_format: _Optional[_Union[ToolFormat, str]] = ..., template_kwargs: bool = ..., special_tokens: bool = ...) -> None: ...
+    cache_salt: bool
+    def __init__(self, session: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., drafters: _Optional[int] = ..., received_bytes: _Optional[int] = ..., model: _Optional[str] = ..., vocab_hash: _Optional[str] = ..., dtype: _Optional[str] = ..., rule: _Optional[_Union[Rule, str]] = ..., guided: bool = ..., logprobs: bool = ..., tool_format: _Optional[_Union[ToolFormat, str]] = ..., template_kwargs: bool = ..., special_tokens: bool = ..., cache_salt: bool = ...) -> None: ...
 
 class TextChunk(_message.Message):
     __slots__ = ("runs", "token_ids", "logprobs", "step")

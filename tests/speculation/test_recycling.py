@@ -1,0 +1,295 @@
+"""Drafting from what the target nearly said: what is kept, how likely it is taken to be, and the tree that it makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from speculation.drafts.candidate_node import CandidateNode
+from speculation.drafts.candidates import ROOT, CandidateTree
+from speculation.drafts.recycled_tokens import CONTEXT, KEPT, RecycledTokens
+from speculation.drafts.recycling import GUIDED_WIDTH, LEAST_DRAWN, LEAST_GREEDY, Recycling
+from speculation.protocol.messages import Span, SpeculationPlan
+from speculation.protocol.session_request import SessionRequest
+from speculation.sampling.params import SamplingParams
+from speculation.sessions.target_session import TargetSession
+from speculation.source import DRAFTER, LOOKUP, RECYCLED, SourceKind
+from speculation.text.digest import EMPTY_DIGEST
+from speculation.verification.step import Acceptance
+from tests.support.listed_guide import ListedGuide
+from tests.support.text_models import TARGET_VOCAB
+
+[END] = TARGET_VOCAB.end_ids
+PAUSE = END - 1  # a token without bytes
+OFF = SpeculationPlan(width=0, lookahead=0)
+
+
+def known(*rows: tuple[bytes, bytes]) -> RecycledTokens:
+    """After each text of tokens, a byte each, these were ranked first."""
+    tokens = RecycledTokens()
+    for context, best in rows:
+        tokens.hear(tuple(context), list(best))
+    return tokens
+
+
+def session(tokens: RecycledTokens, *, width: int = 0, temperature: float = 0.0, **options) -> TargetSession:
+    asked = SessionRequest(
+        prompt_ids=tuple(options.pop("prompt", b"xab")),
+        sampling=SamplingParams(temperature=temperature, seed=1),
+        max_tokens=options.pop("max_tokens", 40),
+        context_length=100,
+        ignore_end=options.pop("ignore_end", False),
+    )
+    recycling = Recycling.of(asked, TARGET_VOCAB, tokens, width=width)
+    plan = options.pop("plan", OFF)
+    return TargetSession(
+        asked, TARGET_VOCAB, lambda text: list(text.encode()), plan=plan, recycling=recycling, **options
+    )
+
+
+def paths(tree: CandidateTree) -> list[bytes]:
+    """The text up to each candidate."""
+    return [bytes(tree.tokens[node] for node in tree.path(number)) for number in range(len(tree))]
+
+
+# ---- what is kept -------------------------------------------------------------------------------------------------
+
+
+def test_the_longest_context_that_is_known_counts():
+    tokens = known((b"abc", b"123"), (b"xbc", b"45"), (b"yyc", b"6"))
+    assert tokens.after(tuple(b"abc"))[0] == tuple(b"123")
+    assert tokens.after(tuple(b"zbc"))[0] == tuple(b"45"), "two tokens: whoever was heard last"
+    assert tokens.after(tuple(b"zzc"))[0] == tuple(b"6")
+    assert tokens.after(tuple(b"zzz")) == ((), ()) and tokens.after(()) == ((), ())
+    long, middle, short = (tokens.after(tuple(context))[1] for context in (b"abc", b"zbc", b"zzc"))
+    assert long[0] > middle[0] > short[0], "the more of the context is known, the likelier"
+
+
+def test_of_a_row_the_first_are_kept_and_of_a_context_the_last_row():
+    tokens = known((b"a", bytes(range(65, 65 + 2 * KEPT))), (b"a", bytes(range(97, 97 + 2 * KEPT))))
+    best, rates = tokens.after((ord("a"),))
+    assert best == tuple(range(97, 97 + KEPT)) and len(rates) == KEPT
+    assert list(rates) == sorted(rates, reverse=True)
+
+
+def test_contexts_that_were_not_heard_of_for_long_are_forgotten():
+    tokens = RecycledTokens(contexts=3)
+    for context in (b"a", b"b", b"c", b"a", b"d"):
+        tokens.hear(tuple(context), [1])
+    assert len(tokens) == 3
+    assert [bool(tokens.after(tuple(context))[0]) for context in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
+
+
+def test_how_often_each_rank_comes_true_is_learned():
+    tokens = known((b"abc", b"12"))
+    before = tokens.after(tuple(b"abc"))[1]
+    for _ in range(1000):
+        tokens.settle(tuple(b"abc"), ord("2"))
+    after = tokens.after(tuple(b"abc"))[1]
+    assert after[0] < 0.1 * before[0], "the first was never right"
+    assert after[1] == after[0], "a lower rank is never taken to be likelier than a higher one"
+    for _ in range(9000):
+        tokens.settle(tuple(b"abc"), ord("1"))
+    assert tokens.after(tuple(b"abc"))[1][0] > 0.9, "what was long ago counts less"
+    assert tokens.after(tuple(b"zbc"))[1] == known((b"zbc", b"1")).after(tuple(b"qbc"))[1], "contexts of two: nothing"
+
+
+def test_a_miss_counts_and_what_is_not_known_does_not():
+    tokens = known((b"c", b"12"))
+    [first, *_] = tokens.after((ord("c"),))[1]
+    tokens.settle((ord("d"),), ord("1"))
+    assert tokens.after((ord("c"),))[1][0] == first
+    tokens.settle((ord("c"),), ord("9"))
+    assert tokens.after((ord("c"),))[1][0] < first
+
+
+# ---- the tree -----------------------------------------------------------------------------------------------------
+
+
+def test_a_tree_grows_best_first_behind_each_of_its_own():
+    recycling = Recycling(known((b"b", b"cd"), (b"bc", b"e"), (b"bce", b"f")), width=9, greedy=True)
+    recycling.begin(b"xxb")
+    root = CandidateNode(None, ROOT, 1.0)
+    grown = recycling.grow(root, 9)
+    assert [node.token for node in grown] == list(b"cedf") or [node.token for node in grown] == list(b"cefd")
+    assert [node.chance for node in grown] == sorted((node.chance for node in grown), reverse=True)
+    assert all(node.chance <= node.parent.chance for node in grown)
+    assert root.children[ord("c")].children[ord("e")].children[ord("f")] is grown[-1] or grown[-2]
+    assert {node.source for node in grown} == {RECYCLED}
+    recycling.begin(b"xxb")
+    assert [node.token for node in recycling.grow(CandidateNode(None, ROOT, 1.0), 2)] == list(b"ce")
+
+
+def test_what_is_there_already_is_grown_behind_and_not_repeated():
+    recycling = Recycling(known((b"b", b"cd"), (b"c", b"e")), width=9, greedy=True)
+    recycling.begin(b"b")
+    root = CandidateNode(None, ROOT, 1.0)
+    there = root.add(ord("c"), 0.9, DRAFTER)
+    grown = recycling.grow(root, 9)
+    assert [(node.parent, node.token) for node in grown] == [(there, ord("e")), (root, ord("d"))]
+
+
+@pytest.mark.parametrize(("greedy", "least"), [(True, LEAST_GREEDY), (False, LEAST_DRAWN)])
+def test_what_is_too_unlikely_is_no_candidate(greedy: bool, least: float):
+    letters = bytes(range(97, 97 + KEPT))
+    tokens = known(*[(bytes([letter]), letters) for letter in letters])
+    recycling = Recycling(tokens, width=500, greedy=greedy)
+    recycling.begin(b"a")
+    chances = [node.chance for node in recycling.grow(CandidateNode(None, ROOT, 1.0), 500)]
+    assert len(chances) < 500 and min(chances) >= least
+    fewer = Recycling(tokens, width=500, greedy=False)
+    fewer.begin(b"a")
+    assert greedy == (len(chances) > len(fewer.grow(CandidateNode(None, ROOT, 1.0), 500)))
+
+
+# ---- in a session -------------------------------------------------------------------------------------------------
+
+
+def test_a_session_drafts_what_it_knows_and_learns_of_each_row():
+    tokens = known((b"xab", b"c"), (b"abc", b"d"))
+    target = session(tokens)
+    assert target.recycles
+    step = target.next_step()
+    assert paths(step.candidates) == [b"c", b"cd"]
+    assert {source.kind for source in step.candidates.sources} == {SourceKind.RECYCLED}
+    target.on_acceptance(Acceptance((ord("c"), ord("q")), 1, (0,)))
+    target.on_best([list(b"cC"), list(b"qQ"), list(b"zZ")])  # after b, c, and d, which was rejected
+    for context, best in ((b"xab", b"cC"), (b"abc", b"qQ"), (b"bcd", b"zZ"), (b"d", b"zZ"), (b"bc", b"qQ")):
+        assert tokens.after(tuple(context))[0] == tuple(best), context
+    assert tokens.after(tuple(b"bcq"))[0] == (), "no row was run behind it yet"
+    assert target.stats.accepted_tokens == 1
+
+
+def test_of_some_rows_only_these_are_heard():
+    tokens = known((b"xab", b"cd"))
+    target = session(tokens)
+    target.next_step()
+    target.on_acceptance(Acceptance((ord("d"), ord("e")), 1, (1,)))
+    target.on_best([list(b"d"), list(b"e")], (0, 2))
+    assert tokens.after(tuple(b"abd"))[0] == tuple(b"e") and tokens.after(tuple(b"abc"))[0] == ()
+
+
+def test_one_text_learns_of_another_that_has_the_same_tokens():
+    tokens = RecycledTokens()
+    first = session(tokens, prompt=b"xab")
+    for came in b"cdef":
+        first.next_step()
+        first.on_acceptance(Acceptance((came,), 0))
+        first.on_best([[came]])
+    second = session(tokens, prompt=b"yab")
+    assert paths(second.next_step().candidates) == [b"c", b"cd", b"cde", b"cdef"]
+    assert not session(RecycledTokens(), prompt=b"yab").next_step().candidates
+
+
+@pytest.mark.parametrize(("width", "planned", "free", "expected"), [(0, 0, 0, 7), (0, 5, 0, 5), (20, 5, 63, 20)])
+def test_how_many_a_step_has(width: int, planned: int, free: int, expected: int):
+    letters = bytes(range(97, 97 + KEPT))
+    tokens = known(
+        *[(bytes([*two, letter]), letters) for letter in letters for two in (b"xa", b"ab", b"bb", b"ba", b"aa")]
+    )
+    plan = SpeculationPlan(width=planned, lookahead=planned, verify_threshold=0.0)
+    target = session(tokens, width=width, plan=plan, free=free)
+    assert len(target.next_step().candidates) == expected
+    assert len(target.next_step(share=3).candidates) == min(expected, 6), "twice a session's share, to be narrowed"
+    assert len(session(tokens, width=width, plan=plan, free=free, max_tokens=3).next_step().candidates) == 2
+
+
+def test_candidates_that_cost_something_are_weighed_like_all_others():
+    tokens = known((b"b", b"cd"))
+    plan = SpeculationPlan(width=8, lookahead=8, verify_threshold=0.2)
+    assert paths(session(tokens, plan=plan).next_step().candidates) == [b"c"]
+    assert paths(session(tokens, plan=plan, width=8, free=8).next_step().candidates) == [b"c", b"d"]
+    anything = SpeculationPlan(width=8, lookahead=8, verify_threshold=0.0)
+    assert paths(session(tokens, plan=anything).next_step().candidates) == [b"c"], "whatever the plan was made for"
+
+
+def test_beside_a_drafter_and_a_lookup():
+    tokens = known((b"b", b"cz"), (b"bc", b"d"), (b"bq", b"r"))
+    target = session(tokens, width=9, prompt=b"ab", plan=SpeculationPlan(width=4, lookahead=4), free=9)
+    target.on_span(Span(0, EMPTY_DIGEST, b"q", confidence=0.8))
+    tree = target.next_step().candidates
+    found = {path: source.kind for path, source in zip(paths(tree), tree.sources, strict=True)}
+    assert found[b"q"] is SourceKind.DRAFTER and found[b"qr"] is SourceKind.RECYCLED, "behind it, too"
+    assert {b"c", b"z", b"cd"} <= found.keys()
+    assert [paths(tree)[node] for node in tree.first_choices] == [b"q"]
+    looking = session(known((b"end.", b"x")), prompt=b"the end. the end", lookup=True)
+    tree = looking.next_step().candidates
+    found = dict(zip(paths(tree), tree.sources, strict=True))
+    assert found[b"."] is found[b". t"] is LOOKUP and found[b".x"] is RECYCLED
+
+
+def test_what_spells_nothing_is_no_candidate_and_the_end_only_where_a_text_may_end():
+    tokens = RecycledTokens()
+    tokens.hear(tuple(b"xab"), [PAUSE, END, ord("c")])
+    assert session(tokens, width=9, free=9).next_step().candidates.tokens == (END, ord("c"))
+    assert session(tokens, width=9, free=9, ignore_end=True).next_step().candidates.tokens == (ord("c"),)
+
+
+def test_nothing_comes_behind_an_end_and_nothing_is_learned_there():
+    def of_two() -> RecycledTokens:
+        tokens = RecycledTokens()
+        tokens.hear(tuple(b"xab"), [END])
+        tokens.hear((END,), list(b"z"))
+        return tokens
+
+    tokens = of_two()
+    target = session(tokens, width=9, free=9)
+    assert target.next_step().candidates.tokens == (END,)
+    target.on_acceptance(Acceptance((ord("q"),), 0))
+    target.on_best([list(b"q"), list(b"y")])
+    assert tokens.after((END,))[0] == tokens.after((*b"ab", END))[0] == tuple(b"z")
+    assert tokens.after(tuple(b"xab"))[0] == tuple(b"q")
+    assert not session(of_two(), width=9, free=9, ignore_end=True).next_step().candidates, "it spells nothing"
+
+
+def test_a_guide_allows_what_fits_it_and_few_are_tried():
+    letters = bytes(range(97, 97 + KEPT))
+    tokens = known(*[(bytes([letter]), letters) for letter in letters])
+    target = session(tokens, width=40, prompt=b"a", guide=ListedGuide(TARGET_VOCAB, [b"abc"]), jumps=False, free=40)
+    tree = target.next_step().candidates
+    assert paths(tree) and all(b"abc".startswith(path) for path in paths(tree)) and len(tree) <= GUIDED_WIDTH
+
+
+def test_a_text_that_is_written_again_teaches_too():
+    tokens = RecycledTokens()
+    asked = SessionRequest(
+        prompt_ids=tuple(b"xab"), sampling=SamplingParams(), max_tokens=40, context_length=100, received=b"cde"
+    )
+    recycling = Recycling.of(asked, TARGET_VOCAB, tokens, width=0)
+    target = TargetSession(asked, TARGET_VOCAB, lambda text: list(text.encode()), plan=OFF, recycling=recycling)
+    step = target.next_step()
+    assert paths(step.candidates) == [b"c", b"cd", b"cde"]
+    target.on_acceptance(Acceptance(tuple(b"cdef"), 3, (0, 1, 2)))
+    target.on_best([list(b"c"), list(b"d"), list(b"e"), list(b"f")])
+    assert tokens.after(tuple(b"cde"))[0] == tuple(b"f") and tokens.after(tuple(b"abc"))[0] == tuple(b"d")
+
+
+def test_steps_one_after_the_other_know_their_place():
+    """A target that repeats its alphabet: from the second time on every step commits all that it may."""
+    tokens, text = RecycledTokens(), bytes(range(97, 107)) * 4
+    target = session(tokens, prompt=b"x", max_tokens=len(text))
+    steps, at = 0, 0
+    while at < len(text):
+        tree = target.next_step().candidates
+        node, path = ROOT, list[int]()
+        for token in text[at:]:
+            child = tree.child(node, token)
+            if child is None:
+                break
+            path.append(node := child)
+        committed = text[at : at + len(path) + 1]
+        target.on_acceptance(Acceptance(tuple(committed), min(len(path), len(committed)), tuple(path)))
+        best = []
+        for row in range(len(tree) + 1):
+            reached = text[:at] + bytes(tree.tokens[each] for each in (tree.path(row - 1) if row else ()))
+            best.append([97 + (len(reached)) % 10])
+        target.on_best(best)
+        steps, at = steps + 1, at + len(committed)
+    assert steps < len(text) / 2
+    assert bytes(target.committed) == text
+
+
+def test_contexts_are_of_three_tokens_at_most():
+    assert CONTEXT == 3
+    tokens = known((b"abc", b"1"))
+    assert len(tokens) == 3
+    assert all(tokens.after(tuple(part))[0] for part in (b"abc", b"bc", b"c"))
