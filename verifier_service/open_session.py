@@ -183,14 +183,14 @@ class OpenSession:
         self.figures.preempted()
         self._run.close()
 
-    def begin_step(self, share: int | None) -> Step:
+    def begin_step(self, share: int | None, least: float = 0.0) -> Step:
         """Take in what drafters sent; the best candidates, for the target to run. ``share``: of a step's rows that
-        others need not leave over, without the one for the last token."""
+        others need not leave over, without the one for the last token. ``least``: see ``TargetSession.next_step``."""
         if self._failed is not None:
             raise self._failed
         self._read_inbox()
         self._inbox.renew()
-        return self._run.begin_step(share)
+        return self._run.begin_step(share, least)
 
     def narrow(self, step: Step) -> None:
         """The step has room for fewer of them."""

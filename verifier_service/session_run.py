@@ -85,9 +85,9 @@ class SessionRun:
             request.prompt_ids, positions, written=session.token_ids, salt=request.cache_salt
         )
 
-    def begin_step(self, share: int | None) -> Step:
-        """The best candidates, to be run. ``share``: see ``TargetSession.next_step``."""
-        return self._session.next_step(share=share)
+    def begin_step(self, share: int | None, least: float = 0.0) -> Step:
+        """The best candidates, to be run. ``share``, ``least``: see ``TargetSession.next_step``."""
+        return self._session.next_step(share=share, least=least)
 
     def narrow(self, step: Step) -> None:
         """It is run with fewer of them."""

@@ -20,6 +20,9 @@ from speculation.source import GRAMMAR, LOOKUP, PREDICTION
 LOOKUP_WIDTH: Final = 8
 #: Candidates that a step may have, whatever the plan, while a guide leaves no choice: they are all but certain.
 FORCED_WIDTH: Final = 16
+#: Where a candidate has to be likelier than this, not even looking for some is worth its time: that takes the host as
+#: long as three candidates, and finds half a token.
+TOO_COSTLY: Final = 0.17
 #: The chance that a client's prediction is taken to have, all of it together.
 PREDICTED: Final = 0.9
 #: The same of what a guide forces: its bytes are certain, which tokens the target spells them with is not.
@@ -50,6 +53,7 @@ class OwnDrafts:
         self._guide = guide
         self._jumps = jumps and guide is not None
         self.recycling = recycling
+        self._costly = False  # to look for anything, in the step that comes
 
     @property
     def guided(self) -> bool:
@@ -67,7 +71,8 @@ class OwnDrafts:
 
     def width(self, planned: int, forced: Forced) -> int:
         """Draft tokens that a step wants, of which the plan for drafters says ``planned``."""
-        wanted = planned or (LOOKUP_WIDTH if self._lookup is not None or self.recycling is not None else 0)
+        own = (self._lookup is not None or self.recycling is not None) and not self._costly
+        wanted = planned or (LOOKUP_WIDTH if own else 0)
         return max(wanted, min(FORCED_WIDTH, len(forced.data)))
 
     @property
@@ -77,10 +82,11 @@ class OwnDrafts:
             return 0
         return min(self.recycling.width, GUIDED_WIDTH) if self.guided else self.recycling.width
 
-    def begin(self, tail: Sequence[int]) -> None:
-        """The coming step follows ``tail``, the last committed ids."""
+    def begin(self, tail: Sequence[int], least: float = 0.0) -> None:
+        """The coming step follows ``tail``, the last committed ids. ``least``: see ``TargetSession.next_step``."""
+        self._costly = least > TOO_COSTLY
         if self.recycling is not None:
-            self.recycling.begin(tail)
+            self.recycling.begin(tail, 1.0 if self._costly else least)
 
     @property
     def grow(self) -> Grow:
@@ -90,9 +96,11 @@ class OwnDrafts:
     def offer(self, pool: DraftPool, forced: Forced, *, limit: int) -> None:
         """Into the pool. ``limit``: tokens that the step can take."""
         end, most = pool.committed, draft_bytes(limit)
-        if self._lookup is not None:
+        if self._lookup is not None and not self._costly:
             pool.add_words(self._lookup.words(pool.committed, tokens=limit), LOOKUP)
-        if self._late is not None and not pool.has_sent:  # or a drafter's word of now would be overruled by its own
+        if self._late is not None and not (
+            self._costly or pool.has_sent
+        ):  # or a drafter's word of now would be overruled by its own
             pool.add_words(self._late.words(pool.committed, tokens=limit), LOOKUP)
         if guess := self._prediction.ahead(most):
             pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))

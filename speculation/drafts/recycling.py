@@ -44,7 +44,7 @@ class Recycling:
     ) -> None:
         self.width = width
         self._tokens = tokens
-        self._least = (LEAST_GREEDY if greedy else LEAST_DRAWN) if width else LEAST_COSTLY
+        self._least = self._worth = (LEAST_GREEDY if greedy else LEAST_DRAWN) if width else LEAST_COSTLY
         self._drafts = drafts
         self._ends = ends
         self._before: tuple[int, ...] = ()  # the last tokens before the candidates of the step that runs
@@ -61,9 +61,10 @@ class Recycling:
             ends=ends,
         )
 
-    def begin(self, tail: Sequence[int]) -> None:
-        """The coming step follows ``tail``, the last committed ids."""
+    def begin(self, tail: Sequence[int], least: float = 0.0) -> None:
+        """The coming step follows ``tail``, the last committed ids. ``least``: how likely a candidate has to be."""
         self._before = tuple(tail[-CONTEXT:])
+        self._least = max(self._worth, least)
 
     def grow(self, root: CandidateNode, most: int) -> list[CandidateNode]:
         """At most so many candidates more in the tree below ``root``, the likeliest first."""

@@ -175,16 +175,17 @@ class TargetSession:
         """The pending step runs with fewer of its candidates, the first of them."""
         self.pending = step
 
-    def next_step(self, *, share: int | None = None) -> Step:
+    def next_step(self, *, share: int | None = None, least: float = 0.0) -> Step:
         """The last committed token and the likeliest candidates after it, in target tokens.
 
         ``share``: candidates that the session has room for whatever others need. Those that were drawn are no more:
         how many are verified must not depend on what they are. Of others there may be ``SPARE`` times as many, to be
-        narrowed.
+        narrowed. ``least``: the chance from which on a candidate of the target's own is worth the time for which it
+        keeps other sessions.
         """
         self._share = self._widest if share is None else share * (1 if self.request.rule.proposes else SPARE)
         tail = self.tail()
-        self._drafts.own.begin(tail)
+        self._drafts.own.begin(tail, least)
         if self.replaying:
             step = Step(self._last_token(), self._recorded(tail), max_tokens=self._room())
         else:

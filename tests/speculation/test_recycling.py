@@ -217,6 +217,23 @@ def test_beside_a_drafter_and_a_lookup():
     assert found[b"."] is found[b". t"] is LOOKUP and found[b".x"] is RECYCLED
 
 
+@pytest.mark.parametrize(
+    ("least", "looked_up", "recycled"), [(0.0, True, b"cde"), (0.1, True, b"c"), (0.18, False, b"")]
+)
+def test_where_others_wait_a_candidate_has_to_be_worth_it_and_looking_for_some_too(
+    least: float, looked_up: bool, recycled: bytes
+):
+    tokens = known((b"b", b"cd"), (b"c", b"e"))
+    target = session(tokens, width=40, free=40, prompt=b"the end. b the end. b", lookup=True)
+    tree = target.next_step(least=least).candidates
+    kinds = dict(zip(tree.tokens, tree.sources, strict=True))
+    assert bytes(sorted(token for token, source in kinds.items() if source is RECYCLED)) == recycled
+    assert (LOOKUP in kinds.values()) == looked_up
+    sent = session(tokens, width=9, free=9, plan=SpeculationPlan(width=4, lookahead=4))
+    sent.on_span(Span(0, EMPTY_DIGEST, b"q", confidence=0.1))
+    assert b"q" in paths(sent.next_step(least=least).candidates), "what drafters sent is verified all the same"
+
+
 def test_what_spells_nothing_is_no_candidate_and_the_end_only_where_a_text_may_end():
     tokens = RecycledTokens()
     tokens.hear(tuple(b"xab"), [PAUSE, END, ord("c")])
