@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
+import torch
 
 from protos.dragoman.v1 import dragoman_pb2 as pb
 from speculation.drafts.recycled_tokens import RecycledTokens
 from speculation.protocol.messages import SpeculationPlan
+from speculation.sampling.best_tokens import BestTokens
 from speculation.sampling.params import Rule, SamplingParams
 from tests.support.service_drivers import request, serving, text_of
 from tests.support.text_engine import TextEngine
@@ -63,10 +68,14 @@ def test_a_client_of_many_salts_takes_nothing_from_another():
 # ---- in a verifier ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rows", [None, 64])
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temperature=0.8, seed=3)])
 @pytest.mark.parametrize("rule", [Rule.RACE, Rule.EXACT])
-async def test_the_second_time_it_is_quicker_and_the_bytes_are_the_same(rule: Rule, sampling: SamplingParams):
-    async with serving(TextEngine(), plan=PLAN, adaptive=False) as (_, address):
+async def test_the_second_time_it_is_quicker_and_the_bytes_are_the_same(
+    rule: Rule, sampling: SamplingParams, rows: int | None
+):
+    """``rows``: of an engine whose rows are all drawn, and ranked, at once."""
+    async with serving(TextEngine(rows=rows), plan=PLAN, adaptive=False) as (_, address):
         alone, _ = await text_of(address, request(sampling, rule=rule, no_draft=True))
         told = [await text_of(address, request(sampling, rule=rule)) for _ in range(2)]
     assert {text for text, _ in told} == {alone}
@@ -107,3 +116,41 @@ async def test_drafters_that_draw_are_not_disturbed():
     async with serving(TextEngine(), plan=PLAN, adaptive=False) as (_, address):
         found = [(await text_of(address, request(GREEDY, rule=Rule.REJECTION)))[1] for _ in range(2)]
     assert [recycled(finished) for finished in found] == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+async def test_many_at_once_write_what_each_writes_alone(adaptive: bool):
+    """Greedy and drawn, by two rules, some of them resumed: all learn from each other while they run."""
+    asked = [
+        request(SamplingParams(temperature=0.8 * (number % 2), seed=number % 4), rule=rule)
+        for number in range(6)
+        for rule in (Rule.RACE, Rule.EXACT)
+    ]
+    async with serving(TextEngine(rows=64), plan=PLAN, adaptive=adaptive) as (verifier, address):
+
+        async def written(each: pb.GenerateRequest, **changes: Any) -> bytes:
+            copy = pb.GenerateRequest()
+            copy.CopyFrom(each)
+            copy.MergeFrom(pb.GenerateRequest(**changes))
+            return (await text_of(address, copy))[0]
+
+        alone = [await written(each, no_draft=True) for each in asked]
+        for _ in range(2):
+            assert await asyncio.gather(*(written(each) for each in asked)) == alone
+        rest = await asyncio.gather(
+            *(written(each, received=text[:9]) for each, text in zip(asked, alone, strict=True))
+        )
+        assert [text[:9] + more for text, more in zip(alone, rest, strict=True)] == alone
+        assert not verifier.sessions
+
+
+@pytest.mark.parametrize("broken", ["read", "__init__"])
+async def test_no_text_depends_on_what_is_ranked(monkeypatch: pytest.MonkeyPatch, broken: str):
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    async with serving(TextEngine(rows=64), plan=PLAN, adaptive=False) as (_, address):
+        alone, _finished = await text_of(address, request(GREEDY, no_draft=True))
+        monkeypatch.setattr(BestTokens, broken, fails)
+        text, finished = await text_of(address, request(GREEDY))
+    assert text == alone and recycled(finished) == (0, 0)
