@@ -100,15 +100,6 @@ class CandidateTree:
             depths.append(1 if parent == ROOT else depths[parent] + 1)
         return max(depths, default=0)
 
-    def beyond(self, node: int) -> tuple[int, ...]:
-        """The likeliest branch after ``node``, or of all where that is ROOT: a candidate's first child is its
-        likeliest."""
-        nodes: list[int] = []
-        for number in range(node + 1, len(self.tokens)):
-            if self.parents[number] == node:
-                nodes.append(node := number)
-        return tuple(nodes)
-
     def path(self, node: int) -> tuple[int, ...]:
         """Nodes from the first candidate down to ``node``."""
         nodes: list[int] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from speculation.drafts.candidates import ROOT
 from speculation.protocol.generation import VerifyStep
 from speculation.protocol.messages import SpeculationPlan
@@ -19,8 +17,10 @@ def told_step(
     ``plan``: that the step was made by. The round trip is not known here. What was recycled is not shown where it was
     rejected: it may come from another text."""
     candidates, path = step.candidates, acceptance.path
-    beyond = candidates.beyond(path[-1] if path else ROOT)
-    rejected = list(itertools.takewhile(lambda node: candidates.sources[node].kind is not SourceKind.RECYCLED, beyond))
+    rejected, node = list[int](), path[-1] if path else ROOT
+    for number in range(node + 1, len(candidates)):  # a candidate's first child is its likeliest
+        if candidates.parents[number] == node and candidates.sources[number].kind is not SourceKind.RECYCLED:
+            rejected.append(node := number)
     return VerifyStep(
         draft_tokens=len(candidates),
         accepted_tokens=min(len(path), committed),

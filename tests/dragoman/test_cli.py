@@ -45,6 +45,7 @@ def test_generate_json_has_every_field_and_drafts_are_accepted(pair: ServedPair)
         "prediction",
         "grammar",
         "lookup",
+        "recycled",
         "replay",
     }
     [drafter] = answer["speculation"]["drafters"]

@@ -91,7 +91,7 @@ async def test_a_stream_tells_who_wrote_what_and_what_was_tried():
                 runs = chunk["speculation"]["runs"]
                 assert "".join(run["text"] for run in runs) == chunk["choices"][0]["text"]
         sources = {run["source"] for step in steps for run in step["runs"]}
-        assert {"target", "drafter"} <= sources <= {"target", "drafter", "lookup"}
+        assert {"target", "drafter"} <= sources <= {"target", "drafter", "lookup", "recycled"}
         assert sum(step["tokens"] for step in steps) == totals["usage"]["completion_tokens"] == 120
         for name in ("draft_tokens", "accepted_tokens"):
             assert sum(step[name] for step in steps) == totals["speculation"][name]

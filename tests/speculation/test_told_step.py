@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from speculation.drafts.candidates import ROOT, CandidateTree
 from speculation.protocol.messages import SpeculationPlan
 from speculation.sessions.told_step import told_step
-from speculation.source import DRAFTER, LOOKUP, SourceKind
+from speculation.source import DRAFTER, LOOKUP, RECYCLED, SourceKind
 from speculation.verification.step import Acceptance, Step
 from tests.support.text_models import TARGET_VOCAB
 
@@ -38,6 +40,16 @@ def test_after_accepted_tokens_it_is_the_rest_of_their_branch():
 def test_of_a_branch_that_was_accepted_whole_nothing_was_refused():
     step = told(*b"abcz", path=(0, 1, 4))
     assert (step.accepted_tokens, step.rejected, step.rejected_source) == (3, b"", None)
+
+
+def test_what_was_recycled_is_not_told_where_it_was_refused():
+    """It may come from another text; what a drafter sent beside it is told."""
+    sources = (RECYCLED, RECYCLED, LOOKUP, RECYCLED, RECYCLED)
+    tree = dataclasses.replace(TREE, sources=sources)
+    refused = told_step(Step(0, tree), Acceptance((9,), 0), committed=1, plan=PLAN, vocab=TARGET_VOCAB)
+    assert (refused.rejected, refused.rejected_source, refused.draft_tokens) == (b"x", SourceKind.LOOKUP, 5)
+    half = told_step(Step(0, tree), Acceptance(tuple(b"az"), 1, (0,)), committed=2, plan=PLAN, vocab=TARGET_VOCAB)
+    assert (half.accepted_tokens, half.rejected, half.rejected_source) == (1, b"", None)
 
 
 def test_what_a_stop_string_cut_off_was_not_accepted():

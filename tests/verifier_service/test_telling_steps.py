@@ -11,6 +11,7 @@ from speculation.source import SourceKind
 from tests.support.service_drivers import SLOW, WAITING, WARM, drafters, drafting, serving, stub_to
 from tests.support.text_engine import TextEngine
 from transport.generation_codec import request_to_wire
+from verifier_service.recycled_texts import Recycle, RecycledTexts
 
 
 def asking(*, tell_steps: bool = True, received: bytes = b"") -> GenerationRequest:
@@ -31,8 +32,9 @@ async def chunks_of(client: Client, request: GenerationRequest) -> list[Chunk]:
 
 
 async def test_a_step_tells_what_it_tried_and_what_was_rejected():
+    nothing_else = RecycledTexts(Recycle.NONE)  # which is not told where it is rejected
     async with (
-        serving(TextEngine(), plan=WAITING, adaptive=False) as (verifier, address),
+        serving(TextEngine(), plan=WAITING, adaptive=False, recycled=nothing_else) as (verifier, address),
         Client(address) as client,
         drafting(address),
     ):
