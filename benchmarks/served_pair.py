@@ -13,7 +13,6 @@ Face's plain and assisted generation with the same two models on the same device
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,15 +83,14 @@ class Bench:
 
     async def _measure(self, running: Serving, arm: str, load: Load) -> None:
         heat, most = self._setup.temperature, self._setup.max_tokens
-        for salt in ("warm-up", "measured"):  # a GPU captures a graph for each size of step when it first has one
-            asking = Asking(
-                running.client, self._prompts, temperature=heat, max_tokens=most, salt=f"{arm} {load.name} {salt}"
-            )
 
-            def ask(number: int, asking: Asking = asking) -> Awaitable[Served]:
-                return asking.ask(number, draft=arm != ALONE)
+        async def run(salt: str) -> tuple[list[Served], float]:
+            salt = f"{arm} {load.name} {salt}"
+            asking = Asking(running.client, self._prompts, temperature=heat, max_tokens=most, salt=salt)
+            return await load.run(lambda number: asking.ask(number, draft=arm != ALONE), len(self._prompts))
 
-            served, seconds = await load.run(ask, len(self._prompts))
+        await run("warm-up")  # a GPU captures a graph for each size of step when it first has one
+        served, seconds = await run("measured")
         self._add(arm, load, served, seconds)
 
     def _add(self, arm: str, load: Load, served: list[Served], seconds: float) -> None:

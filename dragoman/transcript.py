@@ -59,8 +59,7 @@ def generation_request(prompt: Prompt | str, **options: Unpack[TextOptions]) -> 
     check_max_tokens(max_tokens)
     for text in options.get("stop", ()):
         check_text("stop", text)
-    for field in ("prediction", "cache_salt"):
-        check_text(field, str(options.get(field, "")))
+    check_text("prediction", options.get("prediction", ""))
     stops = tuple(text.encode() for text in options.get("stop", ()))
     check_stops(stops)
     request = GenerationRequest(

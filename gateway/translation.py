@@ -251,7 +251,6 @@ def request_of(body: TextBody, prompt: Prompt, *, seed: int) -> GenerationReques
         problem = f"cannot go with {guide.asked}: where the text must end, nothing else is allowed"
         raise InputError("ignore_eos", True, problem, remedy="leave one of them out")
     check_text("prediction", prediction)
-    check_text("cache_salt", body.cache_salt or "")
     request = GenerationRequest(
         prompt=prompt,
         sampling=sampling_of(body, seed),

@@ -1,7 +1,7 @@
 """Whose texts may learn from whose: what is recycled is kept for each client by itself.
 
-What the target nearly said in one text is tried in others, and a client sees how soon its text goes on, and what was
-tried in vain if it asks. So nothing of one client's texts is tried in another's.
+What the target nearly said in one text is tried in others, and a client sees how soon its text goes on. So nothing of
+one client's texts is tried in another's.
 """
 
 from __future__ import annotations

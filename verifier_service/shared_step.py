@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from speculation.drafts.recycled_tokens import KEPT
 from speculation.errors import SessionError
+from speculation.planning.best_plan import worth_hosting
 from speculation.planning.step_times import StepTimes
 from speculation.sampling.best_tokens import BestTokens
 from speculation.sampling.race import RaceNoise
@@ -31,10 +32,6 @@ from verifier_service.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
-#: What a candidate of the target's own takes the host, to be found, laid out and judged (an H200's, profiled: 20 us).
-CANDIDATE_SECONDS: Final = 2e-5
-#: Sessions in a step from which on they wait for each other's candidates.
-MANY: Final = 4
 #: Of a session's part in a step. None: it gave up its memory instead.
 StepOutcome = StepReport | BaseException | None
 
@@ -127,7 +124,7 @@ class SharedStep:
         steps: dict[int, Step] = {}
         rows = self.engine.rows_per_step
         share = rows // len(sessions) - 1 if rows is not None else None
-        least = worth_hosting(len(sessions), self.step_times.line[0] if self.step_times.seen else None)
+        least = worth_hosting(self.step_times.line[0] if self.step_times.seen else None, len(sessions))
         for number, opened in enumerate(sessions):
             try:
                 if opened.begun:
@@ -228,15 +225,6 @@ class SharedStep:
         recycling = [number for number in wanted if sessions[number].session.recycles]
         best = _best_of([logits[number] for number in recycling])
         return _LaunchedStep(logits, tuple(wanted), draws, recycling=recycling, best=best)
-
-
-def worth_hosting(sessions: int, step: float | None) -> float:
-    """The chance from which on a candidate of the target's own earns the time for which it keeps so many sessions: that
-    of what they commit meanwhile, two tokens each in a step of so many seconds. 0 for few, which hardly wait for each
-    other, and where no step was seen."""
-    if step is None or sessions < MANY:
-        return 0.0
-    return min(1.0, CANDIDATE_SECONDS * sessions * 2 / max(step, 1e-9))
 
 
 def _best_of(logits: Sequence[Tensor]) -> BestTokens | None:

@@ -17,7 +17,7 @@ from speculation.drafts.candidate_node import CandidateNode
 from speculation.drafts.draft_node import NO_TRUST
 from speculation.drafts.draft_path import DraftPath
 from speculation.drafts.draft_pool import DraftPool
-from speculation.source import DRAFTER, Source
+from speculation.source import DRAFTER, Source, SourceKind
 from speculation.text.byte_vocab import ByteVocab
 from speculation.text.retokenize import open_tail, retokenize_after
 
@@ -99,6 +99,15 @@ class CandidateTree:
         for parent in self.parents:
             depths.append(1 if parent == ROOT else depths[parent] + 1)
         return max(depths, default=0)
+
+    def beyond(self, node: int, *, without: SourceKind) -> tuple[int, ...]:
+        """The likeliest branch after ``node``, or of all where that is ROOT, of other sources than those: a candidate's
+        first child is its likeliest."""
+        nodes: list[int] = []
+        for number in range(node + 1, len(self.tokens)):
+            if self.parents[number] == node and self.sources[number].kind is not without:
+                nodes.append(node := number)
+        return tuple(nodes)
 
     def path(self, node: int) -> tuple[int, ...]:
         """Nodes from the first candidate down to ``node``."""

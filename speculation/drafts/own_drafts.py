@@ -86,28 +86,30 @@ class OwnDrafts:
         """The coming step follows ``tail``, the last committed ids. ``least``: see ``TargetSession.next_step``."""
         self._costly = least > TOO_COSTLY
         if self.recycling is not None:
-            self.recycling.begin(tail, 1.0 if self._costly else least)
+            self.recycling.begin(tail, least)
 
     @property
     def grow(self) -> Grow:
         """What adds recycled tokens to the candidates of the step."""
-        return grow_nothing if self.recycling is None else self.recycling.grow
+        return grow_nothing if self.recycling is None or self._costly else self.recycling.grow
 
     def offer(self, pool: DraftPool, forced: Forced, *, limit: int) -> None:
         """Into the pool. ``limit``: tokens that the step can take."""
         end, most = pool.committed, draft_bytes(limit)
-        if self._lookup is not None and not self._costly:
-            pool.add_words(self._lookup.words(pool.committed, tokens=limit), LOOKUP)
-        if self._late is not None and not (
-            self._costly or pool.has_sent
-        ):  # or a drafter's word of now would be overruled by its own
-            pool.add_words(self._late.words(pool.committed, tokens=limit), LOOKUP)
+        if not self._costly:
+            self._look_up(pool, limit)
         if guess := self._prediction.ahead(most):
             pool.add_span(Span(len(end), end.digest, guess, confidence=PREDICTED, source=PREDICTION))
         if forced.data:
             ends = forced.ends and len(forced.data) <= most
             data = forced.data[:most]
             pool.add_span(Span(len(end), end.digest, data, ends=ends, confidence=FORCED, source=GRAMMAR))
+
+    def _look_up(self, pool: DraftPool, limit: int) -> None:
+        if self._lookup is not None:
+            pool.add_words(self._lookup.words(pool.committed, tokens=limit), LOOKUP)
+        if self._late is not None and not pool.has_sent:  # or a drafter's word of now would be overruled by its own
+            pool.add_words(self._late.words(pool.committed, tokens=limit), LOOKUP)
 
     def hear_best(self, tree: CandidateTree, best: Sequence[Sequence[int]], rows: Sequence[int] | None = None) -> None:
         """See ``Recycling.hear``."""

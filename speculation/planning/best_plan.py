@@ -24,6 +24,10 @@ _NEAR: Final = 1.8
 _LONGEST_PATIENCE: Final = 10.0
 #: See ``tokens_a_span``.
 PAIRS_FROM: Final = 0.05
+#: What a candidate of the target's own takes the host, to be found, laid out and judged (an H200's, profiled: 20 us).
+CANDIDATE_SECONDS: Final = 2e-5
+#: Sessions in a step from which on they wait for each other's candidates.
+MANY: Final = 4
 
 
 def best_plan(
@@ -103,9 +107,22 @@ def _ranked(costs: PairCosts, plans: list[SpeculationPlan]) -> list[tuple[float,
     return sorted(speeds, key=lambda ranked: -min(ranked[0], enough))
 
 
+def _worth(step: float, seconds: float, speed_up: float = 2.0) -> float:
+    """The chance from which on a draft token earns so many seconds: ``speed_up`` tokens are committed in each step."""
+    return seconds / max(step, 1e-9) * speed_up
+
+
 def worth_verifying(step: float, step_per_token: float, speed_up: float = 2.0) -> float:
     """The chance of acceptance from which on a draft token earns the verify time that it costs. Rounded: stable."""
-    return round(min(max(step_per_token / max(step, 1e-9) * speed_up, 0.01), 0.6), 2)
+    return round(min(max(_worth(step, step_per_token, speed_up), 0.01), 0.6), 2)
+
+
+def worth_hosting(step: float | None, sessions: int) -> float:
+    """The chance from which on a candidate of the target's own earns the time for which it keeps so many sessions in a
+    step of so many seconds. 0 for few, which hardly wait for each other, and where no step was seen."""
+    if step is None or sessions < MANY:
+        return 0.0
+    return min(_worth(step, CANDIDATE_SECONDS * sessions), 1.0)
 
 
 def worth_sending(step: float, span: float, before: float = 0.0) -> float:
@@ -114,7 +131,7 @@ def worth_sending(step: float, span: float, before: float = 0.0) -> float:
 
     ``step``: seconds of one. ``span``: seconds that a span keeps the host, times the other sessions that wait.
     """
-    share = min(span / max(step, 1e-9) * 2.0, 0.5)
+    share = min(_worth(step, span), 0.5)
     if share < 1e-6:
         return 0.0
     if before and 1 / _NEAR < share / before < _NEAR:

@@ -13,6 +13,7 @@ from speculation.errors import InputError
 from speculation.protocol.guide_spec import GuideSpec
 from speculation.protocol.logprobs import MOST_LOGPROBS, TokenLogprobs
 from speculation.protocol.messages import Prompt, SpeculationPlan
+from speculation.protocol.text_check import check_text
 from speculation.protocol.tools import ToolFormat
 from speculation.sampling.params import Rule, SamplingParams
 from speculation.source import SourceKind
@@ -68,6 +69,7 @@ class GenerationRequest:
         if self.priority not in PRIORITIES:
             lowest, highest = PRIORITIES[0], PRIORITIES[-1]
             raise InputError("priority", self.priority, f"must lie in {lowest}..{highest}", remedy="lower comes first")
+        check_text("cache_salt", self.cache_salt)
         if len(self.cache_salt) > MOST_SALT:
             problem = f"is longer than {MOST_SALT} characters"
             raise InputError("cache_salt", self.cache_salt, problem, remedy="give a shorter one")

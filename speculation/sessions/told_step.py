@@ -17,10 +17,7 @@ def told_step(
     ``plan``: that the step was made by. The round trip is not known here. What was recycled is not shown where it was
     rejected: it may come from another text."""
     candidates, path = step.candidates, acceptance.path
-    rejected, node = list[int](), path[-1] if path else ROOT
-    for number in range(node + 1, len(candidates)):  # a candidate's first child is its likeliest
-        if candidates.parents[number] == node and candidates.sources[number].kind is not SourceKind.RECYCLED:
-            rejected.append(node := number)
+    rejected = candidates.beyond(path[-1] if path else ROOT, without=SourceKind.RECYCLED)
     return VerifyStep(
         draft_tokens=len(candidates),
         accepted_tokens=min(len(path), committed),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from speculation.drafts.candidates import ROOT, CandidateBuilder, CandidateTree
 from speculation.drafts.draft_pool import DraftPool
 from speculation.protocol.messages import Span
-from speculation.source import DRAFTER, LOOKUP, Source
+from speculation.source import DRAFTER, LOOKUP, Source, SourceKind
 from speculation.text.digest import EMPTY_DIGEST, extend_digest
 from tests.support.text_models import TARGET_VOCAB, longest_words
 
@@ -70,9 +72,12 @@ def test_a_chain_is_a_tree_without_branches():
     assert not CandidateTree((5, 6), (ROOT, ROOT)).is_chain
 
 
-def test_how_deep_a_tree_is():
-    """0 -> 1 -> 4 is its longest branch."""
-    tree = CandidateTree((5, 6, 7, 8, 9, 10), (ROOT, 0, ROOT, 2, 1, 1))
+def test_how_a_tree_goes_on_where_it_was_refused():
+    """0 -> 1 -> 4 is the likeliest branch, 2 -> 3 another; a candidate's first child comes before its others."""
+    tree = CandidateTree((5, 6, 7, 8, 9, 10), (ROOT, 0, ROOT, 2, 1, 1), sources=(DRAFTER,) * 6)
+    beyond = partial(tree.beyond, without=SourceKind.RECYCLED)
+    assert beyond(ROOT) == (0, 1, 4) and beyond(0) == (1, 4) and beyond(2) == (3,)
+    assert beyond(4) == () and CandidateTree().beyond(ROOT, without=SourceKind.RECYCLED) == ()
     assert tree.depth == 3 and CandidateTree().depth == 0 and CandidateTree.chain([5, 6]).depth == 2
 
 

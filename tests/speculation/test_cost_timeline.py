@@ -9,7 +9,7 @@ from operator import mul
 import pytest
 
 from speculation.errors import InputError
-from speculation.planning.best_plan import best_plan, break_even_round_trip, worth_verifying
+from speculation.planning.best_plan import best_plan, break_even_round_trip, worth_hosting, worth_verifying
 from speculation.planning.cost_model import (
     PairCosts,
     _Drafter,
@@ -169,3 +169,11 @@ def test_a_share_of_a_step_must_be_one():
     for share in (0.0, 1.01, float("nan")):
         with pytest.raises(InputError, match="alone_share"):
             replace(COSTS, alone_share=share)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "step", "least"),
+    [(1, 0.0018, 0.0), (3, 1e-6, 0.0), (16, None, 0.0), (16, 0.016, 0.04), (32, 0.0064, 0.2), (64, 1e-6, 1.0)],
+)
+def test_what_a_candidate_has_to_be_worth_where_many_wait_for_it(sessions: int, step: float | None, least: float):
+    assert worth_hosting(step, sessions) == pytest.approx(least)

@@ -20,7 +20,7 @@ from speculation.verification.step import Step
 from tests.support.service_drivers import baseline, drafters, drafting, eventually, serving
 from tests.support.text_engine import TextEngine, TextSlot
 from verifier_service import shared_step
-from verifier_service.shared_step import share_rows, worth_hosting
+from verifier_service.shared_step import share_rows
 
 PROMPTS = ("a story: ", "once ", "x", "the end of a long day, ")
 SETTINGS = (
@@ -244,14 +244,6 @@ def test_candidates_that_were_drawn_are_not_cut_for_others():
     steps = dict(enumerate([likely(1.0, 1.0, 1.0), likely(*[0.0] * 3, drawn=True), step_of(9)]))
     shared = share_rows(steps, 8)
     assert [len(shared[number].candidates) for number in range(3)] == [1, 3, 1]
-
-
-@pytest.mark.parametrize(
-    ("sessions", "step", "least"),
-    [(1, 0.0018, 0.0), (3, 1e-6, 0.0), (16, None, 0.0), (16, 0.016, 0.04), (32, 0.0064, 0.2), (64, 1e-6, 1.0)],
-)
-def test_what_a_candidate_has_to_be_worth_where_many_wait_for_it(sessions: int, step: float | None, least: float):
-    assert worth_hosting(sessions, step) == pytest.approx(least)
 
 
 def test_a_narrowed_step_is_the_beginning_of_the_tree():
